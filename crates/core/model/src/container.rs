@@ -1,0 +1,160 @@
+//! C: containers: one replica of a service, its binding to a node, and what the node reports of it.
+
+use crate::{
+    ids::{ContainerId, NodeName, ServiceKey},
+    resources::ResourceVector,
+    service::{HealthCheck, Port},
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, fmt, net::SocketAddr};
+
+/// Where a container stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum ContainerStatus {
+    /// Not started yet, waiting for a node, an image or the back-off of a restart.
+    #[default]
+    Pending,
+    /// Its process runs.
+    Running,
+    /// It ended with exit code 0.
+    Succeeded,
+    /// It ended otherwise.
+    Failed,
+    /// Its node cannot say.
+    Unknown,
+}
+
+impl fmt::Display for ContainerStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// What the control plane wants of a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DesiredState {
+    /// It shall run.
+    #[default]
+    Running,
+    /// It shall get no more requests, end, and be removed; the node then deletes the record.
+    Stopped,
+}
+
+/// What a container is made of; copied from its service when the container is planned, never changed afterwards.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ContainerTemplate {
+    /// The image.
+    pub image: String,
+    /// Replaces the image's entrypoint.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// Replaces the image's arguments.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// What it is given, and may not exceed.
+    #[serde(default)]
+    pub resources: ResourceVector,
+    /// The ports on which it listens.
+    #[serde(default)]
+    pub ports: Vec<Port>,
+    /// Environment variables.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// How health is checked.
+    #[serde(default)]
+    pub health_check: Option<HealthCheck>,
+    /// The user that runs the command.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Milliseconds between SIGTERM and SIGKILL.
+    #[serde(default)]
+    pub stop_grace_ms: u64,
+}
+
+/// A container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Container {
+    /// The identifier, never used again.
+    pub id: ContainerId,
+    /// The service whose replica it is.
+    pub service: ServiceKey,
+    /// The identifier of that service, so that a service made again under the same name is another.
+    pub service_id: String,
+    /// The generation of the service's specification that it was planned for.
+    pub generation: u64,
+    /// What it is made of.
+    pub template: ContainerTemplate,
+    /// The node it is bound to; none while no node has room.
+    #[serde(default)]
+    pub node: Option<NodeName>,
+    /// What is wanted of it.
+    #[serde(default)]
+    pub desired: DesiredState,
+    /// Where it stands, as its node reports.
+    #[serde(default)]
+    pub status: ContainerStatus,
+    /// Whether it runs and its health check (if any) passes: only then it gets requests.
+    #[serde(default)]
+    pub ready: bool,
+    /// One word on why it stands there, such as `ImagePullFailed`, `CrashLoop`, `OOMKilled`, `Unschedulable`.
+    #[serde(default)]
+    pub reason: String,
+    /// A sentence on it.
+    #[serde(default)]
+    pub message: String,
+    /// Where each container port is really reached.
+    #[serde(default)]
+    pub addresses: BTreeMap<u16, SocketAddr>,
+    /// How often it was started again after it had ended.
+    #[serde(default)]
+    pub restarts: u32,
+    /// The exit code of the last run that ended; 128 + signal if it was killed.
+    #[serde(default)]
+    pub exit_code: Option<i32>,
+    /// Milliseconds since the Unix epoch at which it was planned.
+    #[serde(default)]
+    pub created_at_ms: u64,
+    /// Milliseconds since the Unix epoch at which its process was started last.
+    #[serde(default)]
+    pub started_at_ms: Option<u64>,
+}
+
+impl Container {
+    /// A pending, unbound container of `template`.
+    pub fn pending(id: ContainerId, service: &crate::Service, created_at_ms: u64) -> Self {
+        Self {
+            id,
+            service: service.key(),
+            service_id: service.id.clone(),
+            generation: service.generation,
+            template: service.template(),
+            node: None,
+            desired: DesiredState::Running,
+            status: ContainerStatus::Pending,
+            ready: false,
+            reason: String::new(),
+            message: String::new(),
+            addresses: BTreeMap::new(),
+            restarts: 0,
+            exit_code: None,
+            created_at_ms,
+            started_at_ms: None,
+        }
+    }
+
+    /// Whether it counts as a replica: wanted, and not ended for good.
+    pub fn is_alive(&self) -> bool {
+        self.desired == DesiredState::Running && self.status != ContainerStatus::Succeeded
+    }
+
+    /// What it takes of its node: everything it was given, from its binding until its record is deleted.
+    pub fn bound_request(&self) -> Option<(&NodeName, &ResourceVector)> {
+        self.node.as_ref().map(|node| (node, &self.template.resources))
+    }
+
+    /// The node's ports that it takes.
+    pub fn host_ports(&self) -> impl Iterator<Item = (u16, crate::Protocol)> + '_ {
+        self.template.ports.iter().filter_map(|port| Some((port.host_port?, port.protocol)))
+    }
+}

@@ -1,0 +1,34 @@
+//! The seven-tuple C = (N, S, C, R, L, M, P) as plain values: nodes, services, containers, resources, load balancers,
+//! monitoring targets, policies; their validation and the predicates that must hold over them.
+//! Knows no clock, no socket, no file and no other Heptad crate.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod condition;
+pub mod container;
+pub mod event;
+pub mod ids;
+pub mod invariants;
+pub mod node;
+pub mod policy;
+pub mod quantity;
+pub mod resources;
+pub mod selector;
+pub mod service;
+pub mod snapshot;
+pub mod traffic;
+pub mod validate;
+
+pub use condition::{Condition, Field, Operator};
+pub use container::{Container, ContainerStatus, ContainerTemplate, DesiredState};
+pub use event::{Event, EventKind};
+pub use ids::{ContainerId, Namespace, NodeName, ServiceKey};
+pub use node::{Driver, Node, NodeStatus};
+pub use policy::{NetworkPolicy, PolicyPeer};
+pub use quantity::{Bytes, CpuMillis, Mbps};
+pub use resources::{Dimension, ResourceVector};
+pub use selector::Selector;
+pub use service::{Expose, HealthCheck, Placement, Port, Probe, Protocol, Service};
+pub use snapshot::{Endpoint, LoadBalancer, MonitoringTarget, Snapshot};
+pub use traffic::{TrafficRule, WeightedBackend};
+pub use validate::{Problem, Problems, Validate};

@@ -1,0 +1,99 @@
+//! N: nodes: machines that run containers.
+
+use crate::{
+    ids::{ContainerId, NodeName},
+    resources::ResourceVector,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, fmt};
+
+/// Whether a node can be relied on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum NodeStatus {
+    /// Its agent reports and can start containers.
+    Ready,
+    /// Its agent has not reported for so long that its containers are replaced, or says it cannot work.
+    NotReady,
+    /// Its agent has not reported for a while, or never.
+    #[default]
+    Unknown,
+}
+
+impl fmt::Display for NodeStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// What runs a node's containers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Driver {
+    /// Isolated OCI containers; needs root.
+    #[default]
+    Oci,
+    /// Plain processes with resource limits, for users without root.
+    Process,
+}
+
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Oci => "oci",
+            Self::Process => "process",
+        })
+    }
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Node {
+    /// The identifier, given at registration.
+    #[serde(default)]
+    pub id: String,
+    /// The name, unique in the cluster.
+    pub name: NodeName,
+    /// What containers may be given: the machine's resources less the reserve.
+    pub capacity: ResourceVector,
+    /// What bound containers were given; derived by the server.
+    #[serde(default)]
+    pub allocated: ResourceVector,
+    /// The bound containers; derived by the server.
+    #[serde(default)]
+    pub containers: Vec<ContainerId>,
+    /// Whether it can be relied on.
+    #[serde(default)]
+    pub status: NodeStatus,
+    /// Labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// What runs its containers.
+    #[serde(default)]
+    pub driver: Driver,
+    /// Limits that this node cannot enforce, as words such as `memory`; containers' limits of that kind are best-effort.
+    #[serde(default)]
+    pub unenforced: Vec<String>,
+}
+
+impl Node {
+    /// A ready node with nothing on it.
+    pub fn new(name: &str, capacity: ResourceVector) -> Self {
+        Self {
+            id: name.to_owned(),
+            name: name.into(),
+            capacity,
+            allocated: ResourceVector::ZERO,
+            containers: Vec::new(),
+            status: NodeStatus::Ready,
+            labels: BTreeMap::new(),
+            driver: Driver::Oci,
+            unenforced: Vec::new(),
+        }
+    }
+
+    /// What can still be given; zero in dimensions that are over-allocated.
+    pub fn free(&self) -> ResourceVector {
+        self.capacity.saturating_sub(&self.allocated)
+    }
+}

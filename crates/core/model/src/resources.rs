@@ -1,0 +1,167 @@
+//! R: vectors of resources, compared and added dimension by dimension with checked, exact arithmetic.
+
+use crate::quantity::{Bytes, CpuMillis, Mbps};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// One kind of resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Dimension {
+    /// CPU time.
+    Cpu,
+    /// Memory.
+    Memory,
+    /// Disk space.
+    Storage,
+    /// Network bandwidth.
+    Network,
+}
+
+impl Dimension {
+    /// All dimensions, in the order in which they are reported.
+    pub const ALL: [Self; 4] = [Self::Cpu, Self::Memory, Self::Storage, Self::Network];
+
+    /// Shows `amount` (in the dimension's own unit) as a quantity.
+    pub fn show(self, amount: u64) -> String {
+        match self {
+            Self::Cpu => CpuMillis(amount).to_string(),
+            Self::Memory | Self::Storage => Bytes(amount).to_string(),
+            Self::Network => Mbps(amount).to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Dimension {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Storage => "storage",
+            Self::Network => "network",
+        })
+    }
+}
+
+/// An amount of every resource: CPU millis, bytes of memory, bytes of storage, megabits per second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ResourceVector {
+    /// CPU, in thousandths of a core.
+    #[serde(alias = "cpu")]
+    pub cpu_millis: CpuMillis,
+    /// Memory, in bytes.
+    pub memory: Bytes,
+    /// Disk space, in bytes.
+    pub storage: Bytes,
+    /// Network bandwidth, in megabits per second.
+    pub network: Mbps,
+}
+
+impl ResourceVector {
+    /// Nothing of everything.
+    pub const ZERO: Self = Self { cpu_millis: CpuMillis(0), memory: Bytes(0), storage: Bytes(0), network: Mbps(0) };
+
+    /// The amounts in the order of [`Dimension::ALL`], each in its own unit.
+    pub fn amounts(&self) -> [u64; 4] {
+        [self.cpu_millis.0, self.memory.0, self.storage.0, self.network.0]
+    }
+
+    /// The vector of `amounts` in the order of [`Dimension::ALL`].
+    pub fn from_amounts([cpu, memory, storage, network]: [u64; 4]) -> Self {
+        Self { cpu_millis: CpuMillis(cpu), memory: Bytes(memory), storage: Bytes(storage), network: Mbps(network) }
+    }
+
+    /// The amount of one dimension, in its own unit.
+    pub fn get(&self, dimension: Dimension) -> u64 {
+        self.amounts()[dimension as usize]
+    }
+
+    /// The sum, or `None` if a dimension overflows.
+    pub fn checked_add(&self, other: &Self) -> Option<Self> {
+        self.zip(other, u64::checked_add)
+    }
+
+    /// The difference, or `None` if a dimension would be negative.
+    pub fn checked_sub(&self, other: &Self) -> Option<Self> {
+        self.zip(other, u64::checked_sub)
+    }
+
+    /// `self * times`, or `None` if a dimension overflows.
+    pub fn checked_mul(&self, times: u64) -> Option<Self> {
+        self.zip(self, |amount, _| amount.checked_mul(times))
+    }
+
+    /// The difference, with zero where it would be negative.
+    pub fn saturating_sub(&self, other: &Self) -> Self {
+        let (a, b) = (self.amounts(), other.amounts());
+        Self::from_amounts(std::array::from_fn(|i| a[i].saturating_sub(b[i])))
+    }
+
+    /// Whether every dimension of `self` is at most that of `room`.
+    pub fn fits(&self, room: &Self) -> bool {
+        self.first_excess(room).is_none()
+    }
+
+    /// The first dimension in which `self` is more than `room`.
+    pub fn first_excess(&self, room: &Self) -> Option<Dimension> {
+        Dimension::ALL.into_iter().find(|d| self.get(*d) > room.get(*d))
+    }
+
+    /// The sum of `vectors`, or `None` if a dimension overflows.
+    pub fn checked_sum<'a>(vectors: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
+        vectors.into_iter().try_fold(Self::ZERO, |sum, v| sum.checked_add(v))
+    }
+
+    fn zip(&self, other: &Self, op: impl Fn(u64, u64) -> Option<u64>) -> Option<Self> {
+        let (a, b) = (self.amounts(), other.amounts());
+        let mut out = [0; 4];
+        for i in 0..4 {
+            out[i] = op(a[i], b[i])?;
+        }
+        Some(Self::from_amounts(out))
+    }
+}
+
+impl fmt::Display for ResourceVector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown: Vec<String> = Dimension::ALL
+            .into_iter()
+            .filter(|d| self.get(*d) > 0)
+            .map(|d| format!("{d} {}", d.show(self.get(d))))
+            .collect();
+        f.pad(&if shown.is_empty() { "nothing".to_owned() } else { shown.join(", ") })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn vector() -> impl Strategy<Value = ResourceVector> {
+        proptest::array::uniform4(0u64..1 << 40).prop_map(ResourceVector::from_amounts)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_added_can_be_taken_away(a in vector(), b in vector()) {
+            let sum = a.checked_add(&b).expect("no overflow below 2^41");
+            prop_assert_eq!(sum.checked_sub(&b), Some(a));
+            prop_assert!(a.fits(&sum));
+        }
+
+        #[test]
+        fn fits_is_exactly_the_existence_of_the_difference(a in vector(), b in vector()) {
+            prop_assert_eq!(a.fits(&b), b.checked_sub(&a).is_some());
+        }
+    }
+
+    #[test]
+    fn overflow_is_said_not_wrapped() {
+        let most = ResourceVector::from_amounts([u64::MAX; 4]);
+        assert_eq!(most.checked_add(&ResourceVector::from_amounts([0, 1, 0, 0])), None);
+        assert_eq!(ResourceVector::ZERO.checked_sub(&ResourceVector::from_amounts([0, 0, 0, 1])), None);
+    }
+}

@@ -1,0 +1,284 @@
+//! S: services, as users describe them and as the store keeps them.
+
+use crate::{
+    container::ContainerTemplate,
+    ids::{Namespace, ServiceKey},
+    resources::ResourceVector,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
+
+/// Transport protocol of a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Protocol {
+    /// TCP; HTTP/1.1 on it is recognised.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        })
+    }
+}
+
+/// A port of a service. In files a bare number means that container port over TCP.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(from = "PortForm")]
+pub struct Port {
+    /// The port on which the container listens and under which the service is called.
+    pub container_port: u16,
+    /// The port of the node that is forwarded to the container, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_port: Option<u16>,
+    /// The transport protocol.
+    pub protocol: Protocol,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum PortForm {
+    Number(u16),
+    Full(PortFields),
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct PortFields {
+    container_port: u16,
+    #[serde(default)]
+    host_port: Option<u16>,
+    #[serde(default)]
+    protocol: Protocol,
+}
+
+impl From<PortForm> for Port {
+    fn from(form: PortForm) -> Self {
+        match form {
+            PortForm::Number(container_port) => Self::tcp(container_port),
+            PortForm::Full(PortFields { container_port, host_port, protocol }) => {
+                Self { container_port, host_port, protocol }
+            }
+        }
+    }
+}
+
+impl Port {
+    /// A TCP port that is not published on the node.
+    pub fn tcp(container_port: u16) -> Self {
+        Self { container_port, host_port: None, protocol: Protocol::Tcp }
+    }
+}
+
+/// How health is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Probe {
+    /// Run in the container; exit code 0 is healthy.
+    Command(Vec<String>),
+    /// `GET` answered with a status from 200 to 399.
+    Http {
+        /// The path that is asked.
+        path: String,
+        /// The container port; the service's first if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<u16>,
+    },
+    /// A connection that is accepted.
+    Tcp {
+        /// The container port; the service's first if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<u16>,
+    },
+}
+
+/// When and how a container's health is asked, and what counts as unhealthy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HealthCheck {
+    /// How health is asked. Exactly one of `command`, `http`, `tcp`.
+    pub probe: Probe,
+    /// Milliseconds between two checks.
+    #[serde(default = "interval_default")]
+    pub interval_ms: u64,
+    /// Milliseconds after which a check without an answer has failed.
+    #[serde(default = "timeout_default")]
+    pub timeout_ms: u64,
+    /// Failures in a row that make a container unhealthy.
+    #[serde(default = "retries_default")]
+    pub retries: u32,
+    /// Milliseconds after the start during which failures do not count.
+    #[serde(default = "start_period_default")]
+    pub start_period_ms: u64,
+}
+
+fn interval_default() -> u64 {
+    2_000
+}
+fn timeout_default() -> u64 {
+    1_000
+}
+fn retries_default() -> u32 {
+    3
+}
+fn start_period_default() -> u64 {
+    10_000
+}
+fn replicas_default() -> u32 {
+    1
+}
+fn stop_grace_default() -> u64 {
+    10_000
+}
+
+/// Longest grace period between SIGTERM and SIGKILL.
+pub const STOP_GRACE_MS_MAX: u64 = 600_000;
+/// Most replicas of one service.
+pub const REPLICAS_MAX: u32 = 10_000;
+
+impl HealthCheck {
+    /// A check with the default times.
+    pub fn new(probe: Probe) -> Self {
+        Self {
+            probe,
+            interval_ms: interval_default(),
+            timeout_ms: timeout_default(),
+            retries: retries_default(),
+            start_period_ms: start_period_default(),
+        }
+    }
+}
+
+/// How the nodes of a service's replicas are chosen among the feasible ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Placement {
+    /// Replicas of the service on as many nodes as there are, then best-fit: the node with the least room left.
+    #[default]
+    Pack,
+    /// The node with the most room left.
+    Spread,
+}
+
+/// How a service is reached from outside the mesh.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Expose {
+    /// The value of the HTTP `Host` header that is sent to this service.
+    pub host: String,
+    /// The container port; the service's first if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+/// A service: what to run, how many times, with what, and how to reach it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// The identifier, given by the server; a service that is deleted and made again has another.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub id: String,
+    /// The name, unique in the namespace.
+    #[serde(alias = "service")]
+    pub name: String,
+    /// The namespace.
+    #[serde(default)]
+    pub namespace: Namespace,
+    /// The image: a registry reference, `oci:DIR[:TAG]`, `docker-archive:FILE` or `host`.
+    pub image: String,
+    /// How many containers are to run.
+    #[serde(default = "replicas_default")]
+    pub replicas: u32,
+    /// Replaces the image's entrypoint.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// Replaces the image's arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// What each container is given, and may not exceed.
+    #[serde(default)]
+    pub resources: ResourceVector,
+    /// The ports on which the containers listen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Port>,
+    /// Environment variables.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environment: BTreeMap<String, String>,
+    /// How health is checked; without it a running container counts as healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
+    /// The user (`UID[:GID]` or a name of the image) that runs the command; the image's if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Labels that selectors look at.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// How nodes are chosen.
+    #[serde(default)]
+    pub placement: Placement,
+    /// Milliseconds between SIGTERM and SIGKILL.
+    #[serde(default = "stop_grace_default")]
+    pub stop_grace_ms: u64,
+    /// How the service is reached from outside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expose: Option<Expose>,
+    /// The stable service address, given by the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
+    /// Counts the changes of this specification, kept by the server.
+    #[serde(default)]
+    pub generation: u64,
+}
+
+impl Service {
+    /// A service of one replica with no ports, resources or checks.
+    pub fn new(name: &str, image: &str) -> Self {
+        Self {
+            id: String::new(),
+            name: name.to_owned(),
+            namespace: Namespace::default(),
+            image: image.to_owned(),
+            replicas: 1,
+            command: Vec::new(),
+            args: Vec::new(),
+            resources: ResourceVector::ZERO,
+            ports: Vec::new(),
+            environment: BTreeMap::new(),
+            health_check: None,
+            user: None,
+            labels: BTreeMap::new(),
+            placement: Placement::default(),
+            stop_grace_ms: stop_grace_default(),
+            expose: None,
+            address: None,
+            generation: 0,
+        }
+    }
+
+    /// What identifies the service.
+    pub fn key(&self) -> ServiceKey {
+        ServiceKey { namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+
+    /// What each of the service's containers is made of; containers with another template are replaced.
+    pub fn template(&self) -> ContainerTemplate {
+        ContainerTemplate {
+            image: self.image.clone(),
+            command: self.command.clone(),
+            args: self.args.clone(),
+            resources: self.resources,
+            ports: self.ports.clone(),
+            environment: self.environment.clone(),
+            health_check: self.health_check.clone(),
+            user: self.user.clone(),
+            stop_grace_ms: self.stop_grace_ms,
+        }
+    }
+}

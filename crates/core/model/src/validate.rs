@@ -1,0 +1,291 @@
+//! Validation: all problems of an object at once, each with the path of the field.
+
+use crate::{
+    condition::{Condition, Operator, compile_regex},
+    ids::is_label,
+    policy::NetworkPolicy,
+    service::{HealthCheck, Port, Probe, REPLICAS_MAX, STOP_GRACE_MS_MAX, Service},
+    traffic::TrafficRule,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeSet, fmt};
+use thiserror::Error;
+
+/// Most ports, variables, labels, backends or conditions of one object.
+pub const ITEMS_MAX: usize = 256;
+/// Longest value of a free text field.
+pub const TEXT_BYTES_MAX: usize = 32 * 1024;
+/// Longest time of a health check.
+pub const CHECK_MS_MAX: u64 = 3_600_000;
+
+/// What is wrong with one field.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Problem {
+    /// The field, such as `ports[1].host_port`.
+    pub path: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.message)
+    }
+}
+
+/// All that is wrong with an object; never empty when it is an error.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub struct Problems(pub Vec<Problem>);
+
+/// What can be validated.
+pub trait Validate {
+    /// All problems, in the order of the fields; empty if there are none.
+    fn validate(&self) -> Vec<Problem>;
+
+    /// `Ok` if there are no problems.
+    fn check(&self) -> Result<(), Problems> {
+        let problems = self.validate();
+        if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
+    }
+}
+
+#[derive(Default)]
+struct Found(Vec<Problem>);
+
+impl Found {
+    fn unless(&mut self, good: bool, path: impl Into<String>, message: impl Into<String>) {
+        if !good {
+            self.0.push(Problem { path: path.into(), message: message.into() });
+        }
+    }
+
+    fn label(&mut self, path: impl Into<String>, name: &str) {
+        let message = format!(
+            "`{name}` is not a name; use 1 to 63 lower-case letters, digits and `-`, with a letter or digit at both ends"
+        );
+        self.unless(is_label(name), path, message);
+    }
+
+    fn text(&mut self, path: impl Into<String>, text: &str) {
+        let good = text.len() <= TEXT_BYTES_MAX && !text.contains('\0');
+        self.unless(good, path, format!("it must be shorter than {TEXT_BYTES_MAX} bytes and have no NUL"));
+    }
+
+    fn count(&mut self, path: &str, count: usize) {
+        self.unless(count <= ITEMS_MAX, path, format!("{count} entries; at most {ITEMS_MAX} are possible"));
+    }
+
+    fn between(&mut self, path: &str, value: u64, least: u64, most: u64) {
+        self.unless((least..=most).contains(&value), path, format!("{value} is not from {least} to {most}"));
+    }
+}
+
+impl Validate for Service {
+    fn validate(&self) -> Vec<Problem> {
+        let mut found = Found::default();
+        found.label("name", &self.name);
+        found.label("namespace", self.namespace.as_str());
+        found.unless(
+            !self.image.trim().is_empty(),
+            "image",
+            "it is empty; name an image, or `host` for the host's own programs",
+        );
+        found.text("image", &self.image);
+        found.between("replicas", self.replicas.into(), 0, REPLICAS_MAX.into());
+        let needs_command = self.image == "host" && self.command.is_empty() && self.args.is_empty();
+        found.unless(!needs_command, "command", "the image `host` has no entrypoint; give a command");
+        found.count("command", self.command.len() + self.args.len());
+        for (i, word) in self.command.iter().chain(&self.args).enumerate() {
+            found.text(format!("command[{i}]"), word);
+        }
+        ports(&mut found, &self.ports);
+        environment(&mut found, self);
+        if let Some(check) = &self.health_check {
+            health_check(&mut found, check, &self.ports);
+        }
+        found.between("stop_grace_ms", self.stop_grace_ms, 0, STOP_GRACE_MS_MAX);
+        if let Some(expose) = &self.expose {
+            let host = &expose.host;
+            found.unless(
+                host.split('.').all(is_label) && host.len() <= 253,
+                "expose.host",
+                format!("`{host}` is not a host name"),
+            );
+            found.unless(port_known(expose.port, &self.ports), "expose.port", "it is none of the service's ports");
+        }
+        found.0
+    }
+}
+
+fn ports(found: &mut Found, ports: &[Port]) {
+    found.count("ports", ports.len());
+    let (mut inside, mut outside) = (BTreeSet::new(), BTreeSet::new());
+    for (i, port) in ports.iter().enumerate() {
+        let path = format!("ports[{i}].container_port");
+        found.unless(port.container_port != 0, &path, "0 is not a port");
+        found.unless(inside.insert((port.container_port, port.protocol)), path, "the port is listed twice");
+        if let Some(host) = port.host_port {
+            let path = format!("ports[{i}].host_port");
+            found.unless(host != 0, &path, "0 is not a port");
+            found.unless(outside.insert((host, port.protocol)), path, "the port is listed twice");
+        }
+    }
+}
+
+fn environment(found: &mut Found, service: &Service) {
+    found.count("environment", service.environment.len());
+    for (key, value) in &service.environment {
+        let good = !key.is_empty() && !key.contains(['=', '\0']);
+        found.unless(good, format!("environment.{key}"), "a variable's name is not empty and has no `=`");
+        found.text(format!("environment.{key}"), value);
+    }
+    found.count("labels", service.labels.len());
+    for (key, value) in &service.labels {
+        let good = !key.is_empty() && key.len() <= 253 && value.len() <= NAME_VALUE_BYTES_MAX;
+        found.unless(good, format!("labels.{key}"), "keys have 1 to 253 bytes, values at most 253");
+    }
+}
+
+const NAME_VALUE_BYTES_MAX: usize = 253;
+
+/// Whether `port` is one of `ports`, or there is a first one to stand for it.
+fn port_known(port: Option<u16>, ports: &[Port]) -> bool {
+    match port {
+        Some(port) => ports.iter().any(|p| p.container_port == port),
+        None => !ports.is_empty(),
+    }
+}
+
+fn health_check(found: &mut Found, check: &HealthCheck, ports: &[Port]) {
+    let unknown = "it is none of the service's ports";
+    match &check.probe {
+        Probe::Command(words) => {
+            found.unless(!words.is_empty(), "health_check.probe.command", "it is empty; name a program")
+        }
+        Probe::Http { path, port } => {
+            found.unless(path.starts_with('/'), "health_check.probe.http.path", "it must begin with `/`");
+            found.unless(port_known(*port, ports), "health_check.probe.http.port", unknown);
+        }
+        Probe::Tcp { port } => found.unless(port_known(*port, ports), "health_check.probe.tcp.port", unknown),
+    }
+    found.between("health_check.interval_ms", check.interval_ms, 10, CHECK_MS_MAX);
+    found.between("health_check.timeout_ms", check.timeout_ms, 1, CHECK_MS_MAX);
+    found.between("health_check.retries", check.retries.into(), 1, 1000);
+    found.between("health_check.start_period_ms", check.start_period_ms, 0, CHECK_MS_MAX);
+}
+
+impl Validate for NetworkPolicy {
+    fn validate(&self) -> Vec<Problem> {
+        let mut found = Found::default();
+        found.label("name", &self.name);
+        found.label("namespace", self.namespace.as_str());
+        let says_something = self.ingress.is_some() || self.egress.is_some();
+        found.unless(says_something, "ingress", "give `ingress`, `egress` or both; an empty list denies everything");
+        for (direction, peers) in [("ingress", &self.ingress), ("egress", &self.egress)] {
+            let peers = peers.as_deref().unwrap_or_default();
+            found.count(direction, peers.len());
+            for (i, peer) in peers.iter().enumerate() {
+                let names = peer.services.is_empty() && peer.labels.is_empty() && peer.namespace.is_none();
+                let path = format!("{direction}[{i}]");
+                found.unless(
+                    !peer.external || names,
+                    &path,
+                    "`external` cannot stand beside services, labels or namespace",
+                );
+                found.unless(!peer.ports.contains(&0), path, "0 is not a port");
+            }
+        }
+        found.0
+    }
+}
+
+impl Validate for TrafficRule {
+    fn validate(&self) -> Vec<Problem> {
+        let mut found = Found::default();
+        found.label("name", &self.name);
+        found.label("namespace", self.namespace.as_str());
+        found.label("service", &self.service);
+        found.count("conditions", self.conditions.len());
+        found.count("backends", self.backends.len());
+        found.unless(!self.backends.is_empty(), "backends", "name at least one backend");
+        for (i, backend) in self.backends.iter().enumerate() {
+            found.label(format!("backends[{i}].service"), &backend.service);
+        }
+        let heaviest: u64 = self.backends.iter().map(|b| u64::from(b.weight)).sum();
+        found.unless(
+            self.backends.is_empty() || heaviest > 0,
+            "backends",
+            "all weights are 0; give one backend a weight",
+        );
+        for (i, condition) in self.conditions.iter().enumerate() {
+            condition_problems(&mut found, i, condition);
+        }
+        found.0
+    }
+}
+
+fn condition_problems(found: &mut Found, index: usize, condition: &Condition) {
+    let path = format!("conditions[{index}].value");
+    found.text(&path, &condition.value);
+    match condition.operator {
+        Operator::Exists => found.unless(condition.value.is_empty(), path, "`Exists` takes no value"),
+        Operator::Regex => {
+            if let Err(error) = compile_regex(&condition.value) {
+                found.unless(false, path, format!("not a regular expression: {error}"));
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_problems_are_said_at_once_with_their_paths() {
+        let mut service = Service::new("Web", " ");
+        service.replicas = REPLICAS_MAX + 1;
+        service.ports = vec![Port::tcp(80), Port::tcp(80)];
+        service.health_check = Some(HealthCheck::new(Probe::Http { path: "x".into(), port: Some(81) }));
+        let paths: Vec<String> = service.validate().into_iter().map(|p| p.path).collect();
+        assert_eq!(
+            paths,
+            [
+                "name",
+                "image",
+                "replicas",
+                "ports[1].container_port",
+                "health_check.probe.http.path",
+                "health_check.probe.http.port"
+            ]
+        );
+    }
+
+    #[test]
+    fn good_objects_have_no_problems() {
+        let service = Service { ports: vec![Port::tcp(80)], ..Service::new("web", "nginx") };
+        assert_eq!(service.validate(), []);
+    }
+
+    #[test]
+    fn rules_need_a_weight_and_good_expressions() {
+        let rule: TrafficRule = serde_json::from_str(
+            r#"{"name":"r","service":"web","conditions":[{"field":"path","operator":"Regex","value":"("}],
+                "backends":[{"service":"web","weight":0}]}"#,
+        )
+        .expect("it is well-formed");
+        let paths: Vec<String> = rule.validate().into_iter().map(|p| p.path).collect();
+        assert_eq!(paths, ["backends", "conditions[0].value"]);
+    }
+
+    #[test]
+    fn files_may_give_ports_as_numbers_and_refuse_unknown_fields() {
+        let service: Service =
+            serde_json::from_str(r#"{"service":"web","image":"nginx","ports":[80]}"#).expect("valid");
+        assert_eq!(service.ports, [Port::tcp(80)]);
+        assert!(serde_json::from_str::<Service>(r#"{"name":"web","image":"nginx","replica":1}"#).is_err());
+    }
+}
