@@ -1,0 +1,215 @@
+//! The text of the nftables transactions of one instance. Pure.
+//! Two tables with one name: `inet` filters and translates what the bridge carries, `bridge` pins each port to its address.
+
+use std::{fmt::Write as _, net::Ipv4Addr};
+
+use ipnet::Ipv4Net;
+
+use crate::{HostPort, pool::AddressPool};
+
+/// All that the rules depend on.
+#[derive(Clone, Debug)]
+pub(crate) struct Ruleset {
+    pub(crate) instance: String,
+    pub(crate) bridge: String,
+    pub(crate) subnet: Ipv4Net,
+    pub(crate) gateway: Ipv4Addr,
+    pub(crate) service_cidr: Ipv4Net,
+    pub(crate) proxy_port: u16,
+    pub(crate) dns_port: u16,
+}
+
+/// Name of the host side of the veth pair of the container with this number in the subnet.
+pub(crate) fn host_link(instance: &str, number: u32) -> String {
+    format!("hv{instance}-{number}")
+}
+
+impl Ruleset {
+    pub(crate) fn table(&self) -> String {
+        format!("heptad_{}", self.instance)
+    }
+
+    /// Replaces both tables in one transaction; connections that are tracked go on.
+    pub(crate) fn replace(&self, ports: &[(Ipv4Addr, HostPort)], pool: &AddressPool) -> String {
+        let mut text = self.main_table(ports);
+        text += &self.bridge_table(pool);
+        text
+    }
+
+    /// Removes both tables, whether they exist or not.
+    pub(crate) fn remove(&self) -> String {
+        let table = self.table();
+        format!("table inet {table}\ndelete table inet {table}\ntable bridge {table}\ndelete table bridge {table}\n")
+    }
+
+    pub(crate) fn publish(&self, ip: Ipv4Addr, ports: &[HostPort]) -> String {
+        self.lines(ports, |port| {
+            format!("add element inet {} host_ports {{ {} : {ip} . {} }}", self.table(), key(port), port.container_port)
+        })
+    }
+
+    pub(crate) fn unpublish(&self, ports: &[HostPort]) -> String {
+        self.lines(ports, |port| format!("delete element inet {} host_ports {{ {} }}", self.table(), key(port)))
+    }
+
+    fn lines(&self, ports: &[HostPort], line: impl Fn(&HostPort) -> String) -> String {
+        ports.iter().map(|port| line(port) + "\n").collect()
+    }
+
+    fn main_table(&self, ports: &[(Ipv4Addr, HostPort)]) -> String {
+        let Self { bridge, subnet, gateway, service_cidr, proxy_port, dns_port, .. } = self;
+        let table = self.table();
+        let elements = elements(ports.iter().map(|(ip, port)| format!("{} : {ip} . {}", key(port), port.container_port)));
+        let dns_redirect = if *dns_port == 53 {
+            String::new()
+        } else {
+            format!("iifname \"{bridge}\" ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 redirect to :{dns_port}")
+        };
+        format!(
+            r#"table inet {table}
+delete table inet {table}
+table inet {table} {{
+  map host_ports {{
+    type inet_proto . inet_service : ipv4_addr . inet_service
+    {elements}
+  }}
+  chain check_source {{
+    type filter hook prerouting priority raw; policy accept;
+    iifname != "{bridge}" accept
+    meta nfproto ipv6 drop
+    ip daddr 127.0.0.0/8 drop
+    ip saddr {gateway} drop
+    ip saddr != {subnet} drop
+  }}
+  chain redirect_in {{
+    type nat hook prerouting priority dstnat; policy accept;
+    iifname "{bridge}" ip daddr {service_cidr} meta l4proto tcp redirect to :{proxy_port}
+    {dns_redirect}
+    iifname != "{bridge}" meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @host_ports
+  }}
+  chain redirect_local {{
+    type nat hook output priority -100; policy accept;
+    meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @host_ports
+  }}
+  chain masquerade_out {{
+    type nat hook postrouting priority srcnat; policy accept;
+    ip saddr {subnet} oifname != "{bridge}" masquerade
+    oifname "{bridge}" ip saddr 127.0.0.0/8 masquerade
+  }}
+  chain to_node {{
+    type filter hook input priority filter; policy accept;
+    iifname != "{bridge}" accept
+    ct state established,related accept
+    ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport {dns_port} accept
+    ct status dnat tcp dport {proxy_port} accept
+    ip daddr {gateway} icmp type echo-request accept
+    reject with icmpx type admin-prohibited
+  }}
+  chain through_node {{
+    type filter hook forward priority filter; policy accept;
+    iifname != "{bridge}" oifname != "{bridge}" accept
+    ct state established,related accept
+    iifname "{bridge}" oifname "{bridge}" reject with icmpx type admin-prohibited
+    iifname "{bridge}" ip daddr {service_cidr} reject with icmpx type admin-prohibited
+    iifname "{bridge}" accept
+    ct status dnat accept
+    drop
+  }}
+  chain from_node {{
+    type filter hook output priority filter; policy accept;
+    oifname "{bridge}" ip daddr {service_cidr} reject with icmpx type host-unreachable
+  }}
+}}
+"#
+        )
+    }
+
+    /// Without this a container that can send raw frames could take the address, and so the identity, of a neighbour.
+    /// All addresses are listed at once: attaching a container then needs no transaction of its own.
+    fn bridge_table(&self, pool: &AddressPool) -> String {
+        let table = self.table();
+        let elements = elements(pool.all().map(|(number, ip)| format!("\"{}\" . {ip}", host_link(&self.instance, number))));
+        let ports = host_link(&self.instance, 0).trim_end_matches('0').to_owned();
+        format!(
+            r#"table bridge {table}
+delete table bridge {table}
+table bridge {table} {{
+  set owners {{
+    type ifname . ipv4_addr
+    {elements}
+  }}
+  chain check_owner {{
+    type filter hook prerouting priority -300; policy accept;
+    iifname != "{ports}*" accept
+    ether type ip iifname . ip saddr @owners accept
+    ether type arp iifname . arp saddr ip @owners accept
+    drop
+  }}
+}}
+"#
+        )
+    }
+}
+
+fn key(port: &HostPort) -> String {
+    format!("{} . {}", port.protocol.name(), port.host_port)
+}
+
+/// nft refuses an empty list, so none is written then.
+fn elements(items: impl Iterator<Item = String>) -> String {
+    let mut text = String::new();
+    for item in items {
+        let _ = write!(text, "{}{item}", if text.is_empty() { "elements = { " } else { ", " });
+    }
+    if text.is_empty() { text } else { text + " }" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Protocol;
+
+    fn ruleset() -> Ruleset {
+        Ruleset {
+            instance: "t1".into(),
+            bridge: "hep-t1".into(),
+            subnet: "10.88.0.0/29".parse().expect("a literal"),
+            gateway: Ipv4Addr::new(10, 88, 0, 1),
+            service_cidr: "10.89.0.0/20".parse().expect("a literal"),
+            proxy_port: 15001,
+            dns_port: 53,
+        }
+    }
+
+    #[test]
+    fn one_rule_serves_every_service_and_ports_are_map_elements() {
+        let rules = ruleset();
+        let pool = AddressPool::new(rules.subnet, []);
+        let port = HostPort { host_port: 8080, container_port: 80, protocol: Protocol::Tcp };
+        let text = rules.replace(&[(Ipv4Addr::new(10, 88, 0, 2), port)], &pool);
+        assert_eq!(text.matches("redirect to :15001").count(), 1);
+        assert!(text.contains("elements = { tcp . 8080 : 10.88.0.2 . 80 }"), "{text}");
+        assert!(text.contains("\"hvt1-6\" . 10.88.0.6 }"), "{text}");
+        assert!(!text.contains("th dport 53 redirect"));
+    }
+
+    #[test]
+    fn another_dns_port_is_redirected() {
+        let rules = Ruleset { dns_port: 5353, ..ruleset() };
+        let text = rules.main_table(&[]);
+        assert!(text.contains("th dport 53 redirect to :5353"), "{text}");
+        assert!(!text.contains("elements"), "{text}");
+    }
+
+    #[test]
+    fn elements_are_added_and_deleted_one_by_one() {
+        let port = HostPort { host_port: 53, container_port: 5353, protocol: Protocol::Udp };
+        let rules = ruleset();
+        let ip = Ipv4Addr::new(10, 88, 0, 3);
+        assert_eq!(
+            rules.publish(ip, &[port]),
+            "add element inet heptad_t1 host_ports { udp . 53 : 10.88.0.3 . 5353 }\n"
+        );
+        assert_eq!(rules.unpublish(&[port]), "delete element inet heptad_t1 host_ports { udp . 53 }\n");
+    }
+}
