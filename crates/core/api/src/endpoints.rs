@@ -1,0 +1,181 @@
+//! The endpoint table: every operation of the API with its types. The OpenAPI document and the server's tests read it.
+
+use crate::{
+    mesh::{CallRequest, CallResponse, CheckResponse},
+    object::{Kind, List, Object, Resource},
+    operations::{
+        ApplyRequest, ApplyResponse, ContainerReport, ExecRequest, ExecResponse, LogLine, PlanResponse, Version,
+    },
+    report::{VerifyResponse, WhyResponse},
+};
+use heptad_model::{Container, Event, NetworkPolicy, Node, Service, Snapshot, TrafficRule};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+
+/// Makes the schema of one type.
+pub type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+
+/// One operation.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// The method, in capitals.
+    pub method: &'static str,
+    /// The path, with `{parameters}`.
+    pub path: String,
+    /// A name for generated clients.
+    pub operation: String,
+    /// What it does.
+    pub summary: String,
+    /// Its query parameters: name and meaning.
+    pub query: Vec<(&'static str, &'static str)>,
+    /// The type of its body, if it has one.
+    pub request: Option<SchemaOf>,
+    /// The type of its answer, if it is JSON.
+    pub response: Option<SchemaOf>,
+}
+
+fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
+
+impl Endpoint {
+    fn new(method: &'static str, path: impl Into<String>, operation: impl Into<String>, summary: &str) -> Self {
+        let (path, operation) = (path.into(), operation.into());
+        Self { method, path, operation, summary: summary.to_owned(), query: Vec::new(), request: None, response: None }
+    }
+
+    fn takes<T: JsonSchema>(self) -> Self {
+        Self { request: Some(schema::<T>), ..self }
+    }
+
+    fn gives<T: JsonSchema>(self) -> Self {
+        Self { response: Some(schema::<T>), ..self }
+    }
+
+    fn query(mut self, name: &'static str, meaning: &'static str) -> Self {
+        self.query.push((name, meaning));
+        self
+    }
+}
+
+fn object_path(kind: Kind) -> String {
+    let id = if kind == Kind::Containers { "{id}" } else { "{name}" };
+    if kind.is_namespaced() { format!("/v1/namespaces/{{namespace}}/{kind}/{id}") } else { format!("/v1/{kind}/{id}") }
+}
+
+fn readable<T: Resource>(out: &mut Vec<Endpoint>) {
+    let (kind, one) = (T::KIND, T::KIND.singular());
+    let list = |path: String, operation: String| {
+        Endpoint::new("GET", path, operation, &format!("List {kind}, or watch them as newline-delimited JSON"))
+            .query("limit", "items of the page")
+            .query("continue", "where the last page ended")
+            .query("watch", "`true`: stream changes instead of listing")
+            .query("revision", "with `watch`: the first revision to see; absent: from now on")
+            .gives::<List<T>>()
+    };
+    out.push(list(kind.collection_path(), format!("list_{kind}")));
+    if kind.is_namespaced() {
+        out.push(list(format!("/v1/namespaces/{{namespace}}/{kind}"), format!("list_{kind}_of_namespace")));
+    }
+    out.push(
+        Endpoint::new("GET", object_path(kind), format!("get_{one}"), &format!("Get a {one}")).gives::<Object<T>>(),
+    );
+}
+
+fn writable<T: Resource>(out: &mut Vec<Endpoint>) {
+    let (kind, one) = (T::KIND, T::KIND.singular());
+    let collection =
+        if kind.is_namespaced() { format!("/v1/namespaces/{{namespace}}/{kind}") } else { kind.collection_path() };
+    let make = |method, path, verb: &str, text: &str| {
+        Endpoint::new(method, path, format!("{verb}_{one}"), &format!("{text} a {one}")).gives::<Object<T>>()
+    };
+    out.push(make("POST", collection, "create", "Create").takes::<T>());
+    out.push(
+        make("PUT", object_path(kind), "replace", "Create or replace (`If-Match`: just this revision)").takes::<T>(),
+    );
+    out.push(make("PATCH", object_path(kind), "patch", "Merge (RFC 7396) into").takes::<serde_json::Value>());
+    out.push(make("DELETE", object_path(kind), "delete", "Delete"));
+}
+
+/// Every operation.
+pub fn all() -> Vec<Endpoint> {
+    let mut out = Vec::new();
+    readable::<Node>(&mut out);
+    writable::<Node>(&mut out);
+    readable::<Service>(&mut out);
+    writable::<Service>(&mut out);
+    readable::<NetworkPolicy>(&mut out);
+    writable::<NetworkPolicy>(&mut out);
+    readable::<TrafficRule>(&mut out);
+    writable::<TrafficRule>(&mut out);
+    readable::<Container>(&mut out);
+    readable::<Event>(&mut out);
+    out.extend(node_operations());
+    out.extend(cluster_operations());
+    out.extend(storage_operations());
+    out
+}
+
+fn node_operations() -> Vec<Endpoint> {
+    let id = "/v1/containers/{id}";
+    vec![
+        Endpoint::new("POST", "/v1/nodes/{name}/heartbeat", "heartbeat", "Say that the node's agent lives"),
+        Endpoint::new("POST", "/v1/events", "create_event", "Record an event")
+            .takes::<Event>()
+            .gives::<Object<Event>>(),
+        Endpoint::new("PUT", format!("{id}/status"), "report_container", "Report where a bound container stands")
+            .takes::<ContainerReport>()
+            .gives::<Object<Container>>(),
+        Endpoint::new("DELETE", id, "delete_container", "Say that a stopped container is gone from its node")
+            .query("node", "the node that says so"),
+        Endpoint::new(
+            "GET",
+            format!("{id}/logs"),
+            "container_logs",
+            "What a container wrote, as newline-delimited JSON",
+        )
+        .query("tail", "only so many of the last lines")
+        .query("follow", "`true`: go on with what it writes from now on")
+        .gives::<LogLine>(),
+        Endpoint::new("POST", format!("{id}/exec"), "container_exec", "Run a program inside a container")
+            .takes::<ExecRequest>()
+            .gives::<ExecResponse>(),
+    ]
+}
+
+fn cluster_operations() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new("GET", "/v1/version", "version", "What answers here").gives::<Version>(),
+        Endpoint::new("POST", "/v1/apply", "apply", "Make objects as they are written, all in one transaction")
+            .takes::<ApplyRequest>()
+            .gives::<ApplyResponse>(),
+        Endpoint::new("POST", "/v1/plan", "plan", "What an apply would do; changes nothing")
+            .takes::<ApplyRequest>()
+            .gives::<PlanResponse>(),
+        Endpoint::new("GET", "/v1/namespaces/{namespace}/services/{name}/why", "why", "Why a service is not as wanted")
+            .gives::<WhyResponse>(),
+        Endpoint::new("GET", "/v1/snapshot", "snapshot", "The whole system at one revision").gives::<Snapshot>(),
+        Endpoint::new("GET", "/v1/verify", "verify", "The guarantees evaluated on the live state")
+            .gives::<VerifyResponse>(),
+        Endpoint::new("POST", "/v1/mesh/call", "mesh_call", "Send a request through the mesh")
+            .takes::<CallRequest>()
+            .gives::<CallResponse>(),
+        Endpoint::new("POST", "/v1/mesh/check", "mesh_check", "Whether a request would be allowed, and why")
+            .takes::<CallRequest>()
+            .gives::<CheckResponse>(),
+    ]
+}
+
+fn storage_operations() -> Vec<Endpoint> {
+    let object = "/v1/storage/{bucket}/{key}";
+    vec![
+        Endpoint::new("GET", "/v1/storage", "storage_status", "Storage nodes, their room, and the health of shards"),
+        Endpoint::new("GET", "/v1/storage/{bucket}", "list_objects", "List objects by key")
+            .query("prefix", "only keys that begin with it")
+            .query("after", "only keys after this one")
+            .query("limit", "items of the page"),
+        Endpoint::new("PUT", object, "put_object", "Store an object; answered after a durable majority"),
+        Endpoint::new("GET", object, "get_object", "Read an object from any good copy"),
+        Endpoint::new("HEAD", object, "head_object", "What is known of an object"),
+        Endpoint::new("DELETE", object, "delete_object", "Delete an object"),
+    ]
+}

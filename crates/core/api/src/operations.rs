@@ -1,0 +1,177 @@
+//! Requests and answers of operations that are more than one object: apply, plan, status reports, logs, exec.
+
+use crate::object::{Kind, Manifest};
+use crate::report::Unplaced;
+use heptad_model::{ContainerId, ContainerStatus, Namespace, NodeName, ServiceKey};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, net::SocketAddr};
+
+/// Objects that are to be as they are written here, all in one transaction.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApplyRequest {
+    /// The objects, at most 1,000.
+    pub objects: Vec<Manifest>,
+}
+
+/// Most objects of one [`ApplyRequest`].
+pub const APPLY_OBJECTS_MAX: usize = 1_000;
+
+/// What became, or would become, of one applied object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It is new.
+    Created,
+    /// It was changed.
+    Updated,
+    /// It is as written already.
+    Unchanged,
+}
+
+/// One field that was, or would be, changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FieldChange {
+    /// The field.
+    pub path: String,
+    /// Its value before, as JSON; absent if it was not set.
+    pub before: Option<String>,
+    /// Its value after, as JSON; absent if it is no longer set.
+    pub after: Option<String>,
+}
+
+/// What became, or would become, of one applied object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ApplyResult {
+    /// The kind.
+    pub kind: Kind,
+    /// The namespace.
+    pub namespace: Namespace,
+    /// The name.
+    pub name: String,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The fields that differ.
+    pub changes: Vec<FieldChange>,
+}
+
+/// The answer to an [`ApplyRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ApplyResponse {
+    /// The revision of the transaction, or of the state if nothing changed.
+    pub revision: u64,
+    /// One per object, in their order.
+    pub results: Vec<ApplyResult>,
+}
+
+/// Where a replica would go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PlannedPlacement {
+    /// The service.
+    pub service: ServiceKey,
+    /// The node.
+    pub node: NodeName,
+    /// How many replicas.
+    pub replicas: u32,
+}
+
+/// What an apply would do; nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PlanResponse {
+    /// The revision at which was looked.
+    pub revision: u64,
+    /// One per object, in their order.
+    pub results: Vec<ApplyResult>,
+    /// Where new containers would go.
+    pub placements: Vec<PlannedPlacement>,
+    /// Containers of services that would be replaced one by one.
+    pub replaced: BTreeMap<String, u32>,
+    /// What cannot be placed now, and why.
+    pub unplaced: Vec<Unplaced>,
+    /// What the user should know, such as a replacement without a health check.
+    pub warnings: Vec<String>,
+}
+
+/// What a node reports of a container that is bound to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ContainerReport {
+    /// The node that reports; refused unless the container is bound to it.
+    pub node: NodeName,
+    /// Where it stands.
+    pub status: ContainerStatus,
+    /// Whether it may get requests.
+    pub ready: bool,
+    /// One word on why.
+    #[serde(default)]
+    pub reason: String,
+    /// A sentence on it.
+    #[serde(default)]
+    pub message: String,
+    /// Where each container port is really reached.
+    #[serde(default)]
+    pub addresses: BTreeMap<u16, SocketAddr>,
+    /// How often it was started again.
+    #[serde(default)]
+    pub restarts: u32,
+    /// The exit code of the last run that ended.
+    #[serde(default)]
+    pub exit_code: Option<i32>,
+    /// When its process was started last, in milliseconds since the Unix epoch.
+    #[serde(default)]
+    pub started_at_ms: Option<u64>,
+}
+
+/// One line that a container wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogLine {
+    /// The container.
+    pub container: ContainerId,
+    /// RFC 3339.
+    pub time: String,
+    /// `stdout` or `stderr`.
+    pub stream: String,
+    /// The line, without its end.
+    pub log: String,
+}
+
+/// A program to run inside a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExecRequest {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// What it reads from standard input.
+    #[serde(default)]
+    pub stdin: String,
+    /// Milliseconds after which it is killed.
+    #[serde(default = "exec_timeout_default")]
+    pub timeout_ms: u64,
+}
+
+fn exec_timeout_default() -> u64 {
+    60_000
+}
+
+/// How a program ended that ran inside a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ExecResponse {
+    /// The exit code; 128 + signal if it was killed.
+    pub exit_code: i32,
+    /// The first MiB of what it wrote to standard output, as UTF-8 with replacements.
+    pub stdout: String,
+    /// The first MiB of what it wrote to standard error, as UTF-8 with replacements.
+    pub stderr: String,
+}
+
+/// What answers at the address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Version {
+    /// The version of the server.
+    pub version: String,
+    /// The API's version.
+    pub api: String,
+    /// The store's present revision.
+    pub revision: u64,
+}
