@@ -143,9 +143,9 @@ impl Container {
         }
     }
 
-    /// Whether it counts as a replica: wanted, and not ended for good.
+    /// Whether it counts as a replica. One that has ended counts too: its node starts it again.
     pub fn is_alive(&self) -> bool {
-        self.desired == DesiredState::Running && self.status != ContainerStatus::Succeeded
+        self.desired == DesiredState::Running
     }
 
     /// What it takes of its node: everything it was given, from its binding until its record is deleted.
