@@ -1,1 +1,18 @@
-//! heptad-shard
+//! Data distribution: stable key -> shard -> replicas, quorum arithmetic, repair plans.
+//! Knows no bytes of data, no disk, no network and no clock: it decides from values and returns values.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod hash;
+mod placement;
+mod quorum;
+mod quota;
+mod repair;
+
+pub use hash::{stable_hash, stable_hash_two};
+pub use placement::{
+    Move, PlacementError, PlacementMap, REPLICATION_FACTOR_DEFAULT, SHARD_COUNT_DEFAULT, SHARD_COUNT_MAX, ShardId,
+    StorageNode, StorageNodeName,
+};
+pub use quorum::{Quorum, majority};
+pub use repair::{CopyState, CopyTask, ItemCopies, RepairPlan, plan_repair};
