@@ -1,1 +1,26 @@
-//! heptad-route
+//! Who may call whom, and where a request goes: network policies, traffic rules, choice of an endpoint.
+//! `decide(&Table, &Facts, Draw) -> Verdict` is total, and the same for the same arguments.
+//! Knows no socket, no HTTP library, no clock and no randomness: the draw is handed in.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod balance;
+mod condition;
+mod decide;
+mod explain;
+mod facts;
+mod policy;
+mod rule;
+mod table;
+mod verdict;
+
+pub use balance::{Balancer, choose};
+pub use decide::decide;
+pub use explain::{BackendShare, Explanation, PolicyCheck, RuleTrace, explain};
+pub use facts::{Caller, Draw, Facts, Headers, HttpFacts, NoHeaders};
+pub use policy::Direction;
+pub use table::{Inputs, Table, TableProblem};
+pub use verdict::{Denial, Forward, NoEndpoint, Verdict, Why};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,254 @@
+//! The table: everything a decision looks at, immutable and compiled. What changes often (endpoints) is apart from
+//! what is costly to compile (policies and rules), so that a changed endpoint costs no compilation.
+
+use crate::{
+    policy::{Direction, Policy},
+    rule::Rule,
+};
+use heptad_model::{
+    Container, ContainerId, Endpoint, NetworkPolicy, Protocol, Service, ServiceKey, Snapshot, TrafficRule,
+    snapshot::ready_endpoints,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Arc,
+};
+use thiserror::Error;
+
+/// What a table is built from.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Inputs<'a> {
+    /// All services.
+    pub services: &'a [Service],
+    /// All containers.
+    pub containers: &'a [Container],
+    /// All network policies.
+    pub policies: &'a [NetworkPolicy],
+    /// All traffic rules.
+    pub rules: &'a [TrafficRule],
+}
+
+impl<'a> From<&'a Snapshot> for Inputs<'a> {
+    fn from(snapshot: &'a Snapshot) -> Self {
+        let Snapshot { services, containers, policies, rules, .. } = snapshot;
+        Self { services, containers, policies, rules }
+    }
+}
+
+/// An object that could not be used. The server's validation refuses such objects, so this is rare.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum TableProblem {
+    /// The rule is left out.
+    #[error("the traffic rule {rule} is not used: {why}; change it")]
+    Rule {
+        /// `NAMESPACE/NAME`.
+        rule: String,
+        /// The reason.
+        why: String,
+    },
+    /// The second service is not reached under that host.
+    #[error("the host `{host}` leads to {kept}, not to {lost}; give one of them another")]
+    Host {
+        /// The host of `expose`.
+        host: String,
+        /// The service to which it leads.
+        kept: ServiceKey,
+        /// The service that wanted it too.
+        lost: ServiceKey,
+    },
+}
+
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: ServiceKey,
+    pub(crate) service: Service,
+    /// TCP ports, in the order of the specification.
+    pub(crate) ports: Vec<u16>,
+    ingress: Vec<usize>,
+    egress: Vec<usize>,
+    /// In order of precedence.
+    pub(crate) rules: Vec<Rule>,
+}
+
+#[derive(Debug, Default)]
+struct Mesh {
+    services: Vec<Entry>,
+    by_key: BTreeMap<ServiceKey, usize>,
+    by_address: BTreeMap<Ipv4Addr, usize>,
+    by_host: BTreeMap<String, (usize, u16)>,
+    policies: Vec<Policy>,
+    problems: Vec<TableProblem>,
+}
+
+/// Everything a decision looks at. Cheap to share as `Arc<Table>`; a change makes another table.
+#[derive(Debug, Default)]
+pub struct Table {
+    mesh: Arc<Mesh>,
+    /// By the index of the service, then by container port.
+    endpoints: Vec<BTreeMap<u16, Vec<Endpoint>>>,
+    by_container: BTreeMap<ContainerId, ServiceKey>,
+}
+
+impl Table {
+    /// Compiles everything. The order of the inputs does not matter.
+    pub fn build(inputs: &Inputs<'_>) -> Self {
+        Self { mesh: Arc::new(Mesh::build(inputs)), ..Self::default() }.with_containers(inputs.containers)
+    }
+
+    /// The same services, policies and rules with other containers; nothing is compiled again.
+    pub fn with_containers(&self, containers: &[Container]) -> Self {
+        let mut endpoints = vec![BTreeMap::<u16, Vec<Endpoint>>::new(); self.mesh.services.len()];
+        // Containers of a deleted service whose name was taken by another must not serve the other's requests.
+        let own = |c: &&Container| self.service(&c.service).is_some_and(|service| service.id == c.service_id);
+        for (key, ready) in ready_endpoints(containers.iter().filter(own)) {
+            let ports = &mut endpoints[self.mesh.by_key[&key]];
+            for endpoint in ready {
+                ports.entry(endpoint.port).or_default().push(endpoint);
+            }
+        }
+        let by_container = containers.iter().map(|c| (c.id.clone(), c.service.clone())).collect();
+        Self { mesh: Arc::clone(&self.mesh), endpoints, by_container }
+    }
+
+    /// Objects that could not be used.
+    pub fn problems(&self) -> &[TableProblem] {
+        &self.mesh.problems
+    }
+
+    /// The service of that key.
+    pub fn service(&self, key: &ServiceKey) -> Option<&Service> {
+        self.entry(key).map(|(_, entry)| &entry.service)
+    }
+
+    /// All services, ordered by key.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.mesh.services.iter().map(|entry| &entry.service)
+    }
+
+    /// The service of that stable address.
+    pub fn service_at(&self, address: Ipv4Addr) -> Option<&ServiceKey> {
+        self.mesh.by_address.get(&address).map(|&index| &self.mesh.services[index].key)
+    }
+
+    /// The service and port that are exposed under that host (without a port, any case).
+    pub fn service_exposed_as(&self, host: &str) -> Option<(&ServiceKey, u16)> {
+        let found = match host.bytes().any(|b| b.is_ascii_uppercase()) {
+            true => self.mesh.by_host.get(&host.to_ascii_lowercase()),
+            false => self.mesh.by_host.get(host),
+        };
+        found.map(|&(index, port)| (&self.mesh.services[index].key, port))
+    }
+
+    /// The service of a container, ready or not.
+    pub fn service_of(&self, container: &ContainerId) -> Option<&ServiceKey> {
+        self.by_container.get(container)
+    }
+
+    /// The port under which a service is called when none is named: its first over TCP.
+    pub fn port_default(&self, key: &ServiceKey) -> Option<u16> {
+        self.entry(key)?.1.ports.first().copied()
+    }
+
+    /// The ready endpoints of a port of a service.
+    pub fn endpoints(&self, key: &ServiceKey, port: u16) -> &[Endpoint] {
+        self.entry(key).map_or(&[], |(index, _)| self.endpoints_at(index, port))
+    }
+
+    /// Every ready endpoint.
+    pub fn endpoints_all(&self) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.iter().flat_map(BTreeMap::values).flatten()
+    }
+
+    pub(crate) fn entry(&self, key: &ServiceKey) -> Option<(usize, &Entry)> {
+        self.mesh.by_key.get(key).map(|&index| (index, &self.mesh.services[index]))
+    }
+
+    pub(crate) fn entry_at(&self, index: usize) -> &Entry {
+        &self.mesh.services[index]
+    }
+
+    pub(crate) fn endpoints_at(&self, index: usize, port: u16) -> &[Endpoint] {
+        self.endpoints[index].get(&port).map_or(&[], Vec::as_slice)
+    }
+
+    /// The policies that restrict a service in that direction, ordered by name.
+    pub(crate) fn selecting(&self, direction: Direction, entry: &Entry) -> impl Iterator<Item = &Policy> {
+        let indexes = match direction {
+            Direction::Ingress => &entry.ingress,
+            Direction::Egress => &entry.egress,
+        };
+        indexes.iter().map(|&index| &self.mesh.policies[index])
+    }
+}
+
+impl Mesh {
+    fn build(inputs: &Inputs<'_>) -> Self {
+        let mut policies: Vec<Policy> = inputs.policies.iter().map(Policy::new).collect();
+        policies.sort_by(|a, b| a.name.cmp(&b.name));
+        let services: BTreeMap<ServiceKey, &Service> = inputs.services.iter().map(|s| (s.key(), s)).collect();
+        let by_key: BTreeMap<ServiceKey, usize> = services.keys().cloned().zip(0..).collect();
+        let mut problems = Vec::new();
+        let mut rules = compiled_rules(inputs.rules, &by_key, &mut problems);
+        let services: Vec<Entry> = services
+            .into_iter()
+            .map(|(key, service)| Entry {
+                ports: tcp_ports(service),
+                ingress: selecting(&policies, Direction::Ingress, service),
+                egress: selecting(&policies, Direction::Egress, service),
+                rules: rules.remove(&key).unwrap_or_default(),
+                service: service.clone(),
+                key,
+            })
+            .collect();
+        let by_host = hosts(&services, &mut problems);
+        let by_address = services.iter().zip(0..).filter_map(|(entry, i)| Some((entry.service.address?, i))).collect();
+        Self { services, by_key, by_address, by_host, policies, problems }
+    }
+}
+
+fn tcp_ports(service: &Service) -> Vec<u16> {
+    service.ports.iter().filter(|port| port.protocol == Protocol::Tcp).map(|port| port.container_port).collect()
+}
+
+fn selecting(policies: &[Policy], direction: Direction, service: &Service) -> Vec<usize> {
+    let selects = |(index, policy): (usize, &Policy)| policy.selects(direction, service).then_some(index);
+    policies.iter().enumerate().filter_map(selects).collect()
+}
+
+/// The usable rules of every addressed service, in order of precedence.
+fn compiled_rules(
+    rules: &[TrafficRule],
+    by_key: &BTreeMap<ServiceKey, usize>,
+    problems: &mut Vec<TableProblem>,
+) -> BTreeMap<ServiceKey, Vec<Rule>> {
+    let mut all: BTreeMap<ServiceKey, Vec<Rule>> = BTreeMap::new();
+    let mut unusable = BTreeSet::new();
+    for rule in rules {
+        let addressed = ServiceKey { namespace: rule.namespace.clone(), name: rule.service.clone() };
+        match Rule::new(rule, |key| by_key.get(key).copied()) {
+            Ok(compiled) => all.entry(addressed).or_default().push(compiled),
+            Err(why) => _ = unusable.insert((format!("{}/{}", rule.namespace, rule.name), why)),
+        }
+    }
+    problems.extend(unusable.into_iter().map(|(rule, why)| TableProblem::Rule { rule, why }));
+    all.values_mut().for_each(|rules| rules.sort_by(Rule::precedence));
+    all
+}
+
+fn hosts(services: &[Entry], problems: &mut Vec<TableProblem>) -> BTreeMap<String, (usize, u16)> {
+    let mut hosts: BTreeMap<String, (usize, u16)> = BTreeMap::new();
+    for (index, entry) in services.iter().enumerate() {
+        let Some(expose) = &entry.service.expose else { continue };
+        let Some(port) = expose.port.or(entry.ports.first().copied()) else { continue };
+        let host = expose.host.to_ascii_lowercase();
+        match hosts.get(&host) {
+            None => _ = hosts.insert(host, (index, port)),
+            Some(&(first, _)) => {
+                let (kept, lost) = (services[first].key.clone(), entry.key.clone());
+                problems.push(TableProblem::Host { host, kept, lost });
+            }
+        }
+    }
+    hosts
+}
