@@ -39,6 +39,12 @@ pub(crate) async fn version() -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// The base chains of the host, for the node's facts.
+pub(crate) async fn chains() -> Result<String> {
+    let output = run(&["list", "chains"], b"").await?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 async fn run(args: &[&str], input: &[u8]) -> Result<Output> {
     for program in std::iter::once("nft").chain(FALLBACK_PATHS) {
         match run_program(program, args, input).await {

@@ -21,7 +21,12 @@ pub(crate) struct Ruleset {
 
 /// Name of the host side of the veth pair of the container with this number in the subnet.
 pub(crate) fn host_link(instance: &str, number: u32) -> String {
-    format!("hv{instance}-{number}")
+    format!("{}{number}", host_link_prefix(instance))
+}
+
+/// What the names of all host sides of the instance start with.
+pub(crate) fn host_link_prefix(instance: &str) -> String {
+    format!("hv{instance}-")
 }
 
 impl Ruleset {
@@ -29,17 +34,10 @@ impl Ruleset {
         format!("heptad_{}", self.instance)
     }
 
-    /// Replaces both tables in one transaction; connections that are tracked go on.
-    pub(crate) fn replace(&self, ports: &[(Ipv4Addr, HostPort)], pool: &AddressPool) -> String {
-        let mut text = self.main_table(ports);
-        text += &self.bridge_table(pool);
-        text
-    }
-
-    /// Removes both tables, whether they exist or not.
-    pub(crate) fn remove(&self) -> String {
+    /// Removes the table of this family, whether it exists or not.
+    pub(crate) fn remove(&self, family: &str) -> String {
         let table = self.table();
-        format!("table inet {table}\ndelete table inet {table}\ntable bridge {table}\ndelete table bridge {table}\n")
+        format!("table {family} {table}\ndelete table {family} {table}\n")
     }
 
     pub(crate) fn publish(&self, ip: Ipv4Addr, ports: &[HostPort]) -> String {
@@ -56,7 +54,8 @@ impl Ruleset {
         ports.iter().map(|port| line(port) + "\n").collect()
     }
 
-    fn main_table(&self, ports: &[(Ipv4Addr, HostPort)]) -> String {
+    /// Replaces the table of filters and translations; connections that are tracked go on.
+    pub(crate) fn main_table(&self, ports: &[(Ipv4Addr, HostPort)]) -> String {
         let Self { bridge, subnet, gateway, service_cidr, proxy_port, dns_port, .. } = self;
         let table = self.table();
         let elements = elements(ports.iter().map(|(ip, port)| format!("{} : {ip} . {}", key(port), port.container_port)));
@@ -124,12 +123,13 @@ table inet {table} {{
         )
     }
 
-    /// Without this a container that can send raw frames could take the address, and so the identity, of a neighbour.
+    /// Replaces the table that pins addresses to bridge ports.
+    /// Without it a container that can send raw frames could take the address, and so the identity, of a neighbour.
     /// All addresses are listed at once: attaching a container then needs no transaction of its own.
-    fn bridge_table(&self, pool: &AddressPool) -> String {
+    pub(crate) fn bridge_table(&self, pool: &AddressPool) -> String {
         let table = self.table();
         let elements = elements(pool.all().map(|(number, ip)| format!("\"{}\" . {ip}", host_link(&self.instance, number))));
-        let ports = host_link(&self.instance, 0).trim_end_matches('0').to_owned();
+        let ports = host_link_prefix(&self.instance);
         format!(
             r#"table bridge {table}
 delete table bridge {table}
@@ -186,7 +186,7 @@ mod tests {
         let rules = ruleset();
         let pool = AddressPool::new(rules.subnet, []);
         let port = HostPort { host_port: 8080, container_port: 80, protocol: Protocol::Tcp };
-        let text = rules.replace(&[(Ipv4Addr::new(10, 88, 0, 2), port)], &pool);
+        let text = rules.main_table(&[(Ipv4Addr::new(10, 88, 0, 2), port)]) + &rules.bridge_table(&pool);
         assert_eq!(text.matches("redirect to :15001").count(), 1);
         assert!(text.contains("elements = { tcp . 8080 : 10.88.0.2 . 80 }"), "{text}");
         assert!(text.contains("\"hvt1-6\" . 10.88.0.6 }"), "{text}");

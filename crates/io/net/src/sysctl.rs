@@ -22,13 +22,3 @@ pub(crate) fn write(name: &str, value: &str) -> Result<()> {
 pub(crate) fn write_if_present(name: &str, value: &str) -> Result<()> {
     if path(name).exists() { write(name, value) } else { Ok(()) }
 }
-
-/// Sets the switch; the old value is returned if it was another one.
-pub(crate) fn change(name: &str, value: &str) -> Result<Option<String>> {
-    let before = read(name)?;
-    if before == value {
-        return Ok(None);
-    }
-    write(name, value)?;
-    Ok(Some(before))
-}

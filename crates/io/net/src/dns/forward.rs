@@ -1,0 +1,156 @@
+//! Asks the host's resolvers, one after the other, with a time-out each. The query passes as it is.
+
+use std::{
+    io::{self, ErrorKind},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UdpSocket},
+    time::timeout,
+};
+
+use super::Upstreams;
+use crate::upstreams_of;
+
+const HEADER_BYTES: usize = 12;
+/// Largest UDP answer that is taken.
+const UDP_ANSWER_BYTES_MAX: usize = 4096;
+/// A resolver configuration is a few lines; a larger file is none.
+const RESOLV_CONF_BYTES_MAX: usize = 64 * 1024;
+
+/// Transport of a query; an answer over UDP may be cut, then the client itself asks again over TCP.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Transport {
+    Udp,
+    Tcp,
+}
+
+/// The servers to ask now; `own` is our address, asking it would be a loop.
+pub(crate) async fn servers(upstreams: &Upstreams, own: IpAddr) -> Vec<SocketAddr> {
+    match upstreams {
+        Upstreams::Fixed(servers) => servers.clone(),
+        Upstreams::ResolvConf(path) => upstreams_of(&read(path).await, own),
+    }
+}
+
+/// Read for every forwarded query: a small cached file, and it is right at once when the host changes networks.
+async fn read(path: &Path) -> String {
+    let bytes = tokio::fs::read(path).await.unwrap_or_default();
+    String::from_utf8_lossy(&bytes[..bytes.len().min(RESOLV_CONF_BYTES_MAX)]).into_owned()
+}
+
+/// The first answer, or none.
+pub(crate) async fn ask(
+    wire: &[u8],
+    servers: &[SocketAddr],
+    transport: Transport,
+    timeout_ms: u64,
+) -> Option<Vec<u8>> {
+    for server in servers {
+        let answer = async {
+            match transport {
+                Transport::Udp => ask_udp(wire, *server).await,
+                Transport::Tcp => ask_tcp(wire, *server).await,
+            }
+        };
+        match timeout(Duration::from_millis(timeout_ms), answer).await {
+            Ok(Ok(answer)) => return Some(answer),
+            Ok(Err(error)) => tracing::debug!(%server, %error, "DNS upstream failed"),
+            Err(_) => tracing::debug!(%server, timeout_ms, "DNS upstream did not answer"),
+        }
+    }
+    None
+}
+
+/// A socket per query: the kernel's random port, and a connected socket takes packets of the server alone.
+async fn ask_udp(wire: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
+    let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).await?;
+    socket.connect(server).await?;
+    socket.send(wire).await?;
+    let mut answer = vec![0; UDP_ANSWER_BYTES_MAX];
+    loop {
+        let length = socket.recv(&mut answer).await?;
+        if belongs(wire, &answer[..length]) {
+            answer.truncate(length);
+            return Ok(answer);
+        }
+    }
+}
+
+async fn ask_tcp(wire: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(server).await?;
+    write_framed(&mut stream, wire).await?;
+    let answer = read_framed(&mut stream).await?;
+    if belongs(wire, &answer) { Ok(answer) } else { Err(ErrorKind::InvalidData.into()) }
+}
+
+/// DNS over TCP: two bytes of length, then the message.
+pub(crate) async fn read_framed(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let length = stream.read_u16().await?;
+    let mut message = vec![0; usize::from(length)];
+    stream.read_exact(&mut message).await?;
+    Ok(message)
+}
+
+pub(crate) async fn write_framed(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
+    let length = u16::try_from(message.len()).map_err(|_| io::Error::from(ErrorKind::InvalidInput))?;
+    let framed = [&length.to_be_bytes(), message].concat();
+    stream.write_all(&framed).await
+}
+
+/// Whether the answer is one to this query: same id, an answer at all, same question.
+fn belongs(query: &[u8], answer: &[u8]) -> bool {
+    let Some(end) = question_end(query) else { return false };
+    answer.len() >= end
+        && answer[..2] == query[..2]
+        && answer[2] & 0x80 != 0
+        && answer[HEADER_BYTES..end].eq_ignore_ascii_case(&query[HEADER_BYTES..end])
+}
+
+/// Where the first question ends: labels up to the empty one, type and class.
+fn question_end(wire: &[u8]) -> Option<usize> {
+    let mut at = HEADER_BYTES;
+    loop {
+        match *wire.get(at)? {
+            0 => break,
+            length if length < 64 => at += 1 + usize::from(length),
+            _ => return None,
+        }
+    }
+    let end = at + 5;
+    (end <= wire.len()).then_some(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const QUERY: &[u8] = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03abc\x00\x00\x01\x00\x01";
+
+    #[test]
+    fn only_answers_to_the_question_count() {
+        let mut answer = QUERY.to_vec();
+        assert!(!belongs(QUERY, &answer), "a query is no answer");
+        answer[2] |= 0x80;
+        assert!(belongs(QUERY, &answer));
+        answer[13] = b'A';
+        assert!(belongs(QUERY, &answer), "case may change");
+        answer[13] = b'x';
+        assert!(!belongs(QUERY, &answer), "another name");
+        assert!(!belongs(QUERY, &[]));
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_never_panic(a in prop::collection::vec(any::<u8>(), 0..80), b in prop::collection::vec(any::<u8>(), 0..80)) {
+            let _ = belongs(&a, &b);
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Sockets and tasks of the DNS server. What is answered is decided in `answer`.
+
+use std::{
+    io::{self, ErrorKind},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use hickory_proto::op::ResponseCode;
+use tokio::{
+    net::{TcpListener, TcpStream, UdpSocket},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+use super::{
+    DnsOptions, DnsTable,
+    answer::{Decision, Request, decide, encode},
+    forward::{Transport, ask, read_framed, servers, write_framed},
+};
+use crate::{Error, Result};
+
+const UDP_QUERY_BYTES_MAX: usize = 4096;
+/// With port 0 the number that UDP got may be taken for TCP.
+const BIND_ATTEMPTS_MAX: usize = 16;
+/// Pause after an error of a listening socket, such as too many open files.
+const ACCEPT_RETRY_DELAY_MS: u64 = 50;
+
+/// A running DNS server; it ends when this is dropped.
+#[derive(Debug)]
+pub struct DnsServer {
+    address: SocketAddr,
+    tasks: [JoinHandle<()>; 2],
+}
+
+#[derive(Debug)]
+struct Shared {
+    options: DnsOptions,
+    own: SocketAddr,
+    table: watch::Receiver<Arc<DnsTable>>,
+    forwards: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
+}
+
+impl DnsServer {
+    /// Listens on UDP and TCP. A new table counts from the next query on.
+    ///
+    /// # Errors
+    /// If the address cannot be bound.
+    pub async fn start(options: DnsOptions, table: watch::Receiver<Arc<DnsTable>>) -> Result<Self> {
+        let subject = format!("DNS sockets at {}", options.listen);
+        let (udp, tcp) = bind(options.listen).await.map_err(Error::io("bind", subject.clone()))?;
+        let own = udp.local_addr().map_err(Error::io("inspect", subject))?;
+        let shared = Arc::new(Shared {
+            own,
+            table,
+            forwards: Arc::new(Semaphore::new(options.forwards_in_flight_max)),
+            connections: Arc::new(Semaphore::new(options.tcp_connections_max)),
+            options,
+        });
+        let tasks =
+            [tokio::spawn(serve_udp(Arc::clone(&shared), Arc::new(udp))), tokio::spawn(serve_tcp(shared, tcp))];
+        Ok(Self { address: own, tasks })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for DnsServer {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+async fn bind(listen: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+    let mut last = io::Error::from(ErrorKind::AddrInUse);
+    for _ in 0..BIND_ATTEMPTS_MAX {
+        let udp = UdpSocket::bind(listen).await?;
+        match TcpListener::bind(udp.local_addr()?).await {
+            Ok(tcp) => return Ok((udp, tcp)),
+            Err(error) if listen.port() == 0 => last = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last)
+}
+
+async fn serve_udp(shared: Arc<Shared>, socket: Arc<UdpSocket>) {
+    let mut buffer = vec![0; UDP_QUERY_BYTES_MAX];
+    loop {
+        let (length, client) = match socket.recv_from(&mut buffer).await {
+            Ok(received) => received,
+            Err(error) => {
+                tracing::debug!(%error, "DNS socket");
+                sleep(Duration::from_millis(ACCEPT_RETRY_DELAY_MS)).await;
+                continue;
+            }
+        };
+        let wire = &buffer[..length];
+        match shared.decide(wire) {
+            Decision::Reply(answer) => send(&socket, &answer, client).await,
+            Decision::Ignore => {}
+            Decision::Forward(request) => match shared.forward_permit() {
+                Some(permit) => {
+                    tokio::spawn(forward_udp(
+                        Arc::clone(&shared),
+                        Arc::clone(&socket),
+                        client,
+                        wire.to_vec(),
+                        request,
+                        permit,
+                    ));
+                }
+                None => send(&socket, &failure(&request), client).await,
+            },
+        }
+    }
+}
+
+async fn forward_udp(
+    shared: Arc<Shared>,
+    socket: Arc<UdpSocket>,
+    client: SocketAddr,
+    wire: Vec<u8>,
+    request: Box<Request>,
+    _permit: OwnedSemaphorePermit,
+) {
+    let mut answer = shared.forward(&wire, &request, Transport::Udp).await;
+    if answer.len() > request.udp_payload_bytes() {
+        answer = encode(&request.truncated()).unwrap_or_default();
+    }
+    send(&socket, &answer, client).await;
+}
+
+async fn send(socket: &UdpSocket, answer: &[u8], client: SocketAddr) {
+    if answer.is_empty() {
+        return;
+    }
+    if let Err(error) = socket.send_to(answer, client).await {
+        tracing::debug!(%client, %error, "DNS answer not sent");
+    }
+}
+
+async fn serve_tcp(shared: Arc<Shared>, listener: TcpListener) {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::debug!(%error, "DNS listener");
+                sleep(Duration::from_millis(ACCEPT_RETRY_DELAY_MS)).await;
+                continue;
+            }
+        };
+        // Without a permit the connection is closed at once.
+        if let Ok(permit) = Arc::clone(&shared.connections).try_acquire_owned() {
+            let shared = Arc::clone(&shared);
+            tokio::spawn(async move {
+                let _permit = permit;
+                if let Err(error) = serve_connection(&shared, stream).await {
+                    tracing::trace!(%error, "DNS connection ended");
+                }
+            });
+        }
+    }
+}
+
+async fn serve_connection(shared: &Shared, mut stream: TcpStream) -> io::Result<()> {
+    let idle = Duration::from_millis(shared.options.tcp_idle_ms_max);
+    loop {
+        let wire = timeout(idle, read_framed(&mut stream)).await??;
+        let answer = match shared.decide(&wire) {
+            Decision::Reply(answer) => answer,
+            Decision::Ignore => return Ok(()),
+            Decision::Forward(request) => match shared.forward_permit() {
+                Some(_permit) => shared.forward(&wire, &request, Transport::Tcp).await,
+                None => failure(&request),
+            },
+        };
+        timeout(idle, write_framed(&mut stream, &answer)).await??;
+    }
+}
+
+impl Shared {
+    fn decide(&self, wire: &[u8]) -> Decision {
+        let table = Arc::clone(&self.table.borrow());
+        decide(wire, &table, self.options.ttl_seconds)
+    }
+
+    fn forward_permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.forwards).try_acquire_owned().ok()
+    }
+
+    async fn forward(&self, wire: &[u8], request: &Request, transport: Transport) -> Vec<u8> {
+        let servers = servers(&self.options.upstreams, self.own.ip()).await;
+        let answer = ask(wire, &servers, transport, self.options.upstream_timeout_ms).await;
+        answer.unwrap_or_else(|| failure(request))
+    }
+}
+
+fn failure(request: &Request) -> Vec<u8> {
+    encode(&request.error(ResponseCode::ServFail)).unwrap_or_default()
+}

@@ -1,0 +1,144 @@
+//! What containers must not reach: each other, the host, and addresses that are not theirs.
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
+    time::Duration,
+};
+
+use heptad_net::{Attachment, Protocol};
+
+use crate::world::{HOST_IP, OUTSIDE_IP, greeter, greeting, inside, on_a_host, port, process, run, udp_greeter, udp_greeting};
+
+const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+
+async fn tcp(from: &Attachment, ip: Ipv4Addr, port: u16) -> io::Result<String> {
+    inside(&from.netns_path, move || greeting((ip, port))).await
+}
+
+async fn udp(from: &Attachment, ip: Ipv4Addr, port: u16) -> io::Result<String> {
+    inside(&from.netns_path, move || udp_greeting((ip, port))).await
+}
+
+#[test]
+fn containers_do_not_reach_each_other() {
+    on_a_host(|world| async move {
+        let network = world.open().await;
+        let a = network.attach("a", &[]).await.expect("attaches");
+        let b = network.attach("b", &[port(8080, 80, Protocol::Tcp)]).await.expect("attaches");
+        inside(&b.netns_path, || {
+            greeter((ANY, 80));
+            udp_greeter((ANY, 80));
+        })
+        .await;
+        assert_eq!(greeting((b.ip, 80)).expect("the node itself does"), network.gateway().to_string());
+        assert!(tcp(&a, b.ip, 80).await.is_err());
+        assert!(udp(&a, b.ip, 80).await.is_err());
+        assert!(tcp(&a, HOST_IP, 8080).await.is_err(), "nor by a published port");
+        assert!(tcp(&a, network.gateway(), 8080).await.is_err());
+        // By way of the gateway instead of the neighbour's own frame.
+        let (ok, text) = process(&a, &["ip", "route", "add", &b.ip.to_string(), "via", &a.gateway.to_string()]).await;
+        assert!(ok, "{text}");
+        assert!(tcp(&a, b.ip, 80).await.is_err(), "nor through routing");
+        network.close().await.expect("closes");
+    });
+}
+
+#[test]
+fn containers_do_not_reach_listeners_of_the_host() {
+    on_a_host(|world| async move {
+        let network = world.open().await;
+        let a = network.attach("a", &[]).await.expect("attaches");
+        greeter((ANY, 9000));
+        udp_greeter((ANY, 9000));
+        assert!(greeting((HOST_IP, 9000)).is_ok() && udp_greeting((HOST_IP, 9000)).is_ok(), "they listen");
+        for ip in [network.gateway(), HOST_IP] {
+            assert!(tcp(&a, ip, 9000).await.is_err(), "{ip}");
+            assert!(udp(&a, ip, 9000).await.is_err(), "{ip}");
+        }
+        greeter((Ipv4Addr::LOCALHOST, 9001));
+        // With rights of its own a container can send loopback destinations to the gateway.
+        for rule in [["link", "set", "lo", "down"].as_slice(), &["route", "add", "127.0.0.1", "via", "10.88.0.1", "dev", "eth0"]] {
+            process(&a, &[&["ip"], rule].concat()).await;
+        }
+        process(&a, &["sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1"]).await;
+        assert!(tcp(&a, Ipv4Addr::LOCALHOST, 9001).await.is_err(), "loopback of the host");
+        network.close().await.expect("closes");
+    });
+}
+
+#[test]
+fn ipv6_is_no_way_around_the_rules() {
+    on_a_host(|world| async move {
+        let network = world.open().await;
+        let a = network.attach("a", &[]).await.expect("attaches");
+        greeter((Ipv6Addr::UNSPECIFIED, 9000));
+        run("ip", &["addr", "show"]);
+        process(&a, &["sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=0"]).await;
+        process(&a, &["ip", "-6", "addr", "add", "fd99::2/64", "dev", "eth0", "nodad"]).await;
+        std::fs::write(format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", network.bridge_name()), "0").expect("IPv6 on");
+        run("ip", &["-6", "addr", "add", "fd99::1/64", "dev", network.bridge_name(), "nodad"]);
+        let host: SocketAddr = "[fd99::1]:9000".parse().expect("a literal");
+        assert!(greeting(host).is_ok(), "it listens");
+        assert!(inside(&a.netns_path, move || greeting(host)).await.is_err());
+        network.close().await.expect("closes");
+    });
+}
+
+#[test]
+fn an_address_that_is_not_its_own_gets_a_container_nowhere() {
+    on_a_host(|world| async move {
+        let network = world.open().await;
+        let a = network.attach("a", &[]).await.expect("attaches");
+        let b = network.attach("b", &[]).await.expect("attaches");
+        let seen = UdpSocket::bind((ANY, 9100)).expect("a socket");
+        seen.set_read_timeout(Some(Duration::from_millis(300))).expect("set");
+        world.outside(|| udp_greeter((OUTSIDE_IP, 80))).await;
+        assert!(udp(&a, OUTSIDE_IP, 80).await.is_ok(), "its own address works");
+        for stolen in [b.ip, Ipv4Addr::new(10, 88, 0, 200), Ipv4Addr::new(192, 0, 2, 9), network.gateway()] {
+            let (ok, text) = process(&a, &["ip", "addr", "add", &format!("{stolen}/32"), "dev", "eth0"]).await;
+            assert!(ok, "{text}");
+            let sent = inside(&a.netns_path, move || {
+                let socket = UdpSocket::bind((stolen, 0))?;
+                socket.set_read_timeout(Some(Duration::from_millis(300)))?;
+                socket.send_to(b"x", (OUTSIDE_IP, 80))?;
+                socket.recv(&mut [0; 8])
+            });
+            assert!(sent.await.is_err(), "{stolen}");
+        }
+        let counted = packets_from_outside_view(&world).await;
+        assert_eq!(counted, 0, "no datagram with a stolen address left the host");
+        // Answers meant for b still reach b, whatever a says about its address.
+        process(&a, &["ping", "-c", "1", "-W", "1", "-I", &b.ip.to_string(), &a.gateway.to_string()]).await;
+        inside(&b.netns_path, || greeter((ANY, 81))).await;
+        assert!(greeting((b.ip, 81)).is_ok());
+        network.close().await.expect("closes");
+    });
+}
+
+/// A second look that does not rely on answers: a fresh socket outside hears nothing more.
+async fn packets_from_outside_view(world: &crate::world::World) -> usize {
+    world
+        .outside(|| {
+            let socket = UdpSocket::bind((OUTSIDE_IP, 81)).expect("a socket");
+            socket.set_read_timeout(Some(Duration::from_millis(100))).expect("set");
+            usize::from(socket.recv(&mut [0; 8]).is_ok())
+        })
+        .await
+}
+
+#[test]
+fn the_outside_does_not_route_into_containers() {
+    on_a_host(|world| async move {
+        let network = world.open().await;
+        let a = network.attach("a", &[]).await.expect("attaches");
+        inside(&a.netns_path, || greeter((ANY, 80))).await;
+        let ip = a.ip;
+        let reached = world.outside(move || {
+            run("ip", &["route", "add", "10.88.0.0/16", "via", &HOST_IP.to_string()]);
+            TcpStream::connect_timeout(&SocketAddr::from((ip, 80)), Duration::from_millis(500))
+        });
+        assert!(reached.await.is_err());
+        network.close().await.expect("closes");
+    });
+}

@@ -1,0 +1,152 @@
+//! Containers come and go, and nothing stays.
+
+use std::{fs, net::Ipv4Addr, time::Instant};
+
+use heptad_net::{Error, Network, Options, Protocol, facts};
+
+use crate::world::{HOST_IP, chain, ids, on_a_host, output, port, process, run};
+
+#[test]
+fn a_container_gets_an_address_a_route_and_a_loopback() {
+    on_a_host(|world| async move {
+        let network = world.open().await;
+        assert_eq!(network.gateway(), Ipv4Addr::new(10, 88, 0, 1));
+        let web = network.attach("web-1", &[]).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+        assert_eq!((web.ip, web.gateway), (Ipv4Addr::new(10, 88, 0, 2), network.gateway()));
+        let (ok, text) = process(&web, &["ping", "-c", "1", "-W", "2", &web.gateway.to_string()]).await;
+        assert!(ok, "the gateway answers: {text}");
+        let (_, links) = process(&web, &["ip", "-o", "addr"]).await;
+        assert!(links.contains("127.0.0.1/8") && links.contains("10.88.0.2/24"), "{links}");
+        assert!(!links.contains("fe80"), "no IPv6 on eth0: {links}");
+        let (_, port) = process(&web, &["cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start"]).await;
+        assert_eq!(port.trim(), "0");
+        let bridged = run("bridge", &["-d", "link", "show", "dev", &web.host_link]);
+        assert!(bridged.contains("isolated on") && bridged.contains("hairpin off"), "{bridged}");
+        network.close().await.expect("closes");
+    });
+}
+
+#[test]
+fn attach_and_detach_can_be_repeated() {
+    on_a_host(|world| async move {
+        let network = world.open().await;
+        let first = network.attach("a", &[]).await.expect("attaches");
+        assert_eq!(network.attach("a", &[]).await.expect("again"), first);
+        assert_eq!(network.list().await, [first.clone()]);
+        assert_eq!(network.container_at(first.ip).await.as_deref(), Some("a"));
+        network.detach("a").await.expect("detaches");
+        network.detach("a").await.expect("again");
+        network.detach("never").await.expect("unknown is fine");
+        assert!(network.list().await.is_empty() && !first.netns_path.exists());
+        assert_ne!(network.attach("a", &[]).await.expect("attaches").ip, first.ip, "an address rests");
+        assert!(matches!(network.attach("../a", &[]).await, Err(Error::InvalidContainerId { .. })));
+        assert!(matches!(network.publish("b", port(1, 1, Protocol::Tcp)).await, Err(Error::NotAttached { .. })));
+        network.close().await.expect("closes");
+    });
+}
+
+#[test]
+fn close_removes_everything() {
+    on_a_host(|world| async move {
+        let before = state_of_the_host();
+        let network = world.open().await;
+        let running = state_of_the_host();
+        assert!(running.contains("hep-t0") && running.contains("heptad_t0") && running.contains("forward=1"), "{running}");
+        for id in ["a", "b", "c"] {
+            network.attach(id, &[port(8000 + u16::from(id.as_bytes()[0]), 80, Protocol::Tcp)]).await.expect("attaches");
+        }
+        network.close().await.expect("closes");
+        assert_eq!(state_of_the_host(), before);
+        let dir = world.options("t0").dir;
+        assert!(fs::read_dir(dir.join("ns")).expect("listed").next().is_none());
+        assert!(fs::read_dir(dir.join("containers")).expect("listed").next().is_none());
+        assert!(!dir.join("instance.json").exists());
+    });
+}
+
+fn state_of_the_host() -> String {
+    let forward = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").expect("readable");
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").expect("readable");
+    let pins = mounts.lines().filter(|line| line.contains(" - nsfs ")).count();
+    let links = run("ip", &["-o", "-br", "link"]);
+    let routes = run("ip", &["route", "show", "table", "all"]);
+    format!("forward={forward}pins={pins}\n{links}{routes}{}", run("nft", &["list", "ruleset"]))
+}
+
+#[test]
+fn two_instances_take_different_ranges_and_one_directory_has_one_owner() {
+    on_a_host(|world| async move {
+        run("ip", &["route", "add", "10.88.0.0/23", "dev", "ext0"]);
+        let one = world.open().await;
+        assert_eq!(one.subnet().to_string(), "10.88.2.0/24", "a routed range is left alone");
+        let two = Network::open(world.options("t1"), &ids(&[])).await.expect("opens");
+        assert_ne!(one.subnet(), two.subnet());
+        assert_ne!(one.service_cidr(), two.service_cidr());
+        let again = Network::open(world.options("t0"), &ids(&[])).await;
+        assert!(matches!(again, Err(Error::Busy { .. })), "{again:?}");
+        let taken = Options { subnet: Some(one.subnet()), ..world.options("t2") };
+        assert!(matches!(Network::open(taken, &ids(&[])).await, Err(Error::RangeTaken { .. })));
+        one.close().await.expect("closes");
+        let forward = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").expect("readable");
+        assert_eq!(forward.trim(), "1", "the other instance still needs it");
+        two.close().await.expect("closes");
+    });
+}
+
+#[test]
+fn a_failed_attach_leaves_nothing() {
+    on_a_host(|world| async move {
+        let network = world.open().await;
+        let links = run("ip", &["-o", "-br", "link"]);
+        let holder = std::net::TcpListener::bind((HOST_IP, 8080)).expect("a host process");
+        let refused = network.attach("a", &[port(8080, 80, Protocol::Tcp)]).await;
+        assert!(matches!(refused, Err(Error::HostPortTaken { host_port: 8080, .. })), "{refused:?}");
+        assert_eq!(run("ip", &["-o", "-br", "link"]), links);
+        assert!(network.list().await.is_empty());
+        drop(holder);
+        network.attach("a", &[port(8080, 80, Protocol::Tcp)]).await.expect("the port is free now");
+        network.close().await.expect("closes");
+    });
+}
+
+#[test]
+fn facts_say_what_works_and_leave_no_trace() {
+    on_a_host(|_world| async move {
+        let before = state_of_the_host();
+        let facts = facts().await;
+        assert!(facts.usable(), "{facts:?}");
+        assert_eq!(state_of_the_host(), before);
+        let chain = "table ip f { chain c { type filter hook forward priority 0; policy drop; }; }";
+        assert!(output("nft", &[chain]).0);
+        assert!(heptad_net::facts().await.forward_dropped_by_others);
+    });
+}
+
+/// Not a check: prints how long containers take. `cargo test -p heptad-net -- --ignored --nocapture attach_time`
+#[test]
+#[ignore = "prints a measurement"]
+#[allow(clippy::print_stdout, reason = "a measurement is for the reader of the terminal")]
+fn attach_time() {
+    on_a_host(|world| async move {
+        let network = world.open().await;
+        let mut attach = Vec::new();
+        let mut ported = Vec::new();
+        let mut detach = Vec::new();
+        for number in 0..60u16 {
+            let ports = if number % 2 == 0 { vec![] } else { vec![port(20_000 + number, 80, Protocol::Tcp)] };
+            let start = Instant::now();
+            network.attach(&format!("c{number}"), &ports).await.expect("attaches");
+            (if ports.is_empty() { &mut attach } else { &mut ported }).push(start.elapsed());
+        }
+        for number in 0..60 {
+            let start = Instant::now();
+            network.detach(&format!("c{number}")).await.expect("detaches");
+            detach.push(start.elapsed());
+        }
+        for (name, times) in [("attach", &mut attach), ("attach + 1 port", &mut ported), ("detach", &mut detach)] {
+            times.sort();
+            println!("{name}: median {:?}, max {:?}", times[times.len() / 2], times[times.len() - 1]);
+        }
+        network.close().await.expect("closes");
+    });
+}

@@ -1,0 +1,73 @@
+//! Every connection to a service address arrives at the proxy's port with its destination still known.
+
+use std::{net::Ipv4Addr, os::fd::AsFd};
+
+use heptad_net::{Attachment, Network};
+use nix::sys::socket::{getsockopt, sockopt::OriginalDst};
+use tokio::{io::AsyncWriteExt, net::TcpListener};
+
+use crate::world::{HOST_IP, OUTSIDE_IP, PROXY_PORT, greeter, greeting, inside, on_a_host, process, udp_greeting};
+
+/// Plays the proxy: tells each caller where it wanted to go, and who it is.
+async fn proxy(network: &Network) {
+    let listener = TcpListener::bind((network.gateway(), PROXY_PORT)).await.expect("the proxy listens");
+    tokio::spawn(async move {
+        while let Ok((mut stream, peer)) = listener.accept().await {
+            let wanted = getsockopt(&stream.as_fd(), OriginalDst).expect("the original destination");
+            let ip = Ipv4Addr::from(u32::from_be(wanted.sin_addr.s_addr));
+            let text = format!("{} wants {ip}:{}", peer.ip(), u16::from_be(wanted.sin_port));
+            stream.write_all(text.as_bytes()).await.expect("the caller listens");
+        }
+    });
+}
+
+async fn call(from: &Attachment, ip: Ipv4Addr, port: u16) -> std::io::Result<String> {
+    inside(&from.netns_path, move || greeting((ip, port))).await
+}
+
+#[test]
+fn one_rule_redirects_every_address_and_port_of_the_range() {
+    on_a_host(|world| async move {
+        let network = world.open().await;
+        proxy(&network).await;
+        let a = network.attach("a", &[]).await.expect("attaches");
+        let b = network.attach("b", &[]).await.expect("attaches");
+        for (ip, port) in [([10, 89, 0, 1], 80), ([10, 89, 0, 7], 1), ([10, 89, 15, 254], 65_535)] {
+            let ip = Ipv4Addr::from(ip);
+            for from in [&a, &b] {
+                let said = call(from, ip, port).await.expect("redirected");
+                assert_eq!(said, format!("{} wants {ip}:{port}", from.ip));
+            }
+        }
+        let shell = "exec 3<>/dev/tcp/10.89.1.1/8080 && cat <&3";
+        let (ok, said) = process(&a, &["timeout", "5", "bash", "-c", shell]).await;
+        assert!(ok && said == format!("{} wants 10.89.1.1:8080", a.ip), "a real process: {said}");
+        network.close().await.expect("closes");
+    });
+}
+
+#[test]
+fn only_redirected_connections_reach_the_proxy() {
+    on_a_host(|world| async move {
+        let network = world.open().await;
+        proxy(&network).await;
+        let a = network.attach("a", &[]).await.expect("attaches");
+        assert!(call(&a, network.gateway(), PROXY_PORT).await.is_err(), "a loop of the proxy to itself");
+        assert!(call(&a, Ipv4Addr::new(10, 89, 16, 1), 80).await.is_err(), "beyond the range");
+        let service = Ipv4Addr::new(10, 89, 0, 1);
+        assert!(inside(&a.netns_path, move || udp_greeting((service, 80))).await.is_err(), "UDP is not redirected");
+        assert!(greeting((service, 80)).is_err(), "the host itself has no service addresses");
+        network.close().await.expect("closes");
+    });
+}
+
+#[test]
+fn the_outside_is_reached_under_the_address_of_the_host() {
+    on_a_host(|world| async move {
+        let network = world.open().await;
+        let a = network.attach("a", &[]).await.expect("attaches");
+        world.outside(|| greeter((OUTSIDE_IP, 80))).await;
+        assert_eq!(call(&a, OUTSIDE_IP, 80).await.expect("reached"), HOST_IP.to_string());
+        network.close().await.expect("closes");
+    });
+}
