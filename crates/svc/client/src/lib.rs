@@ -1,1 +1,23 @@
-//! heptad-client
+//! The typed client of the API, over the server's Unix socket or loopback TCP with a token: objects, watches that
+//! resume, and every other operation. Used by the agent, the command line and the tests. Knows no server and no store.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod body;
+mod client;
+mod connection;
+mod error;
+mod lines;
+mod objects;
+mod operations;
+mod state;
+mod storage;
+mod watch;
+
+pub use body::Body;
+pub use client::{Client, Options};
+pub use error::{Error, Result};
+pub use lines::Lines;
+pub use state::{State, View, watch_state};
+pub use storage::{ObjectListing, StoredObject};
+pub use watch::Watch;

@@ -1,0 +1,98 @@
+//! What can go wrong between a client and the server, each with what to do. Knows no operation's meaning.
+
+use heptad_api::{ErrorCode, ProblemDetails};
+use std::{error::Error as StdError, io};
+use thiserror::Error;
+
+/// The result of an operation of the client.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why an operation failed.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The server refused it and says why.
+    #[error("{0}")]
+    Problem(Box<ProblemDetails>),
+    /// Nobody answers.
+    #[error("cannot connect to {address}; {remedy}")]
+    Connect {
+        /// Where was tried.
+        address: String,
+        /// What to do.
+        remedy: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The connection broke.
+    #[error("{operation}: the connection to {address} broke; the outcome is unknown, look before trying again")]
+    Broken {
+        /// The method and path.
+        operation: String,
+        /// The server.
+        address: String,
+        /// Why.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// No answer in time.
+    #[error("{operation}: {address} gave no answer for {timeout_ms} ms; look whether the server is overloaded")]
+    Timeout {
+        /// The method and path.
+        operation: String,
+        /// The server.
+        address: String,
+        /// How long was waited.
+        timeout_ms: u64,
+    },
+    /// The answer is none that this client understands.
+    #[error("{operation}: {address} answered what this client cannot read: {reason}; are both of the same version?")]
+    Protocol {
+        /// The method and path.
+        operation: String,
+        /// The server.
+        address: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// The server's code, if the server answered.
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Problem(problem) => Some(problem.code),
+            _ => None,
+        }
+    }
+
+    /// Whether the object does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.code() == Some(ErrorCode::NotFound)
+    }
+
+    /// Whether the object was changed since the revision that was named.
+    pub fn is_conflict(&self) -> bool {
+        self.code() == Some(ErrorCode::Conflict)
+    }
+
+    /// Whether the history from which a watch was to resume is gone.
+    pub fn is_compacted(&self) -> bool {
+        self.code() == Some(ErrorCode::Compacted)
+    }
+
+    /// Whether the same request may succeed a little later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Problem(problem) => matches!(problem.code, ErrorCode::Busy | ErrorCode::Unavailable),
+            Self::Connect { .. } | Self::Broken { .. } | Self::Timeout { .. } => true,
+            Self::Protocol { .. } => false,
+        }
+    }
+}
+
+impl From<ProblemDetails> for Error {
+    fn from(problem: ProblemDetails) -> Self {
+        Self::Problem(Box::new(problem))
+    }
+}

@@ -1,0 +1,104 @@
+//! Operations that are more than one object: apply, plan, why, verify, logs, exec, mesh calls, and an agent's reports.
+
+use crate::{
+    client::{Call, Client, encoded, with_query},
+    error::Result,
+    lines::Lines,
+};
+use heptad_api::{
+    Object,
+    mesh::{CallRequest, CallResponse, CheckResponse},
+    operations::{
+        ApplyRequest, ApplyResponse, ContainerReport, ExecRequest, ExecResponse, LogLine, PlanResponse, Version,
+    },
+    report::{VerifyResponse, WhyResponse},
+};
+use heptad_model::{Container, ContainerId, Event, NodeName, ServiceKey, Snapshot};
+use http::Method;
+use std::time::Duration;
+
+/// Waited beyond the time that a program in a container may take.
+const EXEC_MARGIN_MS: u64 = 15_000;
+
+fn container_path(id: &ContainerId, rest: &str) -> String {
+    format!("/v1/containers/{}{rest}", encoded(id.as_str(), false))
+}
+
+impl Client {
+    /// What answers at the address.
+    pub async fn version(&self) -> Result<Version> {
+        self.json(Call::new(Method::GET, "/v1/version")).await
+    }
+
+    /// Makes objects as they are written, all in one transaction.
+    pub async fn apply(&self, request: &ApplyRequest) -> Result<ApplyResponse> {
+        self.json(Call::new(Method::POST, "/v1/apply").json(request)).await
+    }
+
+    /// What an apply would do; changes nothing.
+    pub async fn plan(&self, request: &ApplyRequest) -> Result<PlanResponse> {
+        self.json(Call::new(Method::POST, "/v1/plan").json(request)).await
+    }
+
+    /// Why a service is not as wanted.
+    pub async fn why(&self, service: &ServiceKey) -> Result<WhyResponse> {
+        let (namespace, name) = (encoded(service.namespace.as_str(), false), encoded(&service.name, false));
+        self.json(Call::new(Method::GET, format!("/v1/namespaces/{namespace}/services/{name}/why"))).await
+    }
+
+    /// The guarantees evaluated on the live state.
+    pub async fn verify(&self) -> Result<VerifyResponse> {
+        self.json(Call::new(Method::GET, "/v1/verify")).await
+    }
+
+    /// The whole system at one revision.
+    pub async fn snapshot(&self) -> Result<Snapshot> {
+        self.json(Call::new(Method::GET, "/v1/snapshot")).await
+    }
+
+    /// What a container wrote: the last `tail` lines (all that is kept if none), then, with `follow`, all that it
+    /// writes from now on.
+    pub async fn logs(&self, container: &ContainerId, tail: Option<usize>, follow: bool) -> Result<Lines<LogLine>> {
+        let query = [("tail", tail.map(|n| n.to_string())), ("follow", follow.then(|| "true".to_owned()))];
+        self.lines(Call::new(Method::GET, with_query(container_path(container, "/logs"), &query)), None).await
+    }
+
+    /// Runs a program inside a container.
+    pub async fn exec(&self, container: &ContainerId, request: &ExecRequest) -> Result<ExecResponse> {
+        let mut call = Call::new(Method::POST, container_path(container, "/exec")).json(request);
+        call.timeout = Some(Duration::from_millis(request.timeout_ms.saturating_add(EXEC_MARGIN_MS)));
+        self.json(call).await
+    }
+
+    /// Sends a request through the mesh.
+    pub async fn mesh_call(&self, request: &CallRequest) -> Result<CallResponse> {
+        self.json(Call::new(Method::POST, "/v1/mesh/call").json(request)).await
+    }
+
+    /// Whether a request through the mesh would be allowed, and why.
+    pub async fn mesh_check(&self, request: &CallRequest) -> Result<CheckResponse> {
+        self.json(Call::new(Method::POST, "/v1/mesh/check").json(request)).await
+    }
+
+    /// Says that the node's agent lives and can work. To be repeated every few seconds.
+    pub async fn heartbeat(&self, node: &NodeName) -> Result<()> {
+        let path = format!("/v1/nodes/{}/heartbeat", encoded(node.as_str(), false));
+        self.whole(Call::new(Method::POST, path)).await.map(|_| ())
+    }
+
+    /// Reports where a bound container stands; refused unless it is bound to the report's node.
+    pub async fn report_container(&self, id: &ContainerId, report: &ContainerReport) -> Result<Object<Container>> {
+        self.json(Call::new(Method::PUT, container_path(id, "/status")).json(report)).await
+    }
+
+    /// Says that a stopped container is gone from its node: deletes its record and frees what it took.
+    pub async fn delete_container(&self, id: &ContainerId, node: &NodeName) -> Result<()> {
+        let path = with_query(container_path(id, ""), &[("node", Some(node.to_string()))]);
+        self.whole(Call::new(Method::DELETE, path)).await.map(|_| ())
+    }
+
+    /// Records an event; the server gives it its id and time.
+    pub async fn create_event(&self, event: &Event) -> Result<Object<Event>> {
+        self.json(Call::new(Method::POST, "/v1/events").json(event)).await
+    }
+}
