@@ -1,0 +1,98 @@
+//! Opening the directory: one process at a time, created whole or not at all, its format checked. Answers no request.
+
+use super::{Options, rows, view::View, view::read_error};
+use crate::{Cause, Error, FIRST_REVISION, Result};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// An open engine and the lock on its directory. Fields drop in order: the lock goes last.
+pub(super) struct Opened {
+    pub(super) rows: Keyspace,
+    pub(super) database: Database,
+    pub(super) dir: PathBuf,
+    _lock: File,
+}
+
+const ENGINE: &str = "engine";
+const ENGINE_NEW: &str = "engine.new";
+const LOCK: &str = "lock";
+
+/// Worker threads of the engine: one may merge tables while the other writes new ones.
+const ENGINE_THREADS: usize = 2;
+/// The smallest bounds that the engine takes for its write-ahead log and its open files.
+const JOURNAL_BYTES_MAX: u64 = 64 << 20;
+const OPEN_FILES_MAX: usize = 64;
+
+pub(super) fn open(dir: &Path, options: &Options) -> Result<Opened> {
+    let fail = |source: Cause| Error::Open { dir: dir.to_owned(), source };
+    fs::create_dir_all(dir).map_err(|error| fail(Arc::new(error)))?;
+    let lock = lock(dir)?;
+    if !dir.join(ENGINE).is_dir() {
+        create(dir, options).map_err(fail)?;
+    }
+    let (database, rows) = open_engine(&dir.join(ENGINE), options).map_err(|error| fail(Arc::new(error)))?;
+    Ok(Opened { rows, database, dir: dir.to_owned(), _lock: lock })
+}
+
+fn lock(dir: &Path) -> Result<File> {
+    let fail = |error: io::Error| Error::Open { dir: dir.to_owned(), source: Arc::new(error) };
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join(LOCK)).map_err(fail)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Locked { dir: dir.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(fail(error)),
+    }
+}
+
+/// A process that dies in the middle leaves only a directory that the next one removes.
+fn create(dir: &Path, options: &Options) -> std::result::Result<(), Cause> {
+    let (new, done) = (dir.join(ENGINE_NEW), dir.join(ENGINE));
+    let io = |error: io::Error| -> Cause { Arc::new(error) };
+    let engine = |error: fjall::Error| -> Cause { Arc::new(error) };
+    match fs::remove_dir_all(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
+    let (database, rows) = open_engine(&new, options).map_err(engine)?;
+    rows.insert(rows::META_FORMAT, rows::FORMAT.to_be_bytes()).map_err(engine)?;
+    database.persist(PersistMode::SyncAll).map_err(engine)?;
+    drop((rows, database));
+    fs::rename(&new, &done).map_err(io)?;
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)
+}
+
+fn open_engine(dir: &Path, options: &Options) -> fjall::Result<(Database, Keyspace)> {
+    let database = Database::builder(dir)
+        .cache_size(options.block_cache_bytes)
+        .worker_threads(ENGINE_THREADS)
+        .max_journaling_size(JOURNAL_BYTES_MAX)
+        .max_cached_files(Some(OPEN_FILES_MAX))
+        .open()?;
+    let rows =
+        database.keyspace("rows", || KeyspaceCreateOptions::default().max_memtable_size(options.memtable_bytes))?;
+    Ok((database, rows))
+}
+
+impl Opened {
+    /// The state that was last made durable.
+    pub(super) fn view(&self) -> Result<View> {
+        let snapshot = self.database.snapshot();
+        let mut view = View { snapshot, rows: self.rows.clone(), revision: FIRST_REVISION, compact_revision: 0 };
+        let found = view.number(rows::META_FORMAT)?.unwrap_or(0);
+        if found != rows::FORMAT {
+            return Err(Error::Format { dir: self.dir.clone(), found, supported: rows::FORMAT });
+        }
+        view.compact_revision = view.number(rows::META_COMPACT)?.unwrap_or(0);
+        let logs = rows::log_key(0)..=rows::log_key(u64::MAX);
+        if let Some(newest) = view.snapshot.range(&self.rows, logs).next_back() {
+            let (row_key, row) = newest.into_inner().map_err(|error| read_error("the newest revision", error))?;
+            view.revision = rows::decode_log(&row_key, &row)?.0;
+        }
+        Ok(view)
+    }
+}

@@ -1,0 +1,154 @@
+//! What can go wrong in a store, each with its subject and what to do. Knows no backend's error type.
+
+use crate::Revision;
+use std::{path::PathBuf, sync::Arc};
+
+/// The cause of a failure, shared by all requests that it hit.
+pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
+
+/// Result of a store operation.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Failure of a store operation.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The history that was asked for is gone.
+    #[error(
+        "revision {requested} was compacted (oldest readable revision: {compact_revision}); list again at the current revision"
+    )]
+    Compacted {
+        /// What was asked for.
+        requested: Revision,
+        /// The oldest revision that can still be read.
+        compact_revision: Revision,
+    },
+    /// The revision does not exist yet.
+    #[error("revision {requested} is in the future (current: {current})")]
+    FutureRevision {
+        /// What was asked for.
+        requested: Revision,
+        /// The newest revision.
+        current: Revision,
+    },
+    /// A key is empty; keys have at least one byte.
+    #[error("a key of the request is empty; give at least one byte")]
+    KeyEmpty,
+    /// A key is longer than the bound.
+    #[error("key {key:?} has {bytes} bytes, at most {bytes_max} are allowed")]
+    KeyTooLong {
+        /// The key's beginning, printable.
+        key: String,
+        /// Its length.
+        bytes: usize,
+        /// The bound.
+        bytes_max: usize,
+    },
+    /// A value is longer than the bound.
+    #[error("value of key {key:?} has {bytes} bytes, at most {bytes_max} are allowed")]
+    ValueTooLong {
+        /// The key, printable.
+        key: String,
+        /// The value's length.
+        bytes: usize,
+        /// The bound.
+        bytes_max: usize,
+    },
+    /// A transaction has too many compares or operations.
+    #[error("transaction has {ops} {list}, at most {ops_max} are allowed; split it")]
+    TxnTooLong {
+        /// Which list is too long.
+        list: &'static str,
+        /// Its length.
+        ops: usize,
+        /// The bound.
+        ops_max: usize,
+    },
+    /// A transaction is too big: its own bytes, or what it would delete.
+    #[error("transaction touches {amount} {unit}, at most {amount_max} are allowed; split it")]
+    TxnTooLarge {
+        /// How much it touches.
+        amount: usize,
+        /// The bound.
+        amount_max: usize,
+        /// What is counted: `keys` or `bytes`.
+        unit: &'static str,
+    },
+    /// Two operations of one branch change the same key.
+    #[error("two operations of one branch change key {key:?}; a transaction changes a key once")]
+    DuplicateKey {
+        /// The key, printable.
+        key: String,
+    },
+    /// The directory is in use by another process (or another handle of this one).
+    #[error("state directory {} is in use by another process; stop that one first", dir.display())]
+    Locked {
+        /// The state directory.
+        dir: PathBuf,
+    },
+    /// The directory cannot be opened as a store.
+    #[error("cannot open state directory {}", dir.display())]
+    Open {
+        /// The state directory.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// The directory was written by a version that this one cannot read.
+    #[error("state directory {} has format {found}, this version reads format {supported}; use a matching version", dir.display())]
+    Format {
+        /// The state directory.
+        dir: PathBuf,
+        /// What is there.
+        found: u64,
+        /// What this version reads.
+        supported: u64,
+    },
+    /// Reading from the disk failed.
+    #[error("cannot read {subject} from the state store")]
+    Read {
+        /// What was read.
+        subject: &'static str,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// A stored row does not have the form that this version writes.
+    #[error("{subject} in the state store is damaged: {reason}; restore a backup")]
+    Corrupt {
+        /// Which row.
+        subject: &'static str,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Writing or flushing to the disk failed while this transaction was in flight. It was not
+    /// acknowledged; whether it is on the disk is unknown until the store is opened again.
+    #[error(
+        "cannot make transaction durable in {}: its outcome is unknown until the store is opened again", dir.display()
+    )]
+    Commit {
+        /// The state directory.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// An earlier write or flush failed, so nothing is written any more.
+    #[error("state store {} is read-only since a write failed; repair the disk and restart", dir.display())]
+    ReadOnly {
+        /// The state directory.
+        dir: PathBuf,
+        /// The failure that made it read-only.
+        #[source]
+        source: Cause,
+    },
+    /// The store was closed.
+    #[error("the state store is closed")]
+    Closed,
+}
+
+/// A key as text for messages, cut at 80 characters.
+pub(crate) fn printable(key: &[u8]) -> String {
+    String::from_utf8_lossy(key).chars().take(80).collect()
+}

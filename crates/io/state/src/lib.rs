@@ -1,0 +1,31 @@
+//! The cluster's state behind one trait: revisions, transactions, watches, with etcd's semantics.
+//! Two backends: `MemoryStore`, the model that tests compare with, and `EmbeddedStore`, durable on one machine.
+//! Knows keys and values as bytes only: no resource types, no API, no scheduling, no leases and no locks.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod embedded;
+mod error;
+mod limits;
+mod memory;
+mod range;
+mod store;
+mod txn;
+mod watch;
+
+pub use bytes::Bytes;
+pub use embedded::{EmbeddedStore, Options};
+pub use error::{Cause, Error, Result};
+pub use limits::Limits;
+pub use memory::MemoryStore;
+pub use range::{KeyRange, KeyValue, RangeRequest, RangeResponse};
+pub use store::{BoxFuture, Store, StoreExt};
+pub use txn::{Cmp, Compare, CompareTarget, Op, OpResponse, Txn, TxnResponse};
+pub use watch::{Event, EventKind, WatchBatch, WatchEvent, WatchRequest, WatchSource, WatchStream};
+
+/// A point in the store's history. An empty store stands at [`FIRST_REVISION`]; every committed
+/// transaction that changes something adds one. Zero means "never".
+pub type Revision = u64;
+
+/// The revision of a store that was never written.
+pub const FIRST_REVISION: Revision = 1;
