@@ -1,0 +1,196 @@
+//! What one node has given: the row that planner and committer read and write. Binding refuses to exceed a capacity.
+//! Knows no store: whoever commits a row compares it with the one that was read.
+
+use crate::{
+    report::Reason,
+    request::{HostPort, Request},
+};
+use heptad_model::{Container, ContainerId, Dimension, ResourceVector};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use thiserror::Error;
+
+/// What a node has given to the containers that are bound to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Allocation {
+    /// The sum of their resources.
+    pub resources: ResourceVector,
+    /// Their host ports.
+    pub host_ports: BTreeSet<HostPort>,
+    /// The containers.
+    pub containers: BTreeSet<ContainerId>,
+}
+
+/// Why a row was not changed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum AllocationError {
+    /// The node cannot take the container.
+    #[error("cannot bind container {container}: {reason}")]
+    Refused {
+        /// The container.
+        container: ContainerId,
+        /// What stands against it.
+        reason: Reason,
+    },
+    /// The container is in the row already.
+    #[error("cannot bind container {container}: it is bound to this node already")]
+    AlreadyBound {
+        /// The container.
+        container: ContainerId,
+    },
+    /// The container is not in the row.
+    #[error("cannot release container {container}: it is not bound to this node")]
+    NotBound {
+        /// The container.
+        container: ContainerId,
+    },
+    /// The row holds less than the container is said to have taken; it must be derived anew from the containers.
+    #[error("cannot release container {container}: the node's row holds less than that; derive the row anew")]
+    Inconsistent {
+        /// The container.
+        container: ContainerId,
+    },
+}
+
+/// What keeps a request from a node that has `free` left and gave away `taken`; the cheap form of [`Reason`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    Port(HostPort),
+    Dimension(Dimension),
+}
+
+/// The one rule of feasibility, of planner and committer alike: ports first, then the dimensions in their order.
+pub(crate) fn obstacle(free: &ResourceVector, taken: &BTreeSet<HostPort>, request: &Request) -> Option<Obstacle> {
+    let port = request.host_ports.iter().find(|port| taken.contains(port));
+    port.map(|port| Obstacle::Port(*port)).or_else(|| request.resources.first_excess(free).map(Obstacle::Dimension))
+}
+
+impl Allocation {
+    /// The row that follows from the containers bound to one node. Sums that overflow stay at the largest number, so
+    /// that such a node takes nothing more.
+    pub fn of<'a>(containers: impl IntoIterator<Item = &'a Container>) -> Self {
+        let mut row = Self::default();
+        for container in containers {
+            row.adopt(container);
+        }
+        row
+    }
+
+    pub(crate) fn adopt(&mut self, container: &Container) {
+        if self.containers.insert(container.id.clone()) {
+            let (have, more) = (self.resources.amounts(), container.template.resources.amounts());
+            self.resources = ResourceVector::from_amounts(std::array::from_fn(|i| have[i].saturating_add(more[i])));
+            self.host_ports.extend(container.host_ports());
+        }
+    }
+
+    /// What is left of `capacity`; zero where it is exceeded.
+    pub fn free(&self, capacity: &ResourceVector) -> ResourceVector {
+        capacity.saturating_sub(&self.resources)
+    }
+
+    /// Why a node of that capacity cannot take the request now; `None` if it can.
+    pub fn refuses(&self, capacity: &ResourceVector, request: &Request) -> Option<Reason> {
+        let free = self.free(capacity);
+        obstacle(&free, &self.host_ports, request).map(|obstacle| match obstacle {
+            Obstacle::Port((port, protocol)) => Reason::HostPort { port, protocol },
+            Obstacle::Dimension(dimension) => Reason::Dimension {
+                dimension,
+                asked: request.resources.get(dimension),
+                allocatable: capacity.get(dimension),
+                allocated: self.resources.get(dimension),
+                free: free.get(dimension),
+            },
+        })
+    }
+
+    /// Gives the request what it asks, or changes nothing.
+    pub fn bind(&mut self, capacity: &ResourceVector, request: &Request) -> Result<(), AllocationError> {
+        let container = || request.container.clone();
+        if self.containers.contains(&request.container) {
+            return Err(AllocationError::AlreadyBound { container: container() });
+        }
+        if let Some(reason) = self.refuses(capacity, request) {
+            return Err(AllocationError::Refused { container: container(), reason });
+        }
+        // An over-allocated dimension of which nothing is asked may stand near the largest number, never overflow.
+        let sum = self.resources.checked_add(&request.resources);
+        self.resources = sum.ok_or_else(|| AllocationError::Inconsistent { container: container() })?;
+        self.host_ports.extend(request.host_ports.iter().copied());
+        self.containers.insert(container());
+        Ok(())
+    }
+
+    /// Takes back what the request was given, or changes nothing.
+    pub fn release(&mut self, request: &Request) -> Result<(), AllocationError> {
+        let container = || request.container.clone();
+        if !self.containers.contains(&request.container) {
+            return Err(AllocationError::NotBound { container: container() });
+        }
+        let rest = self.resources.checked_sub(&request.resources);
+        let rest = rest.filter(|_| request.host_ports.is_subset(&self.host_ports));
+        self.resources = rest.ok_or_else(|| AllocationError::Inconsistent { container: container() })?;
+        self.host_ports.retain(|port| !request.host_ports.contains(port));
+        self.containers.remove(&request.container);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples::{memory, request};
+    use heptad_model::Protocol;
+
+    #[test]
+    fn what_was_bound_can_be_released_and_leaves_nothing() {
+        let mut row = Allocation::default();
+        let mut asked = request("a", "web", 60);
+        asked.host_ports.insert((80, Protocol::Tcp));
+        row.bind(&memory(100), &asked).expect("it fits");
+        assert_eq!(row.resources, memory(60));
+        assert_eq!(
+            row.bind(&memory(100), &asked),
+            Err(AllocationError::AlreadyBound { container: asked.container.clone() })
+        );
+        row.release(&asked).expect("it is bound");
+        assert_eq!(row, Allocation::default());
+        assert_eq!(row.release(&asked), Err(AllocationError::NotBound { container: asked.container }));
+    }
+
+    #[test]
+    fn a_capacity_or_a_port_is_never_given_twice_and_refusals_change_nothing() {
+        let mut row = Allocation::default();
+        let mut first = request("a", "web", 60);
+        first.host_ports.insert((80, Protocol::Tcp));
+        row.bind(&memory(100), &first).expect("it fits");
+        let before = row.clone();
+        let refused = row.bind(&memory(100), &request("b", "web", 41));
+        let text = refused.expect_err("1 MiB is missing").to_string();
+        assert_eq!(text, "cannot bind container b: memory: asked 41Mi, allocatable 100Mi, allocated 60Mi, free 40Mi");
+        let mut second = request("b", "web", 1);
+        second.host_ports.insert((80, Protocol::Tcp));
+        let text = row.bind(&memory(100), &second).expect_err("the port is taken").to_string();
+        assert_eq!(text, "cannot bind container b: host port 80/TCP is taken");
+        second.host_ports = [(80, Protocol::Udp)].into();
+        assert_eq!(row, before);
+        assert_eq!(row.bind(&memory(100), &second), Ok(()));
+    }
+
+    #[test]
+    fn a_row_that_holds_less_than_is_released_is_said_to_be_inconsistent() {
+        let mut row = Allocation { containers: ["a".into()].into(), ..Allocation::default() };
+        let before = row.clone();
+        assert!(matches!(row.release(&request("a", "web", 1)), Err(AllocationError::Inconsistent { .. })));
+        assert_eq!(row, before);
+    }
+
+    #[test]
+    fn sums_near_the_largest_number_take_nothing_more() {
+        let most = ResourceVector::from_amounts([u64::MAX; 4]);
+        let mut row = Allocation { resources: most, ..Allocation::default() };
+        assert!(row.bind(&most, &request("a", "web", 1)).is_err());
+        assert_eq!(row.bind(&memory(1), &request("b", "web", 0)), Ok(()));
+    }
+}

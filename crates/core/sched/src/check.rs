@@ -1,0 +1,261 @@
+//! The judge of plans: re-derives every promise from the view, the plan and the requests, as typed findings.
+//! Shares no code with the planner: not its feasibility rule, not its working view, not its rows' arithmetic.
+
+use crate::{
+    plan::Plan,
+    request::{HostPort, Request},
+    view::{NodeView, NodesView},
+};
+use heptad_model::{ContainerId, Dimension, NodeName, NodeStatus, Protocol, ResourceVector};
+use std::collections::{BTreeMap, BTreeSet};
+use thiserror::Error;
+
+/// A place where a plan is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Error)]
+pub enum Finding {
+    /// A container is bound that was not requested.
+    #[error("container {container} is bound but was not requested")]
+    NotRequested {
+        /// The container.
+        container: ContainerId,
+    },
+    /// A container is bound that is bound elsewhere already.
+    #[error("container {container} is bound again, it is on node {node} already")]
+    AlreadyBound {
+        /// The container.
+        container: ContainerId,
+        /// Where it is.
+        node: NodeName,
+    },
+    /// A container is bound to a node that does not exist.
+    #[error("container {container} is bound to node {node}, which does not exist")]
+    UnknownNode {
+        /// The container.
+        container: ContainerId,
+        /// The node.
+        node: NodeName,
+    },
+    /// A container is bound to a node that takes none.
+    #[error("container {container} is bound to node {node}, which is {status}")]
+    NodeNotReady {
+        /// The container.
+        container: ContainerId,
+        /// The node.
+        node: NodeName,
+        /// Its status.
+        status: NodeStatus,
+    },
+    /// More is given than the node has.
+    #[error("node {node}: {dimension} {} given, capacity {}", .dimension.show_wide(*.given), .dimension.show(*.capacity))]
+    CapacityExceeded {
+        /// The node.
+        node: NodeName,
+        /// The resource.
+        dimension: Dimension,
+        /// What would be given in all.
+        given: u128,
+        /// What the node can give.
+        capacity: u64,
+    },
+    /// A port of a node is given twice.
+    #[error("node {node}: host port {port}/{protocol} is given twice")]
+    HostPortTwice {
+        /// The node.
+        node: NodeName,
+        /// The port.
+        port: u16,
+        /// Its protocol.
+        protocol: Protocol,
+    },
+    /// A node's new row is not the old one and what is bound to it.
+    #[error("node {node}: the {part} of its new row are not the old ones and those of the new containers")]
+    WrongRow {
+        /// The node.
+        node: NodeName,
+        /// Which part of the row.
+        part: RowPart,
+    },
+    /// A node gets containers and no row, or a row and no containers.
+    #[error("node {node}: it must have a new row exactly if something is bound to it")]
+    RowsAndBindingsDiffer {
+        /// The node.
+        node: NodeName,
+    },
+    /// A request was not served though a node has room after all others are.
+    #[error("container {container} has no node though node {node} has room")]
+    LeftOut {
+        /// The container.
+        container: ContainerId,
+        /// A node that has room.
+        node: NodeName,
+    },
+}
+
+/// A part of a node's row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RowPart {
+    /// The sum of the resources.
+    Resources,
+    /// The host ports.
+    HostPorts,
+    /// The containers.
+    Containers,
+}
+
+impl std::fmt::Display for RowPart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Resources => "resources",
+            Self::HostPorts => "host ports",
+            Self::Containers => "containers",
+        })
+    }
+}
+
+/// Shows sums that are larger than a quantity can be.
+trait ShowWide {
+    fn show_wide(&self, amount: u128) -> String;
+}
+
+impl ShowWide for Dimension {
+    fn show_wide(&self, amount: u128) -> String {
+        u64::try_from(amount).map_or_else(|_| amount.to_string(), |amount| self.show(amount))
+    }
+}
+
+/// All that is wrong with `plan` for `requests` on `view`; empty if it may be committed.
+pub fn check(view: &NodesView, plan: &Plan, requests: &[Request]) -> Vec<Finding> {
+    let mut asked: BTreeMap<&ContainerId, &Request> = BTreeMap::new();
+    for request in requests {
+        asked.entry(&request.container).or_insert(request);
+    }
+    let mut found = Vec::new();
+    once(view, plan, &asked, &mut found);
+    let mut after: BTreeMap<&NodeName, Tally<'_>> = BTreeMap::new();
+    for node in view.nodes() {
+        after.insert(&node.name, Tally::before(node));
+    }
+    for (container, name) in &plan.bindings {
+        match (asked.get(container), after.get_mut(name)) {
+            (Some(request), Some(tally)) => tally.give(request, &mut found),
+            (_, None) => found.push(Finding::UnknownNode { container: container.clone(), node: name.clone() }),
+            (None, _) => {}
+        }
+    }
+    for tally in after.values() {
+        tally.within_capacity(&mut found);
+        tally.row_is_right(plan, &mut found);
+    }
+    let unknown_rows = plan.allocations.keys().filter(|name| !after.contains_key(name));
+    found.extend(unknown_rows.map(|node| Finding::RowsAndBindingsDiffer { node: node.clone() }));
+    left_out(plan, requests, &after, &mut found);
+    found
+}
+
+/// Every bound container was requested and has no other node.
+fn once(view: &NodesView, plan: &Plan, asked: &BTreeMap<&ContainerId, &Request>, found: &mut Vec<Finding>) {
+    for container in plan.bindings.keys().filter(|container| !asked.contains_key(container)) {
+        found.push(Finding::NotRequested { container: container.clone() });
+    }
+    for node in view.nodes() {
+        for container in node.allocation.containers.iter().filter(|c| plan.bindings.contains_key(c)) {
+            found.push(Finding::AlreadyBound { container: container.clone(), node: node.name.clone() });
+        }
+    }
+}
+
+/// What a node will have given, counted anew in numbers that cannot overflow.
+struct Tally<'a> {
+    node: &'a NodeView,
+    given: [u128; 4],
+    ports: BTreeSet<HostPort>,
+    bound: Vec<&'a Request>,
+}
+
+impl<'a> Tally<'a> {
+    fn before(node: &'a NodeView) -> Self {
+        let given = node.allocation.resources.amounts().map(u128::from);
+        Self { node, given, ports: node.allocation.host_ports.clone(), bound: Vec::new() }
+    }
+
+    fn give(&mut self, request: &'a Request, found: &mut Vec<Finding>) {
+        let node = || self.node.name.clone();
+        if self.node.status != NodeStatus::Ready {
+            let (container, status) = (request.container.clone(), self.node.status);
+            found.push(Finding::NodeNotReady { container, node: node(), status });
+        }
+        for (sum, amount) in self.given.iter_mut().zip(request.resources.amounts()) {
+            *sum += u128::from(amount);
+        }
+        for &(port, protocol) in &request.host_ports {
+            if !self.ports.insert((port, protocol)) {
+                found.push(Finding::HostPortTwice { node: node(), port, protocol });
+            }
+        }
+        self.bound.push(request);
+    }
+
+    /// A dimension that was exceeded before, and of which nothing is given, is not the plan's fault.
+    fn within_capacity(&self, found: &mut Vec<Finding>) {
+        let before = self.node.allocation.resources;
+        for dimension in Dimension::ALL {
+            let (given, capacity) = (self.given[dimension as usize], self.node.capacity.get(dimension));
+            if given > u128::from(capacity) && given != u128::from(before.get(dimension)) {
+                found.push(Finding::CapacityExceeded { node: self.node.name.clone(), dimension, given, capacity });
+            }
+        }
+    }
+
+    fn row_is_right(&self, plan: &Plan, found: &mut Vec<Finding>) {
+        let node = || self.node.name.clone();
+        let Some(row) = plan.allocations.get(&self.node.name).filter(|_| !self.bound.is_empty()) else {
+            if plan.allocations.contains_key(&self.node.name) != !self.bound.is_empty() {
+                found.push(Finding::RowsAndBindingsDiffer { node: node() });
+            }
+            return;
+        };
+        let new = self.bound.iter().map(|request| &request.container);
+        let containers: BTreeSet<&ContainerId> = self.node.allocation.containers.iter().chain(new).collect();
+        let parts = [
+            (RowPart::Resources, row.resources.amounts().map(u128::from) == self.given),
+            (RowPart::HostPorts, row.host_ports == self.ports),
+            (RowPart::Containers, row.containers.iter().eq(containers)),
+        ];
+        let wrong = parts.into_iter().filter(|(_, right)| !right);
+        found.extend(wrong.map(|(part, _)| Finding::WrongRow { node: node(), part }));
+    }
+
+    fn has_room(&self, asked: &ResourceVector, ports: &BTreeSet<HostPort>) -> bool {
+        let short = |d: &Dimension| {
+            let asked = u128::from(asked.get(*d));
+            asked > 0 && self.given[*d as usize] + asked > u128::from(self.node.capacity.get(*d))
+        };
+        self.node.status == NodeStatus::Ready && ports.is_disjoint(&self.ports) && !Dimension::ALL.iter().any(short)
+    }
+}
+
+/// Every request that was not served has no room anywhere; those that ask the same are looked at once.
+fn left_out(plan: &Plan, requests: &[Request], after: &BTreeMap<&NodeName, Tally<'_>>, found: &mut Vec<Finding>) {
+    let bound: BTreeSet<&ContainerId> = after.values().flat_map(|tally| &tally.node.allocation.containers).collect();
+    let mut full: BTreeSet<([u64; 4], &BTreeSet<HostPort>)> = BTreeSet::new();
+    for request in requests {
+        let served = plan.bindings.contains_key(&request.container) || bound.contains(&request.container);
+        let shape = (request.resources.amounts(), &request.host_ports);
+        if served || full.contains(&shape) {
+            continue;
+        }
+        match after.values().find(|tally| tally.has_room(&request.resources, &request.host_ports)) {
+            Some(tally) => {
+                let (container, node) = (request.container.clone(), tally.node.name.clone());
+                found.push(Finding::LeftOut { container, node });
+            }
+            None => {
+                full.insert(shape);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;
