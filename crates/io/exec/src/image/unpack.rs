@@ -1,0 +1,197 @@
+//! One layer archive into one directory that overlayfs can mount: entry by entry, within limits. Reads
+//! tar; leaves the filesystem to `tree`. Knows no registry and no store.
+
+mod entry;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::io::{self, Read, Write as _};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use tar::EntryType;
+
+use super::decode::{Budget, LayerReader, Meter, Stats};
+use super::digest::Digest;
+use super::error::Violation;
+use entry::{EntryPath, Meta};
+use tree::{Stop, Tree};
+
+const COPY_BUFFER_BYTES: usize = 128 << 10;
+
+/// Bounds of one layer; the budget is shared by the layers of an image.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits<'a> {
+    pub(crate) budget: &'a Budget,
+    pub(crate) depth_max: usize,
+    pub(crate) ratio_max: u64,
+}
+
+/// What lies below the layer that is unpacked.
+#[derive(Clone, Debug)]
+pub(crate) enum Lowers {
+    /// Not known yet: only a layer that needs nothing from below can be unpacked.
+    Unknown,
+    /// These directories, top first.
+    Known(Vec<PathBuf>),
+}
+
+/// How it went.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The layer stands alone: its directory is the same above whatever layers.
+    Alone(Stats),
+    /// Attributes or contents of lower layers went into it.
+    OnLowers(Stats),
+    /// The layer cannot be unpacked without knowing the lower ones.
+    NeedsLowers,
+}
+
+/// A violation and the entry that it was found at.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) path: PathBuf,
+    pub(crate) violation: Violation,
+}
+
+/// Unpacks the archive in `blob` (`blob_bytes` long, compressed or not) into the empty directory `dest`
+/// and checks that the unpacked bytes are `diff_id`. After an error, the caller removes `dest`.
+pub(crate) fn unpack_layer(
+    blob: impl Read,
+    blob_bytes: u64,
+    dest: &Path,
+    diff_id: &Digest,
+    lowers: &Lowers,
+    limits: Limits<'_>,
+) -> Result<Outcome, Refused> {
+    let whole = |violation| Refused { path: PathBuf::new(), violation };
+    let meter = Meter::new(limits.budget, limits.ratio_max, blob_bytes);
+    let tree = Tree::open(dest, lowers).map_err(|e| whole(Violation::Write(e)))?;
+    let reader = LayerReader::new(blob, Rc::clone(&meter), diff_id).map_err(|e| whole(Violation::Malformed(e)))?;
+    let hasher = reader.hasher();
+    let mut unpacker =
+        Unpacker { tree, meter: Rc::clone(&meter), depth_max: limits.depth_max, buffer: vec![0; COPY_BUFFER_BYTES] };
+    match unpacker.archive(reader) {
+        Ok(()) => {}
+        Err((_, Stop::NeedsLowers)) => {
+            limits.budget.refund(meter.stats());
+            return Ok(Outcome::NeedsLowers);
+        }
+        Err((path, Stop::Violation(violation))) => return Err(Refused { path, violation }),
+    }
+    let actual = hasher.borrow().clone().finish();
+    if actual != *diff_id {
+        return Err(whole(Violation::DiffId { actual: Box::new(actual) }));
+    }
+    let used_lowers = unpacker.tree.finish().map_err(whole)?;
+    Ok(if used_lowers { Outcome::OnLowers(meter.stats()) } else { Outcome::Alone(meter.stats()) })
+}
+
+struct Unpacker<'a> {
+    tree: Tree,
+    meter: Rc<Meter<'a>>,
+    depth_max: usize,
+    buffer: Vec<u8>,
+}
+
+impl Unpacker<'_> {
+    fn archive(&mut self, reader: LayerReader<'_>) -> Result<(), (PathBuf, Stop)> {
+        let mut archive = tar::Archive::new(reader);
+        let at = |path: &Path, e| (path.to_owned(), Stop::Violation(self.meter.explain(e)));
+        let mut last = PathBuf::new();
+        self.meter.expect_headers();
+        let mut entries = archive.entries().map_err(|e| at(&last, e))?;
+        while let Some(next) = entries.next() {
+            let mut entry = next.map_err(|e| (last.clone(), Stop::Violation(self.meter.explain(e))))?;
+            self.meter.expect_content();
+            last = PathBuf::from(entry::lossy_name(&entry));
+            self.entry(&mut entry).map_err(|stop| (last.clone(), stop))?;
+            self.drain(&mut entry).map_err(|stop| (last.clone(), stop))?;
+            self.meter.expect_headers();
+        }
+        drop(entries);
+        self.meter.expect_content();
+        // What follows the archive's end counts for the digest.
+        let mut reader = archive.into_inner();
+        self.drain(&mut reader).map_err(|stop| (PathBuf::new(), stop))
+    }
+
+    fn entry<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>) -> Result<(), Stop> {
+        let kind = entry.header().entry_type();
+        if kind.is_pax_global_extensions() {
+            return Ok(());
+        }
+        self.meter.charge_entry()?;
+        let path = EntryPath::parse(&entry.path_bytes(), self.depth_max)?;
+        match &path {
+            EntryPath::Root => return self.tree.root(&Meta::of(entry)?),
+            EntryPath::Whiteout { parent, name } => return self.tree.whiteout(parent, name),
+            EntryPath::Opaque { parent } => return self.tree.opaque(parent),
+            EntryPath::Ignored => return Ok(()),
+            EntryPath::Plain { .. } => {}
+        }
+        let EntryPath::Plain { parent, name } = path else { return Ok(()) };
+        match kind {
+            EntryType::Directory => self.tree.directory(&parent, &name, &Meta::of(entry)?),
+            EntryType::Symlink => {
+                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
+                self.tree.symlink(&parent, &name, &target, &Meta::of(entry)?)
+            }
+            EntryType::Link => self.hard_link(&parent, &name, &entry.link_name_bytes().unwrap_or_default()),
+            EntryType::Fifo => self.tree.fifo(&parent, &name, &Meta::of(entry)?),
+            // The runtime makes the devices that a container may have; an image brings none.
+            EntryType::Char | EntryType::Block => Ok(()),
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                if kind == EntryType::GNUSparse {
+                    self.meter.charge_bytes(entry.size())?;
+                }
+                self.file(&parent, &name, entry)
+            }
+            other => Err(Violation::EntryKind { kind: other.as_byte() as char }.into()),
+        }
+    }
+
+    fn file<R: Read>(
+        &mut self,
+        parent: &Path,
+        name: &std::ffi::OsStr,
+        entry: &mut tar::Entry<'_, R>,
+    ) -> Result<(), Stop> {
+        let meta = Meta::of(entry)?;
+        let mut file = self.tree.create_file(parent, name)?;
+        loop {
+            let n = read_some(entry, &mut self.buffer).map_err(|e| self.meter.explain(e))?;
+            if n == 0 {
+                break;
+            }
+            file.write_all(&self.buffer[..n]).map_err(Violation::Write)?;
+        }
+        Ok(meta.apply_to(&file).map_err(Violation::Write)?)
+    }
+
+    fn hard_link(&mut self, parent: &Path, name: &std::ffi::OsStr, target: &[u8]) -> Result<(), Stop> {
+        let shown = || PathBuf::from(String::from_utf8_lossy(target).into_owned());
+        match EntryPath::parse(target, self.depth_max) {
+            Ok(EntryPath::Plain { parent: from, name: from_name }) => {
+                let copied = self.tree.hard_link(parent, name, &from, &from_name)?;
+                Ok(self.meter.charge_copied_bytes(copied)?)
+            }
+            _ => Err(Violation::LinkTargetRefused { target: shown() }.into()),
+        }
+    }
+
+    fn drain(&mut self, reader: &mut impl Read) -> Result<(), Stop> {
+        while read_some(reader, &mut self.buffer).map_err(|e| self.meter.explain(e))? > 0 {}
+        Ok(())
+    }
+}
+
+fn read_some(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match reader.read(buffer) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
