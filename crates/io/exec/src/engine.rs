@@ -1,0 +1,354 @@
+//! The driver behind both drivers: containers of one directory, each with its bundle and its shim. Knows no runtime.
+
+mod adopt;
+mod entry;
+mod watcher;
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{Flock, FlockArg};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::bundle::{Bundle, ShimConfig};
+use crate::cgroup::Hierarchies;
+use crate::client::{self, Answer};
+use crate::container::ContainerSpec;
+use crate::driver::{
+    ContainerState, ContainerStatus, Driver, DriverKind, ExecCommand, ExecIo, ExecOutput, ExecRequest, ExecSession,
+    Exit, ExitEvent, Usage,
+};
+use crate::error::{ExecError, IoContext};
+use crate::facts::{NodeFacts, facts};
+use crate::launch::{Launcher, ShimCommand};
+use crate::logs::LogReader;
+use crate::proto::{Received, Reply, Request};
+use entry::{Entry, Slot};
+use watcher::Watcher;
+
+/// Making a container takes tens of milliseconds; a machine under heavy load may take longer.
+const START_TIMEOUT_MS: u64 = 60_000;
+/// Between the last grace and the belief that a process cannot be killed.
+const KILL_TIMEOUT_MS: u64 = 15_000;
+
+pub(crate) struct EngineOptions {
+    pub(crate) kind: DriverKind,
+    pub(crate) dir: PathBuf,
+    pub(crate) shim: ShimCommand,
+    pub(crate) oci_runtime: Option<PathBuf>,
+    /// The group above all containers' groups; empty for the process driver.
+    pub(crate) cgroup_parent: String,
+    pub(crate) hidden_dirs: Vec<PathBuf>,
+}
+
+pub(crate) struct Engine {
+    options: EngineOptions,
+    facts: NodeFacts,
+    launcher: Launcher,
+    shared: Arc<Shared>,
+    watcher: Watcher,
+    _lock: Flock<File>,
+}
+
+/// What the engine and its watching thread both see.
+#[derive(Default)]
+pub(crate) struct Shared {
+    containers: Mutex<BTreeMap<String, Slot>>,
+    subscribers: Mutex<Vec<UnboundedSender<ExitEvent>>>,
+}
+
+impl Shared {
+    fn containers(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Slot>> {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records an end, once, and tells everybody.
+    fn settle(&self, entry: &Entry, exit: Exit) {
+        if entry.settle(exit.clone()) {
+            let event = ExitEvent { id: entry.id().to_owned(), exit };
+            let mut subscribers = self.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
+            subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
+        }
+    }
+}
+
+impl Engine {
+    pub(crate) fn open(options: EngineOptions) -> Result<Self, ExecError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(options.dir.join("bundles")).at("create", &options.dir)?;
+        let lock = lock(&options)?;
+        let launcher = Launcher::new(options.shim.clone()).at("open", &options.shim.program)?;
+        let shared = Arc::new(Shared::default());
+        let watcher = Watcher::start(Arc::clone(&shared)).at("start the watcher of", &options.dir)?;
+        let engine = Self { facts: facts_for(options.kind), launcher, shared, watcher, _lock: lock, options };
+        engine.adopt_all()?;
+        Ok(engine)
+    }
+
+    fn bundle(&self, id: &str) -> Bundle {
+        Bundle::new(self.options.dir.join("bundles").join(id))
+    }
+
+    fn cgroup(&self, id: &str) -> String {
+        match self.options.cgroup_parent.as_str() {
+            "" => String::new(),
+            parent => format!("{parent}/{id}"),
+        }
+    }
+
+    fn entry(&self, id: &str) -> Result<Arc<Entry>, ExecError> {
+        match self.shared.containers().get(id) {
+            Some(Slot::Known(entry)) => Ok(Arc::clone(entry)),
+            Some(Slot::Starting) | None => Err(ExecError::NotFound { id: id.to_owned() }),
+        }
+    }
+
+    fn check(&self, spec: &ContainerSpec) -> Result<(), ExecError> {
+        let problems = spec.problems();
+        if !problems.is_empty() {
+            return Err(ExecError::InvalidSpec { id: spec.id.clone(), problems });
+        }
+        if self.options.kind == DriverKind::Process {
+            return Ok(());
+        }
+        let mode = format!("control groups: {:?}", self.facts.cgroup_mode);
+        let refuse = |resource| Err(ExecError::NotEnforceable { resource, why: mode.clone() });
+        match &spec.limits {
+            limits if limits.cpu_millis.is_some() && !self.facts.limits_cpu => refuse("CPU"),
+            limits if limits.memory_bytes.is_some() && !self.facts.limits_memory => refuse("memory"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps the name while the container is made, so that two callers cannot make it twice.
+    fn reserve(&self, id: &str) -> Result<(), ExecError> {
+        let mut containers = self.shared.containers();
+        if containers.contains_key(id) {
+            return Err(ExecError::Exists { id: id.to_owned() });
+        }
+        containers.insert(id.to_owned(), Slot::Starting);
+        Ok(())
+    }
+
+    fn launch(&self, spec: &ContainerSpec) -> Result<Arc<Entry>, ExecError> {
+        let bundle = Bundle::create(self.bundle(&spec.id).dir)?;
+        bundle.write_config(&ShimConfig {
+            kind: self.options.kind,
+            spec: spec.clone(),
+            facts: self.facts.clone(),
+            cgroup: self.cgroup(&spec.id),
+            oci_runtime: self.options.oci_runtime.clone(),
+            hidden_dirs: self.options.hidden_dirs.clone(),
+        })?;
+        let failed = |reason: String| ExecError::Start { id: spec.id.clone(), reason };
+        let connection = self.launcher.launch(&bundle).map_err(|error| failed(error.to_string()))?;
+        let received = client::receive(&connection, Duration::from_millis(START_TIMEOUT_MS));
+        match received {
+            Ok(Received::Message(Reply::Started { started }, _)) => {
+                let entry = Arc::new(Entry::new(spec.clone(), bundle, self.cgroup(&spec.id), started));
+                self.watcher.watch(Arc::clone(&entry), connection);
+                Ok(entry)
+            }
+            Ok(Received::Message(Reply::Failed { reason }, _)) => Err(failed(reason)),
+            Ok(Received::Message(other, _)) => Err(failed(format!("its shim said {other:?}"))),
+            Ok(Received::Nothing) => Err(failed(format!("its shim was silent for {START_TIMEOUT_MS} ms"))),
+            Ok(Received::Closed) => Err(failed(format!("its shim died: {}", bundle.shim_errors()))),
+            Err(error) => Err(failed(error.to_string())),
+        }
+    }
+
+    /// After a failed start: whatever there is of it goes.
+    fn discard(&self, id: &str) {
+        adopt::kill_group(&self.cgroup(id), Duration::from_millis(KILL_TIMEOUT_MS));
+        let _ = self.bundle(id).remove();
+    }
+
+    fn running(&self, id: &str) -> Result<Arc<Entry>, ExecError> {
+        let entry = self.entry(id)?;
+        match entry.exit() {
+            None => Ok(entry),
+            Some(_) => Err(ExecError::NotRunning { id: id.to_owned() }),
+        }
+    }
+}
+
+/// Without control groups nothing bounds a container as a whole, and that must be said.
+fn facts_for(kind: DriverKind) -> NodeFacts {
+    let found = facts();
+    match kind {
+        DriverKind::Oci => found,
+        DriverKind::Process => {
+            NodeFacts { limits_cpu: false, limits_memory: false, limits_swap: false, limits_pids: false, ..found }
+        }
+    }
+}
+
+/// One driver at a time: two would fight over the same containers.
+fn lock(options: &EngineOptions) -> Result<Flock<File>, ExecError> {
+    let path = options.dir.join("lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).at("open", &path)?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|_| ExecError::DirectoryInUse { path: options.dir.clone() })
+}
+
+impl Driver for Engine {
+    fn kind(&self) -> DriverKind {
+        self.options.kind
+    }
+
+    fn facts(&self) -> NodeFacts {
+        self.facts.clone()
+    }
+
+    fn start(&self, spec: &ContainerSpec) -> Result<ContainerStatus, ExecError> {
+        self.check(spec)?;
+        self.reserve(&spec.id)?;
+        match self.launch(spec) {
+            Ok(entry) => {
+                let status = entry.status();
+                self.shared.containers().insert(spec.id.clone(), Slot::Known(entry));
+                Ok(status)
+            }
+            Err(error) => {
+                self.discard(&spec.id);
+                self.shared.containers().remove(&spec.id);
+                Err(error)
+            }
+        }
+    }
+
+    fn stop(&self, id: &str, grace: Option<Duration>) -> Result<Exit, ExecError> {
+        let entry = self.entry(id)?;
+        if let Some(exit) = entry.exit() {
+            return Ok(exit);
+        }
+        let grace = grace.unwrap_or(Duration::from_millis(entry.spec.stop_grace_ms));
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4);
+        client::ask(&entry.bundle, id, "stop", &Request::Stop { grace_ms })?;
+        let patience = Duration::from_millis(grace_ms.saturating_add(KILL_TIMEOUT_MS));
+        if let Some(exit) = entry.wait(patience) {
+            return Ok(exit);
+        }
+        adopt::kill_group(&entry.cgroup, Duration::from_millis(KILL_TIMEOUT_MS));
+        let waited_ms = KILL_TIMEOUT_MS;
+        entry.wait(Duration::from_millis(waited_ms)).ok_or(ExecError::Unkillable { id: id.to_owned(), waited_ms })
+    }
+
+    fn kill(&self, id: &str, signal: i32) -> Result<(), ExecError> {
+        let entry = self.running(id)?;
+        match client::ask(&entry.bundle, id, "signal", &Request::Signal { signal })? {
+            Answer::Reply(Reply::Done) => Ok(()),
+            Answer::Reply(Reply::Refused { reason }) => {
+                Err(ExecError::ShimRefused { id: id.to_owned(), request: "signal", reason })
+            }
+            Answer::Reply(_) | Answer::NoShim => Err(ExecError::NotRunning { id: id.to_owned() }),
+        }
+    }
+
+    fn remove(&self, id: &str) -> Result<(), ExecError> {
+        let entry = match self.entry(id) {
+            Ok(entry) => entry,
+            Err(ExecError::NotFound { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if entry.exit().is_none() {
+            return Err(ExecError::StillRunning { id: id.to_owned() });
+        }
+        // The shim removes groups and state after it told the end.
+        let waited_ms = KILL_TIMEOUT_MS;
+        if !entry.wait_shim(Duration::from_millis(waited_ms)) {
+            return Err(ExecError::ShimSilent { id: id.to_owned(), request: "end", waited_ms });
+        }
+        entry.bundle.remove()?;
+        self.shared.containers().remove(id);
+        Ok(())
+    }
+
+    fn list(&self) -> Vec<ContainerStatus> {
+        let containers = self.shared.containers();
+        containers
+            .values()
+            .filter_map(|slot| match slot {
+                Slot::Known(entry) => Some(entry.status()),
+                Slot::Starting => None,
+            })
+            .collect()
+    }
+
+    fn status(&self, id: &str) -> Result<ContainerStatus, ExecError> {
+        let entry = self.entry(id)?;
+        let mut status = entry.status();
+        if entry.exit().is_none() && !entry.is_alive() {
+            // Its end is on the way through the shim.
+            if let Some(exit) = entry.wait(Duration::from_millis(KILL_TIMEOUT_MS)) {
+                status.state = ContainerState::Exited(exit);
+            }
+        }
+        Ok(status)
+    }
+
+    fn wait(&self, id: &str, timeout: Duration) -> Result<Option<Exit>, ExecError> {
+        Ok(self.entry(id)?.wait(timeout))
+    }
+
+    fn exits(&self) -> UnboundedReceiver<ExitEvent> {
+        let (sender, receiver) = unbounded_channel();
+        self.shared.subscribers.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+        receiver
+    }
+
+    fn exec(&self, id: &str, request: &ExecRequest) -> Result<ExecOutput, ExecError> {
+        let begun = Instant::now();
+        let (theirs, ours) = crate::collect::pipes().at("make pipes for a command in", id)?;
+        let session = self.exec_on(id, &request.command, theirs)?;
+        let left = request.timeout.saturating_sub(begun.elapsed());
+        crate::collect::collect(session, ours, &ExecRequest { timeout: left, ..request.clone() })
+    }
+
+    fn exec_on(&self, id: &str, command: &ExecCommand, io: ExecIo) -> Result<ExecSession, ExecError> {
+        let entry = self.running(id)?;
+        let mut like_spec = entry.spec.clone();
+        like_spec.args = command.args.clone();
+        like_spec.env.extend(command.env.clone());
+        let problems = like_spec.problems();
+        if !problems.is_empty() {
+            return Err(ExecError::InvalidSpec { id: id.to_owned(), problems });
+        }
+        client::start_exec(&entry.bundle, id, command, &io)
+    }
+
+    fn logs(&self, id: &str, tail: Option<usize>, follow: bool) -> Result<LogReader, ExecError> {
+        let entry = self.entry(id)?;
+        let dir = entry.bundle.dir.clone();
+        Ok(LogReader::open(&dir, tail, follow, Box::new(move || entry.exit().is_some())))
+    }
+
+    fn usage(&self, id: &str) -> Result<Usage, ExecError> {
+        let entry = self.running(id)?;
+        if !entry.cgroup.is_empty() {
+            return Ok(Hierarchies::find().usage(&entry.cgroup));
+        }
+        match client::ask(&entry.bundle, id, "usage", &Request::Usage)? {
+            Answer::Reply(Reply::Usage { memory_bytes, cpu_usec, pids }) => Ok(Usage { memory_bytes, cpu_usec, pids }),
+            _ => Err(ExecError::NotRunning { id: id.to_owned() }),
+        }
+    }
+}
+
+impl Drop for Engine {
+    /// Containers go on; a group above them that holds none goes.
+    fn drop(&mut self) {
+        let parent = &self.options.cgroup_parent;
+        if !parent.is_empty() && self.shared.containers().is_empty() {
+            let hierarchies = Hierarchies::find();
+            hierarchies.remove_if_empty(parent);
+            if let Some((above, _)) = parent.rsplit_once('/') {
+                hierarchies.remove_if_empty(above);
+            }
+            let _ = fs::remove_dir(self.options.dir.join("bundles"));
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Running containers on one node: images, the OCI driver (embedded runtime or an external binary, one shim process per
+//! container), the process driver, logs, and what this node can enforce. Knows no service, placement or network set-up.
+
+#![deny(unsafe_op_in_unsafe_fn)]
+
+pub mod image;
+
+mod bundle;
+mod cgroup;
+mod client;
+mod collect;
+mod container;
+mod driver;
+mod drivers;
+mod engine;
+mod error;
+mod facts;
+mod launch;
+mod logs;
+mod procfs;
+mod proto;
+pub mod runtime_spec;
+mod seccomp;
+pub mod shim;
+mod sys;
+
+pub use cgroup::CgroupMode;
+pub use container::{
+    ALLOWED_CAPABILITIES, ContainerSpec, DEFAULT_CAPABILITIES, Limits, LogLimits, MEMORY_BYTES_MIN, Mount, NOBODY_UID,
+    Network, RootFs, User,
+};
+pub use driver::{
+    ContainerState, ContainerStatus, Driver, DriverKind, ExecCommand, ExecIo, ExecOutput, ExecRequest, ExecSession,
+    Exit, ExitEvent, ExitKind, Usage,
+};
+pub use drivers::{OciDriver, OciOptions, ProcessDriver, ProcessOptions};
+pub use error::{ExecError, SpecProblem};
+pub use facts::{NodeFacts, facts};
+pub use launch::ShimCommand;
+pub use logs::{LogItem, LogReader, LogRecord, LogStream, RECORD_BYTES_MAX};
+pub use seccomp::SeccompError;

@@ -1,0 +1,104 @@
+//! The last steps of a new process before it becomes the container's program: clean signals, the seccomp filters, exec.
+//! Runs in the container, as the container's user.
+
+use std::cell::RefCell;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::rc::Rc;
+
+use libcontainer::oci_spec::runtime::{Process, Spec};
+use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{AccessFlags, access, execvp};
+use seccompiler::BpfProgram;
+
+use crate::sys;
+
+const EXEC_TIMEOUT_MS: u16 = 10_000;
+
+/// The writing end of a pipe that execution closes; what comes out of it is why execution failed.
+#[derive(Clone)]
+pub(super) struct SandboxExecutor {
+    programs: Rc<Vec<BpfProgram>>,
+    failure: Rc<RefCell<File>>,
+}
+
+/// The reading end.
+pub(super) struct ExecOutcome {
+    failure: OwnedFd,
+}
+
+impl SandboxExecutor {
+    pub(super) fn new(programs: Rc<Vec<BpfProgram>>) -> nix::Result<(Self, ExecOutcome)> {
+        let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+        Ok((Self { programs, failure: Rc::new(RefCell::new(write.into())) }, ExecOutcome { failure: read }))
+    }
+
+    fn run(&self, process: &Process) -> Result<(), String> {
+        let args: Vec<CString> = args_of(process).iter().filter_map(|arg| CString::new(arg.as_bytes()).ok()).collect();
+        let program = args.first().ok_or("no program is named")?;
+        sys::reset_signals();
+        sys::close_from_on_exec(3).map_err(|error| format!("cannot close descriptors: {error}"))?;
+        for filter in self.programs.iter() {
+            seccompiler::apply_filter(filter).map_err(|error| format!("cannot install seccomp: {error}"))?;
+        }
+        let Err(error) = execvp(program, &args);
+        Err(format!("cannot execute {}: {}", program.to_string_lossy(), error.desc()))
+    }
+}
+
+impl ExecOutcome {
+    /// Waits until the program was executed or could not be. The executor must have been dropped in this process.
+    pub(super) fn wait(self) -> Result<(), String> {
+        let mut fds = [PollFd::new(std::os::fd::AsFd::as_fd(&self.failure), PollFlags::POLLIN)];
+        loop {
+            match poll(&mut fds, PollTimeout::from(EXEC_TIMEOUT_MS)) {
+                Err(nix::errno::Errno::EINTR) => {}
+                Ok(0) => return Err(format!("was not executed within {EXEC_TIMEOUT_MS} ms")),
+                _ => break,
+            }
+        }
+        let mut reason = String::new();
+        let _ = File::from(self.failure).take(4_096).read_to_string(&mut reason);
+        if reason.is_empty() { Ok(()) } else { Err(reason) }
+    }
+}
+
+impl Executor for SandboxExecutor {
+    fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        let process = spec.process().as_ref().ok_or(ExecutorError::InvalidArg)?;
+        if let Err(reason) = self.run(process) {
+            let _ = self.failure.borrow_mut().write_all(reason.as_bytes());
+        }
+        // Only reached when the program was not executed; nothing of this process may run any further.
+        // SAFETY: ends the process without running destructors that belong to its parent.
+        unsafe { libc::_exit(127) }
+    }
+
+    /// Before the container is reported as created, so that a missing program is a failed start.
+    fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
+        let refuse = |reason: String| Err(ExecutorValidationError::ArgValidationError(reason));
+        let Some(process) = spec.process() else { return refuse("no process is given".to_owned()) };
+        let Some(program) = args_of(process).first() else { return refuse("no program is named".to_owned()) };
+        let usable = |path: &Path| path.is_file() && access(path, AccessFlags::X_OK).is_ok();
+        if program.contains('/') {
+            return match usable(Path::new(program)) {
+                true => Ok(()),
+                false => refuse(format!("{program} is not an executable file in the container")),
+            };
+        }
+        let env = process.env().as_deref().unwrap_or_default();
+        let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or_default();
+        match path.split(':').any(|dir| usable(&Path::new(dir).join(program))) {
+            true => Ok(()),
+            false => refuse(format!("{program} is not found in the container's PATH ({path})")),
+        }
+    }
+}
+
+fn args_of(process: &Process) -> &[String] {
+    process.args().as_deref().unwrap_or_default()
+}

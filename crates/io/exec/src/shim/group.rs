@@ -1,0 +1,75 @@
+//! What the two OCI backends share: the container is its control group.
+
+use std::time::Duration;
+
+use crate::bundle::{Bundle, ShimConfig};
+use crate::cgroup::Hierarchies;
+use crate::container::ContainerSpec;
+use crate::driver::Usage;
+use crate::error::chain;
+use crate::runtime_spec::{self, Surroundings};
+
+use super::rootfs;
+
+const CGROUP_REMOVE_TIMEOUT_MS: u64 = 5_000;
+
+pub(super) struct Group {
+    hierarchies: Hierarchies,
+    path: String,
+}
+
+impl Group {
+    pub(super) fn new(config: &ShimConfig) -> Self {
+        Self { hierarchies: Hierarchies::find(), path: config.cgroup.clone() }
+    }
+
+    pub(super) fn pids(&self) -> Vec<i32> {
+        self.hierarchies.pids(&self.path)
+    }
+
+    pub(super) fn kill_all(&self) {
+        self.hierarchies.kill_all(&self.path);
+    }
+
+    pub(super) fn oom_killed(&self) -> bool {
+        self.hierarchies.oom_kills(&self.path) > 0
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        self.hierarchies.usage(&self.path)
+    }
+
+    /// What cannot be removed now is removed by the driver, which looks for groups without a container.
+    pub(super) fn remove(&self) {
+        let _ = self.hierarchies.remove(&self.path, Duration::from_millis(CGROUP_REMOVE_TIMEOUT_MS));
+    }
+}
+
+/// Mounts the root file system and writes `config.json`.
+pub(super) fn prepare(bundle: &Bundle, config: &ShimConfig, with_seccomp: bool) -> Result<(), String> {
+    let rootfs_dir = rootfs::mount(&config.spec).map_err(|error| error.to_string())?;
+    let etc_files = rootfs::write_etc_files(bundle, &config.spec).map_err(|error| error.to_string())?;
+    let around = Surroundings {
+        facts: &config.facts,
+        cgroup: &config.cgroup,
+        rootfs_dir: &bundle.path(rootfs_dir),
+        etc_files: &etc_files,
+        hidden_dirs: &config.hidden_dirs,
+        with_seccomp,
+    };
+    let spec = runtime_spec::build(&config.spec, &around).map_err(|error| chain(&error))?;
+    crate::bundle::write_json(&bundle.path("config.json"), &spec, false).map_err(|error| chain(&error))
+}
+
+/// The process of an exec, in the file form that runtimes read.
+pub(super) fn write_process(
+    bundle: &Bundle,
+    config: &ShimConfig,
+    spec: &ContainerSpec,
+    command: &crate::driver::ExecCommand,
+) -> Result<std::path::PathBuf, String> {
+    let process = runtime_spec::process(spec, &config.facts, command);
+    let path = bundle.path("exec.json");
+    crate::bundle::write_json(&path, &process, false).map_err(|error| chain(&error))?;
+    Ok(path)
+}

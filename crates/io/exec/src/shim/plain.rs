@@ -1,0 +1,121 @@
+//! A container that is only a process: no namespaces, no control groups, no root needed. Its descendants are found
+//! because this process is their reaper, whatever sessions and groups they make.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::{Gid, Pid, Uid, setgid, setgroups, setsid, setuid};
+
+use super::backend::{Backend, Stdio};
+use crate::bundle::ShimConfig;
+use crate::container::{Limits, User};
+use crate::driver::{ExecCommand, Usage};
+use crate::{procfs, sys};
+
+const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const OOM_SCORE_ADJ: &str = "500";
+
+pub(super) struct Plain {
+    config: ShimConfig,
+}
+
+impl Plain {
+    pub(super) fn new(config: &ShimConfig) -> Self {
+        Self { config: config.clone() }
+    }
+
+    fn spawn(&self, command: &ExecCommand, stdio: Stdio) -> Result<i32, String> {
+        let spec = &self.config.spec;
+        let program = command.args.first().ok_or("no program is named")?;
+        let mut process = Command::new(program);
+        process.args(&command.args[1..]).env_clear().env("PATH", PATH_DEFAULT).envs(&spec.env).envs(&command.env);
+        process.current_dir(command.cwd.as_ref().unwrap_or(&spec.cwd));
+        let [stdin, stdout, stderr] = stdio.map(File::from);
+        process.stdin(stdin).stdout(stdout).stderr(stderr);
+        let user = command.user.clone().unwrap_or_else(|| spec.user.clone());
+        let limits = spec.limits.clone();
+        // SAFETY: this process has one thread, so the closure may allocate after fork.
+        unsafe { process.pre_exec(move || become_container(&user, &limits)) };
+        let child = process.spawn().map_err(|error| format!("cannot execute {program}: {error}"))?;
+        Ok(child.id() as i32)
+    }
+
+    fn descendants(&self) -> Vec<procfs::ProcStat> {
+        procfs::descendants(std::process::id() as i32)
+    }
+}
+
+/// In the child, before the program: own session, limits, then the user, from which there is no way back.
+fn become_container(user: &User, limits: &Limits) -> io::Result<()> {
+    setsid()?;
+    sys::reset_signals();
+    sys::close_from_on_exec(3)?;
+    let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
+    limit(Resource::RLIMIT_CORE, 0)?;
+    limit(Resource::RLIMIT_NOFILE, limits.open_files_max)?;
+    if let Some(bytes) = limits.memory_bytes {
+        // Private writable memory of each process; the address space may be larger (Go and Java reserve much of it).
+        limit(Resource::RLIMIT_DATA, bytes)?;
+    }
+    if nix::unistd::geteuid().is_root() {
+        let groups: Vec<Gid> = user.additional_gids.iter().copied().map(Gid::from_raw).collect();
+        setgroups(&groups)?;
+        setgid(Gid::from_raw(user.gid))?;
+        setuid(Uid::from_raw(user.uid))?;
+    }
+    nix::sys::prctl::set_no_new_privs()?;
+    Ok(())
+}
+
+fn limit(resource: Resource, wanted: u64) -> io::Result<()> {
+    let (_, hard) = getrlimit(resource)?;
+    let value = wanted.min(hard);
+    Ok(setrlimit(resource, value, value)?)
+}
+
+impl Backend for Plain {
+    fn start(&mut self, stdio: Stdio) -> Result<i32, String> {
+        let args = self.config.spec.args.clone();
+        self.spawn(&ExecCommand { args, ..ExecCommand::default() }, stdio)
+    }
+
+    fn exec(&mut self, command: &ExecCommand, stdio: Stdio) -> Result<i32, String> {
+        self.spawn(command, stdio)
+    }
+
+    fn pids(&self) -> Vec<i32> {
+        self.descendants().iter().map(|stat| stat.pid).collect()
+    }
+
+    fn kill_all(&self) {
+        for stat in self.descendants() {
+            let _ = super::backend::kill(stat.pid, libc::SIGKILL);
+        }
+    }
+
+    /// To the whole process group, as a terminal would: a shell in front of the program passes nothing on.
+    fn signal(&self, pid: i32, signal: i32) -> nix::Result<()> {
+        let signal = nix::sys::signal::Signal::try_from(signal)?;
+        nix::sys::signal::killpg(Pid::from_raw(pid), signal)
+    }
+
+    fn oom_killed(&self) -> bool {
+        false
+    }
+
+    fn usage(&self) -> Usage {
+        let all = self.descendants();
+        let page_bytes = 4_096;
+        let ticks_per_second = 100;
+        Usage {
+            memory_bytes: all.iter().map(|stat| stat.resident_pages * page_bytes).sum(),
+            cpu_usec: all.iter().map(|stat| stat.cpu_ticks * 1_000_000 / ticks_per_second).sum(),
+            pids: all.len() as u64,
+        }
+    }
+
+    fn delete(&mut self) {}
+}

@@ -1,0 +1,120 @@
+//! The root file system of one container, mounted in a mount namespace of the shim's own: when the shim and the container
+//! are gone, so are the mounts, however they went. The current directory is the bundle.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount as mount_call};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::bundle::Bundle;
+use crate::container::{ContainerSpec, RootFs};
+
+const ROOTFS: &str = "rootfs";
+/// What a container that sees the host's files may change: mount points only.
+const HOST_SCRATCH_OPTIONS: &str = "size=16m,mode=755";
+/// Parts of the host's system that are often file systems of their own.
+const HOST_SYSTEM_DIRS: &[&str] = &["/usr", "/opt", "/nix"];
+
+/// A mount that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} for the container's root: {source}")]
+pub(super) struct RootfsError {
+    operation: String,
+    source: io::Error,
+}
+
+trait Doing<T> {
+    fn doing(self, operation: &str) -> Result<T, RootfsError>;
+}
+
+impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
+    fn doing(self, operation: &str) -> Result<T, RootfsError> {
+        self.map_err(|error| RootfsError { operation: operation.to_owned(), source: error.into() })
+    }
+}
+
+/// Mounts it and returns its name in the bundle.
+pub(super) fn mount(spec: &ContainerSpec) -> Result<&'static str, RootfsError> {
+    unshare(CloneFlags::CLONE_NEWNS).doing("make a mount namespace")?;
+    // Slave, not private: what the host unmounts must not stay mounted here.
+    mount_call(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
+        .doing("leave the host's mount propagation")?;
+    fs::create_dir_all(ROOTFS).doing("create the mount point")?;
+    match &spec.rootfs {
+        RootFs::Overlay { lower_dirs } => mount_layers(lower_dirs)?,
+        RootFs::Host => mount_host()?,
+    }
+    Ok(ROOTFS)
+}
+
+/// Layers are named by short links: the options of a mount have to fit in one page, and paths may hold `:` and `,`.
+fn mount_layers(lower_dirs: &[PathBuf]) -> Result<(), RootfsError> {
+    for dir in ["upper", "work", "l"] {
+        fs::create_dir_all(dir).doing("create the writable layer")?;
+    }
+    // The root directory itself comes from the upper layer: it must be as open as the image's.
+    fs::set_permissions("upper", fs::Permissions::from_mode(0o755)).doing("open the writable layer")?;
+    let mut names = Vec::with_capacity(lower_dirs.len());
+    for (number, dir) in lower_dirs.iter().enumerate() {
+        let name = format!("l/{number}");
+        symlink(dir, &name).doing("name a layer")?;
+        names.push(name);
+    }
+    let options = format!("lowerdir={},upperdir=upper,workdir=work", names.join(":"));
+    mount_call(Some("overlay"), ROOTFS, Some("overlay"), MsFlags::MS_NODEV, Some(options.as_str()))
+        .doing("mount the layers")
+}
+
+fn mount_host() -> Result<(), RootfsError> {
+    fs::create_dir_all("scratch").doing("create the scratch directory")?;
+    mount_call(Some("tmpfs"), "scratch", Some("tmpfs"), MsFlags::empty(), Some(HOST_SCRATCH_OPTIONS))
+        .doing("mount the scratch directory")?;
+    for dir in ["scratch/upper", "scratch/work"] {
+        fs::create_dir(dir).doing("create the scratch layer")?;
+    }
+    let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
+    let options = "lowerdir=/,upperdir=scratch/upper,workdir=scratch/work";
+    mount_call(Some("overlay"), ROOTFS, Some("overlay"), flags, Some(options)).doing("mount the host's files")?;
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    for point in mountinfo.lines().filter_map(|line| line.split(' ').nth(4)) {
+        if HOST_SYSTEM_DIRS.iter().any(|dir| Path::new(point).starts_with(dir)) {
+            bind_host_dir(point)?;
+        }
+    }
+    Ok(())
+}
+
+fn bind_host_dir(point: &str) -> Result<(), RootfsError> {
+    let target = format!("{ROOTFS}{point}");
+    mount_call(Some(point), target.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .doing("show a part of the host's files")?;
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
+    mount_call(None::<&str>, target.as_str(), None::<&str>, flags, None::<&str>)
+        .doing("protect a part of the host's files")
+}
+
+/// Files that are shown over those of the image.
+pub(super) fn write_etc_files(
+    bundle: &Bundle,
+    spec: &ContainerSpec,
+) -> Result<Vec<(PathBuf, &'static str)>, RootfsError> {
+    let hostname = format!("{}\n", spec.hostname);
+    let wanted = [
+        ("hostname", "/etc/hostname", Some(&hostname)),
+        ("hosts", "/etc/hosts", spec.hosts.as_ref()),
+        ("resolv.conf", "/etc/resolv.conf", spec.resolv_conf.as_ref()),
+    ];
+    let mut files = Vec::new();
+    for (name, target, content) in wanted {
+        if let Some(content) = content {
+            let path = bundle.path(name);
+            fs::write(&path, content).doing("write a file of /etc")?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).doing("open a file of /etc")?;
+            files.push((path, target));
+        }
+    }
+    Ok(files)
+}

@@ -1,0 +1,150 @@
+//! Those who are connected to a shim: watchers of the end, and owners of commands that run inside. Never waits for one.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use nix::sys::socket::{SockFlag, accept4};
+
+use crate::bundle::Started;
+use crate::driver::{Exit, ExitKind};
+use crate::proto::{Connection, Received, Reply, Request};
+use crate::shim::backend::{Backend, kill};
+
+const CLIENTS_MAX: usize = 128;
+
+#[derive(Default)]
+pub(super) struct Clients {
+    all: Vec<Client>,
+}
+
+struct Client {
+    connection: Connection,
+    watches: bool,
+    /// The command that it runs inside.
+    command: Option<i32>,
+}
+
+/// What the clients asked of the loop itself.
+#[derive(Default)]
+pub(super) struct Actions {
+    /// Graces of stops, in milliseconds.
+    pub(super) stops: Vec<u64>,
+}
+
+impl Clients {
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.all.iter().map(|client| client.connection.as_fd())
+    }
+
+    pub(super) fn add_watcher(&mut self, connection: Connection, started: &Started) {
+        let _ = connection.send_now(&Reply::Started { started: started.clone() });
+        self.all.push(Client { connection, watches: true, command: None });
+    }
+
+    /// Takes in whoever has come; more than allowed are turned away.
+    pub(super) fn accept(&mut self, listener: &OwnedFd) {
+        while let Ok(fd) = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK) {
+            // SAFETY: the kernel has just made this descriptor for us.
+            let connection = Connection::from_fd(unsafe { OwnedFd::from_raw_fd(fd) });
+            if self.all.len() < CLIENTS_MAX {
+                self.all.push(Client { connection, watches: false, command: None });
+            } else {
+                let _ = connection.send_now(&Reply::Refused { reason: "too many connections".to_owned() });
+            }
+        }
+    }
+
+    /// Answers what has been asked; drops those who left, and their commands.
+    pub(super) fn serve(&mut self, backend: &mut dyn Backend, started: &Started) -> Actions {
+        let mut actions = Actions::default();
+        self.all.retain_mut(|client| {
+            loop {
+                match client.connection.receive::<Request>(Duration::ZERO) {
+                    Ok(Received::Message(request, descriptors)) => {
+                        let reply = client.handle(request, descriptors, backend, started, &mut actions);
+                        if client.connection.send_now(&reply).is_err() {
+                            return client.leave();
+                        }
+                    }
+                    Ok(Received::Nothing) => return true,
+                    Ok(Received::Closed) | Err(_) => return client.leave(),
+                }
+            }
+        });
+        actions
+    }
+
+    pub(super) fn command_ended(&mut self, pid: i32, how: ExitKind) {
+        self.all.retain(|client| {
+            let its_own = client.command == Some(pid);
+            if its_own {
+                let _ = client.connection.send_now(&Reply::ExecExited { how });
+            }
+            !its_own
+        });
+    }
+
+    pub(super) fn container_ended(&mut self, exit: &Exit) {
+        for client in self.all.iter().filter(|client| client.watches) {
+            let _ = client.connection.send_now(&Reply::Exited { exit: exit.clone() });
+        }
+    }
+}
+
+impl Client {
+    fn handle(
+        &mut self,
+        request: Request,
+        descriptors: Vec<OwnedFd>,
+        backend: &mut dyn Backend,
+        started: &Started,
+        actions: &mut Actions,
+    ) -> Reply {
+        match request {
+            Request::Watch => {
+                self.watches = true;
+                Reply::Started { started: started.clone() }
+            }
+            Request::Signal { signal } => done(backend.signal(started.pid, signal)),
+            Request::Stop { grace_ms } => {
+                actions.stops.push(grace_ms);
+                Reply::Done
+            }
+            Request::Exec { command } => {
+                let Ok(stdio) = <[OwnedFd; 3]>::try_from(descriptors) else {
+                    return Reply::Refused { reason: "a command needs three descriptors".to_owned() };
+                };
+                if self.command.is_some() {
+                    return Reply::Refused { reason: "a connection runs one command".to_owned() };
+                }
+                match backend.exec(&command, stdio) {
+                    Ok(pid) => {
+                        self.command = Some(pid);
+                        Reply::ExecStarted
+                    }
+                    Err(reason) => Reply::Refused { reason },
+                }
+            }
+            Request::Usage => {
+                let usage = backend.usage();
+                Reply::Usage { memory_bytes: usage.memory_bytes, cpu_usec: usage.cpu_usec, pids: usage.pids }
+            }
+        }
+    }
+
+    /// Whoever leaves takes their command along. The pid is a child that was not reaped, so it is still its own.
+    fn leave(&self) -> bool {
+        if let Some(pid) = self.command {
+            let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
+            let _ = kill(pid, libc::SIGKILL);
+        }
+        false
+    }
+}
+
+fn done(result: nix::Result<()>) -> Reply {
+    match result {
+        Ok(()) => Reply::Done,
+        Err(error) => Reply::Refused { reason: error.desc().to_owned() },
+    }
+}
