@@ -89,8 +89,12 @@ mod tests {
 
     fn holds(field: &str, operator: Operator, value: &str) -> bool {
         let headers = [("x-beta".to_owned(), "yes please".to_owned())];
-        let http =
-            HttpFacts { method: "GET", path: "/cart/7", query: Some("a=1&b=x%20y+z&c&a=2&d=%zz"), headers: &headers[..] };
+        let http = HttpFacts {
+            method: "GET",
+            path: "/cart/7",
+            query: Some("a=1&b=x%20y+z&c&a=2&d=%zz"),
+            headers: &headers[..],
+        };
         let field = Field::try_from(field.to_owned()).expect("a field");
         let source = Condition { field, operator, value: value.to_owned() };
         Compiled::new(&source).expect("compiles").holds(Some(&http))
@@ -130,7 +134,8 @@ mod tests {
 
     #[test]
     fn what_is_not_http_has_no_fields() {
-        for (operator, expected) in [(Operator::Equals, false), (Operator::NotEquals, true), (Operator::Exists, false)] {
+        for (operator, expected) in [(Operator::Equals, false), (Operator::NotEquals, true), (Operator::Exists, false)]
+        {
             let source = Condition { field: Field::Path, operator, value: String::new() };
             assert_eq!(Compiled::new(&source).expect("compiles").holds(None), expected, "{operator:?}");
         }

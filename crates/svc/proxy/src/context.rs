@@ -1,0 +1,113 @@
+//! What is known of one client connection for as long as it lasts, and its stream with the bytes already read.
+
+use crate::{core::Core, counters::LastCell, error::CallError, forward::Origin, watch::Watch};
+use bytes::{Buf, Bytes};
+use heptad_model::ServiceKey;
+use heptad_route::Caller;
+use http::{HeaderMap, HeaderValue, Uri, header::HOST};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context as Task, Poll, ready},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+/// What is addressed.
+#[derive(Clone, Debug)]
+pub(crate) enum Target {
+    Service(ServiceKey, u16),
+    /// The service that is exposed as the `Host` of each request.
+    Host,
+}
+
+/// One client connection.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) core: Arc<Core>,
+    caller: Caller,
+    target: Target,
+    peer: Option<HeaderValue>,
+    last: LastCell,
+}
+
+impl Context {
+    pub(crate) fn new(core: Arc<Core>, caller: Caller, target: Target, peer: SocketAddr) -> Self {
+        let peer = HeaderValue::try_from(peer.ip().to_string()).ok();
+        Self { core, caller, target, peer, last: LastCell::default() }
+    }
+
+    /// Who calls what, for a service known from the connection.
+    pub(crate) fn origin<'a>(&'a self, target: &'a ServiceKey, port: u16) -> Origin<'a> {
+        Origin { caller: &self.caller, target, port, peer: self.peer.as_ref(), last: &self.last }
+    }
+
+    /// The service that a connection addresses, unless each request says it.
+    pub(crate) fn fixed_target(&self) -> Option<(&ServiceKey, u16)> {
+        match &self.target {
+            Target::Service(key, port) => Some((key, *port)),
+            Target::Host => None,
+        }
+    }
+
+    /// The service that a request addresses by its host.
+    pub(crate) fn exposed(&self, uri: &Uri, headers: &HeaderMap) -> Result<(ServiceKey, u16), CallError> {
+        let given = uri.host().or_else(|| headers.get(HOST)?.to_str().ok()).unwrap_or_default();
+        let host = given.rsplit_once(':').map_or(given, |(host, _)| host);
+        match self.core.table().service_exposed_as(host) {
+            Some((key, port)) => Ok((key.clone(), port)),
+            None => Err(CallError::UnknownHost { host: host.chars().take(253).collect() }),
+        }
+    }
+}
+
+/// A client's stream: first the bytes that were read to find out its protocol, then the rest.
+#[derive(Debug)]
+pub(crate) struct ClientIo {
+    pub(crate) read_ahead: Bytes,
+    pub(crate) stream: TcpStream,
+    pub(crate) watch: Arc<Watch>,
+}
+
+impl AsyncRead for ClientIo {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Task<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.read_ahead.is_empty() {
+            let length = self.read_ahead.len().min(buffer.remaining());
+            buffer.put_slice(&self.read_ahead[..length]);
+            self.read_ahead.advance(length);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        if buffer.filled().len() > before {
+            self.watch.received();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for ClientIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Task<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Task<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

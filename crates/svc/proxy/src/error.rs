@@ -1,0 +1,120 @@
+//! What can go wrong: starting a proxy, and one call through it.
+//! Does not know how an error is answered over HTTP; `reply` does.
+
+use heptad_model::ServiceKey;
+use heptad_route::{Caller, Denial, Direction};
+use std::{io, net::SocketAddr};
+use thiserror::Error;
+
+/// A proxy could not do what it was told.
+#[derive(Debug, Error)]
+pub enum ProxyError {
+    /// An address cannot be listened on.
+    #[error("the proxy cannot listen on {address} for {role}; is the address there and free?")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What was to be served there.
+        role: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A listener that was handed over cannot be used.
+    #[error("the proxy cannot take over a listening socket")]
+    Adopt(#[source] io::Error),
+}
+
+/// A call that policies deny.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// Who called.
+    pub caller: Caller,
+    /// The service that may not be called.
+    pub target: ServiceKey,
+    /// Its port.
+    pub port: u16,
+    /// Whose policies deny it.
+    pub direction: Direction,
+    /// The policies, `NAMESPACE/NAME`.
+    pub policies: Vec<String>,
+    /// All of it in words.
+    pub text: String,
+}
+
+impl From<Denial<'_>> for Denied {
+    fn from(denial: Denial<'_>) -> Self {
+        let text = denial.to_string();
+        let Denial { caller, target, port, direction, policies } = denial;
+        let policies = policies.into_iter().map(str::to_owned).collect();
+        Self { caller, target: target.clone(), port, direction, policies, text }
+    }
+}
+
+/// A call got no response of the service.
+#[derive(Debug, Error)]
+pub enum CallError {
+    /// Policies deny it; nothing reached the target.
+    #[error("{}", .0.text)]
+    Denied(Box<Denied>),
+    /// It is allowed, but nothing can serve it now.
+    #[error("{text}")]
+    NoEndpoint {
+        /// The service that should serve it.
+        service: ServiceKey,
+        /// Why there is no endpoint.
+        text: String,
+    },
+    /// There is no such service.
+    #[error("there is no service {target}")]
+    UnknownService {
+        /// What was addressed.
+        target: ServiceKey,
+    },
+    /// No service is exposed under the `Host` of the request.
+    #[error("no service is exposed as `{host}`")]
+    UnknownHost {
+        /// The host.
+        host: String,
+    },
+    /// HTTP knows the request, this proxy does not serve it.
+    #[error("the method {method} is not served here")]
+    Unsupported {
+        /// The method.
+        method: http::Method,
+    },
+    /// No connection to any endpoint that was tried; the request was not sent.
+    #[error("none of {attempts} endpoints of {service} accepts connections, the last tried was {endpoint}")]
+    Unreachable {
+        /// The service.
+        service: ServiceKey,
+        /// The endpoint that was tried last.
+        endpoint: SocketAddr,
+        /// How many were tried.
+        attempts: usize,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The connection broke before the response; whether the service acted on the request is unknown.
+    #[error("the endpoint {endpoint} of {service} broke off before its response")]
+    Interrupted {
+        /// The service.
+        service: ServiceKey,
+        /// The endpoint.
+        endpoint: SocketAddr,
+        /// The cause.
+        #[source]
+        source: hyper::Error,
+    },
+    /// No response in time; whether the service acted on the request is unknown.
+    #[error("the endpoint {endpoint} of {service} sent no response within {waited_ms} ms")]
+    TimedOut {
+        /// The service.
+        service: ServiceKey,
+        /// The endpoint.
+        endpoint: SocketAddr,
+        /// How long was waited.
+        waited_ms: u64,
+    },
+}

@@ -1,0 +1,118 @@
+//! Accepts client connections: finds out who calls and what is addressed, within the bound on connections.
+
+use crate::{
+    context::{Context, Target},
+    core::Core,
+    origin::{self, CallerResolver},
+    serve_http, serve_stream, socket,
+};
+use bytes::Bytes;
+use heptad_model::ServiceKey;
+use heptad_route::Caller;
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long to wait after the kernel refused to accept, for example for want of file descriptors.
+const ACCEPT_RETRY_MS: u64 = 50;
+
+/// What is served on a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Redirected connections to service addresses.
+    Transparent,
+    /// Connections to one service.
+    Service(ServiceKey, u16),
+    /// Requests from outside to exposed services.
+    Ingress,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transparent => f.write_str("redirected connections"),
+            Self::Service(key, port) => write!(f, "port {port} of {key}"),
+            Self::Ingress => f.write_str("exposed services"),
+        }
+    }
+}
+
+/// What all listeners of a proxy share.
+pub(crate) struct Shared {
+    pub(crate) core: Arc<Core>,
+    pub(crate) resolver: Arc<dyn CallerResolver>,
+    pub(crate) permits: Arc<Semaphore>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("core", &self.core).finish_non_exhaustive()
+    }
+}
+
+/// Accepts until `stop`.
+pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener, role: Role, stop: CancellationToken) {
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, %role, "accepting a connection failed");
+                sleep(Duration::from_millis(ACCEPT_RETRY_MS)).await;
+                continue;
+            }
+        };
+        let permit = tokio::select! {
+            () = stop.cancelled() => return,
+            permit = Arc::clone(&shared.permits).acquire_owned() => permit,
+        };
+        let Ok(permit) = permit else { return };
+        let (served, role) = (Arc::clone(&shared), role.clone());
+        shared.core.tasks.spawn(async move {
+            tokio::select! {
+                () = served.core.abort.cancelled() => {}
+                () = serve(&served, stream, peer, role) => {}
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr, role: Role) {
+    let core = &shared.core;
+    socket::configure(&stream, &core.options);
+    let Ok(local) = stream.local_addr() else { return };
+    let target = match role {
+        Role::Ingress => Target::Host,
+        Role::Service(key, port) => Target::Service(key, port),
+        Role::Transparent => match redirected(core, &stream, local) {
+            Some(target) => target,
+            None => return socket::reset(stream),
+        },
+    };
+    let is_ingress = matches!(target, Target::Host);
+    let caller = if is_ingress { Caller::External } else { shared.resolver.resolve(peer, local) };
+    let context = Arc::new(Context::new(Arc::clone(core), caller, target, peer));
+    match is_ingress {
+        true => serve_http::serve(context, stream, Bytes::new(), &core.stop).await,
+        false => serve_stream::serve(context, stream, &core.stop).await,
+    }
+}
+
+/// The service that a redirected connection was addressed to.
+fn redirected(core: &Core, stream: &TcpStream, local: SocketAddr) -> Option<Target> {
+    let destination = origin::destination(stream, local);
+    let SocketAddr::V4(address) = destination else { return None };
+    let found = core.table().service_at(*address.ip()).cloned();
+    if found.is_none() {
+        tracing::debug!(%destination, "no service has the address of a redirected connection");
+    }
+    Some(Target::Service(found?, address.port()))
+}

@@ -1,0 +1,85 @@
+//! A client connection that speaks HTTP/1.1: each request is decided and forwarded on its own.
+//! Bounds the time for a head and between requests; ends in order when the proxy stops.
+
+use crate::{
+    body::{Body, ResponseBody},
+    context::{ClientIo, Context},
+    error::CallError,
+    reply,
+    watch::{Look, Watch},
+};
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use tokio::{net::TcpStream, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+/// Serves until the client or the bounds end it, or `stop` and the request in progress is answered.
+pub(crate) async fn serve(context: Arc<Context>, stream: TcpStream, read_ahead: Bytes, stop: &CancellationToken) {
+    let watch = Arc::new(Watch::new(!read_ahead.is_empty()));
+    let io = TokioIo::new(ClientIo { read_ahead, stream, watch: Arc::clone(&watch) });
+    let service = service_fn({
+        let (context, watch) = (Arc::clone(&context), Arc::clone(&watch));
+        move |request| respond(Arc::clone(&context), Arc::clone(&watch), request)
+    });
+    let options = &context.core.options;
+    let connection = http1::Builder::new()
+        .max_headers(options.header_lines_max)
+        .max_header_size(options.header_bytes_max)
+        .serve_connection(io, service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let mut stopping = false;
+    let mut wait = Duration::from_millis(options.header_wait_ms_max);
+    loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "client connection");
+                }
+                return;
+            }
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = sleep(wait) => match watch.look(options) {
+                Look::HeadTooSlow => return,
+                Look::IdleTooLong => connection.as_mut().graceful_shutdown(),
+                Look::After(later) => wait = later,
+            },
+        }
+    }
+}
+
+async fn respond(
+    context: Arc<Context>,
+    watch: Arc<Watch>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let busy = watch.busy();
+    let response = match forward(&context, request).await {
+        Ok(response) => response,
+        Err(error) => reply::problem(&error),
+    };
+    Ok(response.map(|body| body.while_busy(busy)))
+}
+
+async fn forward(context: &Context, request: Request<Incoming>) -> Result<Response<ResponseBody>, CallError> {
+    if request.method() == Method::CONNECT {
+        return Err(CallError::Unsupported { method: request.method().clone() });
+    }
+    let exposed;
+    let (target, port) = match context.fixed_target() {
+        Some(fixed) => fixed,
+        None => {
+            exposed = context.exposed(request.uri(), request.headers())?;
+            (&exposed.0, exposed.1)
+        }
+    };
+    let request = request.map(Body::incoming);
+    Ok(context.core.forward(&context.origin(target, port), request).await?.response)
+}

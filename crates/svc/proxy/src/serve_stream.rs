@@ -1,0 +1,94 @@
+//! A client connection to a service whose protocol is not known yet: HTTP by its first bytes, else a plain tunnel.
+//! A client that is silent is given to the endpoint, which may speak first; if the client does so after all, its
+//! first bytes still decide.
+
+use crate::{
+    context::Context,
+    detect::{DETECT_BYTES_MAX, Guess, guess},
+    error::CallError,
+    serve_http, socket, tunnel,
+};
+use bytes::{Bytes, BytesMut};
+use std::{io, sync::Arc, time::Duration};
+use tokio::{
+    io::AsyncReadExt,
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+/// What the client's first bytes say.
+enum Opening {
+    Http(Bytes),
+    /// Any other bytes, or an end without bytes.
+    Opaque(Bytes),
+    Silent,
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(context: Arc<Context>, mut stream: TcpStream, stop: &CancellationToken) {
+    let wait = Duration::from_millis(context.core.options.detect_wait_ms_max);
+    let opening = opening(&mut stream, BytesMut::new(), Some(Instant::now() + wait)).await;
+    match opening {
+        Ok(Opening::Http(bytes)) => serve_http::serve(context, stream, bytes, stop).await,
+        Ok(Opening::Opaque(bytes)) => tunnel_or_reset(&context, stream, bytes).await,
+        Ok(Opening::Silent) => first_to_speak(context, stream, stop).await,
+        Err(error) => tracing::debug!(%error, "client connection"),
+    }
+}
+
+/// Reads until the protocol is clear. At the deadline, no bytes are silence and some bytes are what they look like.
+async fn opening(stream: &mut TcpStream, mut bytes: BytesMut, deadline: Option<Instant>) -> io::Result<Opening> {
+    loop {
+        bytes.reserve(DETECT_BYTES_MAX);
+        let read = stream.read_buf(&mut bytes);
+        let count = match deadline {
+            None => read.await?,
+            Some(deadline) => match timeout_at(deadline, read).await {
+                Ok(read) => read?,
+                Err(_) if bytes.is_empty() => return Ok(Opening::Silent),
+                Err(_) => 0,
+            },
+        };
+        match guess(&bytes) {
+            Guess::Http => return Ok(Opening::Http(bytes.freeze())),
+            Guess::Undecided if count > 0 => {}
+            Guess::Undecided | Guess::Opaque => return Ok(Opening::Opaque(bytes.freeze())),
+        }
+    }
+}
+
+async fn tunnel_or_reset(context: &Context, client: TcpStream, read_ahead: Bytes) {
+    match connect(context).await {
+        Ok(endpoint) => tunnel::run(client, endpoint, read_ahead, context.core.options.tunnel_buffer_bytes).await,
+        Err(_) => socket::reset(client),
+    }
+}
+
+async fn connect(context: &Context) -> Result<tunnel::Endpoint, CallError> {
+    let (target, port) = context.fixed_target().expect("only connections with a fixed target are served as streams");
+    tunnel::connect(&context.core, &context.origin(target, port)).await
+}
+
+async fn first_to_speak(context: Arc<Context>, mut client: TcpStream, stop: &CancellationToken) {
+    let Ok(endpoint) = connect(&context).await else { return socket::reset(client) };
+    tokio::select! {
+        _ = endpoint.stream.readable() => {}
+        _ = client.readable() => {
+            let wait = Duration::from_millis(context.core.options.detect_wait_ms_max);
+            match opening(&mut client, BytesMut::new(), Some(Instant::now() + wait)).await {
+                Ok(Opening::Http(bytes)) => {
+                    drop(endpoint);
+                    return serve_http::serve(context, client, bytes, stop).await;
+                }
+                Ok(Opening::Opaque(bytes)) => {
+                    let buffer_bytes = context.core.options.tunnel_buffer_bytes;
+                    return tunnel::run(client, endpoint, bytes, buffer_bytes).await;
+                }
+                Ok(Opening::Silent) => {}
+                Err(_) => return,
+            }
+        }
+    }
+    tunnel::run(client, endpoint, Bytes::new(), context.core.options.tunnel_buffer_bytes).await
+}

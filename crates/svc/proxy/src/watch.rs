@@ -1,0 +1,90 @@
+//! Bounds on a client's slowness without a timer per request: the connection notes its phase, and one timer per
+//! connection looks at the notes now and then. Knows no socket.
+
+use crate::options::Options;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use tokio::time::Instant;
+
+const IDLE: u64 = 0;
+const HEAD: u64 = 1;
+const BUSY: u64 = 2;
+const PHASES: u64 = 4;
+
+/// What a client's connection is doing, and since when: waiting for a request, reading its head, or answering.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    started: Instant,
+    /// Milliseconds since `started`, times `PHASES`, plus the phase.
+    note: AtomicU64,
+}
+
+/// What the look at the notes says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// The head of a request takes too long: close.
+    HeadTooSlow,
+    /// No request for too long: close in order.
+    IdleTooLong,
+    /// Look again after that time.
+    After(Duration),
+}
+
+/// Marks a connection as answering until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Busy(Arc<Watch>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.note(IDLE);
+    }
+}
+
+impl Watch {
+    /// A connection whose first bytes may already be there.
+    pub(crate) fn new(has_bytes: bool) -> Self {
+        Self { started: Instant::now(), note: AtomicU64::new(if has_bytes { HEAD } else { IDLE }) }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    fn note(&self, phase: u64) {
+        self.note.store(self.now_ms() * PHASES + phase, Relaxed);
+    }
+
+    /// Bytes came from the client.
+    pub(crate) fn received(&self) {
+        if self.note.load(Relaxed) % PHASES == IDLE {
+            self.note(HEAD);
+        }
+    }
+
+    /// A whole head has come.
+    pub(crate) fn busy(self: &Arc<Self>) -> Busy {
+        self.note(BUSY);
+        Busy(Arc::clone(self))
+    }
+
+    pub(crate) fn look(&self, options: &Options) -> Look {
+        let note = self.note.load(Relaxed);
+        let since_ms = self.now_ms().saturating_sub(note / PHASES);
+        let (limit_ms, verdict) = match note % PHASES {
+            HEAD => (options.header_wait_ms_max, Look::HeadTooSlow),
+            IDLE => (options.client_idle_ms_max, Look::IdleTooLong),
+            _ => (u64::MAX, Look::IdleTooLong),
+        };
+        if since_ms >= limit_ms {
+            return verdict;
+        }
+        // The phase may change meanwhile, so never sleep for longer than the shorter bound.
+        let left_ms = (limit_ms - since_ms).min(options.header_wait_ms_max).max(1);
+        Look::After(Duration::from_millis(left_ms))
+    }
+}
