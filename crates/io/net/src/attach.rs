@@ -5,15 +5,17 @@ use std::os::fd::AsFd;
 use crate::{
     Attachment, Error, HostPort, Network, Result,
     links::Veth,
-    netns, nft,
+    netns,
     network::{Reservation, State},
+    nft,
     options::check_container_id,
     ruleset::host_link,
 };
 
 impl Network {
     /// Makes the network of a container and publishes its ports. Called again for the same id, it returns what exists,
-    /// with the published ports changed to `host_ports`.
+    /// with the published ports changed to `host_ports`. Do not drop the future half way: its address would stay taken
+    /// until the next `open`.
     ///
     /// # Errors
     /// If no address is free, a host port is taken, or the kernel refuses; nothing is left behind then.
@@ -25,10 +27,10 @@ impl Network {
         }
         let container = self.plan(&mut state, id)?;
         let made = self.make(&mut state, &container, host_ports).await;
-        if made.is_err() {
-            if let Err(error) = self.unmake(&mut state, &container).await {
-                tracing::warn!(container = id, %error, "network of a failed attach is not wholly removed");
-            }
+        if made.is_err()
+            && let Err(error) = self.unmake(&mut state, &container).await
+        {
+            tracing::warn!(container = id, %error, "network of a failed attach is not wholly removed");
         }
         made
     }
@@ -95,6 +97,8 @@ impl Network {
         self.links.create_veth(&veth).await?;
         self.links.isolate_port(&container.host_link, self.bridge).await?;
         inside.links.configure_inside(container.ip, container.prefix_len, container.gateway).await?;
+        self.links.wait_up(&container.host_link).await?;
+        self.links.wait_up(&self.ruleset.bridge).await?;
         state.containers.insert(container.id.clone(), container.clone());
         self.set_ports(state, container.clone(), ports).await
     }

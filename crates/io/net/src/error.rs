@@ -22,7 +22,9 @@ pub enum Error {
         expected: &'static str,
     },
     /// The container id cannot be a file name.
-    #[error("container id {id:?} is not usable: expected 1 to 128 of [A-Za-z0-9_.-], first character a letter or digit")]
+    #[error(
+        "container id {id:?} is not usable: expected 1 to 128 of [A-Za-z0-9_.-], first character a letter or digit"
+    )]
     InvalidContainerId {
         /// The refused id.
         id: String,
@@ -34,13 +36,17 @@ pub enum Error {
         capability: &'static str,
     },
     /// Another process manages the same instance.
-    #[error("network directory {dir} is in use by another process of this instance: stop it, or choose another instance")]
+    #[error(
+        "network directory {dir} is in use by another process of this instance: stop it, or choose another instance"
+    )]
     Busy {
         /// The locked directory.
         dir: PathBuf,
     },
     /// Every candidate range overlaps something of the host.
-    #[error("no free range for the {purpose}: every candidate overlaps a route or address of this host; set {option} to a free one")]
+    #[error(
+        "no free range for the {purpose}: every candidate overlaps a route or address of this host; set {option} to a free one"
+    )]
     NoFreeRange {
         /// What the range is for.
         purpose: &'static str,

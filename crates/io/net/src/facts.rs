@@ -33,6 +33,9 @@ pub struct Facts {
     /// Another firewall of the host drops forwarded packets by default (Docker does): containers then reach services,
     /// but not the outside, and published ports are not reached from other hosts.
     pub forward_dropped_by_others: bool,
+    /// Another firewall of the host drops packets to the host by default: it must let pass what comes from the bridge,
+    /// or containers reach neither DNS nor services.
+    pub input_dropped_by_others: bool,
 }
 
 impl Facts {
@@ -55,7 +58,9 @@ pub async fn facts() -> Facts {
         let tried = netns::in_scratch(try_all).await.unwrap_or_default();
         let Facts { bridge, isolated_ports, rules, pinned_addresses, .. } = tried;
         facts = Facts { bridge, isolated_ports, rules, pinned_addresses, ..facts };
-        facts.forward_dropped_by_others = nft::chains().await.is_ok_and(|chains| drops_forwarded(&chains));
+        let chains = nft::chains().await.unwrap_or_default();
+        facts.forward_dropped_by_others = drops(&chains, "forward");
+        facts.input_dropped_by_others = drops(&chains, "input");
     }
     facts
 }
@@ -105,8 +110,9 @@ fn sample() -> Ruleset {
     }
 }
 
-fn drops_forwarded(chains: &str) -> bool {
-    chains.lines().any(|line| line.contains("hook forward") && line.contains("policy drop"))
+fn drops(chains: &str, hook: &str) -> bool {
+    let hook = format!(" hook {hook} ");
+    chains.lines().any(|line| line.contains(&hook) && line.contains("policy drop"))
 }
 
 /// The precondition of `Network::open`, said before anything is tried.
@@ -137,8 +143,9 @@ mod tests {
     fn capabilities_and_chains_are_read() {
         assert_eq!(effective("Name:\tx\nCapEff:\t00000000a80425fb\n"), Some(0xa804_25fb));
         assert_eq!(effective("CapEff:\tzz\n"), None);
-        let chain = "table ip filter {\n\tchain FORWARD {\n\t\ttype filter hook forward priority filter; policy drop;\n";
-        assert!(drops_forwarded(chain));
-        assert!(!drops_forwarded(&chain.replace("forward", "input")));
+        let chain =
+            "table ip filter {\n\tchain FORWARD {\n\t\ttype filter hook forward priority filter; policy drop;\n";
+        assert!(drops(chain, "forward"));
+        assert!(!drops(chain, "input"));
     }
 }

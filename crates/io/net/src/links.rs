@@ -4,6 +4,7 @@ use std::{
     io,
     net::Ipv4Addr,
     os::fd::{AsRawFd, BorrowedFd},
+    time::Duration,
 };
 
 use futures_util::TryStreamExt;
@@ -12,10 +13,11 @@ use nix::errno::Errno;
 use rtnetlink::{
     Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
     packet_route::{
-        link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage},
+        link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage, State},
         route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope},
     },
 };
+use tokio::time::sleep;
 
 use crate::{Error, Result};
 
@@ -23,6 +25,8 @@ use crate::{Error, Result};
 const MTU_BYTES_DEFAULT: u32 = 1500;
 /// Name of the container's link.
 const INSIDE_LINK: &str = "eth0";
+const CARRIER_WAIT_MS_MAX: u64 = 2_000;
+const CARRIER_POLL_MS: u64 = 1;
 
 /// The links of one network namespace; the connection ends with the last clone.
 #[derive(Clone, Debug)]
@@ -141,7 +145,23 @@ impl Links {
         self.up(self.existing("lo").await?).await?;
         let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build();
         let added = self.handle.route().add(route).execute().await;
-        added.map_err(Error::netlink("add default route by", gateway.to_string()))
+        added.map_err(Error::netlink("add default route by", gateway.to_string()))?;
+        self.wait_up(INSIDE_LINK).await
+    }
+
+    /// Waits until the kernel has noticed that the link has a carrier: it does so in the background, and drops what is
+    /// sent before. Without this the first packet of a container is lost, and asked for again only a second later.
+    pub(crate) async fn wait_up(&self, name: &str) -> Result<()> {
+        for _ in 0..CARRIER_WAIT_MS_MAX / CARRIER_POLL_MS {
+            let link = self.handle.link().get().match_name(name).execute().try_next().await;
+            let link = link.map_err(Error::netlink("look up link", name))?;
+            if link.as_ref().is_some_and(is_operational) {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(CARRIER_POLL_MS)).await;
+        }
+        tracing::warn!(link = name, CARRIER_WAIT_MS_MAX, "network link has no carrier yet");
+        Ok(())
     }
 
     /// Removes the link; absent is fine. The other end of a veth pair goes with it.
@@ -202,6 +222,10 @@ fn mtu_of(link: &LinkMessage) -> Option<u32> {
         LinkAttribute::Mtu(mtu) => Some(*mtu),
         _ => None,
     })
+}
+
+fn is_operational(link: &LinkMessage) -> bool {
+    link.attributes.contains(&LinkAttribute::OperState(State::Up))
 }
 
 fn is_bridge(link: &LinkMessage) -> bool {

@@ -39,10 +39,10 @@ pub struct Network {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) records: Records,
+    instance: Instance,
     pub(crate) pool: AddressPool,
     pub(crate) containers: BTreeMap<String, Attachment>,
     pub(crate) reserved: BTreeMap<(Protocol, u16), Reservation>,
-    ip_forward_before: Option<String>,
 }
 
 /// An open socket on a published port: no process of the host can take the port and then wonder why it hears nothing.
@@ -83,20 +83,37 @@ impl Network {
         }
         crate::facts::check_permitted()?;
         nft::version().await?;
-        let records = Records::open(&options.dir)?;
+        let records = Records::open(&options.dir).await?;
         let links = Links::open()?;
         let kept = surviving(&options, &records, &links, alive).await?;
         let instance = settle_ranges(&options, &records, &links, kept.len()).await?;
         let pool = AddressPool::new(instance.subnet, kept.values().map(|container| container.ip));
         let network = Self::build(options, instance, records, links, pool, kept).await?;
-        network.adopt_ports().await?;
-        network.load_rules().await?;
-        Ok(network)
+        match network.start().await {
+            Ok(()) => Ok(network),
+            Err(error) => Err(network.give_up(error).await),
+        }
+    }
+
+    async fn start(&self) -> Result<()> {
+        prepare_host(&self.ruleset.bridge, &mut *self.state.lock().await)?;
+        self.adopt_ports().await?;
+        self.load_rules().await
+    }
+
+    /// A start that failed leaves nothing, unless containers run: a later start may still adopt those.
+    async fn give_up(self, error: Error) -> Error {
+        if self.list().await.is_empty()
+            && let Err(second) = self.close().await
+        {
+            tracing::warn!(error = %second, "network that could not be started is not wholly removed");
+        }
+        error
     }
 
     async fn build(
         options: Options,
-        mut instance: Instance,
+        instance: Instance,
         records: Records,
         links: Links,
         pool: AddressPool,
@@ -111,7 +128,6 @@ impl Network {
         // Recorded before anything is made: a crash in between must not lose the ranges.
         records.put_instance(&instance)?;
         let bridge = links.ensure_bridge(&name, gateway, instance.subnet.prefix_len(), mtu_bytes).await?;
-        prepare_host(&name, &records, &mut instance)?;
         let ruleset = Ruleset {
             instance: options.instance.clone(),
             bridge: name,
@@ -121,8 +137,7 @@ impl Network {
             proxy_port: options.proxy_port,
             dns_port: options.dns_port,
         };
-        let ip_forward_before = instance.ip_forward_before;
-        let state = State { records, pool, containers, reserved: BTreeMap::new(), ip_forward_before };
+        let state = State { records, instance, pool, containers, reserved: BTreeMap::new() };
         Ok(Self { options, ruleset, links, bridge, mtu_bytes, state: Mutex::new(state) })
     }
 
@@ -211,7 +226,7 @@ impl Network {
             // Where the kernel has no such tables there is nothing to remove.
             tracing::debug!(%error, "bridge table not removed");
         }
-        if let Some(before) = &state.ip_forward_before {
+        if let Some(before) = &state.instance.ip_forward_before {
             first = first.and(self.restore_forwarding(before).await);
         }
         first.and(state.records.clear())
@@ -235,7 +250,8 @@ async fn surviving(
 ) -> Result<BTreeMap<String, Attachment>> {
     let mut kept = BTreeMap::new();
     for record in records.containers()? {
-        let whole = netns::is_pinned(&options.netns_path(&record.id)) && links.index(&record.host_link).await?.is_some();
+        let whole =
+            netns::is_pinned(&options.netns_path(&record.id)) && links.index(&record.host_link).await?.is_some();
         if alive.contains(&record.id) && whole {
             kept.insert(record.id.clone(), Attachment { netns_path: options.netns_path(&record.id), ..record });
         }
@@ -260,7 +276,10 @@ async fn surviving(
 async fn settle_ranges(options: &Options, records: &Records, links: &Links, kept: usize) -> Result<Instance> {
     let old = records.instance();
     if let Some(old) = old.as_ref().filter(|_| kept > 0) {
-        let wishes = [(Purpose::Containers, options.subnet, old.subnet), (Purpose::Services, options.service_cidr, old.service_cidr)];
+        let wishes = [
+            (Purpose::Containers, options.subnet, old.subnet),
+            (Purpose::Services, options.service_cidr, old.service_cidr),
+        ];
         for (purpose, wanted, current) in wishes {
             if let Some(wanted) = wanted.filter(|wanted| wanted.trunc() != current) {
                 return Err(Error::RangeInUse { option: purpose.option(), wanted, current, containers: kept });
@@ -292,12 +311,12 @@ fn choose_again(
 
 /// Forwarding for the host; for the bridge: no IPv6 (the rules speak IPv4), and loopback destinations translated to
 /// containers may leave through it (what arrives with a loopback address is dropped by the rules).
-fn prepare_host(bridge: &str, records: &Records, instance: &mut Instance) -> Result<()> {
+fn prepare_host(bridge: &str, state: &mut State) -> Result<()> {
     sysctl::write_if_present(&format!("ipv6/conf/{bridge}/disable_ipv6"), "1")?;
     sysctl::write(&format!("ipv4/conf/{bridge}/route_localnet"), "1")?;
     if sysctl::read(IP_FORWARD)? != "1" {
-        instance.ip_forward_before = Some(sysctl::read(IP_FORWARD)?);
-        records.put_instance(instance)?;
+        state.instance.ip_forward_before = Some(sysctl::read(IP_FORWARD)?);
+        state.records.put_instance(&state.instance)?;
         sysctl::write(IP_FORWARD, "1")?;
         tracing::info!("net.ipv4.ip_forward was set to 1: containers need it to reach the outside");
     }

@@ -5,12 +5,17 @@ use std::{
     fs::{self, File, TryLockError},
     io::{self, Write as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::time::sleep;
 
 use crate::{Attachment, Error, Result, options::check_container_id};
+
+const LOCK_ATTEMPTS_MAX: usize = 40;
+const LOCK_RETRY_DELAY_MS: u64 = 50;
 
 /// The instance: its ranges, and what it changed on the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,17 +34,22 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    pub(crate) fn open(dir: &Path) -> Result<Self> {
+    /// Waits a moment for the lock: a former owner may be about to end, and a child of it between fork and exec holds
+    /// the lock too.
+    pub(crate) async fn open(dir: &Path) -> Result<Self> {
         for dir in [dir.join("containers"), dir.join("ns")] {
             fs::create_dir_all(&dir).map_err(Error::io("create directory", dir))?;
         }
         let path = dir.join("lock");
         let lock = File::create(&path).map_err(Error::io("create", path.clone()))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { dir: dir.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(Error::Busy { dir: dir.to_owned() }),
-            Err(TryLockError::Error(source)) => Err(Error::Io { operation: "lock", path, source }),
+        for _ in 0..LOCK_ATTEMPTS_MAX {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Self { dir: dir.to_owned(), _lock: lock }),
+                Err(TryLockError::WouldBlock) => sleep(Duration::from_millis(LOCK_RETRY_DELAY_MS)).await,
+                Err(TryLockError::Error(source)) => return Err(Error::Io { operation: "lock", path, source }),
+            }
         }
+        Err(Error::Busy { dir: dir.to_owned() })
     }
 
     pub(crate) fn instance(&self) -> Option<Instance> {

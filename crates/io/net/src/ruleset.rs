@@ -58,11 +58,14 @@ impl Ruleset {
     pub(crate) fn main_table(&self, ports: &[(Ipv4Addr, HostPort)]) -> String {
         let Self { bridge, subnet, gateway, service_cidr, proxy_port, dns_port, .. } = self;
         let table = self.table();
-        let elements = elements(ports.iter().map(|(ip, port)| format!("{} : {ip} . {}", key(port), port.container_port)));
+        let elements =
+            elements(ports.iter().map(|(ip, port)| format!("{} : {ip} . {}", key(port), port.container_port)));
         let dns_redirect = if *dns_port == 53 {
             String::new()
         } else {
-            format!("iifname \"{bridge}\" ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 redirect to :{dns_port}")
+            format!(
+                "iifname \"{bridge}\" ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 redirect to :{dns_port}"
+            )
         };
         format!(
             r#"table inet {table}
@@ -128,7 +131,8 @@ table inet {table} {{
     /// All addresses are listed at once: attaching a container then needs no transaction of its own.
     pub(crate) fn bridge_table(&self, pool: &AddressPool) -> String {
         let table = self.table();
-        let elements = elements(pool.all().map(|(number, ip)| format!("\"{}\" . {ip}", host_link(&self.instance, number))));
+        let elements =
+            elements(pool.all().map(|(number, ip)| format!("\"{}\" . {ip}", host_link(&self.instance, number))));
         let ports = host_link_prefix(&self.instance);
         format!(
             r#"table bridge {table}

@@ -37,9 +37,10 @@ impl Purpose {
             Self::Containers => (SUBNET_POOLS, SUBNET_PREFIX),
             Self::Services => (SERVICE_POOLS, SERVICE_PREFIX),
         };
-        pools.into_iter().filter_map(|pool| pool.parse::<Ipv4Net>().ok()).flat_map(move |pool| {
-            pool.subnets(prefix).into_iter().flatten()
-        })
+        pools
+            .into_iter()
+            .filter_map(|pool| pool.parse::<Ipv4Net>().ok())
+            .flat_map(move |pool| pool.subnets(prefix).into_iter().flatten())
     }
 }
 

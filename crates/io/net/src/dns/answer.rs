@@ -48,7 +48,7 @@ pub(crate) fn decide(wire: &[u8], table: &DnsTable, ttl_seconds: u32) -> Decisio
     if !matches!(query.query_class(), DNSClass::IN | DNSClass::ANY) {
         return reply(&request.error(ResponseCode::Refused));
     }
-    reply(&request.from_table(&name, table, ttl_seconds))
+    reply(&request.answer_from(&name, table, ttl_seconds))
 }
 
 impl Request {
@@ -81,7 +81,7 @@ impl Request {
         usize::from(self.message.max_payload().max(UDP_PAYLOAD_BYTES_MIN))
     }
 
-    fn from_table(&self, name: &str, table: &DnsTable, ttl_seconds: u32) -> Message {
+    fn answer_from(&self, name: &str, table: &DnsTable, ttl_seconds: u32) -> Message {
         let code = if table.exists(name) { ResponseCode::NoError } else { ResponseCode::NXDomain };
         let mut answer = self.error(code);
         answer.metadata.authoritative = true;

@@ -44,12 +44,7 @@ async fn read(path: &Path) -> String {
 }
 
 /// The first answer, or none.
-pub(crate) async fn ask(
-    wire: &[u8],
-    servers: &[SocketAddr],
-    transport: Transport,
-    timeout_ms: u64,
-) -> Option<Vec<u8>> {
+pub(crate) async fn ask(wire: &[u8], servers: &[SocketAddr], transport: Transport, timeout_ms: u64) -> Option<Vec<u8>> {
     for server in servers {
         let answer = async {
             match transport {

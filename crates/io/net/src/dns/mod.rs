@@ -3,6 +3,7 @@
 
 mod answer;
 mod forward;
+mod limit;
 mod server;
 
 use std::{
@@ -27,9 +28,9 @@ pub struct DnsOptions {
     pub ttl_seconds: u32,
     /// How long one upstream may take before the next is asked.
     pub upstream_timeout_ms: u64,
-    /// Forwarded queries at a time; more are answered SERVFAIL at once.
+    /// Forwarded queries at a time, a quarter of them for one client; more are answered SERVFAIL at once.
     pub forwards_in_flight_max: usize,
-    /// TCP connections at a time; more are closed at once.
+    /// TCP connections at a time, a quarter of them for one client; more are closed at once.
     pub tcp_connections_max: usize,
     /// How long a TCP connection may be silent.
     pub tcp_idle_ms_max: u64,

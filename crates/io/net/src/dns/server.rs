@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, ErrorKind},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -10,7 +10,7 @@ use std::{
 use hickory_proto::op::ResponseCode;
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::watch,
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -19,6 +19,7 @@ use super::{
     DnsOptions, DnsTable,
     answer::{Decision, Request, decide, encode},
     forward::{Transport, ask, read_framed, servers, write_framed},
+    limit::{Limit, Permit},
 };
 use crate::{Error, Result};
 
@@ -40,8 +41,8 @@ struct Shared {
     options: DnsOptions,
     own: SocketAddr,
     table: watch::Receiver<Arc<DnsTable>>,
-    forwards: Arc<Semaphore>,
-    connections: Arc<Semaphore>,
+    forwards: Arc<Limit>,
+    connections: Arc<Limit>,
 }
 
 impl DnsServer {
@@ -56,12 +57,11 @@ impl DnsServer {
         let shared = Arc::new(Shared {
             own,
             table,
-            forwards: Arc::new(Semaphore::new(options.forwards_in_flight_max)),
-            connections: Arc::new(Semaphore::new(options.tcp_connections_max)),
+            forwards: Limit::new(options.forwards_in_flight_max),
+            connections: Limit::new(options.tcp_connections_max),
             options,
         });
-        let tasks =
-            [tokio::spawn(serve_udp(Arc::clone(&shared), Arc::new(udp))), tokio::spawn(serve_tcp(shared, tcp))];
+        let tasks = [tokio::spawn(serve_udp(Arc::clone(&shared), Arc::new(udp))), tokio::spawn(serve_tcp(shared, tcp))];
         Ok(Self { address: own, tasks })
     }
 
@@ -108,7 +108,7 @@ async fn serve_udp(shared: Arc<Shared>, socket: Arc<UdpSocket>) {
         match shared.decide(wire) {
             Decision::Reply(answer) => send(&socket, &answer, client).await,
             Decision::Ignore => {}
-            Decision::Forward(request) => match shared.forward_permit() {
+            Decision::Forward(request) => match shared.forwards.take(client.ip()) {
                 Some(permit) => {
                     tokio::spawn(forward_udp(
                         Arc::clone(&shared),
@@ -131,7 +131,7 @@ async fn forward_udp(
     client: SocketAddr,
     wire: Vec<u8>,
     request: Box<Request>,
-    _permit: OwnedSemaphorePermit,
+    _permit: Permit,
 ) {
     let mut answer = shared.forward(&wire, &request, Transport::Udp).await;
     if answer.len() > request.udp_payload_bytes() {
@@ -151,8 +151,8 @@ async fn send(socket: &UdpSocket, answer: &[u8], client: SocketAddr) {
 
 async fn serve_tcp(shared: Arc<Shared>, listener: TcpListener) {
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, client) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::debug!(%error, "DNS listener");
                 sleep(Duration::from_millis(ACCEPT_RETRY_DELAY_MS)).await;
@@ -160,11 +160,11 @@ async fn serve_tcp(shared: Arc<Shared>, listener: TcpListener) {
             }
         };
         // Without a permit the connection is closed at once.
-        if let Ok(permit) = Arc::clone(&shared.connections).try_acquire_owned() {
+        if let Some(permit) = shared.connections.take(client.ip()) {
             let shared = Arc::clone(&shared);
             tokio::spawn(async move {
                 let _permit = permit;
-                if let Err(error) = serve_connection(&shared, stream).await {
+                if let Err(error) = serve_connection(&shared, stream, client.ip()).await {
                     tracing::trace!(%error, "DNS connection ended");
                 }
             });
@@ -172,14 +172,14 @@ async fn serve_tcp(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
-async fn serve_connection(shared: &Shared, mut stream: TcpStream) -> io::Result<()> {
+async fn serve_connection(shared: &Shared, mut stream: TcpStream, client: IpAddr) -> io::Result<()> {
     let idle = Duration::from_millis(shared.options.tcp_idle_ms_max);
     loop {
         let wire = timeout(idle, read_framed(&mut stream)).await??;
         let answer = match shared.decide(&wire) {
             Decision::Reply(answer) => answer,
             Decision::Ignore => return Ok(()),
-            Decision::Forward(request) => match shared.forward_permit() {
+            Decision::Forward(request) => match shared.forwards.take(client) {
                 Some(_permit) => shared.forward(&wire, &request, Transport::Tcp).await,
                 None => failure(&request),
             },
@@ -192,10 +192,6 @@ impl Shared {
     fn decide(&self, wire: &[u8]) -> Decision {
         let table = Arc::clone(&self.table.borrow());
         decide(wire, &table, self.options.ttl_seconds)
-    }
-
-    fn forward_permit(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.forwards).try_acquire_owned().ok()
     }
 
     async fn forward(&self, wire: &[u8], request: &Request, transport: Transport) -> Vec<u8> {

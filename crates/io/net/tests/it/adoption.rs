@@ -22,7 +22,7 @@ fn the_living_keep_their_network_and_the_dead_lose_it() {
         inside(&a.netns_path, || greeter((ANY, 80))).await;
         drop(network);
         let network = world.reopen(&["a", "unknown"]).await;
-        assert_eq!(network.list().await, [a.clone()]);
+        assert_eq!(network.list().await, std::slice::from_ref(&a));
         assert!(greeting((HOST_IP, 8080)).is_ok() && greeting((Ipv4Addr::LOCALHOST, 8080)).is_ok());
         assert!(TcpListener::bind((ANY, 8080)).is_err(), "the port is held again");
         assert!(greeting((HOST_IP, 8081)).is_err() && !b.netns_path.exists());
@@ -38,7 +38,8 @@ fn connections_survive_the_restart() {
     on_a_host(|world| async move {
         let network = world.open().await;
         let a = network.attach("a", &[]).await.expect("attaches");
-        let (out, listener) = (OUTSIDE_IP, world.outside(|| TcpListener::bind((OUTSIDE_IP, 80)).expect("listens")).await);
+        let (out, listener) =
+            (OUTSIDE_IP, world.outside(|| TcpListener::bind((OUTSIDE_IP, 80)).expect("listens")).await);
         let mut client = inside(&a.netns_path, move || TcpStream::connect((out, 80)).expect("connects")).await;
         let (mut server, _) = listener.accept().expect("accepts");
         drop(network);

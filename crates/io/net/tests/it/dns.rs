@@ -8,9 +8,9 @@ use std::{
 };
 
 use heptad_net::{
-    Options, hosts_file,
+    Options,
     dns::{DnsOptions, DnsServer, DnsTable, Upstreams},
-    resolv_conf,
+    hosts_file, resolv_conf,
 };
 use hickory_proto::{
     op::{Message, MessageType, OpCode, Query, ResponseCode},
@@ -36,7 +36,8 @@ fn table() -> Arc<DnsTable> {
 async fn server(listen: SocketAddr, upstreams: Vec<SocketAddr>) -> (DnsServer, watch::Sender<Arc<DnsTable>>) {
     let (sender, receiver) = watch::channel(table());
     let upstreams = Upstreams::Fixed(upstreams);
-    let options = DnsOptions { listen, upstreams, upstream_timeout_ms: 300, forwards_in_flight_max: 2, ..DnsOptions::default() };
+    let options =
+        DnsOptions { listen, upstreams, upstream_timeout_ms: 300, forwards_in_flight_max: 2, ..DnsOptions::default() };
     (DnsServer::start(options, receiver).await.expect("DNS starts"), sender)
 }
 
@@ -113,7 +114,8 @@ fn the_c_library_of_a_container_finds_services() {
             let web = network.attach("web", &[]).await.expect("attaches");
             let conf = world.options("t0").dir.join("resolv.conf");
             fs::write(&conf, resolv_conf(web.gateway, "shop")).expect("written");
-            let ask = |name: &str| format!("mount --bind {} /etc/resolv.conf && getent ahostsv4 {name}", conf.display());
+            let ask =
+                |name: &str| format!("mount --bind {} /etc/resolv.conf && getent ahostsv4 {name}", conf.display());
             for (name, ip) in [("web", "10.89.0.7"), ("web.shop.internal", "10.89.0.7"), ("api.other", "10.89.0.8")] {
                 let (ok, text) = process(&web, &["unshare", "-m", "sh", "-c", &ask(name)]).await;
                 assert!(ok && text.contains(ip), "{name}: {text}");

@@ -4,7 +4,8 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsRawFd as _,
     panic::resume_unwind,
     path::{Path, PathBuf},
     process::Command,
@@ -16,6 +17,13 @@ use heptad_net::{Attachment, HostPort, Network, Options, Protocol};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
+    sys::{
+        socket::{
+            AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, connect, recv, send, setsockopt,
+            socket, sockopt::ReceiveTimeout,
+        },
+        time::TimeVal,
+    },
     unistd::geteuid,
 };
 use tempfile::TempDir;
@@ -41,7 +49,6 @@ where
     require("nft", "nftables");
     require("ip", "iproute2");
     require("nsenter", "util-linux");
-    require("ping", "iputils-ping");
     assert!(geteuid().is_root(), "this test makes network namespaces: run it as root");
     let host = thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("namespaces of a test host");
@@ -83,9 +90,6 @@ impl World {
         run("ip", &["link", "add", "ext0", "type", "veth", "peer", "name", "ext1"]);
         let ns = format!("--net={}", self.outside.display());
         run("nsenter", &[&ns, "ip", "link", "set", "lo", "up"]);
-        let pid_file = File::open(&self.outside).expect("the outside is pinned");
-        // `ip link set netns` takes a path, or a name below /run/netns.
-        drop(pid_file);
         run("ip", &["link", "set", "ext1", "netns", &self.outside.to_string_lossy()]);
         run("ip", &["addr", "add", &format!("{HOST_IP}/24"), "dev", "ext0"]);
         run("ip", &["link", "set", "ext0", "up"]);
@@ -227,4 +231,14 @@ pub(crate) fn udp_greeting(to: impl Into<SocketAddr>) -> io::Result<String> {
     let mut buffer = [0; 64];
     let length = socket.recv(&mut buffer)?;
     Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+}
+
+/// One echo request, as an unprivileged process sends it.
+pub(crate) fn echo(ip: Ipv4Addr) -> nix::Result<()> {
+    const REQUEST: [u8; 8] = [8, 0, 0, 0, 0, 0, 0, 1];
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::Icmp)?;
+    setsockopt(&socket, ReceiveTimeout, &TimeVal::new(1, 0))?;
+    connect(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(ip, 0)))?;
+    send(socket.as_raw_fd(), &REQUEST, MsgFlags::empty())?;
+    recv(socket.as_raw_fd(), &mut [0; 64], MsgFlags::empty()).map(drop)
 }
