@@ -31,6 +31,16 @@ pub enum Action {
     Delete(ContainerId, StopReason),
 }
 
+impl Action {
+    /// The container that it is about.
+    pub fn container(&self) -> &ContainerId {
+        match self {
+            Self::Create(container) => &container.id,
+            Self::Stop(container, _) | Self::Delete(container, _) => container,
+        }
+    }
+}
+
 /// Why a container has to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
