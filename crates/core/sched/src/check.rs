@@ -126,6 +126,7 @@ impl ShowWide for Dimension {
 /// All that is wrong with `plan` for `requests` on `view`; empty if it may be committed.
 pub fn check(view: &NodesView, plan: &Plan, requests: &[Request]) -> Vec<Finding> {
     let mut asked: BTreeMap<&ContainerId, &Request> = BTreeMap::new();
+    // Of a container that is asked twice only the first request counts.
     for request in requests {
         asked.entry(&request.container).or_insert(request);
     }
@@ -148,7 +149,7 @@ pub fn check(view: &NodesView, plan: &Plan, requests: &[Request]) -> Vec<Finding
     }
     let unknown_rows = plan.allocations.keys().filter(|name| !after.contains_key(name));
     found.extend(unknown_rows.map(|node| Finding::RowsAndBindingsDiffer { node: node.clone() }));
-    left_out(plan, requests, &after, &mut found);
+    left_out(plan, asked.into_values(), &after, &mut found);
     found
 }
 
@@ -235,7 +236,12 @@ impl<'a> Tally<'a> {
 }
 
 /// Every request that was not served has no room anywhere; those that ask the same are looked at once.
-fn left_out(plan: &Plan, requests: &[Request], after: &BTreeMap<&NodeName, Tally<'_>>, found: &mut Vec<Finding>) {
+fn left_out<'a>(
+    plan: &Plan,
+    requests: impl Iterator<Item = &'a Request>,
+    after: &BTreeMap<&NodeName, Tally<'_>>,
+    found: &mut Vec<Finding>,
+) {
     let bound: BTreeSet<&ContainerId> = after.values().flat_map(|tally| &tally.node.allocation.containers).collect();
     let mut full: BTreeSet<([u64; 4], &BTreeSet<HostPort>)> = BTreeSet::new();
     for request in requests {

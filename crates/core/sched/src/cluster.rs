@@ -60,9 +60,10 @@ impl<'a> Cluster<'a> {
     }
 
     /// The size of a vector as one number: each dimension as a share of the largest node's capacity, added up.
-    /// A whole of one dimension is about 2^64; the sum of four cannot overflow. No floats, so the same everywhere.
+    /// A whole of one dimension is about 2^64. No floats, so the same everywhere; sums that are too large stay at the largest number.
     pub fn measure(&self, amount: &ResourceVector) -> u128 {
-        amount.amounts().iter().zip(self.weights).map(|(a, weight)| u128::from(*a) * u128::from(weight)).sum()
+        let shares = amount.amounts().into_iter().zip(self.weights).map(|(a, w)| u128::from(a) * u128::from(w));
+        shares.fold(0, u128::saturating_add)
     }
 
     /// The nodes that can take the request, ordered by name.

@@ -275,8 +275,10 @@ struct Gap {
     node: NodeIndex,
     ready: bool,
     ports: BTreeSet<HostPort>,
-    /// What is missing.
+    /// How much less would have to be asked.
     shortfall: ResourceVector,
+    /// How much would have to be given back: more than the shortfall where the node gave more than it has.
+    excess: ResourceVector,
 }
 
 impl Gap {
@@ -287,6 +289,7 @@ impl Gap {
             ready: at.status == NodeStatus::Ready,
             ports: request.host_ports.intersection(&row.host_ports).copied().collect(),
             shortfall: request.resources.saturating_sub(&row.free(&at.capacity)),
+            excess: excess(&request.resources, &row.resources, &at.capacity),
         }
     }
 
@@ -302,33 +305,37 @@ impl Gap {
         self.ready && self.ports.is_empty()
     }
 
-    fn shortfalls(&self) -> Vec<Shortfall> {
-        let all =
-            Dimension::ALL.into_iter().map(|dimension| Shortfall { dimension, by: self.shortfall.get(dimension) });
-        all.filter(|shortfall| shortfall.by > 0).collect()
-    }
-
     /// Asking less helps only if something of what is asked remains.
     fn can_lower(&self, request: &Request) -> bool {
-        self.shortfalls().iter().all(|s| request.resources.get(s.dimension) > s.by)
+        shortfalls(&self.shortfall).iter().all(|s| request.resources.get(s.dimension) > s.by)
     }
+}
+
+/// What of `asked` and `given` together exceeds the capacity, in the dimensions of which anything is asked.
+fn excess(asked: &ResourceVector, given: &ResourceVector, capacity: &ResourceVector) -> ResourceVector {
+    let (asked, given, capacity) = (asked.amounts(), given.amounts(), capacity.amounts());
+    let beyond = |i: usize| asked[i].saturating_add(given[i]).saturating_sub(capacity[i]);
+    ResourceVector::from_amounts(std::array::from_fn(|i| if asked[i] == 0 { 0 } else { beyond(i) }))
+}
+
+fn shortfalls(amount: &ResourceVector) -> Vec<Shortfall> {
+    let all = Dimension::ALL.into_iter().map(|dimension| Shortfall { dimension, by: amount.get(dimension) });
+    all.filter(|shortfall| shortfall.by > 0).collect()
 }
 
 fn remedies(cluster: &Cluster<'_>, request: &Request) -> Vec<Remedy> {
     let gaps: Vec<Gap> = (0..cluster.nodes().len()).map(|node| Gap::of(cluster, node, request)).collect();
     let name = |gap: &Gap| cluster.nodes()[gap.node].name.clone();
-    let smallest = |good: &dyn Fn(&Gap) -> bool| {
-        let short = gaps.iter().filter(|gap| gap.only_resources() && good(gap));
-        short.min_by_key(|gap| cluster.measure(&gap.shortfall)).map(|gap| (name(gap), gap.shortfalls()))
-    };
-    let lower = smallest(&|gap| gap.can_lower(request));
-    let free = smallest(&|gap| request.resources.fits(&cluster.nodes()[gap.node].capacity));
+    let short = || gaps.iter().filter(|gap| gap.only_resources());
+    let lower = short().filter(|gap| gap.can_lower(request)).min_by_key(|gap| cluster.measure(&gap.shortfall));
+    let large_enough = |gap: &&Gap| request.resources.fits(&cluster.nodes()[gap.node].capacity);
+    let free = short().filter(large_enough).min_by_key(|gap| cluster.measure(&gap.excess));
     let ports = gaps.iter().filter(|gap| gap.only_ports()).min_by_key(|gap| gap.ports.len());
     let found = [
         gaps.iter().find(|gap| gap.only_not_ready()).map(|gap| Remedy::MakeReady { node: name(gap) }),
         ports.map(|gap| Remedy::FreeHostPorts { node: name(gap), ports: gap.ports.clone() }),
-        lower.map(|(node, shortfalls)| Remedy::LowerRequest { node, shortfalls }),
-        free.map(|(node, shortfalls)| Remedy::FreeResources { node, shortfalls }),
+        lower.map(|gap| Remedy::LowerRequest { node: name(gap), shortfalls: shortfalls(&gap.shortfall) }),
+        free.map(|gap| Remedy::FreeResources { node: name(gap), shortfalls: shortfalls(&gap.excess) }),
     ];
     let found: Vec<Remedy> = found.into_iter().flatten().collect();
     if found.is_empty() { vec![Remedy::AddNode { resources: request.resources }] } else { found }
