@@ -88,13 +88,9 @@ mod tests {
     use super::*;
 
     fn holds(field: &str, operator: Operator, value: &str) -> bool {
-        let headers = [("x-beta".to_owned(), "yes please".to_owned())];
-        let http = HttpFacts {
-            method: "GET",
-            path: "/cart/7",
-            query: Some("a=1&b=x%20y+z&c&a=2&d=%zz"),
-            headers: &headers[..],
-        };
+        let headers = vec![("x-beta".to_owned(), "yes please".to_owned())];
+        let http =
+            HttpFacts { method: "GET", path: "/cart/7", query: Some("a=1&b=x%20y+z&c&a=2&d=%zz"), headers: &headers };
         let field = Field::try_from(field.to_owned()).expect("a field");
         let source = Condition { field, operator, value: value.to_owned() };
         Compiled::new(&source).expect("compiles").holds(Some(&http))

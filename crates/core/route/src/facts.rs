@@ -42,7 +42,7 @@ impl Headers for NoHeaders {
 }
 
 /// Lower-case names and values, the later of one name hidden by the earlier.
-impl Headers for [(String, String)] {
+impl Headers for Vec<(String, String)> {
     fn get(&self, name: &str) -> Option<Cow<'_, str>> {
         self.iter().find(|(key, _)| key == name).map(|(_, value)| Cow::Borrowed(value.as_str()))
     }

@@ -1,0 +1,208 @@
+//! The decision on chosen values.
+
+use super::*;
+use crate::{Balancer, choose, explain};
+use heptad_model::{DesiredState, Endpoint, Expose};
+
+#[test]
+fn a_service_that_no_policy_selects_is_open() {
+    let table = table(&[service("web"), service("db")], &[], &[]);
+    for caller in ["web", "external", "operator", "deleted"] {
+        assert_eq!(outcome(&get(&table, caller, "db", "/", 0)), "db", "{caller}");
+    }
+    assert_eq!(outcome(&get(&table, "web", "none", "/", 0)), "unknown");
+}
+
+#[test]
+fn a_selected_service_is_called_only_by_those_listed() {
+    let outside = PolicyPeer { external: true, ..PolicyPeer::default() };
+    let policies = [
+        policy("web-only", "db", Some(&[peer("web")]), None),
+        policy("nobody", "db", Some(&[]), None),
+        policy("front", "web", Some(&[outside]), None),
+        policy("tied", "job", None, Some(&[peer("web")])),
+    ];
+    let table = table(&[service("web"), service("db"), service("job")], &policies, &[]);
+    let denied = "ingress denied by default/nobody,default/web-only";
+    for (caller, target, expected) in [
+        ("web", "db", "db"),
+        ("job", "db", denied),
+        ("external", "db", denied),
+        ("deleted", "db", denied),
+        ("operator", "db", "db"),
+        ("external", "web", "web"),
+        ("db", "web", "ingress denied by default/front"),
+        ("job", "web", "ingress denied by default/front"),
+        ("job", "job", "egress denied by default/tied"),
+        ("web", "job", "job"),
+    ] {
+        assert_eq!(outcome(&get(&table, caller, target, "/", 0)), expected, "{caller} -> {target}");
+    }
+    let Verdict::Deny(denial) = get(&table, "job", "db", "/", 0) else { panic!("it is denied") };
+    assert_eq!(
+        denial.to_string(),
+        "default/job may not call default/db on port 80: the ingress policies of default/db do not allow it \
+         (default/nobody, default/web-only)"
+    );
+}
+
+#[test]
+fn peers_may_be_limited_to_ports() {
+    let limited = PolicyPeer { ports: vec![81], ..peer("web") };
+    let table = table(&[service("web"), service("db")], &[policy("p", "db", Some(&[limited]), None)], &[]);
+    assert_eq!(outcome(&get(&table, "web", "db", "/", 0)), "ingress denied by default/p");
+}
+
+#[test]
+fn policies_bind_the_backend_that_a_rule_chooses_too() {
+    let services = [service("web"), service("web-v2"), service("client")];
+    let policies = [policy("closed", "web-v2", Some(&[]), None)];
+    let rules = [rule("canary", 0, &[("path", "Prefix", "/new")], &[("web-v2", 1)])];
+    let table = table(&services, &policies, &rules);
+    assert_eq!(outcome(&get(&table, "client", "web", "/old", 0)), "web");
+    assert_eq!(outcome(&get(&table, "client", "web", "/new/x", 0)), "ingress denied by default/closed");
+}
+
+#[test]
+fn precedence_is_priority_then_conditions_then_name() {
+    let services = ["web", "a", "b", "c", "d"].map(service);
+    let rules = [
+        rule("z-high", 5, &[("path", "Prefix", "/high")], &[("a", 1)]),
+        rule("y-one", 0, &[("path", "Prefix", "/p")], &[("b", 1)]),
+        rule("x-two", 0, &[("path", "Prefix", "/p"), ("method", "Equals", "GET")], &[("c", 1)]),
+        rule("m-all", -1, &[], &[("d", 1)]),
+        rule("n-all", -1, &[], &[("a", 1)]),
+    ];
+    let table = table(&services, &[], &rules);
+    for (path, expected) in [("/high", "a"), ("/p", "c"), ("/other", "d")] {
+        assert_eq!(outcome(&get(&table, "web", "web", path, 0)), expected, "{path}");
+    }
+}
+
+#[test]
+fn backends_get_their_share() {
+    let services = ["web", "v1", "v2", "v3"].map(service);
+    let table = table(&services, &[], &[rule("split", 0, &[], &[("v1", 90), ("v2", 10), ("v3", 0)])]);
+    let draws = 100_000_u64;
+    let v2 = (0..draws).filter(|&draw| outcome(&get(&table, "web", "web", "/", draw)) == "v2").count();
+    let v3 = (0..draws).filter(|&draw| outcome(&get(&table, "web", "web", "/", draw)) == "v3").count();
+    // Five standard deviations of a binomial distribution are 474.
+    assert!((9_500..=10_500).contains(&v2), "{v2} of {draws}");
+    assert_eq!(v3, 0);
+}
+
+#[test]
+fn what_cannot_be_served_is_said() {
+    let idle = Service { replicas: 0, ..service("idle") };
+    let services = [service("web"), idle, service("down")];
+    let containers = [container(&services[2], 1, false)];
+    let rules = [
+        rule("gone", 0, &[("path", "Equals", "/gone")], &[("none", 1)]),
+        rule("down", 0, &[("path", "Equals", "/down")], &[("down", 1)]),
+        rule("idle", 0, &[("path", "Equals", "/idle")], &[("idle", 1)]),
+    ];
+    let table = Table::build(&Inputs { services: &services, containers: &containers, policies: &[], rules: &rules });
+    for (path, expected) in [
+        ("/gone", "the service default/none does not exist (chosen by the traffic rule `gone`)"),
+        ("/down", "none of the 1 replicas of default/down is ready (chosen by the traffic rule `down`)"),
+        ("/idle", "default/idle is scaled to 0 replicas (chosen by the traffic rule `idle`)"),
+        ("/", "none of the 1 replicas of default/web is ready"),
+    ] {
+        assert_eq!(outcome(&get(&table, "web", "web", path, 0)), expected);
+    }
+    let facts = Facts { caller: &Caller::Operator, target: &key("web"), port: 9, http: None };
+    assert_eq!(outcome(&decide(&table, &facts, Draw(0))), "default/web has no TCP port 9, only [80]");
+}
+
+#[test]
+fn a_backend_without_the_addressed_port_is_called_on_its_first() {
+    let other = Service { ports: vec![Port::tcp(8080)], ..service("v2") };
+    let table = table(&[service("web"), other], &[], &[rule("all", 0, &[], &[("v2", 1)])]);
+    let Verdict::Forward(to) = get(&table, "web", "web", "/", 0) else { panic!("it is served") };
+    assert_eq!((to.port, to.endpoints[0].port, to.rule), (8080, 8080, Some("all")));
+}
+
+#[test]
+fn containers_that_stop_or_belong_to_an_earlier_service_get_nothing() {
+    let web = service("web");
+    let stopping = Container { desired: DesiredState::Stopped, ..container(&web, 1, true) };
+    let earlier = Container { service_id: "id-before".to_owned(), ..container(&web, 2, true) };
+    let containers = [stopping, earlier];
+    let services = [web];
+    let built = Table::build(&Inputs { services: &services, containers: &containers, ..Inputs::default() });
+    assert_eq!(built.endpoints(&key("web"), 80), []);
+    assert_eq!(built.service_of(&ContainerId::from("web-1")), Some(&key("web")));
+    let later = built.with_containers(&[container(&services[0], 3, true)]);
+    assert_eq!(later.endpoints(&key("web"), 80).len(), 1);
+    assert_eq!(later.service_of(&ContainerId::from("web-1")), None);
+}
+
+#[test]
+fn services_are_found_by_address_and_by_host() {
+    let expose = |host: &str| Some(Expose { host: host.to_owned(), port: None });
+    let web = Service { address: Some([10, 96, 0, 1].into()), expose: expose("Shop.example.com"), ..service("web") };
+    let late = Service { expose: expose("shop.example.com"), ..service("x-late") };
+    let table = table(&[late, web], &[], &[]);
+    assert_eq!(table.service_at([10, 96, 0, 1].into()), Some(&key("web")));
+    assert_eq!(table.service_at([10, 96, 0, 2].into()), None);
+    assert_eq!(table.service_exposed_as("SHOP.example.com"), Some((&key("web"), 80)));
+    assert_eq!(table.problems().len(), 1, "{:?}", table.problems());
+}
+
+#[test]
+fn rules_that_do_not_compile_are_left_out_and_named() {
+    let table = table(&[service("web")], &[], &[rule("bad", 0, &[("path", "Regex", "(")], &[("web", 1)])]);
+    assert_eq!(outcome(&get(&table, "web", "web", "/", 0)), "web");
+    assert!(table.problems()[0].to_string().contains("default/bad"), "{:?}", table.problems());
+}
+
+#[test]
+fn of_two_endpoints_the_less_active_is_chosen() {
+    struct Busy;
+    impl Balancer for Busy {
+        fn active(&self, endpoint: &Endpoint) -> u32 {
+            endpoint.port.into()
+        }
+        fn excluded(&self, endpoint: &Endpoint) -> bool {
+            endpoint.port == 0
+        }
+    }
+    let endpoints: Vec<Endpoint> = (0..3)
+        .map(|port| Endpoint { container: ContainerId::default(), port, address: ([127, 0, 0, 1], port).into() })
+        .collect();
+    let mut counts = [0; 3];
+    for draw in 0..30_000 {
+        counts[usize::from(choose(&endpoints, Draw(draw), &()).expect("one is there").port)] += 1;
+        // 0 is excluded, and of 1 and 2 the less active 1 wins whenever both are drawn or 0 is drawn with 1.
+        assert_ne!(choose(&endpoints, Draw(draw), &Busy).expect("one is left").port, 0);
+        assert_eq!(choose(&endpoints[1..], Draw(draw), &Busy).expect("one is there").port, 1);
+    }
+    assert!(counts.iter().all(|count| (9_500..10_500).contains(count)), "{counts:?}");
+    assert_eq!(choose(&endpoints[..1], Draw(0), &Busy), None);
+    assert_eq!(choose(&[], Draw(0), &()), None);
+}
+
+#[test]
+fn explanations_name_policies_rules_and_shares() {
+    let policies = [policy("web-only", "db", Some(&[peer("web")]), None)];
+    let rules = [
+        rule("beta", 1, &[("path", "Prefix", "/beta")], &[("db", 1)]),
+        rule("split", 0, &[], &[("web", 3), ("db", 1)]),
+    ];
+    let table = table(&[service("web"), service("db"), service("job")], &policies, &rules);
+    let http = HttpFacts { method: "GET", path: "/", query: None, headers: &NoHeaders };
+    let caller = Caller::Service(key("job"));
+    let facts = Facts { caller: &caller, target: &key("web"), port: 80, http: Some(http) };
+    assert_eq!(
+        explain(&table, &facts).to_string(),
+        "default/job may not call default/web on port 80\n  \
+           ingress of default/web: open, no policy selects it\n  \
+           egress of default/job: open, no policy selects it\n  \
+           rule beta: fails on path Prefix `/beta`\n  \
+           rule split: holds\n  \
+           75.0 % to default/web on port 80, 1 ready\n  \
+           25.0 % to default/db on port 80, 1 ready\n    \
+             ingress of default/db: denied, selected by default/web-only\n    \
+             egress of default/job: open, no policy selects it"
+    );
+}
