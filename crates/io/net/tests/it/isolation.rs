@@ -9,7 +9,8 @@ use std::{
 use heptad_net::{Attachment, Protocol};
 
 use crate::world::{
-    HOST_IP, OUTSIDE_IP, greeter, greeting, inside, on_a_host, port, process, run, udp_greeter, udp_greeting,
+    HOST_IP, OUTSIDE_IP, eventually, greeter, greeting, inside, on_a_host, port, process, run, udp_greeter,
+    udp_greeting,
 };
 
 const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
@@ -42,6 +43,10 @@ fn containers_do_not_reach_each_other() {
         let (ok, text) = process(&a, &["ip", "route", "add", &b.ip.to_string(), "via", &a.gateway.to_string()]).await;
         assert!(ok, "{text}");
         assert!(tcp(&a, b.ip, 80).await.is_err(), "nor through routing");
+        let heard = inside(&b.netns_path, || UdpSocket::bind((ANY, 90)).expect("a socket")).await;
+        heard.set_read_timeout(Some(Duration::from_millis(300))).expect("set");
+        say(&a, a.ip, (b.ip, 90)).await;
+        assert!(heard.recv(&mut [0; 8]).is_err(), "not even one way");
         network.close().await.expect("closes");
     });
 }
@@ -84,7 +89,7 @@ fn ipv6_is_no_way_around_the_rules() {
             .expect("IPv6 on");
         run("ip", &["-6", "addr", "add", "fd99::1/64", "dev", network.bridge_name(), "nodad"]);
         let host: SocketAddr = "[fd99::1]:9000".parse().expect("a literal");
-        assert!(greeting(host).is_ok(), "it listens");
+        assert!(eventually(|| greeting(host).is_ok()), "it listens");
         assert!(inside(&a.netns_path, move || greeting(host)).await.is_err());
         network.close().await.expect("closes");
     });
@@ -98,12 +103,12 @@ fn an_address_that_is_not_its_own_gets_a_container_nowhere() {
         let b = network.attach("b", &[]).await.expect("attaches");
         let heard = world.outside(|| UdpSocket::bind((OUTSIDE_IP, 80)).expect("a socket")).await;
         heard.set_read_timeout(Some(Duration::from_millis(300))).expect("set");
-        say(&a, a.ip).await;
+        say(&a, a.ip, (OUTSIDE_IP, 80)).await;
         heard.recv(&mut [0; 8]).expect("its own address works");
         for stolen in [b.ip, Ipv4Addr::new(10, 88, 0, 200), Ipv4Addr::new(192, 0, 2, 9), network.gateway()] {
             let (ok, text) = process(&a, &["ip", "addr", "add", &format!("{stolen}/32"), "dev", "eth0"]).await;
             assert!(ok, "{text}");
-            say(&a, stolen).await;
+            say(&a, stolen, (OUTSIDE_IP, 80)).await;
             assert!(heard.recv(&mut [0; 8]).is_err(), "a datagram from {stolen} left the host");
         }
         // Answers meant for b still reach b, whatever a says about its address.
@@ -113,9 +118,9 @@ fn an_address_that_is_not_its_own_gets_a_container_nowhere() {
     });
 }
 
-/// A datagram to the outside under an address of the sender's choice.
-async fn say(from: &Attachment, ip: Ipv4Addr) {
-    let said = inside(&from.netns_path, move || UdpSocket::bind((ip, 0))?.send_to(b"x", (OUTSIDE_IP, 80)));
+/// A datagram under an address of the sender's choice.
+async fn say(from: &Attachment, ip: Ipv4Addr, to: (Ipv4Addr, u16)) {
+    let said = inside(&from.netns_path, move || UdpSocket::bind((ip, 0))?.send_to(b"x", to));
     said.await.expect("sent into the bridge");
 }
 

@@ -71,9 +71,9 @@ fn state_of_the_host() -> String {
     let forward = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").expect("readable");
     let mounts = fs::read_to_string("/proc/thread-self/mountinfo").expect("readable");
     let pins = mounts.lines().filter(|line| line.contains(" - nsfs ")).count();
-    let links = run("ip", &["-o", "-br", "link"]);
-    let routes = run("ip", &["route", "show", "table", "all"]);
-    format!("forward={forward}pins={pins}\n{links}{routes}{}", run("nft", &["list", "ruleset"]))
+    let routes = run("ip", &["-4", "route", "show", "table", "all"]);
+    let rules = run("nft", &["list", "ruleset"]);
+    format!("forward={forward}pins={pins}\n{:?}\n{routes}{rules}", names_of_links())
 }
 
 #[test]

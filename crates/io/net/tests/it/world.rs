@@ -242,3 +242,14 @@ pub(crate) fn echo(ip: Ipv4Addr) -> nix::Result<()> {
     send(socket.as_raw_fd(), &REQUEST, MsgFlags::empty())?;
     recv(socket.as_raw_fd(), &mut [0; 64], MsgFlags::empty()).map(drop)
 }
+
+/// For what the kernel does in the background.
+pub(crate) fn eventually(mut condition: impl FnMut() -> bool) -> bool {
+    (0..60).any(|_| {
+        let holds = condition();
+        if !holds {
+            thread::sleep(Duration::from_millis(50));
+        }
+        holds
+    })
+}
