@@ -1,0 +1,29 @@
+//! Benchmarks of Heptad's parts beside their peers: one subcommand each, each in a file of its own.
+//! Prints a table and, if asked, writes the same figures as JSON. Knows no threshold: it reports, it does not judge.
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, reason = "a benchmark's table is its output")]
+
+mod cpu;
+mod report;
+mod store;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "heptad-bench", about = "Measures parts of Heptad beside their peers, in one run")]
+struct Cli {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Durable transactions per second: the embedded store beside a single etcd.
+    Store(store::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().bench {
+        Bench::Store(args) => store::run(&args),
+    }
+}
