@@ -1,0 +1,132 @@
+//! Bad and slow clients are bounded and reach no endpoint; a stopping proxy lets what is in progress end.
+
+use crate::support::*;
+use heptad_proxy::Options;
+use http::Response;
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+#[tokio::test]
+async fn malformed_requests_are_refused_and_reach_no_endpoint() {
+    static REQUESTS: AtomicU64 = AtomicU64::new(0);
+    let (endpoint, _server) = http_server(|_| async {
+        REQUESTS.fetch_add(1, Relaxed);
+        Response::new(String::new())
+    })
+    .await;
+    let (_proxy, address) = World::new().service("web", &[endpoint]).serve("web").await;
+    let long = format!("GET / HTTP/1.1\r\nHost: web\r\nX-Long: {}\r\n\r\n", "x".repeat(100_000));
+    let many = format!("GET / HTTP/1.1\r\nHost: web\r\n{}\r\n", "X-Many: 1\r\n".repeat(1_000));
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\nHost web\r\n\r\n", "400"),
+        ("GET / HTTP/9.1\r\nHost: web\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\r\nHost: web\r\nX-Bad: \x01\r\n\r\n", "400"),
+        ("GET /a b HTTP/1.1\r\nHost: web\r\n\r\n", "400"),
+        ("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", "400"),
+        ("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: -1\r\n\r\n", "400"),
+        (&long, "431"),
+        (&many, "431"),
+    ] {
+        let text = raw(address, request.as_bytes(), PATIENCE).await;
+        let head: String = request.chars().take(60).collect();
+        assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{head:?} was answered by {text:?}");
+    }
+    assert_eq!(REQUESTS.load(Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_head_that_trickles_in_is_cut_off() {
+    let options = Options { header_wait_ms_max: 300, ..Options::default() };
+    let (_proxy, address) = World::new().service("web", &[named("web").await]).serve_with("web", options).await;
+    // Once as the first request, once after another.
+    for first in ["", "GET / HTTP/1.1\r\nHost: web\r\n\r\n"] {
+        let mut stream = connect_from("127.0.0.1", address).await;
+        stream.write_all(first.as_bytes()).await.expect("it reads");
+        let started = Instant::now();
+        stream.write_all(b"GET / HTTP/1.1\r\n").await.expect("it reads");
+        let mut received = Vec::new();
+        let ended = loop {
+            assert!(started.elapsed() < PATIENCE, "the connection is still open");
+            if stream.write_all(b"X-A: 1\r\n").await.is_err() {
+                break true;
+            }
+            let read = tokio::time::timeout(Duration::from_millis(50), stream.read_buf(&mut received)).await;
+            if matches!(read, Ok(Ok(0) | Err(_))) {
+                break true;
+            }
+        };
+        assert!(ended);
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_in_order() {
+    let options = Options { client_idle_ms_max: 300, ..Options::default() };
+    let options = Options { header_wait_ms_max: 200, ..options };
+    let (_proxy, address) = World::new().service("web", &[named("web").await]).serve_with("web", options).await;
+    let mut stream = connect_from("127.0.0.1", address).await;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n").await.expect("it reads");
+    let mut text = String::new();
+    let ended = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut text)).await.expect("it ends soon");
+    assert!(ended.is_ok() && text.starts_with("HTTP/1.1 200"), "{ended:?} {text}");
+}
+
+#[tokio::test]
+async fn a_slow_response_is_not_taken_for_an_idle_connection() {
+    let (endpoint, _server) = http_server(|_| async {
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        Response::new("late".to_owned())
+    })
+    .await;
+    let options = Options { client_idle_ms_max: 100, header_wait_ms_max: 100, ..Options::default() };
+    let (_proxy, address) = World::new().service("web", &[endpoint]).serve_with("web", options).await;
+    assert_eq!(Client::connect(address).await.get("/").await, (200, "late".to_owned()));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_does_not_answer_is_given_up() {
+    let (endpoint, _server) = tcp_server(|mut stream| async move {
+        let mut all = Vec::new();
+        let _ = stream.read_to_end(&mut all).await;
+    })
+    .await;
+    let options = Options { response_wait_ms_max: 200, ..Options::default() };
+    let (_proxy, address) = World::new().service("web", &[endpoint]).serve_with("web", options).await;
+    let (status, text) = Client::connect(address).await.get("/").await;
+    assert_eq!(status, 504);
+    assert!(text.contains("within 200 ms"), "{text}");
+}
+
+#[tokio::test]
+async fn more_connections_than_the_bound_wait() {
+    let options = Options { connections_max: 2, ..Options::default() };
+    let (proxy, address) = World::new().service("web", &[named("web").await]).serve_with("web", options).await;
+    let mut first = Client::connect(address).await;
+    let mut second = Client::connect(address).await;
+    assert_eq!((first.get("/").await.0, second.get("/").await.0), (200, 200));
+    assert_eq!(proxy.status().connections_open, 2);
+    let mut third = Client::connect(address).await;
+    let waiting = tokio::time::timeout(Duration::from_millis(300), third.get("/")).await;
+    assert!(waiting.is_err(), "a third connection was served");
+    drop(first);
+    assert_eq!(Client::connect(address).await.get("/").await.0, 200);
+}
+
+#[tokio::test]
+async fn shutdown_lets_requests_in_progress_end_and_takes_no_more() {
+    let (endpoint, _server) = http_server(|_| async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        Response::new("done".to_owned())
+    })
+    .await;
+    let (proxy, address) = World::new().service("web", &[endpoint]).serve("web").await;
+    let mut client = Client::connect(address).await;
+    let request = tokio::spawn(async move { client.get("/").await });
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert!(proxy.shutdown(PATIENCE.as_millis() as u64).await, "it drained");
+    assert_eq!(request.await.expect("no panic"), (200, "done".to_owned()));
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}

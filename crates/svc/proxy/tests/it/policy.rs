@@ -1,0 +1,78 @@
+//! What is denied: 403 over HTTP, a reset otherwise, and never a byte to the target.
+
+use crate::support::*;
+use http::Request;
+use std::{
+    io::ErrorKind,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+#[tokio::test]
+async fn http_callers_that_are_not_listed_get_403_and_the_reason() {
+    let world = World::new().service("db", &[named("db").await]).allow("db", &["client"]);
+    let (proxy, address) = world.serve("db").await;
+    assert_eq!(Client::connect(address).await.get("/").await, (200, "db".to_owned()));
+    for (from, caller) in [("127.0.0.2", "default/stranger"), ("127.0.0.3", "external")] {
+        let (status, text) = Client::connect_from(from, address).await.get("/").await;
+        let problem: serde_json::Value = serde_json::from_str(&text).expect("problem details");
+        assert_eq!((status, &problem["caller"], &problem["target"]), (403, &caller.into(), &"default/db".into()));
+        assert_eq!(problem["policies"], serde_json::json!(["default/db-callers"]));
+        assert!(problem["detail"].as_str().is_some_and(|text| text.contains("may not call default/db on port 80")));
+    }
+    let denied: Vec<u64> = proxy.counts().iter().map(|count| count.denied).collect();
+    assert_eq!(denied, [0, 1, 1]);
+}
+
+#[tokio::test]
+async fn plain_callers_that_are_not_listed_are_reset_and_nothing_reaches_the_target() {
+    static ACCEPTED: AtomicU64 = AtomicU64::new(0);
+    let (endpoint, _server) = tcp_server(|_| async { _ = ACCEPTED.fetch_add(1, Relaxed) }).await;
+    let (_proxy, address) = World::new().service("db", &[endpoint]).allow("db", &["client"]).serve("db").await;
+    for bytes in [&b"\x00\x01hello"[..], b""] {
+        let mut stream = connect_from("127.0.0.2", address).await;
+        stream.write_all(bytes).await.expect("it is accepted");
+        let ended = tokio::time::timeout(PATIENCE, stream.read(&mut [0; 1])).await.expect("it ends soon");
+        assert_eq!(ended.expect_err("it is no regular end").kind(), ErrorKind::ConnectionReset);
+    }
+    assert_eq!(ACCEPTED.load(Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_denied_upload_gets_its_403_though_nobody_reads_it() {
+    let (_proxy, address) = World::new().service("db", &[named("db").await]).allow("db", &[]).serve("db").await;
+    let request = Request::post("/").header("host", "db").body("x".repeat(100_000)).expect("a request");
+    let (status, _) = Client::connect(address).await.send(request).await.expect("a response");
+    assert_eq!(status, 403);
+}
+
+#[tokio::test]
+async fn a_changed_policy_holds_for_the_next_request_of_a_kept_connection() {
+    let world = World::new().service("db", &[named("db").await]);
+    let (proxy, address) = world.serve("db").await;
+    let mut client = Client::connect(address).await;
+    for _ in 0..50 {
+        assert_eq!(client.get("/").await.0, 200);
+        proxy.set_table(world.clone().allow("db", &["stranger"]).table());
+        assert_eq!(client.get("/").await.0, 403);
+        proxy.set_table(world.table());
+    }
+}
+
+#[tokio::test]
+async fn a_rule_does_not_lead_around_a_policy() {
+    let world = World::new().service("web", &[named("web").await]).service("db", &[named("db").await]);
+    let world = world.allow("db", &["web"]).split("web", "/db", &[("db", 1)]);
+    let (_proxy, address) = world.serve("web").await;
+    let mut client = Client::connect(address).await;
+    assert_eq!(client.get("/").await.0, 200);
+    assert_eq!(client.get("/db").await.0, 403);
+    // A client that is silent at first is still decided by what it asks.
+    let mut stream = connect_from("127.0.0.1", address).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    stream.write_all(b"GET /db HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n").await.expect("it reads");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.expect("a response");
+    assert!(text.starts_with("HTTP/1.1 403"), "{text}");
+}
