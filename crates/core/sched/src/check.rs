@@ -210,7 +210,7 @@ impl<'a> Tally<'a> {
     fn row_is_right(&self, plan: &Plan, found: &mut Vec<Finding>) {
         let node = || self.node.name.clone();
         let Some(row) = plan.allocations.get(&self.node.name).filter(|_| !self.bound.is_empty()) else {
-            if plan.allocations.contains_key(&self.node.name) != !self.bound.is_empty() {
+            if plan.allocations.contains_key(&self.node.name) == self.bound.is_empty() {
                 found.push(Finding::RowsAndBindingsDiffer { node: node() });
             }
             return;

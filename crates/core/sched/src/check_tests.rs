@@ -97,6 +97,16 @@ fn requests_that_grew_after_the_plan_are_found() {
 }
 
 #[test]
+fn who_asks_nothing_of_what_is_exceeded_is_left_out_wrongly() {
+    let exceeded = Allocation { resources: memory(200), ..Allocation::default() };
+    let view = NodesView::with_rows(&[Node::new("a", memory(100))], &[("a".into(), exceeded)].into(), []);
+    let requests = [request("1", "x", 0), request("2", "y", 1)];
+    let left = |container: &str| Finding::LeftOut { container: container.into(), node: "a".into() };
+    assert_eq!(check(&view, &Plan::default(), &requests), [left("1")]);
+    assert_eq!(check(&view, &plan(&view, &requests).0, &requests), []);
+}
+
+#[test]
 fn findings_say_what_is_wrong() {
     let texts: Vec<String> = found(|plan, _| _ = plan.bindings.insert("2".into(), "a".into()))
         .into_iter()

@@ -221,11 +221,13 @@ impl<'a> Rollout<'a> {
         }
     }
 
-    /// Creates what is missing, and one more if old containers are to be replaced and no successor is awaited.
+    /// Creates what is missing; if nothing is and no successor is awaited, one more so that an old one can go.
     fn create(&mut self, mut draw: impl FnMut() -> String) {
-        let surge = if self.old.is_empty() || !self.current.iter().all(|c| c.ready) { 0 } else { SURGE_MAX };
         let missing = self.replicas.saturating_sub(self.current.len());
-        let room = (self.replicas + surge).saturating_sub(self.total());
+        let room = match self.replicas.saturating_sub(self.total()) {
+            0 if self.current.iter().all(|c| c.ready) => (self.replicas + SURGE_MAX).saturating_sub(self.total()),
+            short => short,
+        };
         let mut taken: BTreeSet<ContainerId> = self.view.containers.iter().map(|c| c.id.clone()).collect();
         for _ in 0..missing.min(room) {
             let mut fresh = (0..SUFFIX_DRAWS_MAX).map(|_| ContainerId(format!("{}-{}", self.service.name, draw())));

@@ -389,3 +389,28 @@ fn a_suffix_that_is_always_taken_creates_nothing_twice() {
     let [Action::Create(container)] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!((container.id.as_str(), container.created_at_ms), ("web-same", 5));
 }
+
+#[test]
+fn a_host_port_is_freed_once_and_nothing_more_is_created_meanwhile() {
+    let mut world = settled(2, 200, with_host_port(2), 9);
+    world.change(|service| service.image = "v2".into());
+    let actions = world.actions();
+    assert!(matches!(&actions[..], [Action::Stop(_, StopReason::HostPortNeeded), Action::Create(_)]), "{actions:?}");
+    world.carry_out(actions);
+    assert_eq!(world.actions(), []);
+}
+
+#[test]
+fn an_old_container_without_a_node_goes_even_while_a_successor_is_on_trial() {
+    let mut world = settled(1, 30, web(3), 10);
+    world.change(|service| service.replicas = 4);
+    world.settle();
+    let unbound = world.containers.values().find(|c| c.node.is_none()).expect("only 3 fit").id.clone();
+    world.nodes.push(Node::new("new", memory(10)));
+    world.change(|service| service.image = "broken".into());
+    let service = world.service.clone().expect("there is a service");
+    let mut trial = Container::pending("web-trial".into(), &service, 9);
+    trial.node = Some("new".into());
+    world.containers.insert(trial.id.clone(), trial);
+    assert_eq!(world.actions(), [Action::Delete(unbound, StopReason::Replaced)]);
+}
