@@ -14,8 +14,8 @@ use crate::{
 
 impl Network {
     /// Makes the network of a container and publishes its ports. Called again for the same id, it returns what exists,
-    /// with the published ports changed to `host_ports`. Do not drop the future half way: its address would stay taken
-    /// until the next `open`.
+    /// with the published ports changed to `host_ports`. A future that was dropped half way is
+    /// cleaned up by the next call for the same id.
     ///
     /// # Errors
     /// If no address is free, a host port is taken, or the kernel refuses; nothing is left behind then.
@@ -25,6 +25,7 @@ impl Network {
         if let Some(existing) = state.containers.get(id).cloned() {
             return self.set_ports(&mut state, existing, host_ports).await;
         }
+        self.remove_leftover(&mut state, id).await?;
         let container = self.plan(&mut state, id)?;
         let made = self.make(&mut state, &container, host_ports).await;
         if made.is_err()
@@ -40,9 +41,20 @@ impl Network {
     /// # Errors
     /// If the kernel refuses; the container stays listed then, so that it can be tried again.
     pub async fn detach(&self, id: &str) -> Result<()> {
+        check_container_id(id)?;
         let mut state = self.state.lock().await;
-        let Some(container) = state.containers.get(id).cloned() else { return Ok(()) };
-        self.unmake(&mut state, &container).await
+        match state.containers.get(id).cloned() {
+            Some(container) => self.unmake(&mut state, &container).await,
+            None => self.remove_leftover(&mut state, id).await,
+        }
+    }
+
+    /// A record without a listed container tells of an attach that did not come to its end.
+    async fn remove_leftover(&self, state: &mut State, id: &str) -> Result<()> {
+        match state.records.container(id) {
+            Some(leftover) => self.unmake(state, &leftover).await,
+            None => Ok(()),
+        }
     }
 
     /// Publishes one more port of an attached container.
@@ -127,14 +139,17 @@ impl Network {
         }
         let reserved = reserve(state, &container.id, &removed, &added)?;
         let text = self.ruleset.unpublish(&removed) + &self.ruleset.publish(container.ip, &added);
-        nft::apply("change published ports", &text).await?;
+        container.host_ports = wanted;
+        if let Err(error) = nft::apply("change published ports", &text).await {
+            tracing::warn!(%error, "the rules are not as they were left; loading them anew");
+            self.load_rules_with(state, Some(&container)).await?;
+        }
         for port in removed.iter().filter(|port| !added.iter().any(|other| same_host_port(other, port))) {
             state.reserved.remove(&(port.protocol, port.host_port));
         }
         for (port, reservation) in reserved {
             state.reserved.insert((port.protocol, port.host_port), reservation);
         }
-        container.host_ports = wanted;
         state.containers.insert(container.id.clone(), container.clone());
         state.records.put_container(&container)?;
         Ok(container)

@@ -161,17 +161,32 @@ impl Network {
     /// The link route needs the bridge up, and the bridge goes up only after the rules stand: no moment without them.
     async fn load_rules(&self) -> Result<()> {
         let state = self.state.lock().await;
-        let ports: Vec<(Ipv4Addr, HostPort)> = state
-            .containers
-            .values()
+        self.load_rules_with(&state, None).await?;
+        self.links.up(self.bridge).await?;
+        self.links.add_link_route(self.ruleset.service_cidr, self.bridge).await
+    }
+
+    /// All rules of the instance, with one container's ports as they are about to be.
+    pub(crate) async fn load_rules_with(&self, state: &State, changed: Option<&Attachment>) -> Result<()> {
+        let others = state.containers.values().filter(|held| changed.is_none_or(|changed| changed.id != held.id));
+        let ports: Vec<(Ipv4Addr, HostPort)> = others
+            .chain(changed)
             .flat_map(|container| container.host_ports.iter().map(|port| (container.ip, *port)))
             .collect();
         nft::apply("load the rules of the instance", &self.ruleset.main_table(&ports)).await?;
         if let Err(error) = nft::apply("pin addresses to bridge ports", &self.ruleset.bridge_table(&state.pool)).await {
             tracing::warn!(%error, "a container with raw sockets could take the address of another one");
         }
-        self.links.up(self.bridge).await?;
-        self.links.add_link_route(self.ruleset.service_cidr, self.bridge).await
+        Ok(())
+    }
+
+    /// Loads the rules again: for hosts on which someone flushes the rule set, as a restart of another firewall does.
+    /// Connections go on.
+    ///
+    /// # Errors
+    /// If nft fails.
+    pub async fn repair(&self) -> Result<()> {
+        self.load_rules().await
     }
 
     /// The bridge address: gateway and DNS server of the containers, where the proxy must listen.

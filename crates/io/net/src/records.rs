@@ -65,7 +65,7 @@ impl Records {
         Ok(names.iter().filter_map(|name| self.container(name.strip_suffix(".json")?)).collect())
     }
 
-    fn container(&self, id: &str) -> Option<Attachment> {
+    pub(crate) fn container(&self, id: &str) -> Option<Attachment> {
         read::<Attachment>(&self.container_path(id)).filter(|record| record.id == id && check_container_id(id).is_ok())
     }
 

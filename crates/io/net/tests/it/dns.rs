@@ -71,9 +71,8 @@ fn addresses(message: &Message) -> Vec<RData> {
 
 /// Plays the resolver outside: one address for every name; over UDP so many records as the name says.
 async fn upstream() -> SocketAddr {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
-    let address = socket.local_addr().expect("bound");
-    let listener = TcpListener::bind(address).await.expect("the same port for TCP");
+    let (socket, listener) = both().await;
+    let address = listener.local_addr().expect("bound");
     tokio::spawn(async move {
         let mut buffer = [0; 4096];
         while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
@@ -93,6 +92,17 @@ async fn upstream() -> SocketAddr {
         }
     });
     address
+}
+
+/// UDP and TCP on one port; the number that one gets may be taken for the other.
+async fn both() -> (UdpSocket, TcpListener) {
+    for _ in 0..50 {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+        if let Ok(listener) = TcpListener::bind(socket.local_addr().expect("bound")).await {
+            return (socket, listener);
+        }
+    }
+    panic!("no port is free for both UDP and TCP");
 }
 
 fn answer(wire: &[u8], count: usize) -> Vec<u8> {

@@ -1,8 +1,13 @@
 //! Containers come and go, and nothing stays.
 
-use std::{fs, net::Ipv4Addr, time::Instant};
+use std::{
+    fs,
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
 
 use heptad_net::{Error, Network, Options, Protocol, facts};
+use tokio::time::{sleep, timeout};
 
 use crate::world::{HOST_IP, chain, echo, ids, inside, on_a_host, output, port, process, run};
 
@@ -115,6 +120,29 @@ fn a_failed_attach_leaves_nothing() {
 fn names_of_links() -> Vec<String> {
     let links = run("ip", &["-o", "-br", "link"]);
     links.lines().filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect()
+}
+
+#[test]
+fn an_attach_that_is_cut_short_is_cleaned_up_by_the_next_call() {
+    on_a_host(|world| async move {
+        let before = state_of_the_host();
+        let network = world.open().await;
+        let mut cut = 0;
+        for micros in (0..8_000).step_by(400) {
+            let ports = [port(8080, 80, Protocol::Tcp)];
+            let limit = Duration::from_micros(micros);
+            cut += usize::from(timeout(limit, network.attach("a", &ports)).await.is_err());
+            // The thread that makes the namespace is not cut short with its caller.
+            sleep(Duration::from_millis(20)).await;
+            network.detach("a").await.expect("detaches");
+            assert_eq!(names_of_links().len(), 3, "lo, ext0 and the bridge: {:?}", names_of_links());
+        }
+        assert!(cut > 0);
+        let a = network.attach("a", &[]).await.expect("attaches");
+        inside(&a.netns_path, move || echo(a.gateway)).await.expect("the gateway answers");
+        network.close().await.expect("closes");
+        assert_eq!(state_of_the_host(), before);
+    });
 }
 
 #[test]

@@ -76,3 +76,19 @@ fn a_port_belongs_to_one_container_and_to_no_process() {
         network.close().await.expect("closes");
     });
 }
+
+#[test]
+fn rules_that_someone_flushed_come_back() {
+    on_a_host(|world| async move {
+        let network = world.open().await;
+        let a = network.attach("a", &[port(8001, 80, Protocol::Tcp)]).await.expect("attaches");
+        inside(&a.netns_path, || greeter((ANY, 80))).await;
+        assert!(output("nft", &["flush", "ruleset"]).0);
+        network.publish("a", port(8002, 80, Protocol::Tcp)).await.expect("a change brings all rules back");
+        assert!(greeting((HOST_IP, 8001)).is_ok() && greeting((HOST_IP, 8002)).is_ok());
+        assert!(output("nft", &["flush", "ruleset"]).0);
+        network.repair().await.expect("repairs");
+        assert!(greeting((HOST_IP, 8001)).is_ok() && greeting((HOST_IP, 8002)).is_ok());
+        network.close().await.expect("closes");
+    });
+}

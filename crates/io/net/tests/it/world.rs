@@ -96,6 +96,7 @@ impl World {
         run("nsenter", &[&ns, "ip", "addr", "add", &format!("{OUTSIDE_IP}/24"), "dev", "ext1"]);
         run("nsenter", &[&ns, "ip", "link", "set", "ext1", "up"]);
         run("ip", &["route", "add", "default", "via", &OUTSIDE_IP.to_string()]);
+        assert!(eventually(|| !run("ip", &["route"]).contains("linkdown")), "the link to the outside comes up");
         let bridge_filter = Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables");
         if bridge_filter.exists() {
             fs::write(bridge_filter, "1").expect("the common default of hosts");
