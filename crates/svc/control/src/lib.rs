@@ -1,1 +1,26 @@
-//! heptad-control
+//! The control plane: the API server over the state store, the reconcilers that lead the cluster to what is wanted, and
+//! the scheduler loop. Plans are made by `heptad-sched`; here they are committed. Knows no container and no network.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod access;
+mod clock;
+mod control;
+mod error;
+mod heartbeat;
+mod http;
+mod keys;
+mod objects;
+mod options;
+mod random;
+mod reconcile;
+mod reports;
+mod rows;
+mod token;
+
+pub use access::{BoxFuture, LogStream, MeshAccess, NodeAccess, ServerParts};
+pub use control::{Control, ControlHandle};
+pub use error::{Error, Result};
+pub use objects::{Given, Kept, ObjectWatch, Objects};
+pub use options::Options;
+pub use reconcile::Reconciler;

@@ -1,0 +1,150 @@
+//! The control plane as one thing: started with a store, stopped gracefully. Composes, decides nothing.
+
+use crate::{
+    access::ServerParts,
+    error::{Error, Result, StoreContext},
+    heartbeat::Liveness,
+    http::{self, App, listen, serve::Server},
+    objects::Objects,
+    options::Options,
+    reconcile::{Reconciler, Reports},
+    token::Token,
+};
+use heptad_state::Store;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// The control plane: API server, reconcilers, scheduler loop.
+#[derive(Debug)]
+pub struct Control;
+
+/// A running control plane. Dropping it stops it without waiting; [`ControlHandle::shutdown`] waits.
+#[derive(Debug)]
+pub struct ControlHandle {
+    socket: Option<PathBuf>,
+    tcp: Option<SocketAddr>,
+    token_file: Option<PathBuf>,
+    objects: Objects,
+    stop: CancellationToken,
+    tracker: TaskTracker,
+    drain: Duration,
+}
+
+impl Control {
+    /// Starts the control plane on `store`. When it returns, the sockets accept and the reconcilers run.
+    pub async fn start(options: Options, store: Arc<dyn Store>, parts: ServerParts) -> Result<ControlHandle> {
+        check(&options)?;
+        let options = Arc::new(options);
+        // A store that cannot be read is said now, not by the first request.
+        store.current_revision().await.during("read", "the revision")?;
+        let objects = Objects::new(store, options.service_cidr, options.events_max);
+        let unix = match &options.socket {
+            Some(path) => Some(listen::unix(path).await?),
+            None => None,
+        };
+        let tcp = match options.tcp {
+            Some(address) => Some(listen::tcp(address).await?),
+            None => None,
+        };
+        let address = tcp.as_ref().and_then(|listener| listener.local_addr().ok());
+        let token = match options.token_file.as_ref().filter(|_| tcp.is_some()) {
+            Some(path) => Some(Token::load_or_create(path)?),
+            None => None,
+        };
+        let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let app = Arc::new(App {
+            objects: objects.clone(),
+            reports: Arc::default(),
+            liveness: Arc::default(),
+            requests: Arc::new(Semaphore::new(options.requests_max)),
+            streams: Arc::new(Semaphore::new(options.streams_max)),
+            options: options.clone(),
+            parts,
+            token,
+            stop: stop.clone(),
+        });
+        spawn_loops(&app.reports, &app.liveness, &objects, &options, &stop, &tracker);
+        let router = http::router(app);
+        let server = Server { router, options: options.clone(), tracker: tracker.clone(), stop: stop.clone() };
+        if let Some(socket) = unix {
+            tracker.spawn(server.clone().unix(socket));
+        }
+        if let Some(listener) = tcp {
+            tracker.spawn(server.tcp(listener));
+        }
+        let drain = Duration::from_millis(options.drain_ms_max);
+        let (socket, token_file) = (options.socket.clone(), options.token_file.clone());
+        Ok(ControlHandle { socket, tcp: address, token_file, objects, stop, tracker, drain })
+    }
+}
+
+fn check(options: &Options) -> Result<()> {
+    let wrong = |option, reason: &str| Err(Error::Option { option, reason: reason.to_owned() });
+    if options.tcp.is_some() && options.token_file.is_none() {
+        return wrong("token_file", "TCP needs a file for its token");
+    }
+    if options.service_cidr.prefix_len() > 30 {
+        return wrong("service_cidr", "a range of services needs a prefix length of at most 30");
+    }
+    if options.requests_max == 0 || options.streams_max == 0 || options.connections_max == 0 {
+        return wrong("requests_max", "the bounds of requests, streams and connections must be at least 1");
+    }
+    Ok(())
+}
+
+fn spawn_loops(
+    reports: &Arc<Reports>,
+    liveness: &Arc<Liveness>,
+    objects: &Objects,
+    options: &Arc<Options>,
+    stop: &CancellationToken,
+    tracker: &TaskTracker,
+) {
+    let reconciler = Reconciler::new(objects.clone(), reports.clone(), liveness.clone(), options.clone());
+    tracker.spawn(reconciler.run(stop.clone()));
+    let (liveness, objects, options, stop) = (liveness.clone(), objects.clone(), options.clone(), stop.clone());
+    tracker.spawn(async move { liveness.run(&objects, &options, stop).await });
+}
+
+impl ControlHandle {
+    /// The Unix socket.
+    pub fn socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
+    }
+
+    /// The TCP address, with the port that was given.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        self.tcp
+    }
+
+    /// The file with the token for TCP.
+    pub fn token_file(&self) -> Option<&Path> {
+        self.token_file.as_deref()
+    }
+
+    /// The objects, without the way over HTTP.
+    pub fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    /// Stops: no new connections, watches end, requests that are worked on are finished within a bound.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        self.tracker.close();
+        if tokio::time::timeout(self.drain * 2, self.tracker.wait()).await.is_err() {
+            tracing::warn!("some connections did not end in time");
+        }
+    }
+}
+
+impl Drop for ControlHandle {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}

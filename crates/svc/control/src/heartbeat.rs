@@ -1,0 +1,132 @@
+//! Which nodes report, in memory: a heartbeat writes nothing, only a change of a node's status does.
+
+use crate::{
+    error::{Error, Result, with_causes},
+    objects::Objects,
+    options::Options,
+};
+use heptad_model::{Node, NodeName, NodeStatus};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio_util::sync::CancellationToken;
+
+#[derive(Clone, Copy, Debug)]
+struct Life {
+    last: Instant,
+    status: NodeStatus,
+}
+
+/// When each node reported last.
+#[derive(Debug, Default)]
+pub(crate) struct Liveness {
+    nodes: Mutex<BTreeMap<NodeName, Life>>,
+}
+
+/// The status after `silence`; a node that is already seen worse is not seen better by silence.
+fn status_after(silence: Duration, status: NodeStatus, options: &Options) -> NodeStatus {
+    if silence >= Duration::from_millis(options.node_not_ready_ms) {
+        NodeStatus::NotReady
+    } else if silence >= Duration::from_millis(options.node_unknown_ms) && status == NodeStatus::Ready {
+        NodeStatus::Unknown
+    } else {
+        status
+    }
+}
+
+impl Liveness {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeName, Life>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in the nodes that there are. A new one counts as having reported now.
+    pub(crate) fn see<'a>(&self, present: impl Iterator<Item = &'a Node>) {
+        let mut nodes = self.lock();
+        let before = std::mem::take(&mut *nodes);
+        let now = Instant::now();
+        for node in present {
+            let last = before.get(&node.name).map_or(now, |life| life.last);
+            nodes.insert(node.name.clone(), Life { last, status: node.status });
+        }
+    }
+
+    /// A node reported. Returns whether its status must become `Ready`; an unknown node is not remembered.
+    pub(crate) fn beat(&self, name: &NodeName) -> Option<bool> {
+        let mut nodes = self.lock();
+        let life = nodes.get_mut(name)?;
+        life.last = Instant::now();
+        Some(life.status != NodeStatus::Ready)
+    }
+
+    /// The nodes whose status must change.
+    fn due(&self, options: &Options) -> Vec<(NodeName, NodeStatus, u64)> {
+        let nodes = self.lock();
+        let due = nodes.iter().filter_map(|(name, life)| {
+            let silence = life.last.elapsed();
+            let status = status_after(silence, life.status, options);
+            let silence_ms = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
+            (status != life.status).then(|| (name.clone(), status, silence_ms))
+        });
+        due.collect()
+    }
+
+    fn set(&self, name: &NodeName, status: NodeStatus) {
+        if let Some(life) = self.lock().get_mut(name) {
+            life.status = status;
+        }
+    }
+
+    /// A heartbeat that came in: the node is ready if it was not.
+    pub(crate) async fn heartbeat(&self, objects: &Objects, name: &NodeName) -> Result<()> {
+        let must_change = match self.beat(name) {
+            Some(must_change) => must_change,
+            // It may have been registered a moment ago; the store knows.
+            None => {
+                let key = crate::keys::node(name);
+                let node = objects.find_row::<Node>(&key).await?;
+                let node = node.ok_or_else(|| Error::not_found(&format!("node/{name}")))?;
+                node.object.status != NodeStatus::Ready
+            }
+        };
+        if must_change && objects.set_node_status(name, NodeStatus::Ready, "it reports").await? {
+            self.set(name, NodeStatus::Ready);
+        }
+        Ok(())
+    }
+
+    /// Looks at all nodes again and again, until `stop`.
+    pub(crate) async fn run(&self, objects: &Objects, options: &Options, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(Duration::from_millis(options.heartbeat_check_ms.max(1)));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = tick.tick() => {}
+            }
+            for (name, status, silence_ms) in self.due(options) {
+                let why = format!("it has not reported for {silence_ms} ms");
+                match objects.set_node_status(&name, status, &why).await {
+                    Ok(_) => self.set(&name, status),
+                    Err(error) => tracing::error!(node = %name, error = with_causes(&error), "status not written"),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_makes_nodes_unknown_then_not_ready_and_nothing_better() {
+        let options = Options { node_unknown_ms: 10, node_not_ready_ms: 20, ..Options::default() };
+        let after = |ms, status| status_after(Duration::from_millis(ms), status, &options);
+        assert_eq!(after(9, NodeStatus::Ready), NodeStatus::Ready);
+        assert_eq!(after(10, NodeStatus::Ready), NodeStatus::Unknown);
+        assert_eq!(after(20, NodeStatus::Unknown), NodeStatus::NotReady);
+        assert_eq!(after(10, NodeStatus::NotReady), NodeStatus::NotReady);
+    }
+}

@@ -1,0 +1,70 @@
+//! The HTTP face: routes over the objects and reports, guarded, with problem details for every error.
+//! Decides nothing about objects.
+
+mod body;
+mod guard;
+pub(crate) mod listen;
+mod objects;
+mod operations;
+mod problem;
+pub(crate) mod serve;
+mod stream;
+
+use crate::{
+    access::ServerParts,
+    error::Error,
+    heartbeat::Liveness,
+    objects::Objects,
+    options::Options,
+    reconcile::Reports,
+    token::Token,
+};
+use axum::{Router, middleware};
+use heptad_api::ErrorCode;
+use heptad_model::{Container, Event, NetworkPolicy, Node, Service, TrafficRule};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// What all handlers share.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) objects: Objects,
+    pub(crate) reports: Arc<Reports>,
+    pub(crate) liveness: Arc<Liveness>,
+    pub(crate) options: Arc<Options>,
+    pub(crate) parts: ServerParts,
+    pub(crate) token: Option<Token>,
+    /// Bounds the requests that are worked on.
+    pub(crate) requests: Arc<Semaphore>,
+    /// Bounds watches and log streams.
+    pub(crate) streams: Arc<Semaphore>,
+    pub(crate) stop: CancellationToken,
+}
+
+pub(crate) type Shared = Arc<App>;
+
+/// All routes.
+pub(crate) fn router(app: Shared) -> Router {
+    let storage = app.parts.storage.clone().unwrap_or_else(no_storage);
+    Router::new()
+        .merge(objects::writable::<Node>())
+        .merge(objects::writable::<Service>())
+        .merge(objects::writable::<NetworkPolicy>())
+        .merge(objects::writable::<TrafficRule>())
+        .merge(objects::readable::<Container>())
+        .merge(objects::readable::<Event>())
+        .merge(operations::routes())
+        .with_state(app.clone())
+        .nest("/v1/storage", storage)
+        .fallback(problem::not_found)
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(middleware::from_fn_with_state(app, guard::guard))
+        .layer(middleware::map_response(problem::everywhere))
+}
+
+fn no_storage() -> Router {
+    Router::new().fallback(async || {
+        Error::refused(ErrorCode::Unavailable, "this server has no storage; start it with storage nodes")
+    })
+}

@@ -1,0 +1,186 @@
+//! Handlers of objects, the same for every kind.
+
+use super::{
+    Shared,
+    body::if_match,
+    stream::{self, Feed},
+};
+use crate::{
+    error::{Error, Result},
+    objects::{Kept, body_json, body_object, object_of},
+};
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Path, Query, State},
+    response::{IntoResponse, Response},
+    routing::{delete, get},
+};
+use heptad_api::{ErrorCode, Object, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX, ProblemDetails};
+use heptad_model::{Namespace, Problem, ids::NAMESPACE_DEFAULT};
+use heptad_state::Revision;
+use http::{HeaderMap, HeaderValue, Uri, header};
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+type Parameters = Path<BTreeMap<String, String>>;
+
+fn object_path<T: Kept>() -> String {
+    let id = if T::KIND == heptad_api::Kind::Containers { "{id}" } else { "{name}" };
+    let kind = T::KIND;
+    if kind.is_namespaced() { format!("/v1/namespaces/{{namespace}}/{kind}/{id}") } else { format!("/v1/{kind}/{id}") }
+}
+
+fn namespace_path<T: Kept>() -> String {
+    format!("/v1/namespaces/{{namespace}}/{}", T::KIND)
+}
+
+/// The routes of a kind that clients read.
+pub(crate) fn readable<T: Kept>() -> Router<Shared> {
+    let router = Router::new()
+        .route(&T::KIND.collection_path(), get(list::<T>))
+        .route(&object_path::<T>(), get(get_one::<T>));
+    if T::KIND.is_namespaced() { router.route(&namespace_path::<T>(), get(list::<T>)) } else { router }
+}
+
+/// The routes of a kind that clients read and write.
+pub(crate) fn writable<T: Kept>() -> Router<Shared> {
+    let collection = if T::KIND.is_namespaced() { namespace_path::<T>() } else { T::KIND.collection_path() };
+    readable::<T>()
+        .route(&collection, axum::routing::post(create::<T>))
+        .route(&object_path::<T>(), delete(remove::<T>).put(replace::<T>).patch(patch::<T>))
+}
+
+/// What a path names.
+struct Target {
+    namespace: Option<Namespace>,
+    name: String,
+}
+
+impl Target {
+    fn of(Path(mut parameters): Parameters) -> Self {
+        let namespace = parameters.remove("namespace").map(Namespace);
+        let name = parameters.remove("name").or_else(|| parameters.remove("id")).unwrap_or_default();
+        Self { namespace, name }
+    }
+
+    fn namespace(&self) -> Namespace {
+        self.namespace.clone().unwrap_or_default()
+    }
+
+    /// An object of a body: it belongs where the path says, and may leave that out.
+    fn complete(&self, value: &mut Value) {
+        if let (Some(namespace), Some(map)) = (&self.namespace, value.as_object_mut()) {
+            map.entry("namespace").or_insert_with(|| namespace.as_str().into());
+        }
+    }
+
+    /// Refuses an object that is another one than the path's.
+    fn matches<T: Kept>(&self, object: &T, named: bool) -> Result<()> {
+        let mut problems = Vec::new();
+        let namespace = object.namespace().map_or(NAMESPACE_DEFAULT, Namespace::as_str);
+        if let Some(asked) = self.namespace.as_ref().filter(|asked| asked.as_str() != namespace) {
+            let message = format!("it is `{namespace}`, the path says `{asked}`");
+            problems.push(Problem { path: "namespace".into(), message });
+        }
+        if named && object.name() != self.name {
+            let message = format!("it is `{}`, the path says `{}`", object.name(), self.name);
+            problems.push(Problem { path: "name".into(), message });
+        }
+        if problems.is_empty() { Ok(()) } else { Err(ProblemDetails::invalid("not written", problems).into()) }
+    }
+}
+
+/// An object with its revision as `ETag`.
+pub(crate) fn object_response<T: Kept>(object: Object<T>) -> Response {
+    let etag = HeaderValue::from_str(&format!("\"{}\"", object.revision));
+    let mut response = Json(object).into_response();
+    if let Ok(etag) = etag {
+        response.headers_mut().insert(header::ETAG, etag);
+    }
+    response
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    limit: Option<usize>,
+    #[serde(rename = "continue")]
+    next: Option<String>,
+    #[serde(default)]
+    watch: bool,
+    revision: Option<Revision>,
+}
+
+/// The parameters of a query; an unknown one is an error.
+pub(crate) fn query<Q: serde::de::DeserializeOwned>(uri: &Uri) -> Result<Q> {
+    let parsed = Query::<Q>::try_from_uri(uri);
+    let Query(query) = parsed.map_err(|error| {
+        Error::refused(ErrorCode::BadRequest, format!("the query of {}: {}", uri.path(), error.body_text()))
+    })?;
+    Ok(query)
+}
+
+async fn list<T: Kept>(State(app): State<Shared>, parameters: Parameters, uri: Uri) -> Result<Response> {
+    let namespace = Target::of(parameters).namespace;
+    let asked: ListQuery = query(&uri)?;
+    if asked.watch {
+        let permit = app.stream_permit()?;
+        let watch = app.objects.watch::<T>(namespace.as_ref(), asked.revision).await?;
+        return Ok(stream::lines(Feed::new(&app, watch, permit, asked.revision)));
+    }
+    let limit = asked.limit.unwrap_or(PAGE_ITEMS_DEFAULT);
+    if limit == 0 || limit > PAGE_ITEMS_MAX {
+        let detail = format!("limit {limit} is not from 1 to {PAGE_ITEMS_MAX}");
+        return Err(Error::refused(ErrorCode::BadRequest, detail));
+    }
+    let page = app.objects.page::<T>(namespace.as_ref(), limit, asked.next.as_deref()).await?;
+    Ok(Json(page).into_response())
+}
+
+async fn get_one<T: Kept>(State(app): State<Shared>, parameters: Parameters) -> Result<Response> {
+    let target = Target::of(parameters);
+    app.objects.get::<T>(&target.namespace(), &target.name).await.map(object_response)
+}
+
+async fn create<T: Kept>(State(app): State<Shared>, parameters: Parameters, body: Body) -> Result<Response> {
+    let target = Target::of(parameters);
+    let mut value = body_json(&app.body(body).await?)?;
+    target.complete(&mut value);
+    let object: T = object_of(&value)?;
+    target.matches(&object, false)?;
+    app.objects.create(object).await.map(object_response)
+}
+
+async fn replace<T: Kept>(
+    State(app): State<Shared>,
+    parameters: Parameters,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response> {
+    let target = Target::of(parameters);
+    let expected = if_match(&headers)?;
+    let mut value = body_json(&app.body(body).await?)?;
+    let (object, read_at) = body_object::<T>(&mut value, |object| target.complete(object))?;
+    target.matches(&object, true)?;
+    app.objects.replace(object, expected.or(read_at)).await.map(object_response)
+}
+
+async fn patch<T: Kept>(
+    State(app): State<Shared>,
+    parameters: Parameters,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response> {
+    let target = Target::of(parameters);
+    let expected = if_match(&headers)?;
+    let patch = body_json(&app.body(body).await?)?;
+    app.objects.patch::<T>(&target.namespace(), &target.name, &patch, expected).await.map(object_response)
+}
+
+async fn remove<T: Kept>(State(app): State<Shared>, parameters: Parameters, headers: HeaderMap) -> Result<Response> {
+    let target = Target::of(parameters);
+    let expected = if_match(&headers)?;
+    app.objects.delete::<T>(&target.namespace(), &target.name, expected).await.map(object_response)
+}

@@ -1,0 +1,151 @@
+//! Handlers of operations that are more than one object.
+
+use super::{
+    Shared,
+    objects::{object_response, query},
+    stream,
+};
+use crate::{
+    error::{Error, Result, StoreContext},
+    objects::body_value,
+    reports,
+    rows::Rows,
+};
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+    routing::{delete, get, post, put},
+};
+use heptad_api::{
+    ErrorCode, ProblemDetails,
+    operations::{ApplyRequest, Version},
+    report::{VerifyResponse, WhyResponse},
+};
+use heptad_model::{Container, ContainerId, Event, Namespace, NodeName, ServiceKey, Snapshot};
+use http::{StatusCode, Uri};
+use serde::Deserialize;
+
+/// The routes of this module.
+pub(crate) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/v1/nodes/{name}/heartbeat", post(heartbeat))
+        .route("/v1/events", post(create_event))
+        .route("/v1/containers/{id}/status", put(report_container))
+        .route("/v1/containers/{id}", delete(delete_container))
+        .route("/v1/containers/{id}/logs", get(logs))
+        .route("/v1/containers/{id}/exec", post(exec))
+        .route("/v1/version", get(version))
+        .route("/v1/apply", post(apply))
+        .route("/v1/plan", post(plan))
+        .route("/v1/namespaces/{namespace}/services/{name}/why", get(why))
+        .route("/v1/snapshot", get(snapshot))
+        .route("/v1/verify", get(verify))
+        .route("/v1/mesh/call", post(mesh_call))
+        .route("/v1/mesh/check", post(mesh_check))
+}
+
+fn absent(what: &str) -> Error {
+    Error::refused(ErrorCode::Unavailable, format!("this server has no {what}; ask the server that runs it"))
+}
+
+fn refused(problem: ProblemDetails) -> Error {
+    problem.into()
+}
+
+async fn heartbeat(State(app): State<Shared>, Path(name): Path<String>) -> Result<StatusCode> {
+    app.liveness.heartbeat(&app.objects, &NodeName(name)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn create_event(State(app): State<Shared>, body: Body) -> Result<Response> {
+    let event: Event = body_value(&app.body(body).await?, "event")?;
+    app.objects.create_event(event).await.map(object_response)
+}
+
+async fn report_container(State(app): State<Shared>, Path(id): Path<String>, body: Body) -> Result<Response> {
+    let report = body_value(&app.body(body).await?, "report of a container")?;
+    app.objects.report(&ContainerId(id), &report).await.map(object_response)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeleteQuery {
+    node: NodeName,
+}
+
+async fn delete_container(State(app): State<Shared>, Path(id): Path<String>, uri: Uri) -> Result<StatusCode> {
+    let DeleteQuery { node } = query(&uri)?;
+    app.objects.remove_container(&ContainerId(id), &node).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogsQuery {
+    tail: Option<usize>,
+    #[serde(default)]
+    follow: bool,
+}
+
+async fn container_of(app: &Shared, id: &str) -> Result<Container> {
+    Ok(app.objects.get::<Container>(&Namespace::default(), id).await?.object)
+}
+
+async fn logs(State(app): State<Shared>, Path(id): Path<String>, uri: Uri) -> Result<Response> {
+    let LogsQuery { tail, follow } = query(&uri)?;
+    let container = container_of(&app, &id).await?;
+    let nodes = app.parts.nodes.as_ref().ok_or_else(|| absent("way to containers"))?;
+    let permit = app.stream_permit()?;
+    let lines = nodes.logs(container, tail, follow).await.map_err(refused)?;
+    Ok(stream::log_lines(lines, app.stop.clone(), permit))
+}
+
+async fn exec(State(app): State<Shared>, Path(id): Path<String>, body: Body) -> Result<Response> {
+    let request = body_value(&app.body(body).await?, "request to run a program")?;
+    let container = container_of(&app, &id).await?;
+    let nodes = app.parts.nodes.as_ref().ok_or_else(|| absent("way to containers"))?;
+    let done = nodes.exec(container, request).await.map_err(refused)?;
+    Ok(Json(done).into_response())
+}
+
+async fn version(State(app): State<Shared>) -> Result<Json<Version>> {
+    let revision = app.objects.store().current_revision().await.during("read", "the revision")?;
+    Ok(Json(Version { version: app.parts.version.clone(), api: "v1".to_owned(), revision }))
+}
+
+async fn apply(State(app): State<Shared>, body: Body) -> Result<Response> {
+    let request: ApplyRequest = body_value(&app.body(body).await?, "request to apply")?;
+    Ok(Json(app.objects.apply(&request).await?).into_response())
+}
+
+async fn plan(State(app): State<Shared>, body: Body) -> Result<Response> {
+    let request: ApplyRequest = body_value(&app.body(body).await?, "request to apply")?;
+    Ok(Json(reports::plan(&app.objects, &request).await?).into_response())
+}
+
+async fn why(State(app): State<Shared>, Path((namespace, name)): Path<(String, String)>) -> Result<Json<WhyResponse>> {
+    let key = ServiceKey::new(namespace, name);
+    Ok(Json(reports::why(&app.objects, &app.reports, &key).await?))
+}
+
+async fn snapshot(State(app): State<Shared>) -> Result<Json<Snapshot>> {
+    Ok(Json(Rows::load(&app.objects, true).await?.snapshot()))
+}
+
+async fn verify(State(app): State<Shared>) -> Result<Json<VerifyResponse>> {
+    Ok(Json(reports::verify(&Rows::load(&app.objects, true).await?.snapshot())))
+}
+
+async fn mesh_call(State(app): State<Shared>, body: Body) -> Result<Response> {
+    let request = body_value(&app.body(body).await?, "call")?;
+    let mesh = app.parts.mesh.as_ref().ok_or_else(|| absent("way into the mesh"))?;
+    Ok(Json(mesh.call(request).await.map_err(refused)?).into_response())
+}
+
+async fn mesh_check(State(app): State<Shared>, body: Body) -> Result<Response> {
+    let request = body_value(&app.body(body).await?, "call")?;
+    let mesh = app.parts.mesh.as_ref().ok_or_else(|| absent("way into the mesh"))?;
+    Ok(Json(mesh.check(request).await).into_response())
+}

@@ -1,0 +1,107 @@
+//! Newline-delimited JSON: watches and logs. A line is made when the client has taken the one before, so that a slow
+//! client costs one line of memory and is caught up by the store, or told that the history is compacted.
+
+use super::{App, Shared};
+use crate::{
+    error::{Error, Result},
+    objects::{Kept, ObjectWatch},
+};
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
+use heptad_api::{ErrorCode, ProblemDetails, WatchBatch, operations::LogLine};
+use heptad_state::Revision;
+use http::header;
+use serde::Serialize;
+use std::{convert::Infallible, time::Duration};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+
+impl App {
+    /// The right to one more watch or log stream.
+    pub(crate) fn stream_permit(&self) -> Result<OwnedSemaphorePermit> {
+        self.streams.clone().try_acquire_owned().map_err(|_| {
+            let detail = format!("{} watches and log streams are open; close some", self.options.streams_max);
+            Error::refused(ErrorCode::Busy, detail)
+        })
+    }
+}
+
+/// A watch that is sent to one client.
+pub(crate) struct Feed<T> {
+    watch: ObjectWatch<T>,
+    bookmark: Duration,
+    revision: Revision,
+    ended: bool,
+    stop: CancellationToken,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl<T: Kept> Feed<T> {
+    pub(crate) fn new(
+        app: &Shared,
+        watch: ObjectWatch<T>,
+        permit: OwnedSemaphorePermit,
+        from: Option<Revision>,
+    ) -> Self {
+        let bookmark = Duration::from_millis(app.options.bookmark_interval_ms);
+        let revision = from.map_or(0, |from| from.saturating_sub(1));
+        Self { watch, bookmark, revision, ended: false, stop: app.stop.clone(), _permit: permit }
+    }
+
+    /// The next line; none at the end, which comes after an error and when the server stops.
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.ended {
+            return None;
+        }
+        let next = tokio::select! {
+            () = self.stop.cancelled() => return None,
+            next = tokio::time::timeout(self.bookmark, self.watch.next()) => next,
+        };
+        let batch = match next {
+            Err(_) => WatchBatch { revision: self.revision, events: Vec::new(), error: None },
+            Ok(Ok(batch)) => batch,
+            Ok(Err(error)) => {
+                self.ended = true;
+                WatchBatch::<T> { revision: self.revision, events: Vec::new(), error: Some(error.problem()) }
+            }
+        };
+        self.revision = self.revision.max(batch.revision);
+        Some(line(&batch))
+    }
+}
+
+fn line(value: &impl Serialize) -> Bytes {
+    let mut line = serde_json::to_vec(value).expect("the API's types have string keys and serialize");
+    line.push(b'\n');
+    line.into()
+}
+
+fn response(body: Body) -> Response {
+    ([(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-store")], body).into_response()
+}
+
+/// A watch as a response.
+pub(crate) fn lines<T: Kept>(feed: Feed<T>) -> Response {
+    let lines = stream::unfold(feed, |mut feed| async {
+        let line = feed.next().await?;
+        Some((Ok::<_, Infallible>(line), feed))
+    });
+    response(Body::from_stream(lines))
+}
+
+/// Log lines as a response; it breaks off at an error and ends when the server stops.
+pub(crate) fn log_lines(
+    lines: impl Stream<Item = std::result::Result<LogLine, ProblemDetails>> + Send + 'static,
+    stop: CancellationToken,
+    permit: OwnedSemaphorePermit,
+) -> Response {
+    let lines = lines.take_until(stop.cancelled_owned()).map(move |next| {
+        let _held = &permit;
+        next.map(|value| line(&value))
+    });
+    response(Body::from_stream(lines))
+}

@@ -1,0 +1,118 @@
+//! The keys of the rows in the state store. Nothing else builds or takes apart a key.
+
+use bytes::Bytes;
+use heptad_api::{Kind, Resource};
+use heptad_model::{ContainerId, Namespace, NodeName, ServiceKey};
+use heptad_state::KeyRange;
+
+/// Changed together with every new service address, so that two services never get the same.
+pub(crate) const ADDRESSES: &str = "/addresses";
+/// The prefix of the rows that say what nodes gave.
+pub(crate) const ALLOCATIONS: &str = "/allocations/";
+/// The prefix of the rows that are changed with every new set of containers of a service.
+const REPLICAS: &str = "/replicas/";
+
+/// The row of an object.
+pub(crate) fn object(kind: Kind, namespace: &Namespace, name: &str) -> String {
+    if kind.is_namespaced() { format!("/{kind}/{namespace}/{name}") } else { format!("/{kind}/{name}") }
+}
+
+/// The row of this object.
+pub(crate) fn of<T: Resource>(value: &T) -> String {
+    match value.namespace() {
+        Some(namespace) => object(T::KIND, namespace, value.name()),
+        None => format!("/{}/{}", T::KIND, value.name()),
+    }
+}
+
+/// The prefix of all rows of a kind, or of those in a namespace.
+pub(crate) fn prefix(kind: Kind, namespace: Option<&Namespace>) -> String {
+    match namespace.filter(|_| kind.is_namespaced()) {
+        Some(namespace) => format!("/{kind}/{namespace}/"),
+        None => format!("/{kind}/"),
+    }
+}
+
+pub(crate) fn service(key: &ServiceKey) -> String {
+    object(Kind::Services, &key.namespace, &key.name)
+}
+
+pub(crate) fn node(name: &NodeName) -> String {
+    format!("/{}/{name}", Kind::Nodes)
+}
+
+pub(crate) fn container(id: &ContainerId) -> String {
+    format!("/{}/{id}", Kind::Containers)
+}
+
+pub(crate) fn allocation(node: &NodeName) -> String {
+    format!("{ALLOCATIONS}{node}")
+}
+
+/// The row that every commit of a service's containers compares and changes.
+pub(crate) fn replicas(service: &ServiceKey) -> String {
+    format!("{REPLICAS}{service}")
+}
+
+/// Everything that the reconcilers look at: from the first to behind the last of their prefixes.
+pub(crate) fn cluster() -> KeyRange {
+    KeyRange::span(ALLOCATIONS, "/services0")
+}
+
+/// What a row of [`cluster`] is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Row {
+    Node,
+    Service,
+    Container,
+    Policy,
+    Rule,
+    Allocation(NodeName),
+    Replicas(ServiceKey),
+    Other,
+}
+
+pub(crate) fn row(key: &[u8]) -> Row {
+    let Ok(key) = std::str::from_utf8(key) else { return Row::Other };
+    let Some((kind, rest)) = key.strip_prefix('/').and_then(|key| key.split_once('/')) else { return Row::Other };
+    match kind {
+        "nodes" => Row::Node,
+        "services" => Row::Service,
+        "containers" => Row::Container,
+        "policies" => Row::Policy,
+        "rules" => Row::Rule,
+        "allocations" => Row::Allocation(rest.into()),
+        "replicas" => rest.split_once('/').map_or(Row::Other, |(ns, name)| Row::Replicas(ServiceKey::new(ns, name))),
+        _ => Row::Other,
+    }
+}
+
+/// A key for messages.
+pub(crate) fn shown(key: &Bytes) -> String {
+    String::from_utf8_lossy(key).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use heptad_model::{NetworkPolicy, Service};
+
+    #[test]
+    fn every_key_that_the_reconcilers_need_is_in_their_range() {
+        let range = cluster();
+        let service = Service::new("web", "host");
+        for key in [
+            of(&service),
+            node(&"n1".into()),
+            container(&"web-1".into()),
+            allocation(&"n1".into()),
+            replicas(&service.key()),
+        ] {
+            assert!(range.contains(key.as_bytes()), "{key}");
+            assert_ne!(row(key.as_bytes()), Row::Other, "{key}");
+        }
+        assert!(!range.contains(b"/storage/x") && !range.contains(ADDRESSES.as_bytes()));
+        assert_eq!(row(replicas(&service.key()).as_bytes()), Row::Replicas(service.key()));
+        assert_eq!(prefix(NetworkPolicy::KIND, Some(&Namespace::default())), "/policies/default/");
+    }
+}

@@ -1,0 +1,88 @@
+//! Containers that a write of their service makes superfluous: stopped in the same transaction, so that no committed
+//! state has a running container without its service, or more of them than are asked.
+
+use super::{Objects, Pending, row_object};
+use crate::{
+    clock::now_ms,
+    error::{Result, StoreContext},
+    keys,
+};
+use heptad_api::{Kind, Object};
+use heptad_model::{Container, DesiredState, Node, Service, ServiceKey};
+use heptad_sched::{
+    NodesView,
+    reconcile::{self, Action, ServiceView, StopReason},
+};
+use heptad_state::{KeyRange, StoreExt};
+use std::collections::BTreeMap;
+
+/// Containers that are stopped in the transaction of their service; the reconciler stops the others.
+const STOPS_MAX: usize = 200;
+
+impl Objects {
+    /// Stages the stops of containers of `key` that `service` (none: deleted) does not want any more.
+    pub(crate) async fn stage_surplus(
+        &self,
+        key: &ServiceKey,
+        service: Option<&Service>,
+        pending: &mut Pending,
+    ) -> Result<()> {
+        // Whoever adds containers changes this row, so none that is not seen here is missed.
+        let guard = keys::replicas(key);
+        let revision = self.store.get(guard.clone()).await.during("read", &guard)?.map_or(0, |kv| kv.mod_revision);
+        pending.expect(&guard, revision);
+        let containers = self.containers_of(key).await?;
+        if containers.is_empty() {
+            return Ok(());
+        }
+        let nodes: Vec<Node> = self.list::<Node>(None).await?.items.into_iter().map(|item| item.object).collect();
+        let nodes = NodesView::new(&nodes, containers.values().map(|item| &item.object));
+        let of_key = containers.values().map(|item| &item.object).collect();
+        let view = ServiceView { service, containers: of_key, nodes: &nodes, now_ms: now_ms() };
+        // Only stops are taken, so that the identifiers of what would be created do not matter.
+        let mut drawn = 0u64;
+        let actions = reconcile::service(&view, || {
+            drawn += 1;
+            format!("surplus-{drawn}")
+        });
+        let stops = actions.into_iter().filter_map(|action| match action {
+            Action::Stop(id, reason) | Action::Delete(id, reason) => Some((id, reason)),
+            Action::Create(_) => None,
+        });
+        let wanted = |reason: &StopReason| match service {
+            None => true,
+            Some(_) => matches!(reason, StopReason::ScaledDown | StopReason::NeverStarted),
+        };
+        for (id, _) in stops.filter(|(_, reason)| wanted(reason)).take(STOPS_MAX) {
+            if let Some(container) = containers.get(id.as_str()) {
+                stage_stop(container, pending);
+            }
+        }
+        Ok(())
+    }
+
+    /// The containers of a service, found by their identifiers, which begin with its name.
+    async fn containers_of(&self, key: &ServiceKey) -> Result<BTreeMap<String, Object<Container>>> {
+        let prefix = format!("{}{}-", keys::prefix(Kind::Containers, None), key.name);
+        let rows = self.rows_at(KeyRange::prefix(prefix), None).await?.0;
+        let mut found = BTreeMap::new();
+        for kv in &rows {
+            let container: Object<Container> = row_object(kv)?;
+            if container.object.service == *key {
+                found.insert(container.object.id.to_string(), container);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Stages that a container is stopped; one without a node is nowhere and just deleted.
+pub(crate) fn stage_stop(container: &Object<Container>, pending: &mut Pending) {
+    let key = keys::container(&container.object.id);
+    pending.expect(&key, container.revision);
+    if container.object.node.is_none() {
+        pending.delete(&key);
+    } else if container.object.desired != DesiredState::Stopped {
+        pending.put(&key, &Container { desired: DesiredState::Stopped, ..container.object.clone() });
+    }
+}

@@ -1,0 +1,184 @@
+//! The kinds of objects that are kept: what is checked of each on a write, and what the server sets whatever clients say.
+
+use heptad_api::Resource;
+use heptad_model::{
+    Container, Dimension, Event, NetworkPolicy, Node, Problem, ResourceVector, Service, TrafficRule, Validate,
+    ids::is_label,
+};
+use heptad_sched::Allocation;
+use std::net::Ipv4Addr;
+
+/// What the server has at hand for an object that is written.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// A fresh identifier.
+    pub id: String,
+    /// A free service address, if the object needs one.
+    pub address: Option<Ipv4Addr>,
+    /// What the node gave, if the object is a node.
+    pub allocation: Allocation,
+}
+
+/// An object as the state store keeps it.
+pub trait Kept: Resource + PartialEq {
+    /// Whether each gets an address.
+    const ADDRESSED: bool = false;
+    /// Whether unknown fields are refused by the type itself.
+    const STRICT: bool = true;
+
+    /// All that is wrong with it.
+    fn problems(&self, given: &Given) -> Vec<Problem>;
+
+    /// Sets what the server keeps, from what was there before.
+    fn admit(&mut self, old: Option<&Self>, given: &Given);
+
+    /// Fills in what is derived when it is read.
+    fn derive(&mut self, _allocation: &Allocation) {}
+
+    /// Whether it wants a new address.
+    fn wants_address(&self, _old: Option<&Self>) -> bool {
+        false
+    }
+}
+
+/// The identifier that stays, or a fresh one.
+fn kept_id(old: Option<&str>, given: &Given) -> String {
+    old.filter(|id| !id.is_empty()).unwrap_or(&given.id).to_owned()
+}
+
+impl Kept for Service {
+    const ADDRESSED: bool = true;
+
+    fn problems(&self, _given: &Given) -> Vec<Problem> {
+        self.validate()
+    }
+
+    fn admit(&mut self, old: Option<&Self>, given: &Given) {
+        self.id = kept_id(old.map(|old| old.id.as_str()), given);
+        self.address = old.and_then(|old| old.address).or(given.address);
+        self.generation = old.map_or(1, |old| old.generation);
+        if old.is_some_and(|old| old != self) {
+            self.generation += 1;
+        }
+    }
+
+    fn wants_address(&self, old: Option<&Self>) -> bool {
+        old.is_none_or(|old| old.address.is_none())
+    }
+}
+
+impl Kept for NetworkPolicy {
+    fn problems(&self, _given: &Given) -> Vec<Problem> {
+        self.validate()
+    }
+
+    fn admit(&mut self, old: Option<&Self>, given: &Given) {
+        self.id = kept_id(old.map(|old| old.id.as_str()), given);
+    }
+}
+
+impl Kept for TrafficRule {
+    fn problems(&self, _given: &Given) -> Vec<Problem> {
+        self.validate()
+    }
+
+    fn admit(&mut self, old: Option<&Self>, given: &Given) {
+        self.id = kept_id(old.map(|old| old.id.as_str()), given);
+    }
+}
+
+impl Kept for Node {
+    const STRICT: bool = false;
+
+    fn problems(&self, given: &Given) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if !is_label(self.name.as_str()) {
+            let message = format!("`{}` is not a name; use lower-case letters, digits and `-`", self.name);
+            problems.push(Problem { path: "name".into(), message });
+        }
+        let given = given.allocation.resources;
+        for d in Dimension::ALL.into_iter().filter(|d| given.get(*d) > self.capacity.get(*d)) {
+            let (has, gave) = (d.show(self.capacity.get(d)), d.show(given.get(d)));
+            let message = format!("{has} is less than the {gave} that its containers were given; stop some first");
+            problems.push(Problem { path: format!("capacity.{d}"), message });
+        }
+        problems
+    }
+
+    /// What a node gave is in a row of its own.
+    fn admit(&mut self, old: Option<&Self>, given: &Given) {
+        if let Some(old) = old.filter(|old| !old.id.is_empty()) {
+            self.id = old.id.clone();
+        } else if self.id.is_empty() {
+            self.id = given.id.clone();
+        }
+        self.allocated = ResourceVector::ZERO;
+        self.containers.clear();
+    }
+
+    fn derive(&mut self, allocation: &Allocation) {
+        self.allocated = allocation.resources;
+        self.containers = allocation.containers.iter().cloned().collect();
+    }
+}
+
+impl Kept for Container {
+    fn problems(&self, _given: &Given) -> Vec<Problem> {
+        Vec::new()
+    }
+
+    fn admit(&mut self, _old: Option<&Self>, _given: &Given) {}
+}
+
+/// Longest text of an event.
+const EVENT_TEXT_BYTES_MAX: usize = 4_096;
+
+impl Kept for Event {
+    const STRICT: bool = false;
+
+    fn problems(&self, _given: &Given) -> Vec<Problem> {
+        let texts = [("reason", &self.reason, 63), ("subject", &self.subject, 253)];
+        let texts = texts.into_iter().chain([("message", &self.message, EVENT_TEXT_BYTES_MAX)]);
+        let long = texts.filter(|(_, text, bytes_max)| text.len() > *bytes_max);
+        long.map(|(path, _, bytes_max)| Problem {
+            path: path.into(),
+            message: format!("it is longer than {bytes_max} bytes"),
+        })
+        .collect()
+    }
+
+    fn admit(&mut self, _old: Option<&Self>, given: &Given) {
+        self.id = given.id.clone();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use heptad_model::quantity::Bytes;
+
+    #[test]
+    fn the_server_keeps_what_is_its_own_and_counts_changes_of_the_rest() {
+        let given = Given { id: "new".into(), address: Some(Ipv4Addr::new(10, 96, 0, 9)), ..Given::default() };
+        let mut first = Service { id: "mine".into(), generation: 9, ..Service::new("web", "host") };
+        first.admit(None, &given);
+        assert_eq!((first.id.as_str(), first.generation, first.address), ("new", 1, given.address));
+        let later = Given { id: "later".into(), ..Given::default() };
+        let mut same = Service { address: None, ..Service::new("web", "host") };
+        same.admit(Some(&first), &later);
+        assert_eq!(same, first);
+        let mut changed = Service { replicas: 2, generation: 77, ..Service::new("web", "host") };
+        changed.admit(Some(&first), &later);
+        assert_eq!((changed.id.as_str(), changed.generation, changed.address), ("new", 2, first.address));
+    }
+
+    #[test]
+    fn a_node_cannot_shrink_below_what_it_gave() {
+        let capacity = |bytes| ResourceVector { memory: Bytes(bytes), ..ResourceVector::ZERO };
+        let allocation = Allocation { resources: capacity(10), ..Allocation::default() };
+        let given = Given { allocation, ..Given::default() };
+        assert_eq!(Node::new("n1", capacity(10)).problems(&given), []);
+        let paths: Vec<String> = Node::new("N1", capacity(9)).problems(&given).into_iter().map(|p| p.path).collect();
+        assert_eq!(paths, ["name", "capacity.memory"]);
+    }
+}

@@ -1,0 +1,61 @@
+//! The typed layer on the state store: objects as JSON rows, each write validated, admitted and compared.
+//! Knows no HTTP and no reconciler.
+
+mod batch;
+mod containers;
+mod decode;
+mod events;
+mod fewer;
+mod kept;
+mod liveness;
+mod pending;
+mod read;
+mod watch;
+mod write;
+
+pub(crate) use batch::{Batch, Staged};
+pub(crate) use write::distinct;
+pub(crate) use decode::{body_json, body_object, body_value, object_of, row_object, row_value};
+pub(crate) use pending::Pending;
+
+pub use kept::{Given, Kept};
+pub use watch::ObjectWatch;
+
+use heptad_api::Kind;
+use heptad_model::Namespace;
+use heptad_state::Store;
+use ipnet::Ipv4Net;
+use std::sync::{Arc, atomic::AtomicU64};
+
+/// Commits of one write that are tried against concurrent changes.
+const WRITE_TRIES_MAX: usize = 32;
+
+/// The objects of the cluster. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Objects {
+    store: Arc<dyn Store>,
+    service_cidr: Ipv4Net,
+    events_max: usize,
+    events_made: Arc<AtomicU64>,
+}
+
+impl Objects {
+    /// The objects in `store`; services get addresses of `service_cidr`; the newest `events_max` events are kept.
+    pub fn new(store: Arc<dyn Store>, service_cidr: Ipv4Net, events_max: usize) -> Self {
+        Self { store, service_cidr, events_max, events_made: Arc::default() }
+    }
+
+    /// The store itself.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+}
+
+/// An object for messages: `service/NAMESPACE/NAME`.
+pub(crate) fn subject(kind: Kind, namespace: &Namespace, name: &str) -> String {
+    if kind.is_namespaced() {
+        format!("{}/{namespace}/{name}", kind.singular())
+    } else {
+        format!("{}/{name}", kind.singular())
+    }
+}

@@ -1,0 +1,79 @@
+//! The settings of the control plane, units in the names. Knows no default path: the binary chooses directories.
+
+use ipnet::Ipv4Net;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+/// Settings of [`Control`](crate::Control).
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The Unix socket to listen on; none: no Unix socket.
+    pub socket: Option<PathBuf>,
+    /// The loopback address to listen on, port 0 for any; none: no TCP.
+    pub tcp: Option<SocketAddr>,
+    /// The file with the token for TCP; made with mode 0600 if absent. Needed with `tcp`.
+    pub token_file: Option<PathBuf>,
+    /// The range from which services get their addresses.
+    pub service_cidr: Ipv4Net,
+    /// Requests that are worked on at once; more are answered with 429.
+    pub requests_max: usize,
+    /// Watches and log streams at once; more are answered with 429.
+    pub streams_max: usize,
+    /// Connections at once on each listener; more wait to be accepted.
+    pub connections_max: usize,
+    /// Longest time for the head of a request, and longest idle time of a connection.
+    pub header_timeout_ms: u64,
+    /// Longest time for the body of a request.
+    pub body_timeout_ms: u64,
+    /// A watch without changes says so often how far it is.
+    pub bookmark_interval_ms: u64,
+    /// Changes that come within this time are reconciled together.
+    pub debounce_ms: u64,
+    /// Everything is looked at again after this time, changed or not.
+    pub resync_interval_ms: u64,
+    /// Commits of one plan that are tried against concurrent changes before the next wake.
+    pub commit_tries_max: usize,
+    /// First wait before a failed reconciliation is tried again; doubles up to `retry_delay_ms_max`.
+    pub retry_delay_ms_min: u64,
+    /// Longest wait before a failed reconciliation is tried again.
+    pub retry_delay_ms_max: u64,
+    /// Events that are kept.
+    pub events_max: usize,
+    /// A node that has not reported for this time is `Unknown`.
+    pub node_unknown_ms: u64,
+    /// A node that has not reported for this time is `NotReady`.
+    pub node_not_ready_ms: u64,
+    /// How often the heartbeats are looked at.
+    pub heartbeat_check_ms: u64,
+    /// Longest wait at shutdown for requests that are being worked on.
+    pub drain_ms_max: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            socket: None,
+            tcp: None,
+            token_file: None,
+            service_cidr: Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16),
+            requests_max: 128,
+            streams_max: 512,
+            connections_max: 1_024,
+            header_timeout_ms: 30_000,
+            body_timeout_ms: 30_000,
+            bookmark_interval_ms: 5_000,
+            debounce_ms: 3,
+            resync_interval_ms: 30_000,
+            commit_tries_max: 16,
+            retry_delay_ms_min: 20,
+            retry_delay_ms_max: 2_000,
+            events_max: 1_000,
+            node_unknown_ms: 6_000,
+            node_not_ready_ms: 10_000,
+            heartbeat_check_ms: 500,
+            drain_ms_max: 5_000,
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The loop that leads the cluster from what is to what is wanted. Level-triggered: every pass starts from the rows as
+//! they are, plans purely, and commits with compares, so that any number of such loops on one store is harmless.
+
+mod bind;
+mod services;
+mod unplaced;
+
+pub(crate) use unplaced::{Reports, api_unplaced};
+
+use crate::{
+    error::{Result, StoreContext, with_causes},
+    heartbeat::Liveness,
+    keys,
+    objects::Objects,
+    options::Options,
+    rows::Rows,
+};
+use heptad_state::{Revision, WatchEvent, WatchRequest, WatchStream};
+use std::{sync::Arc, time::Duration};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+/// Passes of one phase before it pauses for the next wake, whatever is left to do.
+const PASSES_MAX: usize = 10_000;
+/// Longest wait for the change that a lost compare proves to have happened.
+const CONFLICT_WAIT_MS_MAX: u64 = 100;
+
+/// Leads the cluster on. Made by the control plane, or by tests beside it.
+#[derive(Clone, Debug)]
+pub struct Reconciler {
+    pub(crate) objects: Objects,
+    pub(crate) reports: Arc<Reports>,
+    liveness: Arc<Liveness>,
+    options: Arc<Options>,
+}
+
+/// Rows and the watch that moves them on.
+struct Session {
+    rows: Rows,
+    watch: WatchStream,
+}
+
+/// How a phase ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing is left to do.
+    Done,
+    /// Concurrent changes won too often; the next wake goes on.
+    Contended,
+}
+
+impl Reconciler {
+    pub(crate) fn new(
+        objects: Objects,
+        reports: Arc<Reports>,
+        liveness: Arc<Liveness>,
+        options: Arc<Options>,
+    ) -> Self {
+        Self { objects, reports, liveness, options }
+    }
+
+    /// A reconciler of its own over `objects`, beside any other.
+    pub fn standalone(objects: Objects, options: Options) -> Self {
+        Self::new(objects, Arc::default(), Arc::default(), Arc::new(options))
+    }
+
+    /// Works until `stop`; failures are logged and tried again ever more slowly.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut delay_ms = self.options.retry_delay_ms_min;
+        while !stop.is_cancelled() {
+            let started = Instant::now();
+            let ended = tokio::select! {
+                () = stop.cancelled() => return,
+                ended = self.follow() => ended,
+            };
+            if started.elapsed() > Duration::from_millis(self.options.resync_interval_ms) {
+                delay_ms = self.options.retry_delay_ms_min;
+            }
+            match ended {
+                Ok(()) => {}
+                Err(error) => tracing::error!(error = with_causes(&error), delay_ms, "reconciliation failed"),
+            }
+            sleep(Duration::from_millis(delay_ms)).await;
+            delay_ms = (delay_ms * 2).min(self.options.retry_delay_ms_max);
+        }
+    }
+
+    /// Reads everything and follows it; ends when the history that it needs is gone.
+    async fn follow(&self) -> Result<()> {
+        let mut session = self.open().await?;
+        loop {
+            let phase = self.pass(&mut session).await?;
+            let resync = match phase {
+                Phase::Done => self.options.resync_interval_ms,
+                Phase::Contended => self.options.retry_delay_ms_min,
+            };
+            if !session.wake(Duration::from_millis(resync), Duration::from_millis(self.options.debounce_ms)).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<Session> {
+        let rows = Rows::load(&self.objects, false).await?;
+        let request = WatchRequest::new(keys::cluster()).from(rows.revision + 1);
+        let watch = self.objects.store().watch(request).await.during("watch", "the cluster")?;
+        Ok(Session { rows, watch })
+    }
+
+    /// Everything once: for tests and for whoever drives the steps by hand.
+    pub async fn once(&self) -> Result<()> {
+        let mut session = self.open().await?;
+        self.pass(&mut session).await.map(|_| ())
+    }
+
+    async fn pass(&self, session: &mut Session) -> Result<Phase> {
+        if std::mem::take(&mut session.rows.nodes_changed) {
+            self.liveness.see(session.rows.nodes.values().map(|item| &item.object));
+            // What nodes can take decides the next step of every service that is not as wanted.
+            let rows = &mut session.rows;
+            rows.dirty.extend(rows.services.keys().cloned());
+        }
+        let services = self.services(session).await?;
+        let bindings = self.bind(session).await?;
+        self.objects.trim_events_sometimes().await;
+        let done = services == Phase::Done && bindings == Phase::Done;
+        Ok(if done { Phase::Done } else { Phase::Contended })
+    }
+}
+
+impl Session {
+    /// Applies what the watch says next. Returns whether it matters; none: the history is gone.
+    async fn step(&mut self) -> Result<Option<bool>> {
+        match self.watch.next().await.during("watch", "the cluster")? {
+            WatchEvent::Batch(batch) => self.rows.apply(&batch).map(Some),
+            WatchEvent::Progress { revision } => {
+                self.rows.revision = self.rows.revision.max(revision);
+                Ok(Some(false))
+            }
+            WatchEvent::Compacted { .. } => Ok(None),
+        }
+    }
+
+    /// Waits for a change that matters, at most `resync`, then takes in what comes within `debounce`.
+    /// Returns whether the watch can go on.
+    async fn wake(&mut self, resync: Duration, debounce: Duration) -> Result<bool> {
+        let deadline = Instant::now() + resync;
+        loop {
+            match timeout_at(deadline, self.step()).await {
+                Err(_) => break,
+                Ok(stepped) => match stepped? {
+                    None => return Ok(false),
+                    Some(true) => break,
+                    Some(false) => {}
+                },
+            }
+        }
+        let settled = Instant::now() + debounce;
+        while let Ok(stepped) = timeout_at(settled, self.step()).await {
+            if stepped?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes in everything up to a revision that this loop committed itself.
+    async fn catch_up(&mut self, revision: Revision) -> Result<()> {
+        while self.rows.revision < revision {
+            if self.step().await?.is_none() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in the change that made a compare fail: it is committed, so it comes soon.
+    async fn catch_conflict(&mut self) -> Result<()> {
+        if let Ok(stepped) = timeout(Duration::from_millis(CONFLICT_WAIT_MS_MAX), self.step()).await {
+            stepped?;
+        }
+        // And whatever else is there already.
+        while let Ok(stepped) = timeout(Duration::ZERO, self.step()).await {
+            if stepped?.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

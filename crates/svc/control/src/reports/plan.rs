@@ -1,0 +1,184 @@
+//! What an apply would do: the same staging, planner and steps as the real thing, on a copy of the rows. Writes nothing.
+
+use crate::{
+    clock::now_ms,
+    error::Result,
+    objects::Objects,
+    reconcile::api_unplaced,
+    rows::Rows,
+};
+use heptad_api::{
+    Manifest,
+    operations::{ApplyRequest, Outcome, PlanResponse, PlannedPlacement},
+    report::Unplaced,
+};
+use heptad_model::{Container, ContainerId, ContainerStatus, NodeName, Service, ServiceKey};
+use heptad_sched::{
+    NodesView, Request,
+    reconcile::{self, Action, ServiceView},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Steps of one service that are looked at; each adds or ends a few containers.
+const STEPS_MAX: usize = 500;
+
+/// The answer to `request`, on the state of one revision.
+pub(crate) async fn plan(objects: &Objects, request: &ApplyRequest) -> Result<PlanResponse> {
+    crate::objects::distinct(request)?;
+    let (_, results) = objects.stage_all(request).await?;
+    let rows = Rows::load(objects, false).await?;
+    let mut world = World::new(&rows);
+    let mut answer = PlanResponse {
+        revision: rows.revision,
+        results,
+        placements: Vec::new(),
+        replaced: BTreeMap::new(),
+        unplaced: Vec::new(),
+        warnings: Vec::new(),
+    };
+    for (i, manifest) in request.objects.iter().enumerate() {
+        let changed = answer.results.get(i).is_none_or(|result| result.outcome != Outcome::Unchanged);
+        match manifest {
+            Manifest::Service(service) if changed => world.service(service, &rows, &mut answer),
+            Manifest::Rule(rule) => {
+                let names = rule.backends.iter().map(|b| &b.service).chain([&rule.service]);
+                for name in names.collect::<BTreeSet<_>>() {
+                    let key = ServiceKey::new(rule.namespace.as_str(), name.as_str());
+                    if !rows.services.contains_key(&key) && !is_applied(request, &key) {
+                        answer.warnings.push(format!("rule/{}/{}: service {key} does not exist", rule.namespace, rule.name));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(answer)
+}
+
+fn is_applied(request: &ApplyRequest, key: &ServiceKey) -> bool {
+    request.objects.iter().any(|manifest| matches!(manifest, Manifest::Service(service) if service.key() == *key))
+}
+
+/// The containers as they would be.
+struct World<'a> {
+    rows: &'a Rows,
+    containers: BTreeMap<ContainerId, Container>,
+    made: u64,
+}
+
+impl<'a> World<'a> {
+    fn new(rows: &'a Rows) -> Self {
+        let containers = rows.containers.iter().map(|(id, item)| (id.clone(), item.object.clone())).collect();
+        Self { rows, containers, made: 0 }
+    }
+
+    fn nodes(&self) -> NodesView {
+        NodesView::new(self.rows.nodes.values().map(|item| &item.object), self.containers.values())
+    }
+
+    /// Goes all steps of a service, as if every container became ready as soon as it has a node.
+    fn service(&mut self, wanted: &Service, rows: &Rows, answer: &mut PlanResponse) {
+        let key = wanted.key();
+        let before = rows.services.get(&key).map(|item| &item.object);
+        let mut service = wanted.clone();
+        service.id = before.map_or_else(|| "planned".to_owned(), |old| old.id.clone());
+        service.generation = before.map_or(1, |old| old.generation + 1);
+        let template = service.template();
+        let own = rows.containers_of(&key);
+        let old = own.iter().filter(|c| c.is_alive() && c.service_id == service.id && c.template != template).count();
+        let replaced = old.min(service.replicas as usize);
+        if replaced > 0 {
+            answer.replaced.insert(key.to_string(), u32::try_from(replaced).unwrap_or(u32::MAX));
+        }
+        warnings(&service, replaced, rows, &mut answer.warnings);
+        let mut placed: BTreeMap<NodeName, u32> = BTreeMap::new();
+        let mut unplaced: Option<Unplaced> = None;
+        let ended = (0..STEPS_MAX).any(|_| !self.step(&service, &mut placed, &mut unplaced));
+        if !ended {
+            answer.warnings.push(format!("service/{key}: only its first {STEPS_MAX} steps were looked at"));
+        }
+        answer.unplaced.extend(unplaced);
+        let placements = placed.into_iter();
+        answer.placements.extend(placements.map(|(node, replicas)| PlannedPlacement {
+            service: key.clone(),
+            node,
+            replicas,
+        }));
+    }
+
+    /// One step: what the reconciler would do now, and then the planner. Returns whether anything changed.
+    fn step(
+        &mut self,
+        service: &Service,
+        placed: &mut BTreeMap<NodeName, u32>,
+        unplaced: &mut Option<Unplaced>,
+    ) -> bool {
+        let key = service.key();
+        let nodes = self.nodes();
+        let containers = self.containers.values().filter(|c| c.service == key).collect();
+        let view = ServiceView { service: Some(service), containers, nodes: &nodes, now_ms: now_ms() };
+        let mut made = self.made;
+        let actions = reconcile::service(&view, || {
+            made += 1;
+            format!("planned-{made}")
+        });
+        self.made = made;
+        let acted = !actions.is_empty();
+        for action in actions {
+            match action {
+                Action::Create(container) => {
+                    self.containers.insert(container.id.clone(), *container);
+                }
+                Action::Stop(id, _) | Action::Delete(id, _) => {
+                    self.containers.remove(&id);
+                }
+            }
+        }
+        self.place(service, placed, unplaced) || acted
+    }
+
+    fn place(
+        &mut self,
+        service: &Service,
+        placed: &mut BTreeMap<NodeName, u32>,
+        unplaced: &mut Option<Unplaced>,
+    ) -> bool {
+        let key = service.key();
+        let waiting = self.containers.values().filter(|c| c.service == key && c.node.is_none() && c.is_alive());
+        let requests: Vec<Request> = waiting.map(|c| Request::of(c, service.placement)).collect();
+        let (plan, report) = heptad_sched::plan(&self.nodes(), &requests);
+        *unplaced = report.unplaced.first().map(|group| api_unplaced(group, None));
+        for (id, node) in plan.bindings() {
+            if let Some(container) = self.containers.get_mut(id) {
+                container.node = Some(node.clone());
+                container.status = ContainerStatus::Running;
+                container.ready = true;
+                *placed.entry(node.clone()).or_default() += 1;
+            }
+        }
+        !plan.is_empty()
+    }
+}
+
+/// What the user should know.
+fn warnings(service: &Service, replaced: usize, rows: &Rows, out: &mut Vec<String>) {
+    let key = service.key();
+    if replaced > 0 && service.health_check.is_none() {
+        out.push(format!(
+            "service/{key}: no health check: a replacement is called ready as soon as its process runs"
+        ));
+    }
+    if rows.nodes.is_empty() && service.replicas > 0 {
+        out.push(format!("service/{key}: there is no node yet; its containers wait for one"));
+    }
+    let asked = service.resources;
+    let unenforced: BTreeSet<&String> = rows
+        .nodes
+        .values()
+        .flat_map(|node| &node.object.unenforced)
+        .filter(|word| heptad_model::Dimension::ALL.iter().any(|d| d.to_string() == **word && asked.get(*d) > 0))
+        .collect();
+    for word in unenforced {
+        out.push(format!("service/{key}: some nodes cannot enforce the limit of {word}; it is best-effort there"));
+    }
+}

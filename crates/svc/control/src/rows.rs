@@ -1,0 +1,197 @@
+//! All rows that the reconcilers look at, in memory, as of one revision: read whole, then moved on by the watch.
+//! Decides nothing and writes nothing.
+
+use crate::{
+    error::{Result, with_causes},
+    keys::{self, Row},
+    objects::{Objects, row_object, row_value},
+};
+use heptad_api::Object;
+use heptad_model::{
+    Container, ContainerId, DesiredState, NetworkPolicy, Node, NodeName, Service, ServiceKey, Snapshot, TrafficRule,
+};
+use heptad_sched::{Allocation, NodesView};
+use heptad_state::{EventKind, KeyRange, KeyValue, Revision, WatchBatch};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The cluster's rows at one revision.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rows {
+    pub(crate) revision: Revision,
+    pub(crate) nodes: BTreeMap<NodeName, Object<Node>>,
+    pub(crate) services: BTreeMap<ServiceKey, Object<Service>>,
+    pub(crate) containers: BTreeMap<ContainerId, Object<Container>>,
+    pub(crate) allocations: BTreeMap<NodeName, Object<Allocation>>,
+    /// The revisions of the rows that guard each service's set of containers.
+    pub(crate) replicas: BTreeMap<ServiceKey, Revision>,
+    policies: BTreeMap<String, NetworkPolicy>,
+    rules: BTreeMap<String, TrafficRule>,
+    by_service: BTreeMap<ServiceKey, BTreeSet<ContainerId>>,
+    /// Containers that are to run and have no node.
+    pub(crate) unbound: BTreeSet<ContainerId>,
+    /// Services of which something changed since they were looked at last.
+    pub(crate) dirty: BTreeSet<ServiceKey>,
+    /// Whether a node changed, came or went.
+    pub(crate) nodes_changed: bool,
+}
+
+impl Rows {
+    /// Reads everything at one revision. Rows that cannot be read are an error if `strict`, else left out and logged.
+    pub(crate) async fn load(objects: &Objects, strict: bool) -> Result<Self> {
+        // Everything of the cluster but the events, which are many and decide nothing.
+        let (first, revision) = objects.rows_at(KeyRange::span(keys::ALLOCATIONS, "/events/"), None).await?;
+        let (second, _) = objects.rows_at(KeyRange::span("/nodes/", "/services0"), Some(revision)).await?;
+        let mut rows = Self { revision, nodes_changed: true, ..Self::default() };
+        for kv in first.iter().chain(&second) {
+            rows.put_or_skip(kv, strict)?;
+        }
+        rows.dirty = rows.services.keys().chain(rows.by_service.keys()).cloned().collect();
+        Ok(rows)
+    }
+
+    fn put_or_skip(&mut self, kv: &KeyValue, strict: bool) -> Result<()> {
+        match self.put(kv) {
+            Err(error) if !strict => {
+                tracing::error!(error = with_causes(&error), "a row is left out");
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn put(&mut self, kv: &KeyValue) -> Result<()> {
+        match keys::row(&kv.key) {
+            Row::Node => {
+                let node: Object<Node> = row_object(kv)?;
+                self.nodes_changed = true;
+                self.nodes.insert(node.object.name.clone(), node);
+            }
+            Row::Service => {
+                let service: Object<Service> = row_object(kv)?;
+                self.dirty.insert(service.object.key());
+                self.services.insert(service.object.key(), service);
+            }
+            Row::Container => self.put_container(row_object(kv)?),
+            Row::Policy => {
+                self.policies.insert(keys::shown(&kv.key), row_value(kv)?);
+            }
+            Row::Rule => {
+                self.rules.insert(keys::shown(&kv.key), row_value(kv)?);
+            }
+            Row::Allocation(node) => {
+                self.allocations.insert(node, row_object(kv)?);
+            }
+            Row::Replicas(service) => {
+                self.replicas.insert(service, kv.mod_revision);
+            }
+            Row::Other => {}
+        }
+        Ok(())
+    }
+
+    fn put_container(&mut self, container: Object<Container>) {
+        let (id, service) = (container.object.id.clone(), container.object.service.clone());
+        self.by_service.entry(service.clone()).or_default().insert(id.clone());
+        self.dirty.insert(service);
+        if container.object.node.is_none() && container.object.desired == DesiredState::Running {
+            self.unbound.insert(id.clone());
+        } else {
+            self.unbound.remove(&id);
+        }
+        self.containers.insert(id, container);
+    }
+
+    fn delete(&mut self, key: &[u8]) {
+        let text = String::from_utf8_lossy(key).into_owned();
+        let name = text.rsplit('/').next().unwrap_or_default();
+        match keys::row(key) {
+            Row::Node => {
+                self.nodes_changed = true;
+                self.nodes.remove(&name.into());
+            }
+            Row::Service => {
+                let namespace = text.split('/').nth(2).unwrap_or_default();
+                let service = ServiceKey::new(namespace, name);
+                self.services.remove(&service);
+                self.dirty.insert(service);
+            }
+            Row::Container => self.delete_container(&name.into()),
+            Row::Policy => {
+                self.policies.remove(&text);
+            }
+            Row::Rule => {
+                self.rules.remove(&text);
+            }
+            Row::Allocation(node) => {
+                self.allocations.remove(&node);
+            }
+            Row::Replicas(service) => {
+                self.replicas.remove(&service);
+            }
+            Row::Other => {}
+        }
+    }
+
+    fn delete_container(&mut self, id: &ContainerId) {
+        self.unbound.remove(id);
+        if let Some(container) = self.containers.remove(id) {
+            let service = container.object.service;
+            if let Some(ids) = self.by_service.get_mut(&service) {
+                ids.remove(id);
+                if ids.is_empty() {
+                    self.by_service.remove(&service);
+                }
+            }
+            self.dirty.insert(service);
+        }
+    }
+
+    /// Moves on to the batch's revision. Returns whether something changed that the reconcilers look at.
+    pub(crate) fn apply(&mut self, batch: &WatchBatch) -> Result<bool> {
+        let mut matters = false;
+        for event in &batch.events {
+            matters |= keys::row(&event.kv.key) != Row::Other;
+            match event.kind {
+                EventKind::Put => self.put_or_skip(&event.kv, false)?,
+                EventKind::Delete => self.delete(&event.kv.key),
+            }
+        }
+        self.revision = self.revision.max(batch.revision);
+        Ok(matters)
+    }
+
+    /// The containers under a service's key.
+    pub(crate) fn containers_of(&self, service: &ServiceKey) -> Vec<&Container> {
+        let ids = self.by_service.get(service).into_iter().flatten();
+        ids.filter_map(|id| self.containers.get(id)).map(|item| &item.object).collect()
+    }
+
+    /// The nodes with their rows, as planners see them.
+    pub(crate) fn nodes_view(&self) -> NodesView {
+        let rows = self.allocations.iter().map(|(name, row)| (name.clone(), row.object.clone())).collect();
+        let containers = self.containers.values().map(|item| &item.object);
+        NodesView::with_rows(self.nodes.values().map(|item| &item.object), &rows, containers)
+    }
+
+    /// The whole system at this revision.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let node = |item: &Object<Node>| {
+            let mut node = item.object.clone();
+            if let Some(row) = self.allocations.get(&node.name) {
+                node.allocated = row.object.resources;
+                node.containers = row.object.containers.iter().cloned().collect();
+            }
+            node
+        };
+        Snapshot {
+            revision: self.revision,
+            nodes: self.nodes.values().map(node).collect(),
+            services: self.services.values().map(|item| item.object.clone()).collect(),
+            containers: self.containers.values().map(|item| item.object.clone()).collect(),
+            policies: self.policies.values().cloned().collect(),
+            rules: self.rules.values().cloned().collect(),
+            ..Snapshot::default()
+        }
+        .with_derived()
+    }
+}
