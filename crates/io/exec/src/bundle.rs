@@ -16,6 +16,9 @@ use crate::facts::NodeFacts;
 
 pub(crate) const CONTROL_SOCKET: &str = "control.sock";
 
+/// In the environment of plain processes: the bundle that they belong to, for when their shim is gone.
+pub(crate) const MARKER_VARIABLE: &str = "HEPTAD_BUNDLE";
+
 /// What the shim is told; written by the driver before the shim is started.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ShimConfig {

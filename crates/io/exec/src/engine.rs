@@ -133,7 +133,7 @@ impl Engine {
         Ok(())
     }
 
-    fn launch(&self, spec: &ContainerSpec) -> Result<Arc<Entry>, ExecError> {
+    fn launch(&self, spec: &ContainerSpec) -> Result<ContainerStatus, ExecError> {
         let bundle = Bundle::create(self.bundle(&spec.id).dir)?;
         bundle.write_config(&ShimConfig {
             kind: self.options.kind,
@@ -149,8 +149,11 @@ impl Engine {
         match received {
             Ok(Received::Message(Reply::Started { started }, _)) => {
                 let entry = Arc::new(Entry::new(spec.clone(), bundle, self.cgroup(&spec.id), started));
-                self.watcher.watch(Arc::clone(&entry), connection);
-                Ok(entry)
+                // Known before its end can be told.
+                self.shared.containers().insert(spec.id.clone(), Slot::Known(Arc::clone(&entry)));
+                let status = entry.status();
+                self.watcher.watch(entry, connection);
+                Ok(status)
             }
             Ok(Received::Message(Reply::Failed { reason }, _)) => Err(failed(reason)),
             Ok(Received::Message(other, _)) => Err(failed(format!("its shim said {other:?}"))),
@@ -206,18 +209,10 @@ impl Driver for Engine {
     fn start(&self, spec: &ContainerSpec) -> Result<ContainerStatus, ExecError> {
         self.check(spec)?;
         self.reserve(&spec.id)?;
-        match self.launch(spec) {
-            Ok(entry) => {
-                let status = entry.status();
-                self.shared.containers().insert(spec.id.clone(), Slot::Known(entry));
-                Ok(status)
-            }
-            Err(error) => {
-                self.discard(&spec.id);
-                self.shared.containers().remove(&spec.id);
-                Err(error)
-            }
-        }
+        self.launch(spec).inspect_err(|_| {
+            self.discard(&spec.id);
+            self.shared.containers().remove(&spec.id);
+        })
     }
 
     fn stop(&self, id: &str, grace: Option<Duration>) -> Result<Exit, ExecError> {

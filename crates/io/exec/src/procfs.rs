@@ -1,4 +1,4 @@
-//! The few facts of other processes that /proc tells: parent, session, start time, state. Changes nothing.
+//! The few facts of other processes that /proc tells: parent, start time, state, environment. Changes nothing.
 
 use std::fs;
 
@@ -8,7 +8,6 @@ pub(crate) struct ProcStat {
     pub(crate) pid: i32,
     pub(crate) state: char,
     pub(crate) parent: i32,
-    pub(crate) session: i32,
     /// User and system time, in clock ticks.
     pub(crate) cpu_ticks: u64,
     /// In clock ticks since boot.
@@ -30,7 +29,6 @@ impl ProcStat {
             pid: head.split(' ').next()?.parse().ok()?,
             state: fields.first()?.chars().next()?,
             parent: fields.get(1)?.parse().ok()?,
-            session: fields.get(3)?.parse().ok()?,
             cpu_ticks: number(11)? + number(12)?,
             start_time: number(19)?,
             resident_pages: number(21)?,
@@ -45,6 +43,12 @@ impl ProcStat {
 /// The process with this pid and start time, if it lives.
 pub(crate) fn is_alive(pid: i32, start_time: u64) -> bool {
     ProcStat::read(pid).is_some_and(|stat| stat.start_time == start_time && stat.is_alive())
+}
+
+/// Whether a process was executed with this `NAME=VALUE`.
+pub(crate) fn environment_has(pid: i32, wanted: &str) -> bool {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
 }
 
 /// Everybody.
@@ -79,7 +83,7 @@ mod tests {
     fn names_with_parentheses_do_not_confuse() {
         let line = "42 (a) b (c) S 1 42 40 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 999 1000 33 18446744073709551615 1";
         let stat = ProcStat::parse(line).expect("parsed");
-        assert_eq!((stat.pid, stat.state, stat.parent, stat.session), (42, 'S', 1, 40));
+        assert_eq!((stat.pid, stat.state, stat.parent), (42, 'S', 1));
         assert_eq!((stat.cpu_ticks, stat.start_time, stat.resident_pages), (11, 999, 33));
     }
 

@@ -135,7 +135,7 @@ fn listen() -> io::Result<OwnedFd> {
 
 fn make_backend(bundle: &Bundle, config: &ShimConfig) -> Box<dyn Backend> {
     match (config.kind, &config.oci_runtime) {
-        (DriverKind::Process, _) => Box::new(plain::Plain::new(config)),
+        (DriverKind::Process, _) => Box::new(plain::Plain::new(bundle, config)),
         (DriverKind::Oci, Some(program)) => Box::new(external::External::new(bundle, config, program)),
         (DriverKind::Oci, None) => Box::new(embedded::Embedded::new(bundle, config)),
     }

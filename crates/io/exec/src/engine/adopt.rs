@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::entry::{Entry, Slot};
 use super::{Engine, KILL_TIMEOUT_MS};
-use crate::bundle::{Bundle, CONTROL_SOCKET, Started};
+use crate::bundle::{Bundle, CONTROL_SOCKET, MARKER_VARIABLE, Started};
 use crate::cgroup::Hierarchies;
 use crate::client::{self, Answer};
 use crate::container::id_is_valid;
@@ -94,7 +94,9 @@ pub(super) fn end_without_shim(entry: &Entry) -> Exit {
     {
         let _ = sys::pidfd_send_signal(&pidfd, libc::SIGKILL);
     }
-    kill_session(entry.started.pid, entry.started.start_time);
+    if entry.cgroup.is_empty() {
+        kill_marked(&entry.bundle);
+    }
     kill_group(&entry.cgroup, Duration::from_millis(KILL_TIMEOUT_MS));
     let deadline = Instant::now() + Duration::from_millis(KILL_TIMEOUT_MS);
     while entry.is_alive() && Instant::now() < deadline {
@@ -109,12 +111,23 @@ pub(super) fn end_without_shim(entry: &Entry) -> Exit {
     exit
 }
 
-/// Everyone in the session that a container's first process leads, unless the number now means a younger process.
-fn kill_session(leader: i32, start_time: u64) {
-    for stat in procfs::all() {
-        if stat.session == leader && stat.start_time >= start_time {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(stat.pid), nix::sys::signal::SIGKILL);
+/// Everyone who was started for this bundle and kept the mark in its environment, until there is none.
+fn kill_marked(bundle: &Bundle) {
+    let mark = format!("{MARKER_VARIABLE}={}", bundle.dir.display());
+    let deadline = Instant::now() + Duration::from_millis(KILL_TIMEOUT_MS);
+    loop {
+        let marked: Vec<i32> = procfs::all()
+            .into_iter()
+            .filter(|stat| stat.is_alive() && procfs::environment_has(stat.pid, &mark))
+            .map(|stat| stat.pid)
+            .collect();
+        if marked.is_empty() || Instant::now() >= deadline {
+            return;
         }
+        for pid in marked {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -6,13 +6,14 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use libcontainer::oci_spec::runtime::{Process, Spec};
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::unistd::{AccessFlags, access, execvp};
+use nix::unistd::{AccessFlags, access, execv};
 use seccompiler::BpfProgram;
 
 use crate::sys;
@@ -39,14 +40,16 @@ impl SandboxExecutor {
 
     fn run(&self, process: &Process) -> Result<(), String> {
         let args: Vec<CString> = args_of(process).iter().filter_map(|arg| CString::new(arg.as_bytes()).ok()).collect();
-        let program = args.first().ok_or("no program is named")?;
+        let path = find_program(process)?;
+        let program = CString::new(path.as_os_str().as_bytes()).map_err(|error| error.to_string())?;
         sys::reset_signals();
         sys::close_from_on_exec(3).map_err(|error| format!("cannot close descriptors: {error}"))?;
         for filter in self.programs.iter() {
             seccompiler::apply_filter(filter).map_err(|error| format!("cannot install seccomp: {error}"))?;
         }
-        let Err(error) = execvp(program, &args);
-        Err(format!("cannot execute {}: {}", program.to_string_lossy(), error.desc()))
+        // Not `execvp`: it hands what is no program to a shell.
+        let Err(error) = execv(&program, &args);
+        Err(format!("cannot execute {}: {}", path.display(), error.desc()))
     }
 }
 
@@ -80,23 +83,24 @@ impl Executor for SandboxExecutor {
 
     /// Before the container is reported as created, so that a missing program is a failed start.
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
-        let refuse = |reason: String| Err(ExecutorValidationError::ArgValidationError(reason));
-        let Some(process) = spec.process() else { return refuse("no process is given".to_owned()) };
-        let Some(program) = args_of(process).first() else { return refuse("no program is named".to_owned()) };
-        let usable = |path: &Path| path.is_file() && access(path, AccessFlags::X_OK).is_ok();
-        if program.contains('/') {
-            return match usable(Path::new(program)) {
-                true => Ok(()),
-                false => refuse(format!("{program} is not an executable file in the container")),
-            };
-        }
-        let env = process.env().as_deref().unwrap_or_default();
-        let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or_default();
-        match path.split(':').any(|dir| usable(&Path::new(dir).join(program))) {
-            true => Ok(()),
-            false => refuse(format!("{program} is not found in the container's PATH ({path})")),
-        }
+        let process = spec.process().as_ref();
+        let found = process.ok_or_else(|| "no process is given".to_owned()).and_then(find_program);
+        found.map(|_| ()).map_err(ExecutorValidationError::ArgValidationError)
     }
+}
+
+/// By its path, or in the directories of the container's own PATH.
+fn find_program(process: &Process) -> Result<PathBuf, String> {
+    let program = args_of(process).first().ok_or("no program is named")?;
+    let usable = |path: &PathBuf| path.is_file() && access(path, AccessFlags::X_OK).is_ok();
+    if program.contains('/') {
+        let path = Some(PathBuf::from(program)).filter(usable);
+        return path.ok_or_else(|| format!("{program} is not an executable file in the container"));
+    }
+    let env = process.env().as_deref().unwrap_or_default();
+    let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or_default();
+    let found = path.split(':').map(|dir| Path::new(dir).join(program)).find(usable);
+    found.ok_or_else(|| format!("{program} is not found in the container's PATH ({path})"))
 }
 
 fn args_of(process: &Process) -> &[String] {

@@ -10,7 +10,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Pid, Uid, setgid, setgroups, setsid, setuid};
 
 use super::backend::{Backend, Stdio};
-use crate::bundle::ShimConfig;
+use crate::bundle::{Bundle, MARKER_VARIABLE, ShimConfig};
 use crate::container::{Limits, User};
 use crate::driver::{ExecCommand, Usage};
 use crate::{procfs, sys};
@@ -20,11 +20,12 @@ const OOM_SCORE_ADJ: &str = "500";
 
 pub(super) struct Plain {
     config: ShimConfig,
+    marker: String,
 }
 
 impl Plain {
-    pub(super) fn new(config: &ShimConfig) -> Self {
-        Self { config: config.clone() }
+    pub(super) fn new(bundle: &Bundle, config: &ShimConfig) -> Self {
+        Self { config: config.clone(), marker: bundle.dir.to_string_lossy().into_owned() }
     }
 
     fn spawn(&self, command: &ExecCommand, stdio: Stdio) -> Result<i32, String> {
@@ -32,6 +33,7 @@ impl Plain {
         let program = command.args.first().ok_or("no program is named")?;
         let mut process = Command::new(program);
         process.args(&command.args[1..]).env_clear().env("PATH", PATH_DEFAULT).envs(&spec.env).envs(&command.env);
+        process.env(MARKER_VARIABLE, &self.marker);
         process.current_dir(command.cwd.as_ref().unwrap_or(&spec.cwd));
         let [stdin, stdout, stderr] = stdio.map(File::from);
         process.stdin(stdin).stdout(stdout).stderr(stderr);

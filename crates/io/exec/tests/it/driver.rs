@@ -1,0 +1,10 @@
+//! Containers and processes as their drivers really run them.
+
+mod external;
+mod limits;
+mod logs;
+mod process;
+mod restart;
+mod run;
+mod security;
+mod support;

@@ -1,0 +1,4 @@
+//! Tests of this crate against the real kernel, real containers and real registries. They need root.
+
+mod driver;
+mod image;

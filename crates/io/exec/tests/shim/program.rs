@@ -1,0 +1,7 @@
+//! The program that the tests execute as shim; in production it is the platform's own binary with `shim` as argument.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    heptad_exec::shim::main(std::env::args_os().skip(1))
+}
