@@ -2,8 +2,8 @@
 //! Works through the writer, so that a blob that is deleted or replaced meanwhile is never brought back.
 
 use crate::{
-    Blob, BlobError, Result,
-    record::{Entry, Kind, Location},
+    Blob, BlobError, BlobId, Result,
+    record::{Entry, Kind, Location, Place},
     segment::sealed_entries,
     shared::Shared,
     writer::{Request, Work},
@@ -25,11 +25,17 @@ pub(crate) fn compact(
     mut enough: impl FnMut() -> bool,
 ) -> Result<u64> {
     let _one_at_a_time = shared.compacting.lock().unwrap_or_else(PoisonError::into_inner);
+    // Segments that begin from here on hold what is rewritten now; they wait for the next time.
+    let last = shared.index().segment_last();
     let mut spare = BTreeSet::new();
     let mut removed = 0;
     while !enough() {
         shared.check()?;
         let Some(victim) = shared.index().victim(percent_max, &spare) else { break };
+        if victim > last {
+            spare.insert(victim);
+            continue;
+        }
         // A segment that cannot be emptied (for want of room, say) is left alone this time.
         spare.insert(victim);
         match rewrite(shared, writer, victim) {
@@ -43,20 +49,44 @@ pub(crate) fn compact(
 
 fn rewrite(shared: &Shared, writer: &Sender<Request>, victim: u32) -> Result<u64> {
     let (entries, _) = sealed_entries(&shared.directory, victim)?;
+    let mut moved = Vec::new();
+    let done = empty(shared, writer, entries, &mut moved)
+        .and_then(|()| settle(shared, &mut vec![send(shared, writer, Work::Retire { segment: victim })?]));
+    if !matches!(done, Ok(1..)) {
+        // The segment stays, so its moved records must not count again at the next open.
+        let is_idle = |(id, place): &(BlobId, Place)| shared.index().get(id).map(|now| now.place) != Some(*place);
+        let cancel = |(id, target)| send(shared, writer, Work::Cancel { id, target });
+        let mut cancelled = moved.into_iter().filter(is_idle).map(cancel).collect::<Result<Vec<_>>>()?;
+        settle(shared, &mut cancelled)?;
+    }
+    done
+}
+
+/// Writes again what is needed of a segment's records; notes in `moved` the blobs whose old records are now idle.
+fn empty(
+    shared: &Shared,
+    writer: &Sender<Request>,
+    entries: Vec<Entry>,
+    moved: &mut Vec<(BlobId, Place)>,
+) -> Result<()> {
     let mut waiting = Vec::new();
     let mut waiting_bytes = 0;
     for entry in entries {
         let Some(work) = needed(shared, &entry) else { continue };
+        if matches!(work, Work::Move { .. }) {
+            moved.push((entry.id, entry.place));
+        }
         waiting_bytes += entry.record_bytes();
-        waiting.push(send(shared, writer, work)?);
+        match send(shared, writer, work) {
+            Ok(answer) => waiting.push(answer),
+            Err(error) => return settle(shared, &mut waiting).and(Err(error)),
+        }
         if waiting_bytes >= WINDOW_BYTES_MAX || waiting.len() >= WINDOW_REQUESTS_MAX {
             settle(shared, &mut waiting)?;
             waiting_bytes = 0;
         }
     }
-    settle(shared, &mut waiting)?;
-    let mut retired = vec![send(shared, writer, Work::Retire { segment: victim })?];
-    settle(shared, &mut retired)
+    settle(shared, &mut waiting).map(drop)
 }
 
 /// What must happen to a record before its segment goes; nothing if it is dead.
@@ -78,7 +108,7 @@ fn needed(shared: &Shared, entry: &Entry) -> Option<Work> {
         }
         Kind::Tombstone { target } => {
             let is_needed = target.segment != entry.place.segment && shared.index().has_segment(target.segment);
-            is_needed.then_some(Work::MoveTombstone { id: entry.id, target })
+            is_needed.then_some(Work::Cancel { id: entry.id, target })
         }
     }
 }
@@ -92,12 +122,14 @@ pub(crate) fn send(shared: &Shared, writer: &Sender<Request>, work: Work) -> Res
     sent.map(|()| answer).map_err(|_| shared.lose("the engine is closed"))
 }
 
+/// Waits for all answers; the first failure is the result.
 fn settle(shared: &Shared, waiting: &mut Vec<Answer>) -> Result<u64> {
-    let mut count = 0;
+    let mut result = Ok(0);
     for answer in waiting.drain(..) {
-        count += answer.blocking_recv().unwrap_or_else(|_| Err(shared.lose("the engine is closed")))?;
+        let answer = answer.blocking_recv().unwrap_or_else(|_| Err(shared.lose("the engine is closed")));
+        result = result.and_then(|sum| answer.map(|count| sum + count));
     }
-    Ok(count)
+    result
 }
 
 /// Closes the active segment, so that its dead records can be reclaimed too.

@@ -101,7 +101,9 @@ impl BlobStore {
             return Ok(());
         }
         match self.append(blob.clone()).await {
-            Err(BlobError::InsufficientSpace { asked_bytes, .. }) if self.shared.index().reclaimable_bytes() > 0 => {
+            Err(BlobError::InsufficientSpace { asked_bytes, free_bytes, .. })
+                if free_bytes + self.shared.index().reclaimable_bytes() >= asked_bytes =>
+            {
                 self.blocking(move |shared, writer| reclaim(shared, writer, asked_bytes)).await?;
                 self.append(blob).await
             }

@@ -104,7 +104,12 @@ impl Index {
         self.segments.iter().map(|(n, segment)| segment.bytes.saturating_sub(self.needed_bytes(*n, segment))).sum()
     }
 
-    /// The closed segment whose rewriting frees most for its copying, if its needed share is below `percent_max`.
+    /// The number of the newest segment.
+    pub(crate) fn segment_last(&self) -> u32 {
+        self.segments.last_key_value().map_or(0, |(number, _)| *number)
+    }
+
+    /// The closed segment with the smallest needed share, if that is below `percent_max`.
     pub(crate) fn victim(&self, percent_max: u64, spare: &BTreeSet<u32>) -> Option<u32> {
         let candidate = |(number, segment): (&u32, &Segment)| {
             let needed = self.needed_bytes(*number, segment);

@@ -38,8 +38,8 @@ pub(crate) enum Work {
         blob: Blob,
         from: Location,
     },
-    /// Compaction: the tombstone of a record at `target` moves.
-    MoveTombstone {
+    /// Compaction: the record at `target` counts no more.
+    Cancel {
         id: BlobId,
         target: Place,
     },
@@ -139,7 +139,7 @@ impl Writer {
             Work::Put { blob, room } => self.put(blob, room),
             Work::Delete { ids } => self.delete(&ids),
             Work::Move { blob, from } => self.move_blob(blob, from),
-            Work::MoveTombstone { id, target } => self.stage(id, Kind::Tombstone { target }, Bytes::new()).map(|()| 1),
+            Work::Cancel { id, target } => self.stage(id, Kind::Tombstone { target }, Bytes::new()).map(|()| 1),
             Work::Forget { id, from } => self.forget(id, from),
             Work::Retire { segment } => self.retire(segment),
             Work::Seal => self.flush().and_then(|()| self.roll()).map(|()| 1),
@@ -209,7 +209,8 @@ impl Writer {
         if from.record_bytes() > free_bytes {
             return Err(self.insufficient(from.record_bytes(), free_bytes));
         }
-        self.stage_blob(blob, Some(from))
+        // The old record goes with its segment; compaction cancels it if the segment has to stay.
+        self.stage_blob(blob, None)
     }
 
     fn forget(&mut self, id: BlobId, from: Location) -> Result<u64> {

@@ -4,8 +4,29 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod cluster;
+mod coordinator;
+mod error;
+mod health;
+mod holds;
+mod http;
 mod meta;
+mod node;
+mod options;
+mod read;
+mod record;
+mod repair;
 mod types;
+mod upload;
 
+pub use coordinator::{BodyError, DistributedStorage, PutOptions};
+pub use error::{ObjectName, StorageError};
+pub use http::CHECKSUM_HEADER;
 pub use meta::{BoxFuture, MemoryMetaStore, MetaError, MetaRow, MetaStore};
+pub use node::{BlobNode, LocalNode, NodeResult, ScrubbedBlob};
+pub use options::{Clock, Options, SystemClock};
+pub use read::ObjectReader;
+pub use repair::{GarbageMemory, Maintenance};
 pub use types::{ListPage, NodeState, NodeStatus, ObjectInfo, RepairReport, ShardHealth, StorageStatus};
+
+pub use heptad_blob::Options as BlobOptions;

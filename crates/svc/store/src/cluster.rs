@@ -1,0 +1,277 @@
+//! What all operations share: nodes, placement, metadata, bounds; commits of records and replicated writes of blobs.
+//! Knows no HTTP and no content.
+
+use crate::{
+    BlobNode, MetaStore, ObjectName, Options, StorageError,
+    health::Health,
+    holds::Holds,
+    record::{ObjectRecord, PLACEMENT_ROW, Upload},
+};
+use bytes::Bytes;
+use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
+use heptad_blob::{Blob, BlobError, BlobId};
+use heptad_shard::{PlacementMap, Quorum, ShardId, StorageNode, StorageNodeName, stable_hash};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+use tokio::{
+    sync::{Mutex, Notify, Semaphore},
+    task::JoinHandle,
+};
+
+/// Commits of the same object take turns in this process; others' are told by compare-and-swap.
+const COMMIT_TURNS: usize = 64;
+
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) nodes: BTreeMap<StorageNodeName, Arc<dyn BlobNode>>,
+    pub(crate) placement: PlacementMap,
+    pub(crate) meta: Arc<dyn MetaStore>,
+    pub(crate) options: Options,
+    /// Uploads that are not committed yet.
+    pub(crate) uploads: Holds,
+    /// Uploads that are being read.
+    pub(crate) readers: Holds,
+    pub(crate) health: Health,
+    /// Told when a copy was missed.
+    pub(crate) repair_wanted: Notify,
+    /// KiB of copies that are still being written.
+    background: Arc<Semaphore>,
+    purges: Arc<Semaphore>,
+    commit_turns: Vec<Mutex<()>>,
+}
+
+impl Cluster {
+    pub(crate) async fn open(
+        nodes: Vec<Arc<dyn BlobNode>>,
+        meta: Arc<dyn MetaStore>,
+        options: Options,
+    ) -> Result<Self, StorageError> {
+        let placement = placement(&nodes, &*meta, &options).await?;
+        Ok(Self {
+            nodes: nodes.into_iter().map(|node| (node.name().clone(), node)).collect(),
+            placement,
+            meta,
+            uploads: Holds::default(),
+            readers: Holds::default(),
+            health: Health::default(),
+            repair_wanted: Notify::new(),
+            background: Arc::new(Semaphore::new(options.background_bytes_max >> 10)),
+            purges: Arc::new(Semaphore::new(options.purges_max)),
+            commit_turns: (0..COMMIT_TURNS).map(|_| Mutex::new(())).collect(),
+            options,
+        })
+    }
+
+    pub(crate) fn shard(&self, id: BlobId) -> ShardId {
+        self.placement.shard_of(&id.0)
+    }
+
+    /// The nodes that should hold a blob.
+    pub(crate) fn replicas(&self, id: BlobId) -> Vec<Arc<dyn BlobNode>> {
+        let names = self.placement.replicas(self.shard(id));
+        names.iter().filter_map(|name| self.nodes.get(name).cloned()).collect()
+    }
+
+    /// An operation of a node, within its time.
+    pub(crate) async fn timed<T>(
+        &self,
+        node: &dyn BlobNode,
+        operation: impl Future<Output = Result<T, BlobError>>,
+    ) -> Result<T, BlobError> {
+        let limit = Duration::from_millis(self.options.node_timeout_ms);
+        let silent = |_| {
+            let reason = format!("no answer within {limit:?}");
+            Err(BlobError::Unavailable { dir: node.name().as_str().into(), reason })
+        };
+        tokio::time::timeout(limit, operation).await.unwrap_or_else(silent)
+    }
+
+    pub(crate) async fn record(&self, name: &ObjectName) -> Result<Option<ObjectRecord>, StorageError> {
+        let row = self.meta.get(name.row()).await?;
+        row.map(|row| ObjectRecord::decode(&row.key, &row.value)).transpose()
+    }
+
+    /// Sets (or removes) an object's record; returns the one before.
+    pub(crate) async fn commit(
+        &self,
+        name: &ObjectName,
+        record: Option<&ObjectRecord>,
+    ) -> Result<Option<ObjectRecord>, StorageError> {
+        let row = name.row();
+        let value = record.map(ObjectRecord::encode).transpose()?;
+        let _turn = self.commit_turns[stable_hash(&row) as usize % COMMIT_TURNS].lock().await;
+        for _ in 0..self.options.commit_attempts_max {
+            let before = self.meta.get(row.clone()).await?;
+            let version = before.as_ref().map_or(0, |before| before.version);
+            let done = match &value {
+                Some(value) => self.meta.put_if(row.clone(), value.clone(), version).await?.is_some(),
+                None if version == 0 => true,
+                None => self.meta.delete_if(row.clone(), version).await?,
+            };
+            if done {
+                return before.map(|before| ObjectRecord::decode(&row, &before.value)).transpose();
+            }
+        }
+        Err(StorageError::Contended { object: name.clone(), attempts: self.options.commit_attempts_max })
+    }
+
+    /// Writes a blob to its nodes; done as soon as a majority is durable. The other copies go on in the background.
+    pub(crate) async fn write(self: &Arc<Self>, name: &ObjectName, blob: Blob) -> Result<(), StorageError> {
+        let replicas = self.replicas(blob.id());
+        let mut quorum = Quorum::new(self.placement.replication_factor);
+        (replicas.len()..self.placement.replication_factor).for_each(|_| quorum.fail());
+        let mut writes: FuturesUnordered<JoinHandle<Result<(), BlobError>>> =
+            replicas.into_iter().map(|node| self.spawn_write(node, blob.clone())).collect();
+        let mut failures = Vec::new();
+        while let Some(written) = writes.next().await {
+            match written.unwrap_or_else(|error| Err(unavailable("a storage node", &error))) {
+                Ok(()) => quorum.succeed(),
+                Err(error) => {
+                    tracing::debug!(object = %name, %error, "a copy was not written");
+                    quorum.fail();
+                    failures.push(error);
+                }
+            }
+            if quorum.reached() {
+                self.finish_in_background(blob.bytes().len(), writes, !failures.is_empty());
+                return Ok(());
+            }
+        }
+        Err(refusal(name, quorum, failures))
+    }
+
+    fn spawn_write(self: &Arc<Self>, node: Arc<dyn BlobNode>, blob: Blob) -> JoinHandle<Result<(), BlobError>> {
+        let cluster = self.clone();
+        tokio::spawn(async move { cluster.timed(&*node, node.put(blob)).await })
+    }
+
+    fn finish_in_background(
+        self: &Arc<Self>,
+        bytes: usize,
+        mut writes: FuturesUnordered<JoinHandle<Result<(), BlobError>>>,
+        mut missed: bool,
+    ) {
+        let kib = u32::try_from((bytes >> 10) + 1).unwrap_or(u32::MAX);
+        let room = self.background.clone().try_acquire_many_owned(kib).ok();
+        if room.is_none() {
+            // A node that is too slow gets its copies by repair.
+            writes.iter().for_each(JoinHandle::abort);
+        }
+        let cluster = self.clone();
+        let finish = async move {
+            let _room = room;
+            while let Some(written) = writes.next().await {
+                missed |= !matches!(written, Ok(Ok(())));
+            }
+            if missed {
+                cluster.repair_wanted.notify_one();
+            }
+        };
+        tokio::spawn(finish);
+    }
+
+    /// Puts good copies on nodes that were found without one, in the background, as far as there is room.
+    pub(crate) fn restore_in_background(self: &Arc<Self>, blob: Blob, nodes: Vec<Arc<dyn BlobNode>>) {
+        let kib = u32::try_from((blob.bytes().len() >> 10) + 1).unwrap_or(u32::MAX);
+        let Ok(room) = self.background.clone().try_acquire_many_owned(kib) else {
+            return self.repair_wanted.notify_one();
+        };
+        let cluster = self.clone();
+        tokio::spawn(async move {
+            let _room = room;
+            for node in nodes {
+                match cluster.timed(&*node, node.put(blob.clone())).await {
+                    Ok(()) => tracing::info!(node = %node.name(), blob = %blob.id(), "copy restored on reading"),
+                    Err(_) => cluster.repair_wanted.notify_one(),
+                }
+            }
+        });
+    }
+
+    /// Removes the data of a version that nobody can find any more, once nobody reads it. What cannot be removed now
+    /// is garbage for later.
+    pub(crate) fn purge(self: &Arc<Self>, replaced: Option<ObjectRecord>) {
+        const PATIENCE: Duration = Duration::from_secs(60);
+        let Some(record) = replaced.filter(|record| !record.chunks.is_empty()) else { return };
+        let Ok(room) = self.purges.clone().try_acquire_owned() else { return };
+        let cluster = self.clone();
+        tokio::spawn(async move {
+            let _room = room;
+            if tokio::time::timeout(PATIENCE, cluster.readers.released(record.upload)).await.is_ok() {
+                let ids: Vec<BlobId> = record.chunks.iter().map(|chunk| chunk.id).collect();
+                cluster.delete_blobs(&ids).await;
+            }
+        });
+    }
+
+    /// Deletes blobs wherever they should be; failures leave garbage for later.
+    pub(crate) async fn delete_blobs(&self, ids: &[BlobId]) {
+        let mut by_node: BTreeMap<StorageNodeName, Vec<BlobId>> = BTreeMap::new();
+        for id in ids {
+            for name in self.placement.replicas(self.shard(*id)) {
+                by_node.entry(name.clone()).or_default().push(*id);
+            }
+        }
+        let delete = |(name, ids): (StorageNodeName, Vec<BlobId>)| async move {
+            let Some(node) = self.nodes.get(&name) else { return };
+            if let Err(error) = self.timed(&**node, node.delete(ids)).await {
+                tracing::debug!(%error, "deleting blobs failed; they are collected later");
+            }
+        };
+        join_all(by_node.into_iter().map(delete)).await;
+    }
+
+    /// Whether an upload's data must stay although no record may name it.
+    pub(crate) fn is_held(&self, upload: Upload) -> bool {
+        self.uploads.is_held(upload) || self.readers.is_held(upload)
+    }
+}
+
+fn unavailable(what: &str, reason: &dyn std::fmt::Display) -> BlobError {
+    BlobError::Unavailable { dir: what.into(), reason: reason.to_string() }
+}
+
+fn refusal(object: &ObjectName, quorum: Quorum, mut failures: Vec<BlobError>) -> StorageError {
+    let (object, needed, durable) = (object.clone(), quorum.needed(), quorum.good());
+    let full = failures.iter().position(|error| matches!(error, BlobError::InsufficientSpace { .. }));
+    match full {
+        Some(i) => {
+            StorageError::InsufficientSpace { object, needed, durable, source: Box::new(failures.swap_remove(i)) }
+        }
+        None => {
+            let source = failures.pop().unwrap_or_else(|| unavailable("its shard", &"it has no storage nodes"));
+            StorageError::NoQuorum { object, needed, durable, source: Box::new(source) }
+        }
+    }
+}
+
+/// The placement map in the metadata; made or adapted if it does not fit the nodes.
+async fn placement(
+    nodes: &[Arc<dyn BlobNode>],
+    meta: &dyn MetaStore,
+    options: &Options,
+) -> Result<PlacementMap, StorageError> {
+    let row = Bytes::from_static(PLACEMENT_ROW);
+    let describe = |node: &Arc<dyn BlobNode>| StorageNode::new(node.name().as_str(), node.capacity_bytes());
+    let described: Vec<StorageNode> = nodes.iter().map(describe).collect();
+    let unreadable = |source| StorageError::Row { row: "placement".to_owned(), source };
+    for _ in 0..options.commit_attempts_max {
+        let before = meta.get(row.clone()).await?;
+        let version = before.as_ref().map_or(0, |before| before.version);
+        let map = match &before {
+            None => PlacementMap::build(&described, options.replication_factor, options.shard_count)?,
+            Some(before) => {
+                let old: PlacementMap = serde_json::from_slice(&before.value).map_err(unreadable)?;
+                let next = old.rebuild(&described)?;
+                if old.moves_to(&next).is_empty() {
+                    return Ok(old);
+                }
+                next
+            }
+        };
+        let value = Bytes::from(serde_json::to_vec(&map).map_err(unreadable)?);
+        if meta.put_if(row.clone(), value, version).await?.is_some() {
+            return Ok(map);
+        }
+    }
+    Err(StorageError::internal("writing the placement map", "others change it all the time"))
+}

@@ -1,0 +1,8 @@
+//! The distributed storage on three real directories: a map that survives lost and damaged copies, full disks,
+//! concurrent writers and kill -9; its HTTP front with curl.
+
+mod crash;
+mod faults;
+mod http;
+mod model;
+mod support;
