@@ -15,6 +15,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    sync::OwnedSemaphorePermit,
 };
 
 /// What is addressed.
@@ -33,17 +34,25 @@ pub(crate) struct Context {
     target: Target,
     peer: Option<HeaderValue>,
     last: LastCell,
+    permit: Arc<OwnedSemaphorePermit>,
 }
 
 impl Context {
-    pub(crate) fn new(core: Arc<Core>, caller: Caller, target: Target, peer: SocketAddr) -> Self {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        caller: Caller,
+        target: Target,
+        peer: SocketAddr,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
         let peer = HeaderValue::try_from(peer.ip().to_string()).ok();
-        Self { core, caller, target, peer, last: LastCell::default() }
+        Self { core, caller, target, peer, last: LastCell::default(), permit: Arc::new(permit) }
     }
 
     /// Who calls what, for a service known from the connection.
     pub(crate) fn origin<'a>(&'a self, target: &'a ServiceKey, port: u16) -> Origin<'a> {
-        Origin { caller: &self.caller, target, port, peer: self.peer.as_ref(), last: &self.last }
+        let (caller, peer, permit) = (&self.caller, self.peer.as_ref(), Some(&self.permit));
+        Origin { caller, target, port, peer, last: &self.last, permit }
     }
 
     /// The service that a connection addresses, unless each request says it.

@@ -15,8 +15,8 @@ use heptad_route::{Balancer, Caller, Draw, Facts, HttpFacts, Verdict, choose, de
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
-use std::{io, net::SocketAddr, time::Duration};
-use tokio::time::timeout;
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 /// How often a request is sent again over another connection after a kept one turned out to be closed.
 const RESENDS_MAX: usize = 3;
@@ -30,6 +30,8 @@ pub(crate) struct Origin<'a> {
     /// The client's address, for `X-Forwarded-For`.
     pub(crate) peer: Option<&'a HeaderValue>,
     pub(crate) last: &'a LastCell,
+    /// Counts the client's connection as open, also when it leaves HTTP.
+    pub(crate) permit: Option<&'a Arc<OwnedSemaphorePermit>>,
 }
 
 /// Where a request went.
@@ -55,7 +57,7 @@ pub struct Answer {
 /// Why one attempt gave no response.
 enum Failure {
     /// Nothing was sent; here it is again.
-    Unsent(Request<Body>),
+    Unsent(Box<Request<Body>>),
     /// The connection broke, before or while the request was sent, or before the response.
     Broken(hyper::Error),
     Late,
@@ -148,8 +150,10 @@ impl Core {
             };
             let spare = (lease.reused && repeatable).then(|| copy(&request));
             match (self.send(&mut lease, request).await, spare) {
-                (Ok(response), _) => return Ok(Answer { response: self.received(response, lease, upgrade), taken }),
-                (Err(Failure::Unsent(again)), _) if attempts.resends < RESENDS_MAX => request = again,
+                (Ok(response), _) => {
+                    return Ok(Answer { response: self.received(origin, response, lease, upgrade), taken });
+                }
+                (Err(Failure::Unsent(again)), _) if attempts.resends < RESENDS_MAX => request = *again,
                 (Err(Failure::Broken(_)), Some(again)) => request = again,
                 (Err(failure), _) => return Err(self.failed(failure, taken)),
             }
@@ -172,7 +176,7 @@ impl Core {
         match timeout(wait, lease.sender.try_send_request(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(mut error)) => Err(match error.take_message() {
-                Some(request) => Failure::Unsent(request),
+                Some(request) => Failure::Unsent(Box::new(request)),
                 None => Failure::Broken(error.into_error()),
             }),
             Err(_) => Err(Failure::Late),
@@ -181,13 +185,19 @@ impl Core {
 
     fn received(
         &self,
+        origin: &Origin<'_>,
         mut response: Response<Incoming>,
         lease: Lease,
         upgrade: Option<OnUpgrade>,
     ) -> Response<ResponseBody> {
         if let (StatusCode::SWITCHING_PROTOCOLS, Some(client)) = (response.status(), upgrade) {
             let endpoint = hyper::upgrade::on(&mut response);
-            let copied = tunnel::upgraded(client, endpoint, lease.into_active(), self.options.tunnel_buffer_bytes);
+            let held = (lease.into_active(), origin.permit.cloned());
+            let buffer_bytes = self.options.tunnel_buffer_bytes;
+            let copied = async move {
+                tunnel::upgraded(client, endpoint, buffer_bytes).await;
+                drop(held);
+            };
             self.tasks.spawn(self.abort.clone().run_until_cancelled_owned(copied));
             return response.map(|_| ResponseBody::own(""));
         }

@@ -12,7 +12,7 @@ use heptad_route::Caller;
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
@@ -78,14 +78,13 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener, role: Rol
         shared.core.tasks.spawn(async move {
             tokio::select! {
                 () = served.core.abort.cancelled() => {}
-                () = serve(&served, stream, peer, role) => {}
+                () = serve(&served, stream, peer, role, permit) => {}
             }
-            drop(permit);
         });
     }
 }
 
-async fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr, role: Role) {
+async fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr, role: Role, permit: OwnedSemaphorePermit) {
     let core = &shared.core;
     socket::configure(&stream, &core.options);
     let Ok(local) = stream.local_addr() else { return };
@@ -99,7 +98,7 @@ async fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr, role: Role)
     };
     let is_ingress = matches!(target, Target::Host);
     let caller = if is_ingress { Caller::External } else { shared.resolver.resolve(peer, local) };
-    let context = Arc::new(Context::new(Arc::clone(core), caller, target, peer));
+    let context = Arc::new(Context::new(Arc::clone(core), caller, target, peer, permit));
     match is_ingress {
         true => serve_http::serve(context, stream, Bytes::new(), &core.stop).await,
         false => serve_stream::serve(context, stream, &core.stop).await,

@@ -13,6 +13,8 @@ pub struct Options {
     pub connections_max: usize,
     /// Milliseconds that a client may be silent before its protocol is taken for one in which the server speaks first.
     pub detect_wait_ms_max: u64,
+    /// Milliseconds for the rest of first bytes that may become a request line.
+    pub detect_partial_wait_ms_max: u64,
     /// Bytes of the head of a request or response.
     pub header_bytes_max: usize,
     /// Header lines of a request or response.
@@ -50,6 +52,7 @@ impl Default for Options {
             ingress: None,
             connections_max: 8_192,
             detect_wait_ms_max: 50,
+            detect_partial_wait_ms_max: 1_000,
             header_bytes_max: 64 << 10,
             header_lines_max: 128,
             header_wait_ms_max: 10_000,

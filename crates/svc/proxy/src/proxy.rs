@@ -159,7 +159,7 @@ impl Proxy {
         // A service without TCP ports has no port 0 either, which is then said.
         let port = port.or_else(|| core.table().port_default(target)).unwrap_or(0);
         let last = LastCell::default();
-        core.forward(&Origin { caller, target, port, peer: None, last: &last }, request).await
+        core.forward(&Origin { caller, target, port, peer: None, last: &last, permit: None }, request).await
     }
 
     /// What was counted since the start, ordered by caller, target and backend.

@@ -6,6 +6,7 @@ use crate::{
     context::Context,
     detect::{DETECT_BYTES_MAX, Guess, guess},
     error::CallError,
+    options::Options,
     serve_http, socket, tunnel,
 };
 use bytes::{Bytes, BytesMut};
@@ -27,9 +28,7 @@ enum Opening {
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(context: Arc<Context>, mut stream: TcpStream, stop: &CancellationToken) {
-    let wait = Duration::from_millis(context.core.options.detect_wait_ms_max);
-    let opening = opening(&mut stream, BytesMut::new(), Some(Instant::now() + wait)).await;
-    match opening {
+    match opening(&mut stream, &context.core.options).await {
         Ok(Opening::Http(bytes)) => serve_http::serve(context, stream, bytes, stop).await,
         Ok(Opening::Opaque(bytes)) => tunnel_or_reset(&context, stream, bytes).await,
         Ok(Opening::Silent) => first_to_speak(context, stream, stop).await,
@@ -37,18 +36,17 @@ pub(crate) async fn serve(context: Arc<Context>, mut stream: TcpStream, stop: &C
     }
 }
 
-/// Reads until the protocol is clear. At the deadline, no bytes are silence and some bytes are what they look like.
-async fn opening(stream: &mut TcpStream, mut bytes: BytesMut, deadline: Option<Instant>) -> io::Result<Opening> {
+/// Reads until the protocol is clear. In the end, no bytes are silence, and some bytes are what they look like.
+async fn opening(stream: &mut TcpStream, options: &Options) -> io::Result<Opening> {
+    let started = Instant::now();
+    let mut bytes = BytesMut::with_capacity(DETECT_BYTES_MAX);
     loop {
+        let wait_ms = if bytes.is_empty() { options.detect_wait_ms_max } else { options.detect_partial_wait_ms_max };
         bytes.reserve(DETECT_BYTES_MAX);
-        let read = stream.read_buf(&mut bytes);
-        let count = match deadline {
-            None => read.await?,
-            Some(deadline) => match timeout_at(deadline, read).await {
-                Ok(read) => read?,
-                Err(_) if bytes.is_empty() => return Ok(Opening::Silent),
-                Err(_) => 0,
-            },
+        let count = match timeout_at(started + Duration::from_millis(wait_ms), stream.read_buf(&mut bytes)).await {
+            Ok(read) => read?,
+            Err(_) if bytes.is_empty() => return Ok(Opening::Silent),
+            Err(_) => 0,
         };
         match guess(&bytes) {
             Guess::Http => return Ok(Opening::Http(bytes.freeze())),
@@ -75,8 +73,7 @@ async fn first_to_speak(context: Arc<Context>, mut client: TcpStream, stop: &Can
     tokio::select! {
         _ = endpoint.stream.readable() => {}
         _ = client.readable() => {
-            let wait = Duration::from_millis(context.core.options.detect_wait_ms_max);
-            match opening(&mut client, BytesMut::new(), Some(Instant::now() + wait)).await {
+            match opening(&mut client, &context.core.options).await {
                 Ok(Opening::Http(bytes)) => {
                     drop(endpoint);
                     return serve_http::serve(context, client, bytes, stop).await;

@@ -62,7 +62,7 @@ pub(crate) async fn run(mut client: TcpStream, endpoint: Endpoint, read_ahead: B
 }
 
 /// Copies both ways between two connections that left HTTP, such as WebSocket.
-pub(crate) async fn upgraded(client: OnUpgrade, endpoint: OnUpgrade, active: Active, buffer_bytes: usize) {
+pub(crate) async fn upgraded(client: OnUpgrade, endpoint: OnUpgrade, buffer_bytes: usize) {
     let copied = async {
         let (client, endpoint) = tokio::try_join!(client, endpoint)?;
         let (mut client, mut endpoint) = (TokioIo::new(client), TokioIo::new(endpoint));
@@ -72,5 +72,4 @@ pub(crate) async fn upgraded(client: OnUpgrade, endpoint: OnUpgrade, active: Act
     if let Ok(Err(error)) | Err(error) = copied.await.map_err(std::io::Error::other) {
         tracing::debug!(%error, "upgraded connection");
     }
-    drop(active);
 }

@@ -166,6 +166,7 @@ async fn upgrades_pass() {
         stream.read_exact(&mut reply).await.expect("an echo");
         assert_eq!(reply.to_vec(), word.to_ascii_uppercase());
     }
+    assert_eq!(proxy.status().connections_open, 1, "an upgraded connection counts");
     // An upgraded connection does not outlive the proxy.
     assert!(!proxy.shutdown(100).await);
     assert_eq!(stream.read(&mut [0; 8]).await.unwrap_or(0), 0);

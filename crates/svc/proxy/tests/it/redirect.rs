@@ -15,6 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 const SERVICES: &str = "10.96.0.0/16";
 const WEB: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 const DB: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 2);
+/// An address of the namespace itself, on which no rule is needed.
+const OWN: Ipv4Addr = Ipv4Addr::new(10, 97, 0, 1);
 
 fn run(program: &str, args: &[&str], input: &str) {
     let child = Command::new(program).args(args).stdin(Stdio::piped()).spawn();
@@ -28,6 +30,7 @@ fn enter_namespace() {
     unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace can be made; this test needs root");
     run("ip", &["link", "set", "lo", "up"], "");
     run("ip", &["route", "add", SERVICES, "dev", "lo"], "");
+    run("ip", &["address", "add", &OWN.to_string(), "dev", "lo"], "");
 }
 
 fn redirect_to(port: u16) {
@@ -40,7 +43,8 @@ fn redirect_to(port: u16) {
 
 async fn redirected() {
     let mut world = World::new().service("web", &[mirror().await]).service("db", &[echo_lines().await]);
-    for (name, address) in [("web", WEB), ("db", DB)] {
+    world = world.service("own", &[named("own").await]);
+    for (name, address) in [("web", WEB), ("db", DB), ("own", OWN)] {
         world.services.iter_mut().find(|s| s.name == name).expect("a service").address = Some(address);
     }
     let world = world.allow("db", &["client"]);
@@ -63,6 +67,10 @@ async fn redirected() {
 
     let (status, _) = Client::connect_from("127.0.0.2", (DB, 80).into()).await.get("/").await;
     assert_eq!(status, 403);
+    let listener = std::net::TcpListener::bind((OWN, 80)).expect("the address is there");
+    let stop = proxy.adopt_transparent(listener).expect("it is taken over");
+    assert_eq!(Client::connect((OWN, 80).into()).await.get("/").await, (200, "own".to_owned()));
+    stop.cancel();
     // An address of no service.
     let mut stream = connect_from("127.0.0.1", (Ipv4Addr::new(10, 96, 9, 9), 80).into()).await;
     stream.write_all(b"\x01").await.expect("it is accepted");
