@@ -7,7 +7,10 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::Notify,
+};
 
 #[tokio::test]
 async fn malformed_requests_are_refused_and_reach_no_endpoint() {
@@ -117,7 +120,9 @@ async fn more_connections_than_the_bound_wait() {
 
 #[tokio::test]
 async fn shutdown_lets_requests_in_progress_end_and_takes_no_more() {
+    static ARRIVED: Notify = Notify::const_new();
     let (endpoint, _server) = http_server(|_| async {
+        ARRIVED.notify_one();
         tokio::time::sleep(Duration::from_millis(500)).await;
         Response::new("done".to_owned())
     })
@@ -125,7 +130,7 @@ async fn shutdown_lets_requests_in_progress_end_and_takes_no_more() {
     let (proxy, address) = World::new().service("web", &[endpoint]).serve("web").await;
     let mut client = Client::connect(address).await;
     let request = tokio::spawn(async move { client.get("/").await });
-    tokio::time::sleep(Duration::from_millis(150)).await;
+    ARRIVED.notified().await;
     assert!(proxy.shutdown(PATIENCE.as_millis() as u64).await, "it drained");
     assert_eq!(request.await.expect("no panic"), (200, "done".to_owned()));
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
