@@ -78,8 +78,7 @@ impl Port {
 }
 
 /// How health is asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
     /// Run in the container; exit code 0 is healthy.
     Command(Vec<String>),
@@ -88,35 +87,101 @@ pub enum Probe {
         /// The path that is asked.
         path: String,
         /// The container port; the service's first if absent.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         port: Option<u16>,
     },
     /// A connection that is accepted.
     Tcp {
         /// The container port; the service's first if absent.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         port: Option<u16>,
     },
 }
 
 /// When and how a container's health is asked, and what counts as unhealthy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "HealthCheckForm", into = "HealthCheckForm")]
 pub struct HealthCheck {
     /// How health is asked. Exactly one of `command`, `http`, `tcp`.
     pub probe: Probe,
     /// Milliseconds between two checks.
-    #[serde(default = "interval_default")]
     pub interval_ms: u64,
     /// Milliseconds after which a check without an answer has failed.
-    #[serde(default = "timeout_default")]
     pub timeout_ms: u64,
     /// Failures in a row that make a container unhealthy.
-    #[serde(default = "retries_default")]
     pub retries: u32,
     /// Milliseconds after the start during which failures do not count.
-    #[serde(default = "start_period_default")]
     pub start_period_ms: u64,
+}
+
+/// A health check as it is written: the way of asking beside the times.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct HealthCheckForm {
+    /// A program to run in the container; exit code 0 is healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    command: Option<Vec<String>>,
+    /// A path to `GET`; a status from 200 to 399 is healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    http: Option<HttpForm>,
+    /// A port that accepts connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tcp: Option<TcpForm>,
+    /// Milliseconds between two checks.
+    #[serde(default = "interval_default")]
+    interval_ms: u64,
+    /// Milliseconds after which a check without an answer has failed.
+    #[serde(default = "timeout_default")]
+    timeout_ms: u64,
+    /// Failures in a row that make a container unhealthy.
+    #[serde(default = "retries_default")]
+    retries: u32,
+    /// Milliseconds after the start during which failures do not count.
+    #[serde(default = "start_period_default")]
+    start_period_ms: u64,
+}
+
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct HttpForm {
+    path: String,
+    /// The container port; the service's first if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+}
+
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct TcpForm {
+    /// The container port; the service's first if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+}
+
+impl TryFrom<HealthCheckForm> for HealthCheck {
+    type Error = &'static str;
+
+    fn try_from(form: HealthCheckForm) -> Result<Self, Self::Error> {
+        let HealthCheckForm { command, http, tcp, interval_ms, timeout_ms, retries, start_period_ms } = form;
+        let probe = match (command, http, tcp) {
+            (Some(words), None, None) => Probe::Command(words),
+            (None, Some(HttpForm { path, port }), None) => Probe::Http { path, port },
+            (None, None, Some(TcpForm { port })) => Probe::Tcp { port },
+            _ => return Err("give exactly one of `command`, `http` and `tcp`"),
+        };
+        Ok(Self { probe, interval_ms, timeout_ms, retries, start_period_ms })
+    }
+}
+
+impl From<HealthCheck> for HealthCheckForm {
+    fn from(check: HealthCheck) -> Self {
+        let HealthCheck { probe, interval_ms, timeout_ms, retries, start_period_ms } = check;
+        let (mut command, mut http, mut tcp) = (None, None, None);
+        match probe {
+            Probe::Command(words) => command = Some(words),
+            Probe::Http { path, port } => http = Some(HttpForm { path, port }),
+            Probe::Tcp { port } => tcp = Some(TcpForm { port }),
+        }
+        Self { command, http, tcp, interval_ms, timeout_ms, retries, start_period_ms }
+    }
 }
 
 fn interval_default() -> u64 {

@@ -162,13 +162,13 @@ fn health_check(found: &mut Found, check: &HealthCheck, ports: &[Port]) {
     let unknown = "it is none of the service's ports";
     match &check.probe {
         Probe::Command(words) => {
-            found.unless(!words.is_empty(), "health_check.probe.command", "it is empty; name a program")
+            found.unless(!words.is_empty(), "health_check.command", "it is empty; name a program")
         }
         Probe::Http { path, port } => {
-            found.unless(path.starts_with('/'), "health_check.probe.http.path", "it must begin with `/`");
-            found.unless(port_known(*port, ports), "health_check.probe.http.port", unknown);
+            found.unless(path.starts_with('/'), "health_check.http.path", "it must begin with `/`");
+            found.unless(port_known(*port, ports), "health_check.http.port", unknown);
         }
-        Probe::Tcp { port } => found.unless(port_known(*port, ports), "health_check.probe.tcp.port", unknown),
+        Probe::Tcp { port } => found.unless(port_known(*port, ports), "health_check.tcp.port", unknown),
     }
     found.between("health_check.interval_ms", check.interval_ms, 10, CHECK_MS_MAX);
     found.between("health_check.timeout_ms", check.timeout_ms, 1, CHECK_MS_MAX);
@@ -258,8 +258,8 @@ mod tests {
                 "image",
                 "replicas",
                 "ports[1].container_port",
-                "health_check.probe.http.path",
-                "health_check.probe.http.port"
+                "health_check.http.path",
+                "health_check.http.port"
             ]
         );
     }
@@ -268,6 +268,16 @@ mod tests {
     fn good_objects_have_no_problems() {
         let service = Service { ports: vec![Port::tcp(80)], ..Service::new("web", "nginx") };
         assert_eq!(service.validate(), []);
+    }
+
+    #[test]
+    fn a_health_check_names_one_way_of_asking() {
+        let read = |text| serde_json::from_str::<HealthCheck>(text);
+        let check = read(r#"{"http":{"path":"/"},"retries":5}"#).expect("valid");
+        assert_eq!(read(&serde_json::to_string(&check).expect("plain data")).ok(), Some(check));
+        assert!(read(r#"{"http":{"path":"/"},"tcp":{}}"#).is_err());
+        assert!(read(r#"{"retries":5}"#).is_err());
+        assert!(read(r#"{"tcp":{},"retry":5}"#).is_err());
     }
 
     #[test]
