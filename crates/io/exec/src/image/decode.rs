@@ -14,6 +14,8 @@ const RATIO_FREE_BYTES: u64 = 16 << 20;
 const HEADER_BYTES_MAX: u64 = 1 << 20;
 /// Window of a zstd stream (2^27 = 128 MiB), which bounds the decoder's memory.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// Padding and end marker of an archive that some builders leave out.
+const MISSING_END_BYTES_MAX: u64 = 511 + 1024;
 const READ_BUFFER_BYTES: usize = 128 << 10;
 
 /// What the layers of one image may use together.
@@ -151,13 +153,24 @@ pub(crate) struct LayerReader<'a> {
     inner: Box<dyn Read + 'a>,
     hasher: Rc<RefCell<Hasher>>,
     meter: Rc<Meter<'a>>,
+    missing_end_bytes: u64,
 }
 
 impl<'a> LayerReader<'a> {
     /// `expected` only chooses the algorithm.
     pub(crate) fn new(blob: impl Read + 'a, meter: Rc<Meter<'a>>, expected: &Digest) -> io::Result<Self> {
         let inner = decompress(BufReader::with_capacity(READ_BUFFER_BYTES, blob))?;
-        Ok(Self { inner, hasher: Rc::new(RefCell::new(expected.hasher())), meter })
+        let hasher = Rc::new(RefCell::new(expected.hasher()));
+        Ok(Self { inner, hasher, meter, missing_end_bytes: MISSING_END_BYTES_MAX })
+    }
+
+    /// Between contents, the end of the stream reads as the zeros that end an archive: they carry nothing, and the
+    /// digest covers all bytes that came. Within content it stays an error.
+    fn supply_end(&mut self, buf: &mut [u8]) -> usize {
+        let n = buf.len().min(usize::try_from(self.missing_end_bytes).unwrap_or(0));
+        buf[..n].fill(0);
+        self.missing_end_bytes -= n as u64;
+        n
     }
 
     /// A handle by which the digest can be read after the stream was given away.
@@ -172,6 +185,9 @@ impl Read for LayerReader<'_> {
             return Err(io::Error::other("the pull was stopped"));
         }
         let n = self.inner.read(buf)?;
+        if n == 0 && self.meter.header_bytes.get().is_some() {
+            return Ok(self.supply_end(buf));
+        }
         self.hasher.borrow_mut().update(&buf[..n]);
         self.meter.on_read(n as u64).map_err(|violation| {
             let error = io::Error::other(violation.to_string());

@@ -107,8 +107,8 @@ impl std::fmt::Debug for Client {
 struct State {
     /// Layer directories that running pulls count on.
     pinned: BTreeMap<String, usize>,
-    /// One lock per layer that is being fetched.
-    fetching: BTreeMap<Digest, Arc<tokio::sync::Mutex<()>>>,
+    /// One lock per layer that is being fetched, by the name of its directory.
+    fetching: BTreeMap<String, Arc<tokio::sync::Mutex<()>>>,
     last_used: BTreeMap<Digest, Instant>,
 }
 

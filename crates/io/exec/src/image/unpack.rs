@@ -70,8 +70,13 @@ pub(crate) fn unpack_layer(
     let tree = Tree::open(dest, lowers).map_err(|e| whole(Violation::Write(e)))?;
     let reader = LayerReader::new(blob, Rc::clone(&meter), diff_id).map_err(|e| whole(Violation::Malformed(e)))?;
     let hasher = reader.hasher();
-    let mut unpacker =
-        Unpacker { tree, meter: Rc::clone(&meter), depth_max: limits.depth_max, buffer: vec![0; COPY_BUFFER_BYTES] };
+    let mut unpacker = Unpacker {
+        tree,
+        meter: Rc::clone(&meter),
+        depth_max: limits.depth_max,
+        buffer: vec![0; COPY_BUFFER_BYTES],
+        content_bytes: 0,
+    };
     match unpacker.archive(reader) {
         Ok(()) => {}
         Err((_, Stop::NeedsLowers)) => {
@@ -93,6 +98,8 @@ struct Unpacker<'a> {
     meter: Rc<Meter<'a>>,
     depth_max: usize,
     buffer: Vec<u8>,
+    /// Read of the entry at hand.
+    content_bytes: u64,
 }
 
 impl Unpacker<'_> {
@@ -101,16 +108,16 @@ impl Unpacker<'_> {
         let at = |path: &Path, e| (path.to_owned(), Stop::Violation(self.meter.explain(e)));
         let mut last = PathBuf::new();
         self.meter.expect_headers();
-        let mut entries = archive.entries().map_err(|e| at(&last, e))?;
-        while let Some(next) = entries.next() {
+        let entries = archive.entries().map_err(|e| at(&last, e))?;
+        for next in entries {
             let mut entry = next.map_err(|e| (last.clone(), Stop::Violation(self.meter.explain(e))))?;
             self.meter.expect_content();
+            self.content_bytes = 0;
             last = PathBuf::from(entry::lossy_name(&entry));
             self.entry(&mut entry).map_err(|stop| (last.clone(), stop))?;
-            self.drain(&mut entry).map_err(|stop| (last.clone(), stop))?;
+            self.skip_rest(&mut entry).map_err(|stop| (last.clone(), stop))?;
             self.meter.expect_headers();
         }
-        drop(entries);
         self.meter.expect_content();
         // What follows the archive's end counts for the digest.
         let mut reader = archive.into_inner();
@@ -161,7 +168,7 @@ impl Unpacker<'_> {
         let meta = Meta::of(entry)?;
         let mut file = self.tree.create_file(parent, name)?;
         loop {
-            let n = read_some(entry, &mut self.buffer).map_err(|e| self.meter.explain(e))?;
+            let n = self.read(entry)?;
             if n == 0 {
                 break;
             }
@@ -181,9 +188,24 @@ impl Unpacker<'_> {
         }
     }
 
+    /// Reads what the entry has left; a stream that ends within it is damaged, which tar itself notices too late.
+    fn skip_rest<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>) -> Result<(), Stop> {
+        self.drain(entry)?;
+        if self.content_bytes == entry.size() {
+            return Ok(());
+        }
+        Err(Violation::Malformed(io::ErrorKind::UnexpectedEof.into()).into())
+    }
+
     fn drain(&mut self, reader: &mut impl Read) -> Result<(), Stop> {
-        while read_some(reader, &mut self.buffer).map_err(|e| self.meter.explain(e))? > 0 {}
+        while self.read(reader)? > 0 {}
         Ok(())
+    }
+
+    fn read(&mut self, reader: &mut impl Read) -> Result<usize, Stop> {
+        let n = read_some(reader, &mut self.buffer).map_err(|e| self.meter.explain(e))?;
+        self.content_bytes += n as u64;
+        Ok(n)
     }
 }
 

@@ -21,26 +21,31 @@ const NAME_DIGITS: usize = 32;
 /// What a layer directory is made of. Most layers stand alone and are shared by their digest; one that takes
 /// attributes or files from lower layers is only right above these.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub(super) struct LayerKey(Vec<Digest>);
+pub(super) struct LayerKey {
+    on_lowers: bool,
+    /// The layer itself, last, and before it what it leans on.
+    diff_ids: Vec<Digest>,
+}
 
 impl LayerKey {
     pub(super) fn alone(diff_id: &Digest) -> Self {
-        Self(vec![diff_id.clone()])
+        Self { on_lowers: false, diff_ids: vec![diff_id.clone()] }
     }
 
     /// `diff_ids` from the lowest up to the layer itself.
     pub(super) fn on_lowers(diff_ids: &[Digest]) -> Self {
-        // The lowest layer is on nothing; twice itself tells it from the one that stands alone.
-        Self(if let [lowest] = diff_ids { vec![lowest.clone(); 2] } else { diff_ids.to_vec() })
+        Self { on_lowers: true, diff_ids: diff_ids.to_vec() }
     }
 
     pub(super) fn name(&self) -> String {
-        let own = match &self.0[..] {
-            [alone] => alone.clone(),
-            chain => Digest::sha256(chain.iter().map(Digest::as_str).collect::<Vec<_>>().join("\n").as_bytes()),
-        };
-        own.hex().chars().take(NAME_DIGITS).collect()
+        let digits = |digest: &Digest| digest.hex().chars().take(NAME_DIGITS).collect();
+        match &self.diff_ids[..] {
+            [alone] if !self.on_lowers => digits(alone),
+            chain => {
+                let names: Vec<&str> = chain.iter().map(Digest::as_str).collect();
+                digits(&Digest::sha256(format!("on lowers\n{}", names.join("\n")).as_bytes()))
+            }
+        }
     }
 }
 
@@ -166,6 +171,7 @@ mod tests {
             LayerKey::on_lowers(std::slice::from_ref(&a)),
             LayerKey::on_lowers(&[b.clone(), a.clone()]),
             LayerKey::on_lowers(&[c, a.clone()]),
+            LayerKey::on_lowers(&[a.clone(), a.clone()]),
             LayerKey::alone(&b),
         ];
         let names: std::collections::BTreeSet<String> = keys.iter().map(LayerKey::name).collect();

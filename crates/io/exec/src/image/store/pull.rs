@@ -29,6 +29,9 @@ struct Pull {
     progress: Option<watch::Sender<PullProgress>>,
 }
 
+/// A layer, and the lock that keeps other pulls of the same image from fetching it meanwhile.
+type Locked = (Unpacked, OwnedMutexGuard<()>);
+
 /// Unpinned, and the readers stopped, when the pull ends in whatever way.
 struct Guard {
     store: Arc<Inner>,
@@ -158,37 +161,55 @@ impl Pull {
             tasks.spawn(async move { Ok((index, pull.layer(index, &layer, Lowers::Unknown).await?)) });
         }
         let mut keys: BTreeMap<usize, LayerKey> = BTreeMap::new();
-        let mut waiting: BTreeMap<usize, Blob> = BTreeMap::new();
+        let mut waiting: BTreeMap<usize, (Blob, OwnedMutexGuard<()>)> = BTreeMap::new();
         while let Some(joined) = tasks.join_next().await {
-            let (index, unpacked) = match joined {
+            let (index, (unpacked, lock)) = match joined {
                 Ok(result) => result?,
                 Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
                 Err(_) => return Err(ImageError::Stopped { image: self.image.clone() }),
             };
             match unpacked {
                 Unpacked::Stored(key) => drop(keys.insert(index, key)),
-                Unpacked::NeedsLowers(blob) => drop(waiting.insert(index, blob)),
+                Unpacked::NeedsLowers(blob) => drop(waiting.insert(index, (blob, lock))),
             }
-        }
-        for (index, blob) in waiting {
-            // All layers below have been stored: those that waited, in this order.
-            let lowers = (0..index).rev().filter_map(|i| keys.get(&i)).map(|k| self.store.layer_tree(k)).collect();
-            match self.unpack(index, blob, Lowers::Known(lowers), None).await? {
-                Unpacked::Stored(key) => drop(keys.insert(index, key)),
-                Unpacked::NeedsLowers(_) => return Err(ImageError::Stopped { image: self.image.clone() }),
-            }
+            self.unpack_ready(&mut keys, &mut waiting).await?;
         }
         let bytes = self.check_totals(keys.values())?;
         Ok((keys.into_values().collect(), bytes))
     }
 
+    /// Unpacks the layers that waited for lower ones, as soon as these are there: a layer's lock must not be held
+    /// until upper layers are done, or two pulls could wait for each other.
+    async fn unpack_ready(
+        self: &Arc<Self>,
+        keys: &mut BTreeMap<usize, LayerKey>,
+        waiting: &mut BTreeMap<usize, (Blob, OwnedMutexGuard<()>)>,
+    ) -> Result<(), ImageError> {
+        while let Some(entry) = waiting.first_entry() {
+            let index = *entry.key();
+            if keys.range(..index).count() < index {
+                break;
+            }
+            let (blob, lock) = entry.remove();
+            let lowers = keys.range(..index).rev().map(|(_, key)| self.store.layer_tree(key)).collect();
+            match self.unpack(index, blob, Lowers::Known(lowers), lock).await? {
+                Unpacked::Stored(key) => drop(keys.insert(index, key)),
+                Unpacked::NeedsLowers(_) => return Err(ImageError::Stopped { image: self.image.clone() }),
+            }
+        }
+        Ok(())
+    }
+
     /// One layer: present, or fetched by one pull at a time and unpacked.
-    async fn layer(self: &Arc<Self>, index: usize, layer: &LayerAt, lowers: Lowers) -> Result<Unpacked, ImageError> {
+    async fn layer(self: &Arc<Self>, index: usize, layer: &LayerAt, lowers: Lowers) -> Result<Locked, ImageError> {
         let report = self.reporter(index);
-        let lock = self.lock(index).await;
+        // Two locks, because a layer may turn out to be shared by its digest or by what is below it. Always in
+        // this order; whoever holds the first waits only for lower layers, so pulls never wait in a circle.
+        let on_lowers = self.lock(LayerKey::on_lowers(&self.diff_ids[..=index])).await;
+        let alone = self.lock(LayerKey::alone(&self.diff_ids[index])).await;
         if let Some((key, _)) = self.store.find_layer(&self.diff_ids[..=index])? {
             report.finished(LayerState::Present);
-            return Ok(Unpacked::Stored(key));
+            return Ok((Unpacked::Stored(key), on_lowers));
         }
         let blob = {
             let _permit = self.store.downloads.acquire().await;
@@ -198,13 +219,13 @@ impl Pull {
         };
         // Nothing lies below the lowest layer, so all is known about that.
         let lowers = if index == 0 { Lowers::Known(Vec::new()) } else { lowers };
-        self.unpack(index, blob, lowers, Some(lock)).await
+        Ok((self.unpack(index, blob, lowers, alone).await?, on_lowers))
     }
 
-    async fn lock(&self, index: usize) -> OwnedMutexGuard<()> {
+    async fn lock(&self, key: LayerKey) -> OwnedMutexGuard<()> {
         let lock = {
             let mut state = self.store.state();
-            Arc::clone(state.fetching.entry(self.diff_ids[index].clone()).or_default())
+            Arc::clone(state.fetching.entry(key.name()).or_default())
         };
         lock.lock_owned().await
     }
@@ -215,7 +236,7 @@ impl Pull {
         index: usize,
         blob: Blob,
         lowers: Lowers,
-        lock: Option<OwnedMutexGuard<()>>,
+        lock: OwnedMutexGuard<()>,
     ) -> Result<Unpacked, ImageError> {
         let _permit = self.store.unpacks.acquire().await;
         let report = self.reporter(index);

@@ -309,6 +309,20 @@ fn wrong_bytes_and_damage_are_refused() {
 }
 
 #[test]
+fn an_archive_may_lack_its_padding_and_end() {
+    let w = World::new();
+    let whole = Layer::default().file("a", "first").file("f", "last").bytes;
+    for (name, end) in [("unpadded", whole.len() - 508), ("endless", whole.len())] {
+        let bytes = &whole[..end];
+        std::fs::create_dir(w.path(name)).expect("dir");
+        let limits = Limits { budget: &w.budget, depth_max: 16, ratio_max: 1000 };
+        let id = Digest::sha256(bytes);
+        unpack_layer(bytes, end as u64, &w.path(name), &id, &Lowers::Unknown, limits).expect("unpacks");
+        assert_eq!(w.text(&format!("{name}/f")), "last");
+    }
+}
+
+#[test]
 fn attributes_that_overlayfs_acts_on_are_not_taken_over() {
     let w = World::new();
     let pax = |key: &str, value: &str| {

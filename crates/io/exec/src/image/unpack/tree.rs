@@ -194,10 +194,10 @@ impl Tree {
 
     /// The directory at `path`, made if only a lower layer (or none) has it.
     fn parent(&mut self, path: &Path) -> Result<Rc<OwnedFd>, Stop> {
-        if let Some((cached, dir)) = &self.cached_parent {
-            if cached == path {
-                return Ok(Rc::clone(dir));
-            }
+        if let Some((cached, dir)) = &self.cached_parent
+            && cached == path
+        {
+            return Ok(Rc::clone(dir));
         }
         let dir = match open_in_root(&self.root, path)? {
             Some(dir) => Rc::new(dir),
