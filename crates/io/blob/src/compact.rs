@@ -2,8 +2,8 @@
 //! Works through the writer, so that a blob that is deleted or replaced meanwhile is never brought back.
 
 use crate::{
-    Blob, BlobError, BlobId, Result,
-    record::{Entry, Kind, Location, Place},
+    Blob, BlobError, Result,
+    record::{Entry, Kind, Location},
     segment::sealed_entries,
     shared::Shared,
     writer::{Request, Work},
@@ -49,44 +49,19 @@ pub(crate) fn compact(
 
 fn rewrite(shared: &Shared, writer: &Sender<Request>, victim: u32) -> Result<u64> {
     let (entries, _) = sealed_entries(&shared.directory, victim)?;
-    let mut moved = Vec::new();
-    let done = empty(shared, writer, entries, &mut moved)
-        .and_then(|()| settle(shared, &mut vec![send(shared, writer, Work::Retire { segment: victim })?]));
-    if !matches!(done, Ok(1..)) {
-        // The segment stays, so its moved records must not count again at the next open.
-        let is_idle = |(id, place): &(BlobId, Place)| shared.index().get(id).map(|now| now.place) != Some(*place);
-        let cancel = |(id, target)| send(shared, writer, Work::Cancel { id, target });
-        let mut cancelled = moved.into_iter().filter(is_idle).map(cancel).collect::<Result<Vec<_>>>()?;
-        settle(shared, &mut cancelled)?;
-    }
-    done
-}
-
-/// Writes again what is needed of a segment's records; notes in `moved` the blobs whose old records are now idle.
-fn empty(
-    shared: &Shared,
-    writer: &Sender<Request>,
-    entries: Vec<Entry>,
-    moved: &mut Vec<(BlobId, Place)>,
-) -> Result<()> {
     let mut waiting = Vec::new();
     let mut waiting_bytes = 0;
     for entry in entries {
         let Some(work) = needed(shared, &entry) else { continue };
-        if matches!(work, Work::Move { .. }) {
-            moved.push((entry.id, entry.place));
-        }
         waiting_bytes += entry.record_bytes();
-        match send(shared, writer, work) {
-            Ok(answer) => waiting.push(answer),
-            Err(error) => return settle(shared, &mut waiting).and(Err(error)),
-        }
+        waiting.push(send(shared, writer, work)?);
         if waiting_bytes >= WINDOW_BYTES_MAX || waiting.len() >= WINDOW_REQUESTS_MAX {
             settle(shared, &mut waiting)?;
             waiting_bytes = 0;
         }
     }
-    settle(shared, &mut waiting).map(drop)
+    settle(shared, &mut waiting)?;
+    settle(shared, &mut vec![send(shared, writer, Work::Retire { segment: victim })?])
 }
 
 /// What must happen to a record before its segment goes; nothing if it is dead.

@@ -3,7 +3,8 @@
 /// Bounds of one blob engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Most bytes of files that the engine keeps, deleted blobs that are not reclaimed yet included.
+    /// Most bytes of files that the engine keeps, deleted blobs that are not reclaimed yet included. Part of it is kept
+    /// for reclaiming space; a deletion (64 bytes) is never refused.
     pub capacity_bytes: u64,
     /// Length at which a segment file is closed and the next begun; never more than a sixteenth of the capacity.
     pub segment_bytes_max: u32,
@@ -47,6 +48,11 @@ impl Options {
 
     /// Room that writes of blobs leave free, so that space can be reclaimed when the node is full.
     pub(crate) fn reserve_bytes(&self) -> u64 {
-        self.segment_bytes().min(self.capacity_bytes / 8)
+        (2 * self.segment_bytes()).min(self.capacity_bytes / 8)
+    }
+
+    /// The part of the reserve that the rewriting of segments leaves for the records of deletions.
+    pub(crate) fn deletion_reserve_bytes(&self) -> u64 {
+        self.reserve_bytes() / 4
     }
 }

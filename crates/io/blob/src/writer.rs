@@ -205,12 +205,13 @@ impl Writer {
         if self.current(&blob.id())? != Some(from) {
             return Ok(0);
         }
-        let free_bytes = self.free_bytes(0);
-        if from.record_bytes() > free_bytes {
-            return Err(self.insufficient(from.record_bytes(), free_bytes));
+        let asked_bytes = HEADER_BYTES + from.record_bytes();
+        let free_bytes = self.free_bytes(self.shared.options.deletion_reserve_bytes());
+        if asked_bytes > free_bytes {
+            return Err(self.insufficient(asked_bytes, free_bytes));
         }
-        // The old record goes with its segment; compaction cancels it if the segment has to stay.
-        self.stage_blob(blob, None)
+        // The old record is cancelled although its segment will go: the blob may be deleted, or the process killed, before.
+        self.stage_blob(blob, Some(from))
     }
 
     fn forget(&mut self, id: BlobId, from: Location) -> Result<u64> {

@@ -44,8 +44,9 @@ impl DistributedStorage {
     pub async fn repair_once(&self, memory: &mut GarbageMemory) -> Result<RepairReport, StorageError> {
         let mut report = RepairReport::default();
         self.recover(&mut report).await;
-        self.check(&mut report).await?;
         self.scrub(memory, None, &mut report).await?;
+        // Last, so that it also finds corrupt copies that went away when their space was reclaimed.
+        self.check(&mut report).await?;
         Ok(report)
     }
 

@@ -177,8 +177,7 @@ async fn a_broken_or_wrong_upload_leaves_the_old_object() {
     assert!(matches!(error, StorageError::ChecksumMismatch { .. }), "{error}");
     assert_eq!(world.storage.get_bytes("data", "key", 100).await.unwrap(), "old");
     let huge = stream::iter((0..2_000).map(|_| Ok::<_, BodyError>(Bytes::from(vec![1; 50_000]))));
-    let storage =
-        World::with(blob_options(), heptad_store::Options { object_chunks_max: 4, ..options() }).await.storage;
-    let error = storage.put("data", "huge", huge, PutOptions::default()).await.unwrap_err();
+    let world = World::with(blob_options(), heptad_store::Options { object_chunks_max: 4, ..options() }).await;
+    let error = world.storage.put("data", "huge", huge, PutOptions::default()).await.unwrap_err();
     assert!(matches!(error, StorageError::TooLarge { .. }), "{error}");
 }
