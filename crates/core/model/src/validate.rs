@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_health_check_names_one_way_of_asking() {
-        let read = |text| serde_json::from_str::<HealthCheck>(text);
+        let read = |text: &str| serde_json::from_str::<HealthCheck>(text);
         let check = read(r#"{"http":{"path":"/"},"retries":5}"#).expect("valid");
         assert_eq!(read(&serde_json::to_string(&check).expect("plain data")).ok(), Some(check));
         assert!(read(r#"{"http":{"path":"/"},"tcp":{}}"#).is_err());
