@@ -57,14 +57,7 @@ impl DistributedStorage {
         let upload = Upload::draw()?;
         // Garbage collection leaves the upload alone until its record is committed or it failed.
         let _in_flight = self.cluster.uploads.hold(upload);
-        let mut uploader = Uploader::new(self.cluster.clone(), name.clone(), upload);
-        let record = match uploader.run(body, options).await {
-            Ok(record) => record,
-            Err(error) => {
-                uploader.discard();
-                return Err(error);
-            }
-        };
+        let record = Uploader::new(self.cluster.clone(), name.clone(), upload).run(body, options).await?;
         // If this fails, the record may be committed all the same, so the data stays until it proves to be garbage.
         let replaced = self.cluster.commit(&name, Some(&record)).await?;
         self.cluster.purge(replaced);

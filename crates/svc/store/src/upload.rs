@@ -33,7 +33,7 @@ impl Uploader {
     }
 
     /// Writes the whole body durably; returns the record to commit.
-    pub(crate) async fn run<S, E>(&mut self, body: S, options: PutOptions) -> Result<ObjectRecord, StorageError>
+    pub(crate) async fn run<S, E>(mut self, body: S, options: PutOptions) -> Result<ObjectRecord, StorageError>
     where
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: Into<BodyError>,
@@ -124,15 +124,15 @@ impl Uploader {
             chunks: std::mem::take(&mut self.chunks),
         })
     }
+}
 
-    /// After a failure: removes what was written, in the background.
-    pub(crate) fn discard(self) {
+/// Whoever gives up an upload (by a failure, or by hanging up) leaves nothing behind: what was written is removed.
+impl Drop for Uploader {
+    fn drop(&mut self) {
         let ids: Vec<BlobId> = self.chunks.iter().map(|chunk| chunk.id).collect();
-        if ids.is_empty() {
-            return;
-        }
-        let (cluster, writes) = (self.cluster, self.writes);
-        tokio::spawn(async move {
+        let Some(runtime) = tokio::runtime::Handle::try_current().ok().filter(|_| !ids.is_empty()) else { return };
+        let (cluster, writes) = (self.cluster.clone(), std::mem::take(&mut self.writes));
+        runtime.spawn(async move {
             for write in writes {
                 // Whatever came of it: the copies go.
                 let _ = write.await;

@@ -181,3 +181,19 @@ async fn a_broken_or_wrong_upload_leaves_the_old_object() {
     let error = world.storage.put("data", "huge", huge, PutOptions::default()).await.unwrap_err();
     assert!(matches!(error, StorageError::TooLarge { .. }), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_that_is_given_up_leaves_no_data() {
+    use futures_util::StreamExt;
+    let world = World::new().await;
+    let endless = stream::iter([Ok::<_, BodyError>(Bytes::from(vec![1; 100_000]))]).chain(stream::pending());
+    let put = world.storage.put("data", "key", endless, PutOptions::default());
+    assert!(tokio::time::timeout(Duration::from_millis(300), put).await.is_err());
+    for _ in 0..500 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if world.storage.status().await.nodes.iter().all(|node| node.blobs == 0) {
+            return;
+        }
+    }
+    panic!("data of an upload that was given up stays: {:?}", world.storage.status().await.nodes);
+}
