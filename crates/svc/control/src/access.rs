@@ -26,11 +26,7 @@ pub trait NodeAccess: Send + Sync {
     ) -> BoxFuture<'_, Result<LogStream, ProblemDetails>>;
 
     /// Runs a program inside the container.
-    fn exec(
-        &self,
-        container: Container,
-        request: ExecRequest,
-    ) -> BoxFuture<'_, Result<ExecResponse, ProblemDetails>>;
+    fn exec(&self, container: Container, request: ExecRequest) -> BoxFuture<'_, Result<ExecResponse, ProblemDetails>>;
 }
 
 /// The way into the mesh.

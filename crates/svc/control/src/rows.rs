@@ -195,3 +195,10 @@ impl Rows {
         .with_derived()
     }
 }
+
+impl Objects {
+    /// The whole system at one revision. A row that cannot be read is an error that names it.
+    pub async fn snapshot(&self) -> Result<Snapshot> {
+        Ok(Rows::load(self, true).await?.snapshot())
+    }
+}

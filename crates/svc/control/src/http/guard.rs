@@ -2,12 +2,12 @@
 //! needs the token, and must not come from a web page.
 
 use super::{Shared, problem};
+use crate::{error::Error, token::Token};
 use axum::{
     extract::{Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use crate::{error::Error, token::Token};
 use heptad_api::ErrorCode;
 use http::{HeaderMap, Uri, header};
 
@@ -80,7 +80,8 @@ mod tests {
         for good in ["localhost", "LOCALHOST:80", "127.0.0.1", "127.0.0.1:8080", "[::1]", "[::1]:9"] {
             assert!(is_local(good), "{good}");
         }
-        for bad in ["", "example.com", "localhost.evil.com", "127.0.0.1.evil.com:80", "localhost:x", "::1", "localhost:80:80"]
+        for bad in
+            ["", "example.com", "localhost.evil.com", "127.0.0.1.evil.com:80", "localhost:x", "::1", "localhost:80:80"]
         {
             assert!(!is_local(bad), "{bad}");
         }

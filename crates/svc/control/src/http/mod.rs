@@ -11,12 +11,7 @@ pub(crate) mod serve;
 mod stream;
 
 use crate::{
-    access::ServerParts,
-    error::Error,
-    heartbeat::Liveness,
-    objects::Objects,
-    options::Options,
-    reconcile::Reports,
+    access::ServerParts, error::Error, heartbeat::Liveness, objects::Objects, options::Options, reconcile::Reports,
     token::Token,
 };
 use axum::{Router, middleware};

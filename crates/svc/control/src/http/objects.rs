@@ -38,9 +38,8 @@ fn namespace_path<T: Kept>() -> String {
 
 /// The routes of a kind that clients read.
 pub(crate) fn readable<T: Kept>() -> Router<Shared> {
-    let router = Router::new()
-        .route(&T::KIND.collection_path(), get(list::<T>))
-        .route(&object_path::<T>(), get(get_one::<T>));
+    let router =
+        Router::new().route(&T::KIND.collection_path(), get(list::<T>)).route(&object_path::<T>(), get(get_one::<T>));
     if T::KIND.is_namespaced() { router.route(&namespace_path::<T>(), get(list::<T>)) } else { router }
 }
 

@@ -9,7 +9,6 @@ use crate::{
     error::{Error, Result, StoreContext},
     objects::body_value,
     reports,
-    rows::Rows,
 };
 use axum::{
     Json, Router,
@@ -131,11 +130,11 @@ async fn why(State(app): State<Shared>, Path((namespace, name)): Path<(String, S
 }
 
 async fn snapshot(State(app): State<Shared>) -> Result<Json<Snapshot>> {
-    Ok(Json(Rows::load(&app.objects, true).await?.snapshot()))
+    Ok(Json(app.objects.snapshot().await?))
 }
 
 async fn verify(State(app): State<Shared>) -> Result<Json<VerifyResponse>> {
-    Ok(Json(reports::verify(&Rows::load(&app.objects, true).await?.snapshot())))
+    Ok(Json(reports::verify(&app.objects.snapshot().await?)))
 }
 
 async fn mesh_call(State(app): State<Shared>, body: Body) -> Result<Response> {

@@ -45,10 +45,7 @@ fn invalid(what: &str, message: String) -> Error {
 /// An object from a request's body: the object itself, or `{"revision", "object"}` as it was read before.
 /// Returns the revision beside it, if there was one.
 /// `complete` adds what the object may leave out.
-pub(crate) fn body_object<T: Kept>(
-    body: &mut Value,
-    complete: impl FnOnce(&mut Value),
-) -> Result<(T, Option<u64>)> {
+pub(crate) fn body_object<T: Kept>(body: &mut Value, complete: impl FnOnce(&mut Value)) -> Result<(T, Option<u64>)> {
     let revision = wrapped(body);
     let object = match revision.and_then(|_| body.get_mut("object")) {
         Some(object) => object,
@@ -68,7 +65,9 @@ fn wrapped(body: &Value) -> Option<u64> {
 pub(crate) fn object_of<T: Kept>(value: &Value) -> Result<T> {
     let what = T::KIND.singular();
     let object: T = T::deserialize(value).map_err(|error| invalid(what, error.to_string()))?;
-    if !T::STRICT && let (Some(given), Ok(Value::Object(known))) = (value.as_object(), serde_json::to_value(&object)) {
+    if !T::STRICT
+        && let (Some(given), Ok(Value::Object(known))) = (value.as_object(), serde_json::to_value(&object))
+    {
         unknown_fields::<T>(given, &known)?;
     }
     Ok(object)
@@ -123,10 +122,10 @@ mod tests {
             (json!({"a":["b"]}), json!({"a":"c"}), json!({"a":"c"})),
             (json!({"a":{"b":"c"}}), json!({"a":{"b":"d","c":null}}), json!({"a":{"b":"d"}})),
             (json!({"a":[{"b":"c"}]}), json!({"a":[1]}), json!({"a":[1]})),
-            (json!(["a","b"]), json!(["c","d"]), json!(["c","d"])),
+            (json!(["a", "b"]), json!(["c", "d"]), json!(["c", "d"])),
             (json!({"a":"b"}), json!(["c"]), json!(["c"])),
             (json!({"e":null}), json!({"a":1}), json!({"e":null,"a":1})),
-            (json!([1,2]), json!({"a":"b","c":null}), json!({"a":"b"})),
+            (json!([1, 2]), json!({"a":"b","c":null}), json!({"a":"b"})),
             (json!({}), json!({"a":{"bb":{"ccc":null}}}), json!({"a":{"bb":{}}})),
         ];
         for (mut target, patch, result) in cases {

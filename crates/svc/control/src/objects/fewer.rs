@@ -8,7 +8,7 @@ use crate::{
     keys,
 };
 use heptad_api::{Kind, Object};
-use heptad_model::{Container, DesiredState, Node, Service, ServiceKey};
+use heptad_model::{Container, ContainerId, DesiredState, Event, EventKind, Node, Service, ServiceKey};
 use heptad_sched::{
     NodesView,
     reconcile::{self, Action, ServiceView, StopReason},
@@ -16,8 +16,8 @@ use heptad_sched::{
 use heptad_state::{KeyRange, StoreExt};
 use std::collections::BTreeMap;
 
-/// Containers that are stopped in the transaction of their service; the reconciler stops the others.
-const STOPS_MAX: usize = 200;
+/// Containers that are stopped in the transaction of their service, each with its event; the reconciler stops the others.
+const STOPS_MAX: usize = 100;
 
 impl Objects {
     /// Stages the stops of containers of `key` that `service` (none: deleted) does not want any more.
@@ -53,12 +53,23 @@ impl Objects {
             None => true,
             Some(_) => matches!(reason, StopReason::ScaledDown | StopReason::NeverStarted),
         };
-        for (id, _) in stops.filter(|(_, reason)| wanted(reason)).take(STOPS_MAX) {
+        for (id, reason) in stops.filter(|(_, reason)| wanted(reason)).take(STOPS_MAX) {
             if let Some(container) = containers.get(id.as_str()) {
                 stage_stop(container, pending);
+                pending.event(&self.stop_event(&id, reason)?);
             }
         }
         Ok(())
+    }
+
+    /// The event of a container that has to go.
+    pub(crate) fn stop_event(&self, id: &ContainerId, reason: StopReason) -> Result<Event> {
+        let (kind, word) = match reason {
+            StopReason::ScaledDown => (EventKind::Normal, "Scaled"),
+            StopReason::NodeNotReady | StopReason::NodeGone => (EventKind::Warning, "Stopping"),
+            _ => (EventKind::Normal, "Stopping"),
+        };
+        self.event(kind, word, &format!("container/{id}"), reason.to_string())
     }
 
     /// The containers of a service, found by their identifiers, which begin with its name.
@@ -77,7 +88,7 @@ impl Objects {
 }
 
 /// Stages that a container is stopped; one without a node is nowhere and just deleted.
-pub(crate) fn stage_stop(container: &Object<Container>, pending: &mut Pending) {
+fn stage_stop(container: &Object<Container>, pending: &mut Pending) {
     let key = keys::container(&container.object.id);
     pending.expect(&key, container.revision);
     if container.object.node.is_none() {

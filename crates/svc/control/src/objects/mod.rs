@@ -14,9 +14,9 @@ mod watch;
 mod write;
 
 pub(crate) use batch::{Batch, Staged};
-pub(crate) use write::distinct;
 pub(crate) use decode::{body_json, body_object, body_value, object_of, row_object, row_value};
 pub(crate) use pending::Pending;
+pub(crate) use write::distinct;
 
 pub use kept::{Given, Kept};
 pub use watch::ObjectWatch;

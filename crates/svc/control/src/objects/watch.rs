@@ -58,11 +58,7 @@ impl<T: Kept> ObjectWatch<T> {
     }
 }
 
-async fn typed<T: Kept>(
-    objects: &Objects,
-    event: &heptad_state::Event,
-    revision: Revision,
-) -> Result<WatchEvent<T>> {
+async fn typed<T: Kept>(objects: &Objects, event: &heptad_state::Event, revision: Revision) -> Result<WatchEvent<T>> {
     let (change, row) = match (event.kind, &event.prev_kv) {
         (EventKind::Put, _) => (WatchChange::Put, &event.kv),
         (EventKind::Delete, Some(previous)) => (WatchChange::Delete, previous),

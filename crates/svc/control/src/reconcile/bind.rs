@@ -2,12 +2,7 @@
 //! say what nodes gave compared in the same transaction.
 
 use super::{PASSES_MAX, Phase, Reconciler, Session};
-use crate::{
-    error::Result,
-    keys,
-    objects::Pending,
-    rows::Rows,
-};
+use crate::{error::Result, keys, objects::Pending, rows::Rows};
 use heptad_api::Object;
 use heptad_model::{Container, ContainerId, EventKind, NodeName, Placement};
 use heptad_sched::{Allocation, Plan, Request, check, plan};
@@ -64,9 +59,9 @@ impl Reconciler {
             let (Some(item), Some(at)) = (rows.containers.get(&request.container), rows.nodes.get(node)) else {
                 continue;
             };
-            let row = touched.entry(node).or_insert_with(|| {
-                rows.allocations.get(node).map(|row| row.object.clone()).unwrap_or_default()
-            });
+            let row = touched
+                .entry(node)
+                .or_insert_with(|| rows.allocations.get(node).map(|row| row.object.clone()).unwrap_or_default());
             // The row refuses again what would exceed the node, whatever planner and check said.
             if let Err(error) = row.bind(&at.object.capacity, request) {
                 tracing::error!(%error, "a binding was refused by its node's row");

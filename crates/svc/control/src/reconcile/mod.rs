@@ -8,13 +8,14 @@ mod unplaced;
 pub(crate) use unplaced::{Reports, api_unplaced};
 
 use crate::{
-    error::{Result, StoreContext, with_causes},
+    error::{Error, Result, StoreContext, with_causes},
     heartbeat::Liveness,
     keys,
     objects::Objects,
     options::Options,
     rows::Rows,
 };
+use heptad_api::ErrorCode;
 use heptad_state::{Revision, WatchEvent, WatchRequest, WatchStream};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -50,12 +51,7 @@ enum Phase {
 }
 
 impl Reconciler {
-    pub(crate) fn new(
-        objects: Objects,
-        reports: Arc<Reports>,
-        liveness: Arc<Liveness>,
-        options: Arc<Options>,
-    ) -> Self {
+    pub(crate) fn new(objects: Objects, reports: Arc<Reports>, liveness: Arc<Liveness>, options: Arc<Options>) -> Self {
         Self { objects, reports, liveness, options }
     }
 
@@ -78,6 +74,7 @@ impl Reconciler {
             }
             match ended {
                 Ok(()) => {}
+                Err(error) if error.code() == ErrorCode::Compacted => tracing::debug!("everything is read again"),
                 Err(error) => tracing::error!(error = with_causes(&error), delay_ms, "reconciliation failed"),
             }
             sleep(Duration::from_millis(delay_ms)).await;
@@ -94,9 +91,7 @@ impl Reconciler {
                 Phase::Done => self.options.resync_interval_ms,
                 Phase::Contended => self.options.retry_delay_ms_min,
             };
-            if !session.wake(Duration::from_millis(resync), Duration::from_millis(self.options.debounce_ms)).await? {
-                return Ok(());
-            }
+            session.wake(Duration::from_millis(resync), Duration::from_millis(self.options.debounce_ms)).await?;
         }
     }
 
@@ -129,60 +124,50 @@ impl Reconciler {
 }
 
 impl Session {
-    /// Applies what the watch says next. Returns whether it matters; none: the history is gone.
-    async fn step(&mut self) -> Result<Option<bool>> {
+    /// Applies what the watch says next. Returns whether it matters. Dropping the future loses nothing.
+    async fn step(&mut self) -> Result<bool> {
         match self.watch.next().await.during("watch", "the cluster")? {
-            WatchEvent::Batch(batch) => self.rows.apply(&batch).map(Some),
+            WatchEvent::Batch(batch) => self.rows.apply(&batch),
             WatchEvent::Progress { revision } => {
                 self.rows.revision = self.rows.revision.max(revision);
-                Ok(Some(false))
+                Ok(false)
             }
-            WatchEvent::Compacted { .. } => Ok(None),
+            WatchEvent::Compacted { compact_revision } => {
+                let detail = format!("the history before revision {compact_revision} is not kept");
+                Err(Error::refused(ErrorCode::Compacted, detail))
+            }
         }
     }
 
     /// Waits for a change that matters, at most `resync`, then takes in what comes within `debounce`.
-    /// Returns whether the watch can go on.
-    async fn wake(&mut self, resync: Duration, debounce: Duration) -> Result<bool> {
+    async fn wake(&mut self, resync: Duration, debounce: Duration) -> Result<()> {
         let deadline = Instant::now() + resync;
-        loop {
-            match timeout_at(deadline, self.step()).await {
-                Err(_) => break,
-                Ok(stepped) => match stepped? {
-                    None => return Ok(false),
-                    Some(true) => break,
-                    Some(false) => {}
-                },
+        while let Ok(stepped) = timeout_at(deadline, self.step()).await {
+            if stepped? {
+                break;
             }
         }
         let settled = Instant::now() + debounce;
         while let Ok(stepped) = timeout_at(settled, self.step()).await {
-            if stepped?.is_none() {
-                return Ok(false);
-            }
+            stepped?;
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Takes in everything up to a revision that this loop committed itself.
     async fn catch_up(&mut self, revision: Revision) -> Result<()> {
         while self.rows.revision < revision {
-            if self.step().await?.is_none() {
-                return Ok(());
-            }
+            self.step().await?;
         }
         Ok(())
     }
 
-    /// Takes in the change that made a compare fail: it is committed, so it comes soon.
+    /// Takes in the change that made a compare fail: it is committed, so it comes soon; and whatever is there already.
     async fn catch_conflict(&mut self) -> Result<()> {
-        if let Ok(stepped) = timeout(Duration::from_millis(CONFLICT_WAIT_MS_MAX), self.step()).await {
-            stepped?;
-        }
-        // And whatever else is there already.
-        while let Ok(stepped) = timeout(Duration::ZERO, self.step()).await {
-            if stepped?.is_none() {
-                break;
+        let mut patience = Duration::from_millis(CONFLICT_WAIT_MS_MAX);
+        while let Ok(stepped) = timeout(patience, self.step()).await {
+            if stepped? {
+                patience = Duration::ZERO;
             }
         }
         Ok(())

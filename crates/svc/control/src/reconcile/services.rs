@@ -1,14 +1,7 @@
 //! The steps of services: containers that are added, stopped, forgotten. The plan is `sched`'s; here it is committed.
 
 use super::{PASSES_MAX, Phase, Reconciler, Session};
-use crate::{
-    clock::now_ms,
-    error::Result,
-    keys,
-    objects::Pending,
-    random,
-    rows::Rows,
-};
+use crate::{clock::now_ms, error::Result, keys, objects::Pending, random, rows::Rows};
 use heptad_model::{Container, ContainerId, DesiredState, EventKind, ServiceKey};
 use heptad_sched::{
     NodesView,
@@ -82,13 +75,7 @@ impl Reconciler {
     }
 
     /// Stages steps of one service. They hold only if neither the service nor its set of containers was changed.
-    fn stage_steps(
-        &self,
-        rows: &Rows,
-        key: &ServiceKey,
-        actions: Vec<Action>,
-        pending: &mut Pending,
-    ) -> Result<()> {
+    fn stage_steps(&self, rows: &Rows, key: &ServiceKey, actions: Vec<Action>, pending: &mut Pending) -> Result<()> {
         let guard = keys::replicas(key);
         let service = rows.services.get(key);
         pending.expect(&keys::service(key), service.map_or(0, |item| item.revision));
@@ -124,7 +111,7 @@ impl Reconciler {
         let key = keys::container(id);
         pending.expect(&key, item.revision);
         pending.put(&key, &Container { desired: DesiredState::Stopped, ..item.object.clone() });
-        pending.event(&self.stop_event(id, reason)?);
+        pending.event(&self.objects.stop_event(id, reason)?);
         Ok(())
     }
 
@@ -135,18 +122,9 @@ impl Reconciler {
         pending.expect(&key, item.revision);
         pending.delete(&key);
         if reason != StopReason::NeverStarted {
-            pending.event(&self.stop_event(id, reason)?);
+            pending.event(&self.objects.stop_event(id, reason)?);
         }
         Ok(())
-    }
-
-    fn stop_event(&self, id: &ContainerId, reason: StopReason) -> Result<heptad_model::Event> {
-        let (kind, word) = match reason {
-            StopReason::ScaledDown => (EventKind::Normal, "Scaled"),
-            StopReason::NodeNotReady | StopReason::NodeGone => (EventKind::Warning, "Stopping"),
-            _ => (EventKind::Normal, "Stopping"),
-        };
-        self.objects.event(kind, word, &format!("container/{id}"), reason.to_string())
     }
 }
 

@@ -1,12 +1,7 @@
 //! Containers that no node can take: their status says so in a sentence, the whole report is kept for `why`.
 
 use super::Reconciler;
-use crate::{
-    error::Result,
-    keys,
-    objects::Pending,
-    rows::Rows,
-};
+use crate::{error::Result, keys, objects::Pending, rows::Rows};
 use heptad_api::report::{NodeRefusal, Unplaced};
 use heptad_model::{Container, ContainerId, ContainerStatus, EventKind};
 use heptad_sched::{Reason, Refusal, Report};

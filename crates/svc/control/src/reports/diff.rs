@@ -44,8 +44,7 @@ mod tests {
         let mut after = Service { generation: 7, image: "nginx:2".into(), ..before.clone() };
         after.resources.cpu_millis = CpuMillis(250);
         after.environment.insert("A".into(), "1".into());
-        let shown: Vec<_> =
-            changes(&before, &after).into_iter().map(|c| (c.path, c.before, c.after)).collect();
+        let shown: Vec<_> = changes(&before, &after).into_iter().map(|c| (c.path, c.before, c.after)).collect();
         let text = |s: &str| Some(s.to_owned());
         assert_eq!(
             shown,

@@ -1,12 +1,6 @@
 //! What an apply would do: the same staging, planner and steps as the real thing, on a copy of the rows. Writes nothing.
 
-use crate::{
-    clock::now_ms,
-    error::Result,
-    objects::Objects,
-    reconcile::api_unplaced,
-    rows::Rows,
-};
+use crate::{clock::now_ms, error::Result, objects::Objects, reconcile::api_unplaced, rows::Rows};
 use heptad_api::{
     Manifest,
     operations::{ApplyRequest, Outcome, PlanResponse, PlannedPlacement},
@@ -45,7 +39,9 @@ pub(crate) async fn plan(objects: &Objects, request: &ApplyRequest) -> Result<Pl
                 for name in names.collect::<BTreeSet<_>>() {
                     let key = ServiceKey::new(rule.namespace.as_str(), name.as_str());
                     if !rows.services.contains_key(&key) && !is_applied(request, &key) {
-                        answer.warnings.push(format!("rule/{}/{}: service {key} does not exist", rule.namespace, rule.name));
+                        answer
+                            .warnings
+                            .push(format!("rule/{}/{}: service {key} does not exist", rule.namespace, rule.name));
                     }
                 }
             }
@@ -164,9 +160,7 @@ impl<'a> World<'a> {
 fn warnings(service: &Service, replaced: usize, rows: &Rows, out: &mut Vec<String>) {
     let key = service.key();
     if replaced > 0 && service.health_check.is_none() {
-        out.push(format!(
-            "service/{key}: no health check: a replacement is called ready as soon as its process runs"
-        ));
+        out.push(format!("service/{key}: no health check: a replacement is called ready as soon as its process runs"));
     }
     if rows.nodes.is_empty() && service.replicas > 0 {
         out.push(format!("service/{key}: there is no node yet; its containers wait for one"));

@@ -1,0 +1,168 @@
+//! The life of services: placed, scaled, replaced one by one, deleted; pending with a reason; over restarts.
+
+use crate::common::{Agent, World, all_ready, node, options, resources, service};
+use heptad_api::Object;
+use heptad_client::Client;
+use heptad_control::{Control, ServerParts};
+use heptad_model::{Container, ContainerStatus, Event, Namespace, Service};
+use heptad_state::EmbeddedStore;
+use serde_json::json;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+async fn scale(world: &World, replicas: u32) {
+    let patch = json!({ "replicas": replicas });
+    world.client.patch::<Service>(&Namespace::default(), "web", &patch, None).await.expect("scaled");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn services_scale_up_and_down_to_zero_and_leave_nothing() {
+    let world = World::new().await;
+    let _agents = [
+        Agent::start(&world.client, &node("n1", 4000, 4096)).await,
+        Agent::start(&world.client, &node("n2", 4000, 4096)).await,
+    ];
+    world.client.create(&service("web", 4)).await.expect("created");
+    let four = world.containers_until(all_ready(4)).await;
+    let on = |name: &str, all: &[Container]| all.iter().filter(|c| c.node.as_ref() == Some(&name.into())).count();
+    assert_eq!((on("n1", &four), on("n2", &four)), (2, 2), "replicas are spread");
+    world.snapshot().await;
+    scale(&world, 9).await;
+    world.containers_until(all_ready(9)).await;
+    scale(&world, 1).await;
+    // Never too many, at no committed moment.
+    for _ in 0..20 {
+        world.snapshot().await;
+    }
+    world.containers_until(all_ready(1)).await;
+    scale(&world, 0).await;
+    world.containers_until(<[_]>::is_empty).await;
+    scale(&world, 3).await;
+    world.containers_until(all_ready(3)).await;
+    world.client.delete::<Service>(&Namespace::default(), "web", None).await.expect("deleted");
+    for _ in 0..5 {
+        world.snapshot().await;
+    }
+    world.containers_until(<[_]>::is_empty).await;
+    let empty = world.snapshot().await;
+    assert!(empty.nodes.iter().all(|n| n.allocated == resources(0, 0) && n.containers.is_empty()));
+    let reasons: BTreeSet<String> =
+        world.client.list::<Event>().await.expect("a list").items.into_iter().map(|e| e.object.reason).collect();
+    for reason in ["Created", "Scheduled", "Ready", "Scaled"] {
+        assert!(reasons.contains(reason), "{reasons:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_image_replaces_containers_one_by_one() {
+    let world = World::new().await;
+    let _agent = Agent::start(&world.client, &node("n1", 4000, 4096)).await;
+    world.client.create(&service("web", 3)).await.expect("created");
+    world.containers_until(all_ready(3)).await;
+    let mut watch = world.client.watch::<Container>(None).await.expect("a watch");
+    watch.next().await.expect("no error");
+    let patch = json!({"args": ["again"]});
+    world.client.patch::<Service>(&Namespace::default(), "web", &patch, None).await.expect("patched");
+    let changed = |all: &[Container]| all_ready(3)(all) && all.iter().all(|c| c.template.args == ["again"]);
+    world.containers_until(changed).await;
+    // Replay what was seen: at every revision at least 3 of the containers that were wanted were ready.
+    let mut now: std::collections::BTreeMap<String, Container> = Default::default();
+    for container in world.client.list::<Container>().await.expect("a list").items {
+        now.insert(container.object.id.to_string(), container.object);
+    }
+    let mut most = 0;
+    let mut alive: std::collections::BTreeMap<String, Container> = Default::default();
+    while let Ok(next) = tokio::time::timeout(Duration::from_millis(300), watch.next()).await {
+        let batch = next.expect("no error").expect("no end");
+        if batch.events.is_empty() {
+            break;
+        }
+        for event in batch.events {
+            let id = event.object.id.to_string();
+            match event.change {
+                heptad_api::WatchChange::Put => alive.insert(id, event.object),
+                heptad_api::WatchChange::Delete => alive.remove(&id),
+            };
+        }
+        most = most.max(alive.values().filter(|c| c.is_alive() && c.template.args == ["again"] && !c.ready).count());
+    }
+    assert_eq!(most, 1, "one successor at a time is on trial");
+    assert_eq!(alive.values().filter(|c| c.is_alive()).count(), 3);
+    world.snapshot().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_no_room_is_pending_with_a_reason_until_there_is() {
+    let world = World::new().await;
+    let client = &world.client;
+    let _small = Agent::start(client, &node("n1", 150, 4096)).await;
+    client.create(&service("web", 2)).await.expect("created");
+    let one_ready = |all: &[Container]| {
+        all.iter().filter(|c| c.ready).count() == 1 && all.iter().any(|c| c.reason == "Unschedulable")
+    };
+    let containers = world.containers_until(one_ready).await;
+    let pending = containers.iter().find(|c| !c.ready).expect("one is pending");
+    assert_eq!((pending.node.as_ref(), pending.status), (None, ContainerStatus::Pending));
+    assert!(pending.message.contains("cpu"), "{}", pending.message);
+    let why = client.why(&service("web", 2).key()).await.expect("an answer");
+    assert_eq!((why.replicas, why.ready, why.containers.len()), (2, 1, 1));
+    let refusal = &why.containers[0].unplaced.as_ref().expect("a report").refusals[0];
+    let said = [&refusal.asked, &refusal.allocatable, &refusal.allocated, &refusal.free].map(Option::as_deref);
+    assert_eq!(said, [Some("100m"), Some("150m"), Some("100m"), Some("50m")]);
+    assert!(why.summary.contains("1 of 2 replicas are ready"), "{}", why.summary);
+    // Nothing is written while nothing changes.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let revision = client.version().await.expect("a version").revision;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(client.version().await.expect("a version").revision, revision);
+    let _large = Agent::start(client, &node("n2", 1000, 4096)).await;
+    world.containers_until(all_ready(2)).await;
+    let why = client.why(&service("web", 2).key()).await.expect("an answer");
+    assert!(why.summary.contains("as wanted"), "{}", why.summary);
+    assert!(client.verify().await.expect("an answer").holds());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reports_of_others_and_deletions_of_wanted_containers_are_refused() {
+    let world = World::new().await;
+    let _agent = Agent::start(&world.client, &node("n1", 1000, 4096)).await;
+    world.client.create(&service("web", 1)).await.expect("created");
+    let id = world.containers_until(all_ready(1)).await[0].id.clone();
+    let stranger = crate::common::running(&"n2".into());
+    assert!(world.client.report_container(&id, &stranger).await.expect_err("another node").is_conflict());
+    assert!(world.client.delete_container(&id, &"n1".into()).await.expect_err("wanted").is_conflict());
+    let revision = world.client.version().await.expect("a version").revision;
+    let same = crate::common::running(&"n1".into());
+    world.client.report_container(&id, &same).await.expect("accepted");
+    assert_eq!(world.client.version().await.expect("a version").revision, revision, "nothing changed, nothing written");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_on_the_same_store_loses_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let start = async || {
+        let store = EmbeddedStore::open(dir.path().join("state"), Default::default()).expect("it opens");
+        Control::start(options(&dir), Arc::new(store), ServerParts::default()).await.expect("it starts")
+    };
+    let control = start().await;
+    let client = Client::unix(dir.path().join("api.sock"));
+    let agent = Agent::start(&client, &node("n1", 1000, 4096)).await;
+    client.create(&service("web", 3)).await.expect("created");
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let all: Vec<Container> =
+            client.list().await.expect("a list").items.into_iter().map(|i: Object<Container>| i.object).collect();
+        if all_ready(3)(&all) {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(agent);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let before = client.snapshot().await.expect("a snapshot");
+    control.shutdown().await;
+    let control = start().await;
+    let after = client.snapshot().await.expect("a snapshot");
+    assert_eq!(after, before);
+    control.shutdown().await;
+}

@@ -1,0 +1,10 @@
+//! The control plane over real sockets and real stores, with the real client; nodes are agents inside the test.
+
+mod api;
+mod clients;
+mod common;
+mod deployers;
+mod endpoints;
+mod life;
+mod sockets;
+mod watches;
