@@ -62,7 +62,12 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
 }
 
 fn parameters(endpoint: &Endpoint) -> Vec<Value> {
-    let parameter = |name: &str, place: &str, meaning: &str| json!({ "name": name, "in": place, "required": place == "path", "description": meaning, "schema": { "type": "string" } });
+    let parameter = |name: &str, place: &str, meaning: &str| {
+        let required = place == "path";
+        json!({
+            "name": name, "in": place, "required": required, "description": meaning, "schema": { "type": "string" },
+        })
+    };
     let in_path = endpoint.path.split('{').skip(1).filter_map(|part| part.split_once('}'));
     let in_path = in_path.map(|(name, _)| parameter(name, "path", name));
     let in_query = endpoint.query.iter().map(|(name, meaning)| parameter(name, "query", meaning));

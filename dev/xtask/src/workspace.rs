@@ -1,0 +1,85 @@
+//! Where the repository is and which files belong to it. Knows no rule.
+
+use anyhow::{Context, Result};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The repository's root, two directories above this crate.
+pub(crate) fn root() -> Result<PathBuf> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = here.ancestors().nth(2).context("the crate has no directory above it")?;
+    Ok(root.to_owned())
+}
+
+/// A text file of the repository.
+#[derive(Clone, Debug)]
+pub(crate) struct File {
+    /// Relative to the root, with `/`.
+    pub(crate) path: String,
+    pub(crate) text: String,
+}
+
+impl File {
+    pub(crate) fn is_rust(&self) -> bool {
+        self.path.ends_with(".rs")
+    }
+
+    pub(crate) fn is_markdown(&self) -> bool {
+        self.path.ends_with(".md")
+    }
+}
+
+/// Dotted directories that hold files of ours.
+const DOTTED: [&str; 3] = [".ci", ".cargo", ".github"];
+const SKIPPED: [&str; 2] = ["target", "node_modules"];
+
+/// All text files below `root` in a stable order; built things and binary files are left out.
+pub(crate) fn files(root: &Path) -> Result<Vec<File>> {
+    let mut out = Vec::new();
+    collect(root, root, &mut out)?;
+    out.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(out)
+}
+
+fn collect(root: &Path, dir: &Path, out: &mut Vec<File>) -> Result<()> {
+    let listing = || format!("cannot list {}", dir.display());
+    for entry in fs::read_dir(dir).with_context(listing)? {
+        let entry = entry.with_context(listing)?;
+        let (name, path) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
+        let kind = entry.file_type().with_context(listing)?;
+        if kind.is_dir() {
+            let wanted = if name.starts_with('.') { DOTTED.contains(&&*name) } else { !SKIPPED.contains(&&*name) };
+            if wanted {
+                collect(root, &path, out)?;
+            }
+        } else if kind.is_file() {
+            let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            if let Ok(text) = String::from_utf8(bytes) {
+                let relative = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
+                out.push(File { path: relative, text });
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn built_and_binary_files_are_left_out() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for (path, bytes) in
+            [("a/b.rs", &b"x"[..]), ("target/c.rs", b"x"), (".git/d", b"x"), (".ci/run", b"x"), ("e.png", b"\xff\xfe")]
+        {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().expect("it has one")).expect("made");
+            fs::write(path, bytes).expect("written");
+        }
+        let found: Vec<String> = files(dir.path()).expect("listed").into_iter().map(|f| f.path).collect();
+        assert_eq!(found, [".ci/run", "a/b.rs"]);
+    }
+}
