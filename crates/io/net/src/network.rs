@@ -228,7 +228,7 @@ impl Network {
     ///
     /// # Errors
     /// The first failure; what can be removed is removed in any case.
-    pub async fn close(self) -> Result<()> {
+    pub async fn close(&self) -> Result<()> {
         let ids: Vec<String> = self.list().await.into_iter().map(|container| container.id).collect();
         let mut first = Ok(());
         for id in ids {

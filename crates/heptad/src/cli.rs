@@ -1,0 +1,424 @@
+//! The command line as a value: commands, flags, their help. Does nothing.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use heptad_api::Kind;
+use std::{net::SocketAddr, path::PathBuf};
+
+const AFTER_HELP: &str = "\
+Examples:
+  heptad demo                          see everything at work in a minute
+  heptad dev                           a platform for this terminal; Ctrl-C removes it
+  heptad apply -f shop.yaml --wait     make the services of a file run
+  heptad why web                       why is it not ready?
+  heptad logs -f web                   what do its replicas say?
+
+Exit codes: 0 done; 1 failed; 2 wrong usage; `plan`: 0 no change, 3 changes, 4 something cannot be placed.
+Each flag with an environment variable can be set there, such as HEPTAD_SOCKET.";
+
+/// Places, runs, connects and stores microservices.
+#[derive(Debug, Parser)]
+#[command(name = "heptad", version, about, after_help = AFTER_HELP, max_term_width = 110)]
+pub struct Cli {
+    #[command(flatten)]
+    pub connect: Connect,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Where the platform is reached.
+#[derive(Clone, Debug, Args)]
+pub struct Connect {
+    /// The API's Unix socket; found by itself if a platform of this user runs
+    #[arg(long, global = true, env = "HEPTAD_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// The API's address on loopback, instead of the socket; needs a token
+    #[arg(long, global = true, env = "HEPTAD_SERVER", value_name = "IP:PORT", requires = "token_file")]
+    pub server: Option<SocketAddr>,
+    /// The file with the token for --server
+    #[arg(long, global = true, env = "HEPTAD_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show everything at work: a shop of services, the mesh, storage that loses a disk
+    Demo(Demo),
+    /// Run a platform for this terminal; Ctrl-C removes it and all its containers
+    Dev(Run),
+    /// Run the platform of this machine; containers and data outlive the process
+    Server(Run),
+    /// Make the objects of files as they are written there
+    Apply(Apply),
+    /// Show what an apply would change, and where each replica would go
+    Plan(Files),
+    /// List objects, or show one
+    Get(Get),
+    /// Show all that is known of one object
+    Describe(Named),
+    /// Delete objects
+    Delete(Delete),
+    /// Set the number of replicas of a service
+    Scale(Scale),
+    /// Print what the replicas of a service (or one container) wrote
+    Logs(Logs),
+    /// Run a program inside a container
+    Exec(Exec),
+    /// Say why a service is not as wanted
+    Why(ServiceName),
+    /// List what happened, newest last
+    Events(Events),
+    /// Nodes
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Calls through the mesh, and why they would be denied
+    #[command(subcommand)]
+    Mesh(MeshCommand),
+    /// Objects in the distributed storage
+    #[command(subcommand)]
+    Storage(StorageCommand),
+    /// Evaluate the guarantees on the live state; exit code 1 if one does not hold
+    Verify(OutputFlag),
+    /// Print the completion script of a shell
+    Completion { shell: clap_complete::Shell },
+    /// Print the versions of this program and of the platform
+    Version,
+    /// A container's shim (started by the platform itself)
+    #[command(hide = true, disable_help_flag = true)]
+    Shim {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<std::ffi::OsString>,
+    },
+    /// A small HTTP service of the example shop
+    #[command(hide = true)]
+    ExampleService(ExampleService),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Demo {
+    /// Leave the platform running after the checks, until Ctrl-C
+    #[arg(long)]
+    pub stay: bool,
+    #[command(flatten)]
+    pub run: Run,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DriverChoice {
+    /// Containers if this user may make them, else processes
+    #[default]
+    Auto,
+    /// Isolated containers; needs root
+    Oci,
+    /// Plain processes with resource limits
+    Process,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Run {
+    /// Where all data is kept [default: `dev`, `demo`: a directory that is removed at the end; `server`: /var/lib/heptad]
+    #[arg(long, env = "HEPTAD_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where the API listens for programs with a token; port 0 chooses one
+    #[arg(long, env = "HEPTAD_LISTEN", default_value = "127.0.0.1:0", value_name = "IP:PORT")]
+    pub listen: SocketAddr,
+    /// Where requests from outside arrive for services with `expose` [default: a free port of 127.0.0.1]
+    #[arg(long, env = "HEPTAD_INGRESS", value_name = "IP:PORT")]
+    pub ingress: Option<SocketAddr>,
+    /// What runs containers
+    #[arg(long, env = "HEPTAD_DRIVER", value_enum, default_value_t)]
+    pub driver: DriverChoice,
+    /// An OCI runtime program (such as runc) instead of the one inside
+    #[arg(long, env = "HEPTAD_OCI_RUNTIME", value_name = "PROGRAM")]
+    pub oci_runtime: Option<PathBuf>,
+    /// A registry that is spoken to without TLS; may be repeated
+    #[arg(long = "insecure-registry", env = "HEPTAD_INSECURE_REGISTRY", value_name = "HOST:PORT")]
+    pub insecure_registries: Vec<String>,
+    /// The name of this node [default: the host's name]
+    #[arg(long, env = "HEPTAD_NODE", value_name = "NAME")]
+    pub node: Option<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Files {
+    /// A manifest file (YAML, JSON or TOML), a directory of them, or - for standard input; may be repeated
+    #[arg(short, long = "file", required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Warn about unknown fields instead of refusing them
+    #[arg(long)]
+    pub lenient: bool,
+    #[command(flatten)]
+    pub output: OutputFlag,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Apply {
+    #[command(flatten)]
+    pub files: Files,
+    /// Wait until every replica is ready
+    #[arg(long)]
+    pub wait: bool,
+    /// Give up waiting after so many seconds
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    pub timeout: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// A table for people
+    #[default]
+    Table,
+    /// A table with more columns
+    Wide,
+    /// JSON
+    Json,
+    /// YAML
+    Yaml,
+    /// KIND/NAME, a line each
+    Name,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub struct OutputFlag {
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct InNamespace {
+    /// The namespace
+    #[arg(short, long, env = "HEPTAD_NAMESPACE", default_value = "default")]
+    pub namespace: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Get {
+    /// services, containers, nodes, policies, rules, events
+    #[arg(value_parser = kind)]
+    pub kind: Kind,
+    /// Only this one
+    pub name: Option<String>,
+    #[command(flatten)]
+    pub namespace: InNamespace,
+    /// Of all namespaces
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+    /// Go on printing changes until Ctrl-C
+    #[arg(short, long)]
+    pub watch: bool,
+    #[command(flatten)]
+    pub output: OutputFlag,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Named {
+    /// service, container, node, policy, rule
+    #[arg(value_parser = kind)]
+    pub kind: Kind,
+    pub name: String,
+    #[command(flatten)]
+    pub namespace: InNamespace,
+    #[command(flatten)]
+    pub output: OutputFlag,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Delete {
+    /// service, policy, rule, node
+    #[arg(value_parser = kind, required_unless_present = "files")]
+    pub kind: Option<Kind>,
+    #[arg(required_unless_present = "files")]
+    pub names: Vec<String>,
+    /// All objects of a manifest file; may be repeated
+    #[arg(short, long = "file", value_name = "FILE", conflicts_with_all = ["kind", "names"])]
+    pub files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub namespace: InNamespace,
+    /// Return at once instead of waiting until the containers are gone
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Scale {
+    /// The service
+    pub name: String,
+    /// How many replicas
+    pub replicas: u32,
+    #[command(flatten)]
+    pub namespace: InNamespace,
+    /// Wait until every replica is ready
+    #[arg(long)]
+    pub wait: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Logs {
+    /// A service or a container
+    pub name: String,
+    /// Go on with what is written from now on
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only so many of the last lines of each container
+    #[arg(long, value_name = "LINES")]
+    pub tail: Option<usize>,
+    /// With the time of each line
+    #[arg(short, long)]
+    pub timestamps: bool,
+    #[command(flatten)]
+    pub namespace: InNamespace,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Exec {
+    /// A service (its first running container) or a container
+    pub name: String,
+    /// The program and its arguments
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
+    /// Hand on standard input
+    #[arg(short = 'i', long)]
+    pub stdin: bool,
+    /// Kill the program after so many seconds
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    pub timeout: u64,
+    #[command(flatten)]
+    pub namespace: InNamespace,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ServiceName {
+    /// The service
+    pub name: String,
+    #[command(flatten)]
+    pub namespace: InNamespace,
+    #[command(flatten)]
+    pub output: OutputFlag,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Events {
+    /// Go on with what happens from now on
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only so many of the last
+    #[arg(long, value_name = "EVENTS")]
+    pub tail: Option<usize>,
+    #[command(flatten)]
+    pub output: OutputFlag,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum NodeCommand {
+    /// List nodes with what they have given and have left
+    List(OutputFlag),
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum MeshCommand {
+    /// Send a request through the mesh as if service FROM had sent it (`-`: as operator)
+    Call(MeshCall),
+    /// Say whether service FROM may call service TO, and why
+    Check(MeshCheck),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct MeshCall {
+    pub from: String,
+    pub to: String,
+    /// The path, with the query
+    #[arg(default_value = "/")]
+    pub path: String,
+    #[arg(short = 'X', long, default_value = "GET")]
+    pub method: String,
+    /// A header, as `NAME: VALUE`; may be repeated
+    #[arg(short = 'H', long = "header")]
+    pub headers: Vec<String>,
+    #[arg(short, long, default_value = "")]
+    pub data: String,
+    /// The container port [default: the service's first]
+    #[arg(long)]
+    pub port: Option<u16>,
+    #[command(flatten)]
+    pub namespace: InNamespace,
+    #[command(flatten)]
+    pub output: OutputFlag,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct MeshCheck {
+    pub from: String,
+    pub to: String,
+    /// The path, for rules that look at it
+    #[arg(default_value = "/")]
+    pub path: String,
+    #[arg(long)]
+    pub port: Option<u16>,
+    #[command(flatten)]
+    pub namespace: InNamespace,
+    #[command(flatten)]
+    pub output: OutputFlag,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum StorageCommand {
+    /// Store a file (-: standard input) as BUCKET/KEY; done when a majority of copies is on disk
+    Put { target: String, file: PathBuf },
+    /// Read BUCKET/KEY into a file (default: standard output)
+    Get { source: String, file: Option<PathBuf> },
+    /// List BUCKET or BUCKET/PREFIX
+    Ls {
+        target: String,
+        #[command(flatten)]
+        output: OutputFlag,
+    },
+    /// Delete BUCKET/KEY
+    Rm { target: String },
+    /// Show storage nodes and the health of copies
+    Status(OutputFlag),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ExampleService {
+    /// web, catalog, cart, stock
+    pub name: String,
+    /// What it answers as its version
+    #[arg(long, default_value = "1")]
+    pub version: String,
+}
+
+/// Reads a kind in the words that people use.
+fn kind(text: &str) -> Result<Kind, String> {
+    let short = |kind: Kind| match kind {
+        Kind::Nodes => ["no", "node"],
+        Kind::Services => ["svc", "service"],
+        Kind::Containers => ["ct", "container"],
+        Kind::Policies => ["pol", "policy"],
+        Kind::Rules => ["traffic", "rule"],
+        Kind::Events => ["ev", "event"],
+    };
+    let text = text.to_ascii_lowercase();
+    let found = Kind::ALL.into_iter().find(|k| k.plural() == text || short(*k).contains(&text.as_str()));
+    found.ok_or_else(|| {
+        let words: Vec<_> = Kind::ALL.iter().map(|k| k.plural()).collect();
+        format!("`{text}` is not a kind; possible: {}", words.join(", "))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn kinds_have_short_names() {
+        assert_eq!(kind("svc"), Ok(Kind::Services));
+        assert_eq!(kind("Policies"), Ok(Kind::Policies));
+        assert!(kind("pods").is_err());
+    }
+}

@@ -1,0 +1,91 @@
+//! `delete`: objects by name or by the files that made them; waits until the containers are gone.
+
+use super::{apply::read, namespace, service_key};
+use crate::{
+    cli::Delete,
+    output::{say, tell},
+};
+use anyhow::bail;
+use heptad_api::{Kind, Manifest};
+use heptad_client::{Client, watch_state};
+use heptad_model::{Container, NetworkPolicy, Node, Service, ServiceKey, TrafficRule};
+use std::{process::ExitCode, time::Duration};
+
+const WAIT_SECONDS_MAX: u64 = 120;
+
+struct Target {
+    kind: Kind,
+    namespace: String,
+    name: String,
+}
+
+pub(super) async fn delete(client: &Client, args: Delete) -> anyhow::Result<ExitCode> {
+    let by_file = !args.files.is_empty();
+    let targets = targets(&args)?;
+    let mut services = Vec::new();
+    let mut failed = false;
+    for target in targets {
+        match remove(client, &target).await {
+            Ok(()) => {
+                say(format!("{}/{} deleted\n", target.kind.singular(), target.name))?;
+                if target.kind == Kind::Services {
+                    services.push(service_key(&target.name, &target.namespace));
+                }
+            }
+            Err(error) if by_file && error.is_not_found() => {
+                say(format!("{}/{} is not there\n", target.kind.singular(), target.name))?;
+            }
+            Err(error) => {
+                failed = true;
+                tell(format!("error: deleting {}/{}: {error}", target.kind.singular(), target.name));
+            }
+        }
+    }
+    if !args.no_wait && !services.is_empty() {
+        wait_gone(client, &services).await?;
+    }
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn targets(args: &Delete) -> anyhow::Result<Vec<Target>> {
+    if !args.files.is_empty() {
+        let of =
+            |o: Manifest| Target { kind: o.kind(), namespace: o.namespace().to_string(), name: o.name().to_owned() };
+        return Ok(read(&args.files, true)?.into_iter().map(of).collect());
+    }
+    let Some(kind) = args.kind else { bail!("name what to delete, such as `heptad delete service web`") };
+    let of = |name: &String| {
+        let key = service_key(name, &args.namespace.namespace);
+        Target { kind, namespace: key.namespace.to_string(), name: key.name }
+    };
+    Ok(args.names.iter().map(of).collect())
+}
+
+async fn remove(client: &Client, target: &Target) -> Result<(), heptad_client::Error> {
+    let (space, name) = (namespace(&target.namespace), &target.name);
+    match target.kind {
+        Kind::Services => client.delete::<Service>(&space, name, None).await.map(drop),
+        Kind::Policies => client.delete::<NetworkPolicy>(&space, name, None).await.map(drop),
+        Kind::Rules => client.delete::<TrafficRule>(&space, name, None).await.map(drop),
+        Kind::Nodes => client.delete::<Node>(&space, name, None).await.map(drop),
+        Kind::Containers | Kind::Events => Err(heptad_api::ProblemDetails::new(
+            heptad_api::ErrorCode::BadRequest,
+            "containers follow their service and events expire; scale or delete the service instead",
+        )
+        .into()),
+    }
+}
+
+async fn wait_gone(client: &Client, services: &[ServiceKey]) -> anyhow::Result<()> {
+    let mut containers = watch_state::<Container>(client);
+    let gone = async {
+        let mut view = containers.synced().await;
+        while view.objects.values().any(|item| services.contains(&item.object.service)) {
+            view = containers.changed().await;
+        }
+    };
+    match tokio::time::timeout(Duration::from_secs(WAIT_SECONDS_MAX), gone).await {
+        Ok(()) => Ok(()),
+        Err(_) => bail!("some containers still stop after {WAIT_SECONDS_MAX} s; `heptad get containers` shows them"),
+    }
+}

@@ -1,0 +1,78 @@
+//! What each command does. Each module asks the API and prints; none decides anything that the server decides.
+
+mod apply;
+mod delete;
+mod get;
+mod logs;
+mod mesh;
+mod misc;
+mod storage;
+mod why;
+
+use crate::{
+    cli::{Command, Connect, MeshCommand, NodeCommand, StorageCommand},
+    platform::paths,
+};
+use anyhow::Context;
+use heptad_client::Client;
+use heptad_model::{Namespace, ServiceKey};
+use std::process::ExitCode;
+
+pub use apply::{progress, wait_ready};
+
+/// Runs a command that asks a platform.
+pub async fn run(connect: &Connect, command: Command) -> anyhow::Result<ExitCode> {
+    if let Command::Completion { shell } = command {
+        return misc::completion(shell);
+    }
+    let client = client(connect)?;
+    match command {
+        Command::Apply(args) => apply::apply(&client, args).await,
+        Command::Plan(args) => apply::plan(&client, args).await,
+        Command::Get(args) => get::get(&client, args).await,
+        Command::Describe(args) => get::describe(&client, args).await,
+        Command::Delete(args) => delete::delete(&client, args).await,
+        Command::Scale(args) => misc::scale(&client, args).await,
+        Command::Logs(args) => logs::logs(&client, args).await,
+        Command::Exec(args) => logs::exec(&client, args).await,
+        Command::Why(args) => why::why(&client, args).await,
+        Command::Events(args) => misc::events(&client, args).await,
+        Command::Node(NodeCommand::List(output)) => get::nodes(&client, output.output).await,
+        Command::Mesh(MeshCommand::Call(args)) => mesh::call(&client, args).await,
+        Command::Mesh(MeshCommand::Check(args)) => mesh::check(&client, args).await,
+        Command::Storage(StorageCommand::Put { target, file }) => storage::put(&client, &target, &file).await,
+        Command::Storage(StorageCommand::Get { source, file }) => storage::get(&client, &source, file).await,
+        Command::Storage(StorageCommand::Ls { target, output }) => storage::ls(&client, &target, output.output).await,
+        Command::Storage(StorageCommand::Rm { target }) => storage::rm(&client, &target).await,
+        Command::Storage(StorageCommand::Status(output)) => storage::status(&client, output.output).await,
+        Command::Verify(output) => why::verify(&client, output.output).await,
+        Command::Version => misc::version(&client).await,
+        Command::Demo(_)
+        | Command::Dev(_)
+        | Command::Server(_)
+        | Command::Completion { .. }
+        | Command::Shim { .. }
+        | Command::ExampleService(_) => anyhow::bail!("this command does not ask a platform"),
+    }
+}
+
+/// The client that the flags describe; without any, of the platform that this user started last.
+pub fn client(connect: &Connect) -> anyhow::Result<Client> {
+    if let (Some(server), Some(file)) = (connect.server, &connect.token_file) {
+        let token =
+            std::fs::read_to_string(file).with_context(|| format!("cannot read the token in {}", file.display()))?;
+        return Ok(Client::tcp(server, token.trim()));
+    }
+    let socket = connect.socket.clone().unwrap_or_else(paths::socket_default);
+    Ok(Client::unix(socket))
+}
+
+/// The namespace of that name.
+fn namespace(name: &str) -> Namespace {
+    Namespace(name.to_owned())
+}
+
+/// `NAME` in the namespace, or `NAMESPACE/NAME`.
+fn service_key(text: &str, in_namespace: &str) -> ServiceKey {
+    ServiceKey::parse_in(text, &namespace(in_namespace))
+}

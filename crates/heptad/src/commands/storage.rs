@@ -1,0 +1,123 @@
+//! `storage`: objects in and out of the distributed storage, streamed, and the health of their copies.
+
+use crate::{
+    cli::Output,
+    output::{Table, print, say, tell, write},
+};
+use anyhow::{Context, bail};
+use heptad_client::{Body, Client, ObjectListing};
+use heptad_model::Bytes;
+use heptad_store::{ListPage, ObjectInfo, StorageStatus};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+use tokio::io::AsyncWriteExt;
+use tokio_util::io::ReaderStream;
+
+fn bucket_and_key(target: &str) -> anyhow::Result<(&str, &str)> {
+    match target.split_once('/') {
+        Some((bucket, key)) if !bucket.is_empty() && !key.is_empty() => Ok((bucket, key)),
+        _ => bail!("`{target}` names no object; write BUCKET/KEY"),
+    }
+}
+
+fn body_of(reader: impl tokio::io::AsyncRead + Send + 'static) -> Body {
+    Body::stream(ReaderStream::with_capacity(reader, READ_BYTES))
+}
+
+/// Bytes that are read from a file at once.
+const READ_BYTES: usize = 256 << 10;
+
+pub(super) async fn put(client: &Client, target: &str, file: &Path) -> anyhow::Result<ExitCode> {
+    let (bucket, key) = bucket_and_key(target)?;
+    let (body, length) = if file == Path::new("-") {
+        (body_of(tokio::io::stdin()), None)
+    } else {
+        let open = tokio::fs::File::open(file).await;
+        let open = open.with_context(|| format!("cannot read {}", file.display()))?;
+        let length = open.metadata().await?.len();
+        (body_of(open), Some(length))
+    };
+    let stored: ObjectInfo = client.storage_put(bucket, key, body, length).await?;
+    tell(format!("stored {} as {bucket}/{key} on a majority of its disks", Bytes(stored.size_bytes)));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn get(client: &Client, source: &str, file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let (bucket, key) = bucket_and_key(source)?;
+    let mut object = client.storage_get(bucket, key).await?;
+    match file.filter(|file| file != Path::new("-")) {
+        None => {
+            while let Some(chunk) = object.chunk().await? {
+                write(&chunk)?;
+            }
+        }
+        Some(file) => {
+            let writing = || format!("cannot write {}", file.display());
+            let mut out = tokio::fs::File::create(&file).await.with_context(writing)?;
+            while let Some(chunk) = object.chunk().await? {
+                out.write_all(&chunk).await.with_context(writing)?;
+            }
+            out.flush().await.with_context(writing)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn ls(client: &Client, target: &str, output: Output) -> anyhow::Result<ExitCode> {
+    let (bucket, prefix) = target.split_once('/').unwrap_or((target, ""));
+    let prefix = Some(prefix.to_owned()).filter(|p| !p.is_empty());
+    let mut all = Vec::new();
+    let mut after = None;
+    loop {
+        let listing = ObjectListing { prefix: prefix.clone(), after, limit: None };
+        let page: ListPage = client.storage_list(bucket, &listing).await?;
+        all.extend(page.objects);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    print(output, &all, || {
+        let mut table = Table::new(&["KEY", "SIZE", "CHECKSUM"]);
+        for object in &all {
+            let short = object.checksum.chars().take(16).collect();
+            table.row([object.key.clone(), Bytes(object.size_bytes).to_string(), short]);
+        }
+        table.render()
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn rm(client: &Client, target: &str) -> anyhow::Result<ExitCode> {
+    let (bucket, key) = bucket_and_key(target)?;
+    client.storage_delete(bucket, key).await?;
+    say(format!("{bucket}/{key} deleted\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn status(client: &Client, output: Output) -> anyhow::Result<ExitCode> {
+    let status: StorageStatus = client.storage_status().await?;
+    print(output, &status, || describe(&status))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn describe(status: &StorageStatus) -> String {
+    let mut table = Table::new(&["STORAGE NODE", "STATE", "USED", "CAPACITY", "BLOBS", "REASON"]);
+    for node in &status.nodes {
+        table.row([
+            node.name.to_string(),
+            format!("{:?}", node.state),
+            format!("{} MiB", node.used_bytes >> 20),
+            format!("{} MiB", node.capacity_bytes >> 20),
+            node.blobs.to_string(),
+            node.reason.clone().unwrap_or_default(),
+        ]);
+    }
+    let whole = format!(
+        "{} of {} shards have all {} copies (map epoch {})\n",
+        status.shards_whole, status.shards_total, status.replication_factor, status.epoch
+    );
+    format!("{}\n{whole}", table.render())
+}

@@ -1,0 +1,57 @@
+//! The API server's way to the containers of this node.
+
+use super::mesh::AgentSlot;
+use futures_util::StreamExt;
+use heptad_agent::{AccessError, Agent};
+use heptad_api::{
+    ErrorCode, ProblemDetails,
+    operations::{ExecRequest, ExecResponse},
+};
+use heptad_control::{BoxFuture, LogStream, NodeAccess};
+use heptad_model::Container;
+use std::sync::Arc;
+
+/// The node of this process.
+pub(super) struct LocalNodeAccess(pub(super) AgentSlot);
+
+impl LocalNodeAccess {
+    fn agent(&self) -> Result<&Arc<Agent>, ProblemDetails> {
+        self.0.get().ok_or_else(|| {
+            ProblemDetails::new(ErrorCode::Unavailable, "the agent of this node is still starting; try again")
+        })
+    }
+}
+
+fn problem(error: &AccessError) -> ProblemDetails {
+    let code = match error {
+        AccessError::NotHere { .. } => ErrorCode::NotFound,
+        AccessError::Driver { .. } => ErrorCode::Unavailable,
+    };
+    let cause = std::error::Error::source(error).map_or(String::new(), |cause| format!(": {cause}"));
+    ProblemDetails::new(code, format!("{error}{cause}"))
+}
+
+impl NodeAccess for LocalNodeAccess {
+    fn logs(
+        &self,
+        container: Container,
+        tail: Option<usize>,
+        follow: bool,
+    ) -> BoxFuture<'_, Result<LogStream, ProblemDetails>> {
+        Box::pin(async move {
+            let lines = self.agent()?.logs(&container.id, tail, follow).await.map_err(|error| problem(&error))?;
+            let stream: LogStream = Box::pin(tokio_stream(lines).map(Ok));
+            Ok(stream)
+        })
+    }
+
+    fn exec(&self, container: Container, request: ExecRequest) -> BoxFuture<'_, Result<ExecResponse, ProblemDetails>> {
+        Box::pin(async move { self.agent()?.exec(&container.id, request).await.map_err(|error| problem(&error)) })
+    }
+}
+
+fn tokio_stream<T: Send + 'static>(
+    receiver: tokio::sync::mpsc::Receiver<T>,
+) -> impl futures_util::Stream<Item = T> + Send {
+    futures_util::stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) })
+}

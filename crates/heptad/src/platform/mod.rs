@@ -1,0 +1,292 @@
+//! A whole platform on one machine: state, control plane, storage, mesh and node in one process, started in order and
+//! stopped in reverse. Composes the parts; decides nothing that they decide.
+
+mod access;
+mod mesh;
+mod node;
+pub mod paths;
+mod settings;
+mod storage;
+
+pub use settings::Settings;
+
+use access::LocalNodeAccess;
+use heptad_agent::Agent;
+use heptad_client::Client;
+use heptad_control::{Control, ControlHandle, ServerParts};
+use heptad_model::{Container, Service};
+use heptad_proxy::Proxy;
+use heptad_state::{EmbeddedStore, Store};
+use heptad_store::{DistributedStorage, StorageError};
+use mesh::{AgentSlot, Mesh};
+use node::Node;
+use settings::Identity;
+use std::{
+    fs::File,
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+use thiserror::Error;
+use tokio::task::JoinSet;
+
+/// How long a platform that is removed waits for its containers to end.
+const STOP_SECONDS_MAX: u64 = 60;
+/// How long the proxy lets requests end that are in progress.
+const DRAIN_MS_MAX: u64 = 5_000;
+
+/// Why a platform could not be started.
+#[derive(Debug, Error)]
+pub enum PlatformError {
+    /// A directory cannot be used.
+    #[error("cannot use the directory {}", dir.display())]
+    Directory {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another platform runs there.
+    #[error("another platform uses {}; stop it, or choose another directory with --data-dir", dir.display())]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// What the platform remembers of its first start cannot be read or written.
+    #[error("cannot read or write {}; restore it, or remove the data directory to begin anew", file.display())]
+    Identity {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The node's name is none.
+    #[error("`{name}` is not a node's name; use 1 to 63 lower-case letters, digits and `-`")]
+    NodeName {
+        /// What was given.
+        name: String,
+    },
+    /// Containers were asked for, and this user or machine cannot make them.
+    #[error("containers cannot be made here: {missing}; use --driver process for plain processes")]
+    NoContainers {
+        /// What is missing.
+        missing: String,
+    },
+    /// The state store.
+    #[error("cannot open the state store")]
+    State(#[from] heptad_state::Error),
+    /// The control plane.
+    #[error("cannot start the control plane")]
+    Control(#[from] heptad_control::Error),
+    /// The container driver.
+    #[error("cannot start the container driver")]
+    Exec(#[from] heptad_exec::ExecError),
+    /// The image store.
+    #[error("cannot open the image store")]
+    Images(#[from] heptad_exec::image::ImageError),
+    /// The container network.
+    #[error("cannot set up the container network")]
+    Network(#[from] heptad_net::Error),
+    /// The proxy.
+    #[error("cannot start the mesh proxy")]
+    Proxy(#[from] heptad_proxy::ProxyError),
+    /// A storage node.
+    #[error("cannot open a storage node")]
+    Blob(#[from] heptad_blob::BlobError),
+    /// The distributed storage.
+    #[error("cannot open the distributed storage")]
+    Storage(#[from] StorageError),
+    /// A task of the start broke off.
+    #[error("{what} broke off")]
+    Task {
+        /// The task.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: tokio::task::JoinError,
+    },
+}
+
+/// A running platform.
+pub struct Platform {
+    settings: Settings,
+    control: ControlHandle,
+    client: Client,
+    proxy: Proxy,
+    storage: DistributedStorage,
+    node: Node,
+    tasks: JoinSet<()>,
+    _lock: nix::fcntl::Flock<File>,
+}
+
+impl std::fmt::Debug for Platform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Platform").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Platform {
+    /// Starts everything. When it returns, the API answers and the node is about to register.
+    pub async fn start(settings: Settings) -> Result<Self, PlatformError> {
+        let data = settings.data_dir.clone();
+        let lock = take(&data)?;
+        let mut identity = Identity::load(&data)?;
+        let store: Arc<dyn Store> = Arc::new(open_store(&data).await?);
+        let base = node::Base::open(&settings, &mut identity).await?;
+        let storage = storage::open(&data, store.clone(), base.free_bytes()).await?;
+        let agent: AgentSlot = Arc::new(OnceLock::new());
+        let ingress = settings.ingress.or(Some(SocketAddr::from(([127, 0, 0, 1], 0))));
+        let proxy = mesh::start_proxy(base.proxy_address(), ingress, agent.clone()).await?;
+        let parts = ServerParts {
+            nodes: Some(Arc::new(LocalNodeAccess(agent.clone()))),
+            mesh: Some(Arc::new(Mesh(proxy.clone()))),
+            storage: Some(storage.router()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let socket = socket(&data);
+        let options = heptad_control::Options {
+            socket: Some(socket.clone()),
+            tcp: Some(settings.listen),
+            token_file: Some(data.join("token")),
+            service_cidr: base.service_cidr(),
+            ..Default::default()
+        };
+        let control = Control::start(options, store, parts).await?;
+        let client = Client::unix(&socket);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(mesh::follow(client.clone(), proxy.clone(), base.proxy_address().is_none()));
+        let node = base.start(&settings, client.clone(), &agent).await?;
+        publish(&socket);
+        Ok(Self { settings, control, client, proxy, storage, node, tasks, _lock: lock })
+    }
+
+    /// The API's client.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The distributed storage.
+    pub fn storage(&self) -> &DistributedStorage {
+        &self.storage
+    }
+
+    /// The mesh proxy of this node.
+    pub fn proxy(&self) -> &Proxy {
+        &self.proxy
+    }
+
+    /// The agent of this node.
+    pub fn agent(&self) -> &Arc<Agent> {
+        self.node.agent()
+    }
+
+    /// Whether containers are isolated, or plain processes.
+    pub fn runs_containers(&self) -> bool {
+        self.node.runs_containers()
+    }
+
+    /// Where everything is kept.
+    pub fn data_dir(&self) -> &Path {
+        &self.settings.data_dir
+    }
+
+    /// The API's Unix socket.
+    pub fn socket(&self) -> PathBuf {
+        socket(&self.settings.data_dir)
+    }
+
+    /// Where programs with a token reach the API.
+    pub fn api_address(&self) -> Option<SocketAddr> {
+        self.control.tcp()
+    }
+
+    /// The file with that token.
+    pub fn token_file(&self) -> Option<&Path> {
+        self.control.token_file()
+    }
+
+    /// Where requests from outside arrive.
+    pub fn ingress_address(&self) -> Option<SocketAddr> {
+        self.proxy.ingress_address()
+    }
+
+    /// The directory of storage node number `index`, counted from 1.
+    pub fn storage_dir(&self, index: usize) -> PathBuf {
+        storage::disk_dir(&self.settings.data_dir, index)
+    }
+
+    /// Stops. An ephemeral platform takes its containers, its network and its data with it; any other leaves its
+    /// containers running, and its next start adopts them.
+    pub async fn stop(mut self) {
+        if self.settings.ephemeral {
+            self.remove_containers().await;
+        }
+        self.proxy.shutdown(DRAIN_MS_MAX).await;
+        self.tasks.shutdown().await;
+        self.node.stop(self.settings.ephemeral).await;
+        paths::withdraw_socket(&paths::socket_default(), &socket(&self.settings.data_dir));
+        self.control.shutdown().await;
+        drop(self.storage);
+        if self.settings.ephemeral {
+            if let Err(error) = std::fs::remove_dir_all(&self.settings.data_dir) {
+                tracing::warn!(dir = %self.settings.data_dir.display(), %error, "data could not be removed");
+            }
+        }
+    }
+
+    /// Deletes all services and waits until no container is left.
+    async fn remove_containers(&self) {
+        let mut containers = heptad_client::watch_state::<Container>(&self.client);
+        let gone = async {
+            for item in self.client.list::<Service>().await.map(|list| list.items).unwrap_or_default() {
+                let service = item.object;
+                if let Err(error) = self.client.delete::<Service>(&service.namespace, &service.name, None).await {
+                    tracing::warn!(service = %service.key(), %error, "a service could not be deleted");
+                }
+            }
+            let mut view = containers.synced().await;
+            while !view.objects.is_empty() {
+                view = containers.changed().await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(STOP_SECONDS_MAX), gone).await.is_err() {
+            tracing::warn!("some containers did not end in {STOP_SECONDS_MAX} s; they are killed");
+        }
+    }
+}
+
+fn socket(data_dir: &Path) -> PathBuf {
+    data_dir.join("api.sock")
+}
+
+/// Makes the data directory and takes it for this process.
+fn take(dir: &Path) -> Result<nix::fcntl::Flock<File>, PlatformError> {
+    let unusable = |source: io::Error| PlatformError::Directory { dir: dir.to_owned(), source };
+    paths::private_dir(dir).map_err(unusable)?;
+    let file = File::create(dir.join("lock")).map_err(unusable)?;
+    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock)
+        .map_err(|_| PlatformError::InUse { dir: dir.to_owned() })
+}
+
+async fn open_store(data_dir: &Path) -> Result<EmbeddedStore, PlatformError> {
+    let dir = data_dir.join("state");
+    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(dir, heptad_state::Options::default())).await;
+    Ok(opened.map_err(|source| PlatformError::Task { what: "opening the state store", source })??)
+}
+
+/// Lets commands without flags find this platform; several platforms can run, the first one is found.
+fn publish(socket: &Path) {
+    let link = paths::socket_default();
+    let made = link.parent().map_or(Ok(()), paths::private_dir).and_then(|()| paths::publish_socket(&link, socket));
+    match made {
+        Ok(true) => {}
+        Ok(false) => {
+            tracing::info!(link = %link.display(), "another platform is the default; use --socket for this one")
+        }
+        Err(error) => tracing::warn!(link = %link.display(), %error, "commands need --socket to find this platform"),
+    }
+}

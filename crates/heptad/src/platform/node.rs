@@ -1,0 +1,187 @@
+//! The node of this process: driver, images, container network, DNS, agent.
+
+use super::{
+    PlatformError,
+    mesh::AgentSlot,
+    paths,
+    settings::{Identity, Settings, capacity, wants_containers},
+};
+use heptad_agent::{Agent, Parts};
+use heptad_client::Client;
+use heptad_exec::{
+    Driver, NodeFacts, OciDriver, OciOptions, ProcessDriver, ProcessOptions, ShimCommand, image::ImageStore,
+};
+use heptad_net::{
+    Network,
+    dns::{DnsOptions, DnsServer},
+};
+use ipnet::Ipv4Net;
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+use tokio::task::spawn_blocking;
+
+/// Where redirected connections arrive on the bridge address.
+const PROXY_PORT: u16 = 15_001;
+const DNS_PORT: u16 = 53;
+/// Service addresses of nodes without container network: part of loopback, all of which is this host.
+const LOOPBACK_SERVICES: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 96, 0, 0), 16);
+
+/// What of the node stands before the control plane does.
+pub(super) struct Base {
+    facts: NodeFacts,
+    driver: Arc<dyn Driver>,
+    images: ImageStore,
+    network: Option<Arc<Network>>,
+    service_cidr: Ipv4Net,
+    free_bytes: u64,
+}
+
+impl Base {
+    pub(super) async fn open(settings: &Settings, identity: &mut Identity) -> Result<Self, PlatformError> {
+        let facts = heptad_exec::facts();
+        let isolated = wants_containers(settings.driver, &facts)?;
+        let driver = open_driver(settings, identity, isolated).await?;
+        let image_options = heptad_exec::image::Options {
+            insecure_registries: settings.insecure_registries.clone(),
+            ..Default::default()
+        };
+        let images = ImageStore::open(settings.data_dir.join("images"), image_options)?;
+        let network = match isolated {
+            true => Some(Arc::new(open_network(identity, driver.clone()).await?)),
+            false => None,
+        };
+        let service_cidr = match &network {
+            Some(network) => network.service_cidr(),
+            None => Ipv4Net::new_assert(LOOPBACK_SERVICES.0, LOOPBACK_SERVICES.1),
+        };
+        if network.is_some() && identity.service_cidr != Some(service_cidr) {
+            identity.service_cidr = Some(service_cidr);
+            identity.save(&settings.data_dir)?;
+        }
+        let free_bytes = capacity(&facts, &settings.data_dir).storage.0;
+        Ok(Self { facts, driver, images, network, service_cidr, free_bytes })
+    }
+
+    pub(super) fn service_cidr(&self) -> Ipv4Net {
+        self.service_cidr
+    }
+
+    pub(super) fn free_bytes(&self) -> u64 {
+        self.free_bytes
+    }
+
+    /// Where redirected connections arrive; none without a container network.
+    pub(super) fn proxy_address(&self) -> Option<SocketAddr> {
+        self.network.as_ref().map(|network| SocketAddr::from((network.gateway(), PROXY_PORT)))
+    }
+
+    /// Starts the agent and the names that its containers ask for.
+    pub(super) async fn start(
+        self,
+        settings: &Settings,
+        client: Client,
+        slot: &AgentSlot,
+    ) -> Result<Node, PlatformError> {
+        let name = settings.node_name()?;
+        let capacity = capacity(&self.facts, &settings.data_dir);
+        let options = heptad_agent::Options::new(name, capacity, shim_of(settings)?.program);
+        let network = self.network.clone();
+        let isolated = network.is_some();
+        let parts = Parts { driver: self.driver, images: self.images, network: self.network, client };
+        let agent = Arc::new(Agent::start(options, parts).await);
+        // Set only here, once.
+        let _ = slot.set(agent.clone());
+        let dns = match &network {
+            None => None,
+            Some(network) => {
+                let listen = SocketAddr::from((network.gateway(), DNS_PORT));
+                Some(DnsServer::start(DnsOptions { listen, ..Default::default() }, agent.names()).await?)
+            }
+        };
+        Ok(Node { agent, network, isolated, _dns: dns })
+    }
+}
+
+/// The program that becomes shims.
+fn shim_of(settings: &Settings) -> Result<ShimCommand, PlatformError> {
+    match &settings.shim {
+        Some(shim) => Ok(shim.clone()),
+        None => ShimCommand::this_program()
+            .map_err(|source| PlatformError::Directory { dir: "/proc/self/exe".into(), source }),
+    }
+}
+
+async fn open_driver(
+    settings: &Settings,
+    identity: &Identity,
+    isolated: bool,
+) -> Result<Arc<dyn Driver>, PlatformError> {
+    let dir = settings.data_dir.join("containers");
+    let shim = shim_of(settings)?;
+    let oci = OciOptions {
+        dir: dir.clone(),
+        shim: shim.clone(),
+        instance: identity.instance.clone(),
+        oci_runtime: settings.oci_runtime.clone(),
+        hidden_dirs: vec![settings.data_dir.clone()],
+    };
+    let open = move || match isolated {
+        true => OciDriver::open(oci),
+        false => ProcessDriver::open(ProcessOptions { dir, shim }),
+    };
+    let opened = spawn_blocking(open).await;
+    Ok(opened.map_err(|source| PlatformError::Task { what: "opening the container driver", source })??)
+}
+
+async fn open_network(identity: &Identity, driver: Arc<dyn Driver>) -> Result<Network, PlatformError> {
+    let listed = spawn_blocking(move || driver.list()).await;
+    let listed = listed.map_err(|source| PlatformError::Task { what: "listing containers", source })?;
+    // Runs are named CONTAINER.N; the network belongs to the container.
+    let of_run = |id: &str| id.rsplit_once('.').map_or(id, |(container, _)| container).to_owned();
+    let alive: BTreeSet<String> = listed.iter().map(|status| of_run(&status.spec.id)).collect();
+    let options = heptad_net::Options {
+        instance: identity.instance.clone(),
+        dir: paths::runtime_dir().join(&identity.instance),
+        service_cidr: identity.service_cidr,
+        proxy_port: PROXY_PORT,
+        dns_port: DNS_PORT,
+        ..Default::default()
+    };
+    Ok(Network::open(options, &alive).await?)
+}
+
+/// The running node.
+pub(super) struct Node {
+    agent: Arc<Agent>,
+    network: Option<Arc<Network>>,
+    isolated: bool,
+    _dns: Option<DnsServer>,
+}
+
+impl Node {
+    pub(super) fn agent(&self) -> &Arc<Agent> {
+        &self.agent
+    }
+
+    pub(super) fn runs_containers(&self) -> bool {
+        self.isolated
+    }
+
+    /// Ends the agent; with `remove`, what is left of containers is killed and the network goes.
+    pub(super) async fn stop(self, remove: bool) {
+        let Self { agent, network, .. } = self;
+        agent.stop(remove).await;
+        drop(agent);
+        if !remove {
+            return;
+        }
+        if let Some(network) = network {
+            if let Err(error) = network.close().await {
+                tracing::warn!(%error, "the container network could not be removed wholly");
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What a platform of one machine is started with, and what it remembers of its first start.
+
+use super::{PlatformError, paths};
+use crate::cli::DriverChoice;
+use heptad_model::{Bytes, CpuMillis, Mbps, ResourceVector, ids::is_label};
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+/// How a platform of one machine is started.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// All data, also the API's socket.
+    pub data_dir: PathBuf,
+    /// Where programs with a token reach the API; port 0 chooses one.
+    pub listen: SocketAddr,
+    /// Where requests from outside arrive; `None`: a free port of loopback.
+    pub ingress: Option<SocketAddr>,
+    /// What runs containers.
+    pub driver: DriverChoice,
+    /// An OCI runtime program instead of the one inside.
+    pub oci_runtime: Option<PathBuf>,
+    /// Registries without TLS.
+    pub insecure_registries: Vec<String>,
+    /// The node's name; `None`: the host's.
+    pub node: Option<String>,
+    /// Whether everything is removed at the end.
+    pub ephemeral: bool,
+    /// The program that is started as shim, with its first arguments; `None`: this program.
+    pub shim: Option<heptad_exec::ShimCommand>,
+}
+
+impl Settings {
+    /// A platform in `data_dir` with defaults.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            ingress: None,
+            driver: DriverChoice::Auto,
+            oci_runtime: None,
+            insecure_registries: Vec::new(),
+            node: None,
+            ephemeral: false,
+            shim: None,
+        }
+    }
+
+    /// The node's name: the one that was given, or the host's as far as it is one.
+    pub(super) fn node_name(&self) -> Result<String, PlatformError> {
+        if let Some(name) = &self.node {
+            return match is_label(name) {
+                true => Ok(name.clone()),
+                false => Err(PlatformError::NodeName { name: name.clone() }),
+            };
+        }
+        let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+        let host = host.split('.').next().unwrap_or_default().to_ascii_lowercase();
+        Ok(if is_label(&host) { host } else { "node".to_owned() })
+    }
+}
+
+/// What must stay the same over all starts in one data directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Identity {
+    /// Tells the platforms of one machine apart: names of bridges, tables, control groups.
+    pub(super) instance: String,
+    /// From which services get their addresses.
+    #[serde(default)]
+    pub(super) service_cidr: Option<Ipv4Net>,
+}
+
+impl Identity {
+    fn file(data_dir: &Path) -> PathBuf {
+        data_dir.join("platform.json")
+    }
+
+    /// The identity of the platform in `data_dir`; a new one at its first start.
+    pub(super) fn load(data_dir: &Path) -> Result<Self, PlatformError> {
+        let file = Self::file(data_dir);
+        match fs::read(&file) {
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|source| PlatformError::Identity { file, source: source.into() })
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let fresh = Self { instance: draw_instance(), service_cidr: None };
+                fresh.save(data_dir)?;
+                Ok(fresh)
+            }
+            Err(source) => Err(PlatformError::Identity { file, source }),
+        }
+    }
+
+    pub(super) fn save(&self, data_dir: &Path) -> Result<(), PlatformError> {
+        let file = Self::file(data_dir);
+        let write = || {
+            let text = serde_json::to_vec_pretty(self)?;
+            let fresh = file.with_extension("new");
+            fs::write(&fresh, text)?;
+            fs::File::open(&fresh)?.sync_all()?;
+            fs::rename(&fresh, &file)
+        };
+        write().map_err(|source| PlatformError::Identity { file: file.clone(), source })
+    }
+}
+
+/// Six random letters and digits.
+fn draw_instance() -> String {
+    let mut state = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
+    let digits = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    (0..6)
+        .map(|_| {
+            let digit = digits[(state % 36) as usize];
+            state /= 36;
+            char::from(digit)
+        })
+        .collect()
+}
+
+/// The part of the machine that stays with the system and the platform.
+const RESERVE_PERCENT: u64 = 10;
+
+/// What containers may be given of a machine with these means.
+pub(super) fn capacity(facts: &heptad_exec::NodeFacts, data_dir: &Path) -> ResourceVector {
+    let less = |amount: u64| amount - amount / 100 * RESERVE_PERCENT;
+    let disk = nix::sys::statvfs::statvfs(data_dir).map_or(0, |fs| fs.blocks_available() * fs.fragment_size());
+    ResourceVector {
+        cpu_millis: CpuMillis(less(facts.cpu_millis)),
+        memory: Bytes(less(facts.memory_bytes)),
+        storage: Bytes(less(disk)),
+        // No kernel tells the bandwidth of the way out; a gigabit is what most machines have.
+        network: Mbps(1_000),
+    }
+}
+
+/// Which driver `choice` means here, or why it cannot be had.
+pub(super) fn wants_containers(choice: DriverChoice, facts: &heptad_exec::NodeFacts) -> Result<bool, PlatformError> {
+    let possible = facts.runs_containers && facts.nft && paths::is_root();
+    match choice {
+        DriverChoice::Process => Ok(false),
+        DriverChoice::Auto => Ok(possible),
+        DriverChoice::Oci if possible => Ok(true),
+        DriverChoice::Oci => {
+            let mut missing = facts.missing.clone();
+            if !facts.nft {
+                missing.push("the program nft is not there; install the package nftables".to_owned());
+            }
+            Err(PlatformError::NoContainers { missing: missing.join("; ") })
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! What all containers of the node share: the driver, images, network, client; and the steps that use several of them.
+
+use crate::{
+    callers::Callers,
+    launch::{self, RunFiles, RunLabel, RunNetwork},
+    options::Options,
+    reporter::Reporter,
+    services::Services,
+};
+use heptad_client::Client;
+use heptad_exec::{
+    ContainerState, Driver, DriverKind, ExecError, Network as NetworkChoice, RootFs,
+    image::{Image, ImageStore, ProcessRequest, PullPolicy, Reference},
+};
+use heptad_model::{Container, ContainerId, ContainerStatus, Event, EventKind, Protocol};
+use heptad_net::Network;
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::{sync::Semaphore, task::spawn_blocking, time::sleep};
+
+/// Shared by all workers of the node.
+pub(crate) struct Context {
+    pub(crate) options: Options,
+    pub(crate) driver: Arc<dyn Driver>,
+    pub(crate) images: ImageStore,
+    /// None with the process driver: its containers share the node's network.
+    pub(crate) network: Option<Arc<Network>>,
+    pub(crate) client: Client,
+    pub(crate) services: Services,
+    pub(crate) callers: Callers,
+    pub(crate) starts: Semaphore,
+}
+
+/// Why a container could not be started.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+}
+
+fn failure(reason: &'static str, error: &(dyn std::error::Error + 'static)) -> Failure {
+    Failure { reason, message: chain(error) }
+}
+
+/// The error with its causes in one line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether the control plane has answered, so that asking the same again is useless.
+pub(crate) fn is_answer(error: &heptad_client::Error) -> bool {
+    matches!(error, heptad_client::Error::Problem(problem) if problem.status < 500 && problem.status != 429)
+}
+
+impl Context {
+    /// Runs a blocking call of the driver.
+    pub(crate) async fn driver<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&dyn Driver) -> Result<T, ExecError> + Send + 'static,
+    ) -> Result<T, ExecError> {
+        let driver = self.driver.clone();
+        spawn_blocking(move || call(&*driver)).await.unwrap_or_else(|panic| {
+            Err(ExecError::Start { id: String::new(), reason: format!("a call of the driver broke off: {panic}") })
+        })
+    }
+
+    /// Image, network, process. Gives where the ports are reached and when it was started.
+    pub(crate) async fn begin(
+        self: Arc<Self>,
+        container: Container,
+        run: u32,
+        reporter: Reporter,
+    ) -> Result<(BTreeMap<u16, SocketAddr>, u64), Failure> {
+        let files = self.files(&container, &reporter).await?;
+        let permit = self.starts.acquire().await.map_err(|error| failure("StartFailed", &error))?;
+        let network = self.network_of(&container).await?;
+        let addresses = network.addresses.clone();
+        let spec = launch::spec(&container, run, files, network, &self.options.program);
+        // In a task of its own: a start that is no longer wanted must still end in a known state.
+        let started = tokio::spawn({
+            let context = self.clone();
+            async move { context.driver(move |driver| driver.start(&spec)).await }
+        });
+        let started = started.await.map_err(|error| failure("StartFailed", &error))?;
+        drop(permit);
+        let status = started.map_err(|error| failure("StartFailed", &error))?;
+        if let ContainerState::Running { pid } = status.state {
+            self.callers.set_process(&container.id, &container.service, pid);
+        }
+        Ok((addresses, status.started_at_ms))
+    }
+
+    async fn files(&self, container: &Container, reporter: &Reporter) -> Result<RunFiles, Failure> {
+        let template = &container.template;
+        let reference: Reference = template
+            .image
+            .parse()
+            .map_err(|error: heptad_exec::image::ReferenceError| failure("InvalidImage", &error))?;
+        if reference == Reference::Host {
+            let process =
+                launch::host_process(container).map_err(|message| Failure { reason: "InvalidImage", message })?;
+            return Ok(RunFiles { rootfs: RootFs::Host, process, image: None });
+        }
+        if self.driver.kind() == DriverKind::Process {
+            let message = format!(
+                "image {reference} needs the oci driver, and this node runs plain processes; run heptad as root, or use \
+                 the image `host`"
+            );
+            return Err(Failure { reason: "InvalidImage", message });
+        }
+        let image = self.pull(&reference, reporter).await?;
+        let lower_dirs = image.layers.clone();
+        let digest = image.digest.as_ref().map(ToString::to_string);
+        let request = ProcessRequest {
+            command: Some(template.command.clone()).filter(|words| !words.is_empty()),
+            args: Some(template.args.clone()).filter(|words| !words.is_empty()),
+            env: template.environment.clone(),
+            user: template.user.clone(),
+            working_dir: None,
+        };
+        let process = spawn_blocking(move || image.process(&request)).await;
+        let process = process.map_err(|error| failure("StartFailed", &error))?;
+        let process = process.map_err(|error| failure("InvalidImage", &error))?;
+        Ok(RunFiles { rootfs: RootFs::Overlay { lower_dirs }, process, image: digest })
+    }
+
+    async fn pull(&self, reference: &Reference, reporter: &Reporter) -> Result<Image, Failure> {
+        let (progress, mut seen) = tokio::sync::watch::channel(Default::default());
+        let telling = tokio::spawn({
+            let reporter = reporter.clone();
+            async move {
+                while seen.changed().await.is_ok() {
+                    let (done, total) = heptad_exec::image::PullProgress::bytes(&seen.borrow_and_update());
+                    if total > 0 {
+                        reporter.set(|report| {
+                            report.status = ContainerStatus::Pending;
+                            report.reason = "Pulling".to_owned();
+                            report.message = format!("{} of {} KiB of the image", done >> 10, total >> 10);
+                        });
+                    }
+                    // Each change that is told is a write of the store.
+                    sleep(Duration::from_millis(500)).await;
+                }
+            }
+        });
+        let pulled = self.images.ensure(reference, PullPolicy::IfNotPresent, Some(progress)).await;
+        telling.abort();
+        pulled.map_err(|error| failure("ImagePullFailed", &error))
+    }
+
+    async fn network_of(&self, container: &Container) -> Result<RunNetwork, Failure> {
+        let mut environment = launch::identity(container, &self.options.node);
+        let Some(network) = &self.network else {
+            let addresses = free_ports(container).map_err(|error| failure("NetworkFailed", &error))?;
+            environment.extend(self.services.variables(&container.service.namespace));
+            environment.extend(port_variables(&addresses));
+            return Ok(RunNetwork {
+                network: NetworkChoice::Host,
+                addresses,
+                resolv_conf: None,
+                hosts: None,
+                environment,
+            });
+        };
+        let attached = network.attach(container.id.as_str(), &host_ports(container)).await;
+        let attached = attached.map_err(|error| failure("NetworkFailed", &error))?;
+        self.callers.set_address(&container.id, &container.service, attached.ip.into());
+        let tcp = container.template.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+        Ok(RunNetwork {
+            addresses: tcp.map(|port| (port.container_port, (attached.ip, port.container_port).into())).collect(),
+            resolv_conf: Some(heptad_net::resolv_conf(attached.gateway, container.service.namespace.as_str())),
+            hosts: Some(heptad_net::hosts_file(attached.ip, container.id.as_str())),
+            network: NetworkChoice::Namespace(attached.netns_path),
+            environment,
+        })
+    }
+
+    /// Learns who calls from the containers that an agent before this one started.
+    pub(crate) async fn learn_callers(&self) {
+        let runs = self.driver(|driver| Ok(driver.list())).await.unwrap_or_default();
+        let attached = match &self.network {
+            Some(network) => network.list().await,
+            None => Vec::new(),
+        };
+        for (label, state) in runs.iter().filter_map(|run| Some((RunLabel::of(&run.spec)?, &run.state))) {
+            if let ContainerState::Running { pid } = state {
+                self.callers.set_process(&label.container, &label.service, *pid);
+            }
+            if let Some(own) = attached.iter().find(|a| a.id == label.container.as_str()) {
+                self.callers.set_address(&label.container, &label.service, own.ip.into());
+            }
+        }
+    }
+
+    /// Whether the container's network stands, if it needs one.
+    pub(crate) async fn has_network(&self, id: &ContainerId) -> bool {
+        match &self.network {
+            Some(network) => network.list().await.iter().any(|attached| attached.id == id.as_str()),
+            None => true,
+        }
+    }
+
+    /// Stops every run of the container and removes all that is left of it.
+    pub(crate) async fn clear_away(self: Arc<Self>, id: &ContainerId) -> Result<(), ExecError> {
+        let wanted = id.clone();
+        self.driver(move |driver| {
+            for status in driver.list() {
+                if RunLabel::of(&status.spec).is_some_and(|label| label.container == wanted) {
+                    if matches!(status.state, ContainerState::Running { .. }) {
+                        driver.stop(&status.spec.id, None)?;
+                    }
+                    driver.remove(&status.spec.id)?;
+                }
+            }
+            Ok(())
+        })
+        .await?;
+        self.callers.remove(id);
+        if let Some(network) = &self.network {
+            let reason = |error: heptad_net::Error| ExecError::Start { id: id.to_string(), reason: chain(&error) };
+            network.detach(id.as_str()).await.map_err(reason)?;
+        }
+        Ok(())
+    }
+
+    /// Kills and removes every container of this node.
+    pub(crate) async fn clear_all(self: Arc<Self>) {
+        let runs = self.driver(|driver| Ok(driver.list())).await.unwrap_or_default();
+        let killed = self
+            .driver(move |driver| {
+                for run in runs {
+                    driver.stop(&run.spec.id, Some(Duration::ZERO))?;
+                    driver.remove(&run.spec.id)?;
+                }
+                Ok(())
+            })
+            .await;
+        if let Err(error) = killed {
+            tracing::warn!(error = chain(&error), "not all containers could be removed");
+        }
+    }
+
+    /// Tells the control plane that the container is gone from this node, until it has heard it.
+    pub(crate) async fn say_gone(&self, id: &ContainerId) {
+        let mut delay_ms = 50;
+        while let Err(error) = self.client.delete_container(id, &self.options.node).await {
+            if is_answer(&error) {
+                tracing::debug!(container = %id, %error, "the control plane knows already");
+                return;
+            }
+            sleep(Duration::from_millis(delay_ms)).await;
+            delay_ms = (delay_ms * 2).min(5_000);
+        }
+    }
+
+    /// Records an event; lost if the control plane is away, since events are for people.
+    pub(crate) fn event(self: &Arc<Self>, id: &ContainerId, kind: EventKind, reason: &str, message: &str) {
+        let event = Event {
+            id: String::new(),
+            at_ms: now_ms(),
+            kind,
+            reason: reason.to_owned(),
+            subject: format!("container/{id}"),
+            message: message.to_owned(),
+        };
+        let context = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = context.client.create_event(&event).await {
+                tracing::debug!(%error, reason = event.reason, "an event was not recorded");
+            }
+        });
+    }
+}
+
+/// A free loopback port for each of the container's. Another process may take one before the container does; then the
+/// container ends and its next run gets another.
+fn free_ports(container: &Container) -> std::io::Result<BTreeMap<u16, SocketAddr>> {
+    let mut out = BTreeMap::new();
+    let mut held = Vec::new();
+    for port in container.template.ports.iter().filter(|port| port.protocol == Protocol::Tcp) {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", port.host_port.unwrap_or(0)))?;
+        out.insert(port.container_port, listener.local_addr()?);
+        held.push(listener);
+    }
+    Ok(out)
+}
+
+/// `PORT`: where to listen for the first container port; `PORT_N`: where to listen for container port N.
+fn port_variables(addresses: &BTreeMap<u16, SocketAddr>) -> BTreeMap<String, String> {
+    let named = addresses.iter().map(|(port, address)| (format!("PORT_{port}"), address.port().to_string()));
+    let first = addresses.values().next().map(|address| ("PORT".to_owned(), address.port().to_string()));
+    named.chain(first).collect()
+}
+
+fn host_ports(container: &Container) -> Vec<heptad_net::HostPort> {
+    let published = container.template.ports.iter().filter_map(|port| {
+        let protocol = match port.protocol {
+            Protocol::Tcp => heptad_net::Protocol::Tcp,
+            Protocol::Udp => heptad_net::Protocol::Udp,
+        };
+        Some(heptad_net::HostPort { host_port: port.host_port?, container_port: port.container_port, protocol })
+    });
+    published.collect()
+}

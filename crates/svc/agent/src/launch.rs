@@ -1,0 +1,248 @@
+//! From a container's record to what the driver is told: pure assembly. Knows neither driver nor network as running things.
+
+use heptad_exec::{ContainerSpec, Limits, Mount, Network, RootFs, User, image::ProcessPlan};
+use heptad_model::{Container, ContainerId, Service};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+/// What the agent writes into a run's labels, so that an agent after it knows everything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RunLabel {
+    pub(crate) container: ContainerId,
+    /// Counts the runs of the container; the restarts.
+    pub(crate) run: u32,
+    /// Where each container port is really reached.
+    pub(crate) addresses: BTreeMap<u16, SocketAddr>,
+    /// The digest of its image, which must not be collected.
+    pub(crate) image: Option<String>,
+    /// The service that calls from here are of.
+    pub(crate) service: heptad_model::ServiceKey,
+}
+
+const LABEL: &str = "heptad";
+
+impl RunLabel {
+    /// Reads it back; `None` if this agent's ancestors did not write it.
+    pub(crate) fn of(spec: &ContainerSpec) -> Option<Self> {
+        serde_json::from_str(spec.labels.get(LABEL)?).ok()
+    }
+
+    /// The driver's name of the run. Each run has a name of its own, so that the logs of the one before stay readable.
+    pub(crate) fn run_id(&self) -> String {
+        run_id(&self.container, self.run)
+    }
+}
+
+/// The driver's name of a container's run.
+pub(crate) fn run_id(container: &ContainerId, run: u32) -> String {
+    format!("{container}.{run}")
+}
+
+/// The network of one run.
+#[derive(Clone, Debug)]
+pub(crate) struct RunNetwork {
+    pub(crate) network: Network,
+    pub(crate) addresses: BTreeMap<u16, SocketAddr>,
+    pub(crate) resolv_conf: Option<String>,
+    pub(crate) hosts: Option<String>,
+    /// Variables that tell where ports and services are.
+    pub(crate) environment: BTreeMap<String, String>,
+}
+
+/// Where a run's files come from.
+#[derive(Clone, Debug)]
+pub(crate) struct RunFiles {
+    pub(crate) rootfs: RootFs,
+    pub(crate) process: ProcessPlan,
+    pub(crate) image: Option<String>,
+}
+
+/// In the image `host` this command is the platform's own program, so that examples need no other.
+const OWN_PROGRAM: &str = "heptad";
+/// Where a container sees it.
+const OWN_PROGRAM_INSIDE: &str = "/heptad";
+
+/// What the driver is told about run `run` of `container`. `program` is the platform's own.
+pub(crate) fn spec(
+    container: &Container,
+    run: u32,
+    files: RunFiles,
+    network: RunNetwork,
+    program: &Path,
+) -> ContainerSpec {
+    let label = RunLabel {
+        container: container.id.clone(),
+        run,
+        addresses: network.addresses,
+        image: files.image,
+        service: container.service.clone(),
+    };
+    let template = &container.template;
+    let ProcessPlan { args, env, uid, gid, additional_gids, cwd, .. } = files.process;
+    let mut spec = ContainerSpec::new(label.run_id(), files.rootfs, args);
+    spec.env = network.environment;
+    spec.env.extend(env);
+    spec.cwd = cwd;
+    spec.user = User { uid, gid, additional_gids };
+    spec.limits = Limits {
+        cpu_millis: Some(template.resources.cpu_millis.0).filter(|millis| *millis > 0),
+        memory_bytes: Some(template.resources.memory.0).filter(|bytes| *bytes > 0),
+        ..Limits::default()
+    };
+    if spec.rootfs == RootFs::Host && spec.args.first().is_some_and(|word| word == OWN_PROGRAM) {
+        spec.args[0] = match network.network {
+            Network::Host => program.to_string_lossy().into_owned(),
+            _ => OWN_PROGRAM_INSIDE.to_owned(),
+        };
+        let (source, target) = (program.to_owned(), PathBuf::from(OWN_PROGRAM_INSIDE));
+        spec.mounts.push(Mount::Bind { source, target, read_only: true });
+    }
+    spec.network = network.network;
+    spec.hostname = container.id.to_string();
+    spec.resolv_conf = network.resolv_conf;
+    spec.hosts = network.hosts;
+    spec.stop_grace_ms = template.stop_grace_ms;
+    // Plain maps of strings and numbers always serialize.
+    spec.labels.insert(LABEL.to_owned(), serde_json::to_string(&label).unwrap_or_default());
+    spec
+}
+
+/// The command of the image `host`, where no image says anything.
+pub(crate) fn host_process(container: &Container) -> Result<ProcessPlan, String> {
+    let template = &container.template;
+    let args: Vec<String> = template.command.iter().chain(&template.args).cloned().collect();
+    if args.is_empty() {
+        return Err("the image `host` has no entrypoint; give the service a `command`".to_owned());
+    }
+    let (uid, gid) = match template.user.as_deref() {
+        None => (heptad_exec::NOBODY_UID, heptad_exec::NOBODY_UID),
+        Some(user) => numeric_user(user)?,
+    };
+    Ok(ProcessPlan {
+        args,
+        env: template.environment.clone(),
+        uid,
+        gid,
+        additional_gids: Vec::new(),
+        cwd: PathBuf::from("/"),
+        stop_signal: None,
+    })
+}
+
+fn numeric_user(text: &str) -> Result<(u32, u32), String> {
+    let (uid, gid) = text.split_once(':').unwrap_or((text, text));
+    match (uid.parse(), gid.parse()) {
+        (Ok(0), _) => Err("the image `host` cannot run as root; name another UID[:GID]".to_owned()),
+        (Ok(uid), Ok(gid)) => Ok((uid, gid)),
+        _ => Err(format!("user `{text}` is not numeric; with the image `host` write UID[:GID]")),
+    }
+}
+
+/// Variables about the container itself.
+pub(crate) fn identity(container: &Container, node: &heptad_model::NodeName) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("HEPTAD_SERVICE".to_owned(), container.service.name.clone()),
+        ("HEPTAD_NAMESPACE".to_owned(), container.service.namespace.to_string()),
+        ("HEPTAD_CONTAINER".to_owned(), container.id.to_string()),
+        ("HEPTAD_NODE".to_owned(), node.to_string()),
+    ])
+}
+
+/// `NAME_SERVICE_HOST` and `NAME_SERVICE_PORT` of every service of the namespace, as Kubernetes names them: how
+/// processes without a network namespace of their own find service addresses.
+pub(crate) fn service_variables<'a>(services: impl Iterator<Item = &'a Service>) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    for service in services {
+        let Some(address) = service.address else { continue };
+        let prefix = service.name.to_ascii_uppercase().replace('-', "_");
+        out.insert(format!("{prefix}_SERVICE_HOST"), address.to_string());
+        for (i, port) in service.ports.iter().enumerate() {
+            let listening = loopback_port(port.container_port).to_string();
+            if i == 0 {
+                out.insert(format!("{prefix}_SERVICE_PORT"), listening.clone());
+            }
+            out.insert(format!("{prefix}_SERVICE_PORT_{}", port.container_port), listening);
+        }
+    }
+    out
+}
+
+/// The port on which a service address of the process driver listens for a container port: without root the ports
+/// below 1024 cannot be opened, so 8000 is added to them (80 is found at 8080).
+pub fn loopback_port(container_port: u16) -> u16 {
+    if container_port < 1024 { container_port + 8000 } else { container_port }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use heptad_model::Port;
+
+    fn container() -> Container {
+        let mut service = Service::new("web", "host");
+        service.command = vec!["/bin/true".to_owned()];
+        service.resources.cpu_millis = heptad_model::CpuMillis(250);
+        Container::pending("web-1".into(), &service, 0)
+    }
+
+    #[test]
+    fn a_run_carries_everything_that_a_later_agent_needs() {
+        let container = container();
+        let files = RunFiles {
+            rootfs: RootFs::Host,
+            process: host_process(&container).expect("it has a command"),
+            image: None,
+        };
+        let network = RunNetwork {
+            network: Network::None,
+            addresses: BTreeMap::from([(80, SocketAddr::from(([10, 0, 0, 2], 80)))]),
+            resolv_conf: None,
+            hosts: None,
+            environment: BTreeMap::new(),
+        };
+        let spec = spec(&container, 3, files, network, Path::new("/usr/bin/heptad"));
+        assert_eq!(spec.problems(), vec![]);
+        assert_eq!((spec.id.as_str(), spec.limits.cpu_millis), ("web-1.3", Some(250)));
+        let label = RunLabel::of(&spec).expect("it was written");
+        assert_eq!((label.run, label.addresses.len()), (3, 1));
+    }
+
+    #[test]
+    fn the_platforms_own_program_is_shown_to_containers_and_named_to_processes() {
+        let mut container = container();
+        container.template.command = vec!["heptad".to_owned(), "version".to_owned()];
+        let spec_with = |network| {
+            let process = host_process(&container).expect("it has a command");
+            let files = RunFiles { rootfs: RootFs::Host, process, image: None };
+            let (addresses, environment) = (BTreeMap::new(), BTreeMap::new());
+            let network = RunNetwork { network, addresses, resolv_conf: None, hosts: None, environment };
+            spec(&container, 0, files, network, Path::new("/opt/heptad"))
+        };
+        assert_eq!(spec_with(Network::None).args, ["/heptad", "version"]);
+        assert_eq!(spec_with(Network::None).mounts.len(), 1);
+        assert_eq!(spec_with(Network::Host).args, ["/opt/heptad", "version"]);
+    }
+
+    #[test]
+    fn host_containers_never_run_as_root() {
+        let mut container = container();
+        assert_eq!(host_process(&container).map(|p| p.uid), Ok(65_534));
+        container.template.user = Some("0".to_owned());
+        assert!(host_process(&container).is_err());
+    }
+
+    #[test]
+    fn service_variables_name_the_address_and_a_port_that_needs_no_root() {
+        let mut service = Service::new("cart-db", "host");
+        service.address = Some([127, 96, 0, 5].into());
+        service.ports = vec![Port::tcp(80), Port::tcp(9000)];
+        let variables = service_variables([&service].into_iter());
+        assert_eq!(variables["CART_DB_SERVICE_HOST"], "127.96.0.5");
+        assert_eq!(variables["CART_DB_SERVICE_PORT"], "8080");
+        assert_eq!(variables["CART_DB_SERVICE_PORT_9000"], "9000");
+    }
+}

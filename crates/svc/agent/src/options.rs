@@ -1,0 +1,53 @@
+//! What the binary chooses for the node's agent. Plain values.
+
+use heptad_model::{NodeName, ResourceVector};
+use std::{collections::BTreeMap, path::PathBuf};
+
+/// How one node's agent works.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The node's name in the cluster.
+    pub node: NodeName,
+    /// Labels that the node registers with.
+    pub labels: BTreeMap<String, String>,
+    /// What containers may be given in all.
+    pub capacity: ResourceVector,
+    /// The platform's own program, which services with the image `host` can run as `heptad`.
+    pub program: PathBuf,
+    /// Milliseconds between two heartbeats.
+    pub heartbeat_ms: u64,
+    /// Milliseconds before the first restart of a container that ended; doubled with each further one.
+    pub restart_delay_ms_min: u64,
+    /// Most milliseconds before a restart.
+    pub restart_delay_ms_max: u64,
+    /// A container that ran so many milliseconds starts over with the least delay.
+    pub restart_reset_ms: u64,
+    /// Milliseconds between the removal of a container's endpoint and SIGTERM.
+    pub drain_ms: u64,
+    /// Milliseconds that a stop waits for the control plane to take note of the removed endpoint.
+    pub drain_report_ms_max: u64,
+    /// Containers that are started at once.
+    pub starts_max: usize,
+    /// Milliseconds between two collections of unused images.
+    pub image_gc_ms: u64,
+}
+
+impl Options {
+    /// The defaults for a node of that name and capacity.
+    pub fn new(node: impl Into<NodeName>, capacity: ResourceVector, program: impl Into<PathBuf>) -> Self {
+        Self {
+            node: node.into(),
+            labels: BTreeMap::new(),
+            capacity,
+            program: program.into(),
+            heartbeat_ms: 2_000,
+            restart_delay_ms_min: 500,
+            restart_delay_ms_max: 60_000,
+            restart_reset_ms: 600_000,
+            drain_ms: 150,
+            drain_report_ms_max: 2_000,
+            starts_max: 4,
+            image_gc_ms: 600_000,
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Asks a container for its health: by a command inside, an HTTP request, a connection. Decides nothing about the result.
+
+use heptad_exec::{Driver, ExecRequest, ExitKind};
+use heptad_model::{Container, Probe};
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{net::TcpStream, task::spawn_blocking, time::timeout};
+
+/// Asks once. `Err` is a sentence on what was wrong.
+pub(crate) async fn ask(
+    probe: &Probe,
+    limit: Duration,
+    driver: &Arc<dyn Driver>,
+    run: &str,
+    addresses: &BTreeMap<u16, SocketAddr>,
+) -> Result<(), String> {
+    let asked = async {
+        match probe {
+            Probe::Command(words) => command(driver, run, words.clone(), limit).await,
+            Probe::Http { path, port } => http_get(address(addresses, *port)?, path).await,
+            Probe::Tcp { port } => connect(address(addresses, *port)?).await.map(drop),
+        }
+    };
+    timeout(limit, asked).await.unwrap_or_else(|_| Err(format!("no answer within {} ms", limit.as_millis())))
+}
+
+fn address(addresses: &BTreeMap<u16, SocketAddr>, port: Option<u16>) -> Result<SocketAddr, String> {
+    match port {
+        Some(port) => addresses.get(&port).copied(),
+        None => addresses.values().next().copied(),
+    }
+    .ok_or_else(|| "the container has no such port".to_owned())
+}
+
+async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
+    TcpStream::connect(address).await.map_err(|error| format!("connecting to {address}: {error}"))
+}
+
+async fn http_get(address: SocketAddr, path: &str) -> Result<(), String> {
+    let stream = connect(address).await?;
+    let told = |error: &dyn std::fmt::Display| format!("GET http://{address}{path}: {error}");
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| told(&error))?;
+    // Dropped, and so closed, when this function returns.
+    let _connection = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(connection));
+    let request = http::Request::get(path)
+        .header(http::header::HOST, address.to_string())
+        .header(http::header::USER_AGENT, "heptad-health-check")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| told(&error))?;
+    let status = sender.send_request(request).await.map_err(|error| told(&error))?.status();
+    if (200..400).contains(&status.as_u16()) { Ok(()) } else { Err(told(&format_args!("status {status}"))) }
+}
+
+async fn command(driver: &Arc<dyn Driver>, run: &str, words: Vec<String>, limit: Duration) -> Result<(), String> {
+    let (driver, run) = (driver.clone(), run.to_owned());
+    let request = ExecRequest { timeout: limit, output_bytes_max: 4096, ..ExecRequest::new(words) };
+    let output = spawn_blocking(move || driver.exec(&run, &request)).await.map_err(|error| error.to_string())?;
+    let output = output.map_err(|error| error.to_string())?;
+    if output.how == ExitKind::Code(0) {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("the command ended with {}: {}", output.how.shell_code(), said.trim()))
+}
+
+/// The probe of a container, if it has one.
+pub(crate) fn probe_of(container: &Container) -> Option<(&Probe, Duration)> {
+    let check = container.template.health_check.as_ref()?;
+    Some((&check.probe, Duration::from_millis(check.timeout_ms)))
+}

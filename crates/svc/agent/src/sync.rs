@@ -1,0 +1,128 @@
+//! Compares what is bound to this node with what runs here, and gives each container a worker that brings it there.
+
+use crate::{
+    context::Context,
+    launch::RunLabel,
+    worker::{Wish, Worker},
+};
+use heptad_client::{View, watch_state};
+use heptad_exec::Exit;
+use heptad_model::{Container, ContainerId, NodeName, Service};
+use heptad_net::dns::DnsTable;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+
+/// The workers of this node's containers.
+struct Workers {
+    context: Arc<Context>,
+    alive: BTreeMap<ContainerId, Handle>,
+    tasks: JoinSet<ContainerId>,
+}
+
+struct Handle {
+    wish: watch::Sender<Wish>,
+    exits: mpsc::UnboundedSender<Exit>,
+}
+
+/// Follows the control plane for ever.
+pub(crate) async fn follow(context: Arc<Context>, names: watch::Sender<Arc<DnsTable>>) {
+    let mut exits = context.driver.exits();
+    let mut services = watch_state::<Service>(&context.client);
+    let mut containers = watch_state::<Container>(&context.client);
+    take_services(&context, &*services.synced().await, &names);
+    let mut workers = Workers { context: context.clone(), alive: BTreeMap::new(), tasks: JoinSet::new() };
+    workers.take(&*containers.synced().await);
+    workers.adopt_strays().await;
+    loop {
+        tokio::select! {
+            view = containers.changed() => {
+                // Names must be there before containers that ask for them.
+                take_services(&context, &services.view(), &names);
+                workers.take(&view);
+            }
+            view = services.changed() => take_services(&context, &view, &names),
+            Some(event) = exits.recv() => workers.tell_exit(&event.id, event.exit),
+            Some(ended) = workers.tasks.join_next() => {
+                if let Ok(id) = ended {
+                    workers.alive.remove(&id);
+                    workers.take(&containers.view());
+                }
+            }
+        }
+    }
+}
+
+fn take_services(context: &Context, view: &View<Service>, names: &watch::Sender<Arc<DnsTable>>) {
+    context.services.replace(view.objects.values().map(|item| (item.object.key(), item.object.clone())).collect());
+    let table = DnsTable::new(context.services.names());
+    names.send_if_modified(|known| {
+        let changed = **known != table;
+        if changed {
+            *known = Arc::new(table);
+        }
+        changed
+    });
+}
+
+/// The wishes for the containers of `node`.
+fn wishes(view: &View<Container>, node: &NodeName) -> BTreeMap<ContainerId, Wish> {
+    let bound = view.objects.values().filter(|item| item.object.node.as_ref() == Some(node));
+    bound.map(|item| (item.object.id.clone(), Wish::of(item.object.clone()))).collect()
+}
+
+impl Workers {
+    fn take(&mut self, view: &View<Container>) {
+        if !view.synced {
+            return;
+        }
+        let wishes = wishes(view, &self.context.options.node);
+        for (id, handle) in &self.alive {
+            if !wishes.contains_key(id) {
+                handle.wish.send_replace(Wish::Forget);
+            }
+        }
+        for (id, wish) in wishes {
+            match self.alive.get(&id) {
+                Some(handle) => drop(handle.wish.send_replace(wish)),
+                None => self.spawn(id, wish),
+            }
+        }
+    }
+
+    fn spawn(&mut self, id: ContainerId, wish: Wish) {
+        let (wish, wishes) = watch::channel(wish);
+        let (exits, exit_events) = mpsc::unbounded_channel();
+        self.alive.insert(id.clone(), Handle { wish, exits });
+        let worker = Worker::new(id.clone(), self.context.clone(), wishes, exit_events);
+        self.tasks.spawn(async move {
+            worker.live().await;
+            id
+        });
+    }
+
+    /// Containers that run here but are bound to nobody: the control plane deleted them while this agent was away.
+    async fn adopt_strays(&mut self) {
+        let runs = self.context.driver(|driver| Ok(driver.list())).await.unwrap_or_default();
+        let here: BTreeSet<ContainerId> =
+            runs.iter().filter_map(|run| Some(RunLabel::of(&run.spec)?.container)).collect();
+        for id in here {
+            if !self.alive.contains_key(&id) {
+                self.spawn(id, Wish::Forget);
+            }
+        }
+    }
+
+    fn tell_exit(&self, run: &str, exit: Exit) {
+        let container = run.rsplit_once('.').map_or(run, |(container, _)| container);
+        if let Some(handle) = self.alive.get(&ContainerId::from(container)) {
+            // A worker that has ended needs no telling.
+            let _ = handle.exits.send(exit);
+        }
+    }
+}

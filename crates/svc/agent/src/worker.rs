@@ -1,0 +1,325 @@
+//! The life of one container on this node: prepare, start, watch, restart, stop. It acts on the newest wish it was told
+//! and keeps going while the control plane is away. Knows no other container.
+
+use crate::{
+    backoff::Backoff,
+    context::{Context, now_ms},
+    health::{Change, Health},
+    launch::{RunLabel, run_id},
+    probe,
+    reporter::Reporter,
+};
+use heptad_api::operations::ContainerReport;
+use heptad_exec::{ContainerState, Exit};
+use heptad_model::{Container, ContainerId, ContainerStatus, DesiredState, EventKind};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep},
+};
+
+/// What is wanted of a container.
+#[derive(Clone, Debug)]
+pub(crate) enum Wish {
+    /// It shall run; its record.
+    Run(Box<Container>),
+    /// It shall end; its record is there until the node says that it is gone.
+    Stop(Box<Container>),
+    /// Nobody knows it any more: its record is gone.
+    Forget,
+}
+
+impl Wish {
+    /// What `container`'s record wishes.
+    pub(crate) fn of(container: Container) -> Self {
+        match container.desired {
+            DesiredState::Running => Self::Run(Box::new(container)),
+            DesiredState::Stopped => Self::Stop(Box::new(container)),
+        }
+    }
+}
+
+/// One container's worker.
+pub(crate) struct Worker {
+    id: ContainerId,
+    context: Arc<Context>,
+    wishes: watch::Receiver<Wish>,
+    exits: mpsc::UnboundedReceiver<Exit>,
+    reporter: Reporter,
+    run: u32,
+    backoff: Backoff,
+}
+
+/// A run that is under way.
+struct Run {
+    id: String,
+    addresses: BTreeMap<u16, SocketAddr>,
+    started_at_ms: u64,
+}
+
+enum Ended {
+    Exited(Exit),
+    Unwanted,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        id: ContainerId,
+        context: Arc<Context>,
+        wishes: watch::Receiver<Wish>,
+        exits: mpsc::UnboundedReceiver<Exit>,
+    ) -> Self {
+        let reporter = Reporter::start(id.clone(), context.clone());
+        Self { id, context, wishes, exits, reporter, run: 0, backoff: Backoff::default() }
+    }
+
+    /// Lives until the container is gone from this node.
+    pub(crate) async fn live(mut self) {
+        let mut adopted = self.adopt().await;
+        while let Some(container) = self.wanted() {
+            let run = match adopted.take() {
+                Some(run) => run,
+                None => match self.start(&container).await {
+                    Some(run) => run,
+                    None => continue,
+                },
+            };
+            if let Ended::Exited(exit) = self.watch(&container, &run).await {
+                self.ended(&run, &exit).await;
+            }
+        }
+        self.leave().await;
+    }
+
+    fn wanted(&self) -> Option<Container> {
+        match &*self.wishes.borrow() {
+            Wish::Run(container) => Some((**container).clone()),
+            Wish::Stop(_) | Wish::Forget => None,
+        }
+    }
+
+    /// Finds the newest run that an agent before this one started.
+    async fn adopt(&mut self) -> Option<Run> {
+        let recorded = match &*self.wishes.borrow() {
+            Wish::Run(container) | Wish::Stop(container) => container.restarts,
+            Wish::Forget => 0,
+        };
+        self.run = recorded;
+        let id = self.id.clone();
+        let found = self.context.driver(move |driver| Ok(driver.list())).await.unwrap_or_default();
+        let runs = found.into_iter().filter_map(|status| Some((RunLabel::of(&status.spec)?, status)));
+        let (label, status) = runs.filter(|(label, _)| label.container == id).max_by_key(|(label, _)| label.run)?;
+        self.run = label.run;
+        self.backoff = Backoff::after(0);
+        let run = Run { id: label.run_id(), addresses: label.addresses, started_at_ms: status.started_at_ms };
+        match status.state {
+            ContainerState::Running { .. } if self.context.has_network(&self.id).await => Some(run),
+            ContainerState::Running { .. } => {
+                // Its network is gone (somebody removed it, or the records of it were lost): it can only begin anew.
+                if let Err(error) = self.context.clone().clear_away(&self.id).await {
+                    tracing::warn!(container = %self.id, %error, "a container without network could not be removed");
+                }
+                self.run = self.run.saturating_add(1);
+                None
+            }
+            ContainerState::Exited(exit) => {
+                if self.wanted().is_some() {
+                    self.ended(&run, &exit).await;
+                }
+                None
+            }
+        }
+    }
+
+    /// Brings the container to run; `None` if that failed or is no longer wanted, after waiting as long as it should.
+    async fn start(&mut self, container: &Container) -> Option<Run> {
+        let begun = tokio::select! {
+            begun = self.context.clone().begin(container.clone(), self.run, self.reporter.clone()) => begun,
+            () = unwanted(self.wishes.clone()) => return None,
+        };
+        match begun {
+            Ok((addresses, started_at_ms)) => {
+                self.context.event(&self.id, EventKind::Normal, "Started", "the container runs");
+                Some(Run { id: run_id(&self.id, self.run), addresses, started_at_ms })
+            }
+            Err(failure) => {
+                let delay_ms = self.backoff.next_delay_ms(0, &self.context.options);
+                let message = format!("{}; tried again in {} s", failure.message, delay_ms.div_ceil(1000));
+                self.reporter.set(|report| {
+                    *report = ContainerReport {
+                        status: ContainerStatus::Pending,
+                        reason: failure.reason.to_owned(),
+                        message: message.clone(),
+                        restarts: report.restarts,
+                        exit_code: report.exit_code,
+                        ..ContainerReport::default()
+                    };
+                });
+                self.context.event(&self.id, EventKind::Warning, failure.reason, &failure.message);
+                self.pause(delay_ms).await;
+                None
+            }
+        }
+    }
+
+    /// Watches a run until it ends or is no longer wanted; keeps its health up to date.
+    async fn watch(&mut self, container: &Container, run: &Run) -> Ended {
+        let was_ready = container.ready && container.started_at_ms == Some(run.started_at_ms);
+        let mut health = Health::new(container.template.health_check.clone(), run.started_at_ms, was_ready);
+        self.report_running(run, &health, "");
+        if let Some(exit) = self.exit_already(run).await {
+            return Ended::Exited(exit);
+        }
+        let mut next_check = Instant::now();
+        loop {
+            let checking = health.next_check_ms().is_some();
+            tokio::select! {
+                exit = self.exits.recv() => match exit {
+                    Some(exit) => return Ended::Exited(exit),
+                    None => return Ended::Unwanted,
+                },
+                () = unwanted(self.wishes.clone()) => return Ended::Unwanted,
+                result = check(&self.context, container, run, next_check), if checking => {
+                    next_check = Instant::now() + Duration::from_millis(health.next_check_ms().unwrap_or(1_000));
+                    self.judge(run, &mut health, result);
+                }
+            }
+        }
+    }
+
+    /// An end that came before anybody listened for it.
+    async fn exit_already(&self, run: &Run) -> Option<Exit> {
+        let id = run.id.clone();
+        let status = self.context.driver(move |driver| driver.status(&id)).await.ok()?;
+        match status.state {
+            ContainerState::Exited(exit) => Some(exit),
+            ContainerState::Running { .. } => None,
+        }
+    }
+
+    fn judge(&self, run: &Run, health: &mut Health, result: Result<(), String>) {
+        let change = health.record(now_ms(), result.is_ok());
+        let said = result.err().unwrap_or_default();
+        match change {
+            Change::None => {}
+            Change::BecameReady => {
+                self.report_running(run, health, "");
+                self.context.event(&self.id, EventKind::Normal, "Healthy", "the health check passes");
+            }
+            Change::BecameUnready => {
+                let message = format!("{} health checks in a row failed: {said}", health.failures());
+                self.report_running(run, health, &message);
+                self.context.event(&self.id, EventKind::Warning, "Unhealthy", &message);
+            }
+        }
+    }
+
+    fn report_running(&self, run: &Run, health: &Health, message: &str) {
+        let reason = match (health.is_ready(), message.is_empty()) {
+            (true, _) => "",
+            (false, true) => "Starting",
+            (false, false) => "Unhealthy",
+        };
+        self.reporter.set(|report| {
+            *report = ContainerReport {
+                status: ContainerStatus::Running,
+                ready: health.is_ready(),
+                reason: reason.to_owned(),
+                message: message.to_owned(),
+                addresses: run.addresses.clone(),
+                restarts: self.run,
+                exit_code: report.exit_code,
+                started_at_ms: Some(run.started_at_ms),
+                ..ContainerReport::default()
+            };
+        });
+    }
+
+    /// Says how the run ended, waits, and counts the next run.
+    async fn ended(&mut self, run: &Run, exit: &Exit) {
+        while self.exits.try_recv().is_ok() {}
+        let ran_ms = exit.at_ms.saturating_sub(run.started_at_ms);
+        let delay_ms = self.backoff.next_delay_ms(ran_ms, &self.context.options);
+        let code = exit.how.shell_code();
+        let how = if exit.oom_killed {
+            "it was killed for using more memory than its limit".to_owned()
+        } else {
+            format!("it ended with exit code {code}")
+        };
+        let reason = match (exit.oom_killed, self.backoff.is_loop(), code) {
+            (true, _, _) => "OOMKilled",
+            (_, true, _) => "CrashLoop",
+            (_, _, 0) => "Completed",
+            _ => "Error",
+        };
+        let message = format!("{how} after {} s; started again in {} s", ran_ms / 1000, delay_ms.div_ceil(1000));
+        self.reporter.set(|report| {
+            report.status = ContainerStatus::Failed;
+            report.ready = false;
+            report.reason = reason.to_owned();
+            report.message = message.clone();
+            report.exit_code = Some(code);
+            report.restarts = self.run;
+        });
+        self.context.event(&self.id, EventKind::Warning, reason, &message);
+        self.pause(delay_ms).await;
+        self.forget_run(self.run.checked_sub(1)).await;
+        self.run = self.run.saturating_add(1);
+    }
+
+    /// Removes what is left of an older run: the logs of the last one stay until the one after it has ended.
+    async fn forget_run(&self, run: Option<u32>) {
+        let Some(run) = run else { return };
+        let id = run_id(&self.id, run);
+        if let Err(error) = self.context.driver(move |driver| driver.remove(&id)).await {
+            tracing::warn!(container = %self.id, run, %error, "an ended run could not be removed");
+        }
+    }
+
+    async fn pause(&mut self, delay_ms: u64) {
+        tokio::select! {
+            () = sleep(Duration::from_millis(delay_ms)) => {}
+            () = unwanted(self.wishes.clone()) => {}
+        }
+    }
+
+    /// Ends the container: no more requests, SIGTERM, grace, SIGKILL, and everything of it removed.
+    async fn leave(self) {
+        let known = !matches!(&*self.wishes.borrow(), Wish::Forget);
+        if known {
+            self.reporter.set(|report| {
+                report.ready = false;
+                report.reason = "Stopping".to_owned();
+                report.message.clear();
+            });
+            self.reporter.delivered(Duration::from_millis(self.context.options.drain_report_ms_max)).await;
+            sleep(Duration::from_millis(self.context.options.drain_ms)).await;
+        }
+        let mut delay_ms = 100;
+        while let Err(error) = self.context.clone().clear_away(&self.id).await {
+            tracing::warn!(container = %self.id, %error, "stopping is tried again");
+            sleep(Duration::from_millis(delay_ms)).await;
+            delay_ms = (delay_ms * 2).min(10_000);
+        }
+        self.reporter.end();
+        if known {
+            self.context.say_gone(&self.id).await;
+        }
+    }
+}
+
+/// Returns when the container is no longer wanted.
+async fn unwanted(mut wishes: watch::Receiver<Wish>) {
+    // The sender is dropped only when the whole agent ends; then nothing changes any more.
+    if wishes.wait_for(|wish| !matches!(wish, Wish::Run(_))).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn check(context: &Context, container: &Container, run: &Run, at: Instant) -> Result<(), String> {
+    tokio::time::sleep_until(at).await;
+    match probe::probe_of(container) {
+        Some((probe, limit)) => probe::ask(probe, limit, &context.driver, &run.id, &run.addresses).await,
+        None => Ok(()),
+    }
+}
