@@ -52,7 +52,8 @@ async fn measure(
         tokio::spawn(async move {
             let content = Bytes::from(vec![client as u8; bytes]);
             for i in 0.. {
-                let key = format!("{bytes}/{client}/{}", i % 50);
+                // Gets read what every client has surely stored.
+                let key = format!("{bytes}/{client}/{}", i % if is_put { 50 } else { 2 });
                 if Instant::now() >= end {
                     break;
                 }
