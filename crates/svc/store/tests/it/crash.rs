@@ -150,7 +150,12 @@ async fn kill_minus_9_loses_no_acknowledged_object() {
     for round in 0..ROUNDS as u64 {
         let first = round * 1_000_000;
         let after = Duration::from_millis(60 + random.below(300));
-        tokio::task::block_in_place(|| run_and_kill(dir.path(), first, after, &mut known));
+        let path = dir.path().to_owned();
+        let run = move || {
+            run_and_kill(&path, first, after, &mut known);
+            known
+        };
+        known = tokio::task::spawn_blocking(run).await.unwrap();
         // The majority must hold without any one node.
         let lost = dir.path().join(crate::support::NODES[random.below(3) as usize]);
         fs::remove_dir_all(lost).unwrap();
