@@ -25,10 +25,14 @@ use std::{
     path::Path,
     sync::{Arc, PoisonError, RwLock},
     thread::JoinHandle,
+    time::Duration,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use view::View;
 use writer::{Change, Request};
+
+const CLOSE_WAITS_MAX: usize = 2_000;
+const CLOSE_WAIT: Duration = Duration::from_millis(1);
 
 /// A durable store in one directory. Dropping it waits for what is queued and releases the directory.
 pub struct EmbeddedStore {
@@ -97,12 +101,25 @@ impl Shared {
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
     }
 
+    /// Reads that have begun keep the engine open; they are short.
+    fn wait_for_reads(&self) {
+        for _ in 0..CLOSE_WAITS_MAX {
+            if self.reads.available_permits() >= self.options.concurrent_reads_max {
+                return;
+            }
+            std::thread::sleep(CLOSE_WAIT);
+        }
+        tracing::warn!("a read still holds the state store open");
+    }
+
     /// Reads that may touch the disk leave the async threads, a bounded number at a time.
     async fn read<T: Send + 'static>(&self, read: impl FnOnce(&View) -> Result<T> + Send + 'static) -> Result<T> {
         let permit = Arc::clone(&self.reads).acquire_owned().await.map_err(|_| Error::Closed)?;
         let view = self.view()?;
         let task = tokio::task::spawn_blocking(move || {
             let _permit = permit;
+            // Dropped before the permit: who has all permits knows that nothing holds the engine open.
+            let view = view;
             read(&view)
         });
         task.await.map_err(|source| Error::Read { subject: "a range", source: Arc::new(source) })?
@@ -152,6 +169,7 @@ impl Drop for EmbeddedStore {
             tracing::error!("the state store's writer thread panicked");
         }
         self.shared.set_view(None);
+        self.shared.wait_for_reads();
     }
 }
 

@@ -41,11 +41,11 @@ impl Default for Options {
             batch_txns_max: 512,
             batch_bytes_max: 4 << 20,
             concurrent_reads_max: 8,
-            recent_bytes_max: 4 << 20,
+            recent_bytes_max: 2 << 20,
             watch_read_bytes_max: 256 << 10,
             watch_progress_revisions: 1_000,
             block_cache_bytes: 8 << 20,
-            memtable_bytes: 4 << 20,
+            memtable_bytes: 8 << 20,
         }
     }
 }
