@@ -8,7 +8,8 @@ use crate::{
 };
 use heptad_api::Object;
 use heptad_model::{
-    Container, ContainerId, DesiredState, NetworkPolicy, Node, NodeName, Service, ServiceKey, Snapshot, TrafficRule,
+    Container, ContainerId, DesiredState, NetworkPolicy, Node, NodeName, NodeStatus, Service, ServiceKey, Snapshot,
+    TrafficRule,
 };
 use heptad_sched::{Allocation, NodesView};
 use heptad_state::{EventKind, KeyRange, KeyValue, Revision, WatchBatch};
@@ -33,6 +34,8 @@ pub(crate) struct Rows {
     pub(crate) dirty: BTreeSet<ServiceKey>,
     /// Whether a node changed, came or went.
     pub(crate) nodes_changed: bool,
+    /// Whether some service must be looked at because of what happened elsewhere: to a node, or to what nodes gave.
+    room_changed: bool,
 }
 
 impl Rows {
@@ -41,12 +44,35 @@ impl Rows {
         // Everything of the cluster but the events, which are many and decide nothing.
         let (first, revision) = objects.rows_at(KeyRange::span(keys::ALLOCATIONS, "/events/"), None).await?;
         let (second, _) = objects.rows_at(KeyRange::span("/nodes/", "/services0"), Some(revision)).await?;
-        let mut rows = Self { revision, nodes_changed: true, ..Self::default() };
+        let mut rows = Self { revision, ..Self::default() };
         for kv in first.iter().chain(&second) {
             rows.put_or_skip(kv, strict)?;
         }
-        rows.dirty = rows.services.keys().chain(rows.by_service.keys()).cloned().collect();
+        rows.everything_is_dirty();
         Ok(rows)
+    }
+
+    /// Everything is to be looked at again.
+    pub(crate) fn everything_is_dirty(&mut self) {
+        self.nodes_changed = true;
+        self.dirty = self.services.keys().chain(self.by_service.keys()).cloned().collect();
+    }
+
+    /// Whether nothing is to be looked at.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.dirty.is_empty() && !self.nodes_changed && !self.room_changed
+    }
+
+    /// What nodes can take decides the next step of services that wait for room, or whose node is not ready.
+    pub(crate) fn spread_dirt(&mut self) {
+        if !std::mem::take(&mut self.room_changed) {
+            return;
+        }
+        let lost = self.nodes.values().filter(|item| item.object.status != NodeStatus::Ready);
+        let on_lost = lost.filter_map(|item| self.allocations.get(&item.object.name));
+        let on_lost = on_lost.flat_map(|row| &row.object.containers);
+        let waiting = self.unbound.iter().chain(on_lost).filter_map(|id| self.containers.get(id));
+        self.dirty.extend(waiting.map(|item| item.object.service.clone()));
     }
 
     fn put_or_skip(&mut self, kv: &KeyValue, strict: bool) -> Result<()> {
@@ -63,7 +89,7 @@ impl Rows {
         match keys::row(&kv.key) {
             Row::Node => {
                 let node: Object<Node> = row_object(kv)?;
-                self.nodes_changed = true;
+                (self.nodes_changed, self.room_changed) = (true, true);
                 self.nodes.insert(node.object.name.clone(), node);
             }
             Row::Service => {
@@ -79,6 +105,7 @@ impl Rows {
                 self.rules.insert(keys::shown(&kv.key), row_value(kv)?);
             }
             Row::Allocation(node) => {
+                self.room_changed = true;
                 self.allocations.insert(node, row_object(kv)?);
             }
             Row::Replicas(service) => {
@@ -106,7 +133,7 @@ impl Rows {
         let name = text.rsplit('/').next().unwrap_or_default();
         match keys::row(key) {
             Row::Node => {
-                self.nodes_changed = true;
+                (self.nodes_changed, self.room_changed) = (true, true);
                 self.nodes.remove(&name.into());
             }
             Row::Service => {
@@ -123,6 +150,7 @@ impl Rows {
                 self.rules.remove(&text);
             }
             Row::Allocation(node) => {
+                self.room_changed = true;
                 self.allocations.remove(&node);
             }
             Row::Replicas(service) => {

@@ -47,9 +47,11 @@ impl Objects {
 
     /// Deletes the oldest events now and then. A failure costs nothing but space until the next time.
     pub(crate) async fn trim_events_sometimes(&self) {
-        if self.events_made.load(Ordering::Relaxed) % TRIM_EVERY == 0
-            && let Err(error) = self.trim_events().await
-        {
+        let made = self.events_made.load(Ordering::Relaxed);
+        let looked = self.events_looked_at.load(Ordering::Relaxed);
+        let mine = made.saturating_sub(looked) >= TRIM_EVERY
+            && self.events_looked_at.compare_exchange(looked, made, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if mine && let Err(error) = self.trim_events().await {
             tracing::warn!(error = with_causes(&error), "old events were not deleted");
         }
     }

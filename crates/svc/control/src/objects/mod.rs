@@ -37,12 +37,14 @@ pub struct Objects {
     service_cidr: Ipv4Net,
     events_max: usize,
     events_made: Arc<AtomicU64>,
+    /// How many had been made when somebody last looked whether there are too many.
+    events_looked_at: Arc<AtomicU64>,
 }
 
 impl Objects {
     /// The objects in `store`; services get addresses of `service_cidr`; the newest `events_max` events are kept.
     pub fn new(store: Arc<dyn Store>, service_cidr: Ipv4Net, events_max: usize) -> Self {
-        Self { store, service_cidr, events_max, events_made: Arc::default() }
+        Self { store, service_cidr, events_max, events_made: Arc::default(), events_looked_at: Arc::default() }
     }
 
     /// The store itself.

@@ -25,9 +25,9 @@ impl Reconciler {
             let (planned, report) = plan(&view, &requests);
             let findings = check(&view, &planned, &requests);
             if let Some(first) = findings.first() {
-                // A defect of the planner: nothing of its plan is committed.
+                // A defect of the planner: nothing of its plan is committed, and it is asked again when something changes.
                 tracing::error!(count = findings.len(), %first, "the plan was refused by its check");
-                return Ok(Phase::Contended);
+                return Ok(Phase::Done);
             }
             let pending = match self.next_bindings(&session.rows, &planned, &requests)? {
                 pending if pending.is_empty() => self.unplaced(&session.rows, &report)?,

@@ -108,18 +108,24 @@ impl Reconciler {
         self.pass(&mut session).await.map(|_| ())
     }
 
+    /// Services and bindings in turn, until neither has anything to do.
     async fn pass(&self, session: &mut Session) -> Result<Phase> {
-        if std::mem::take(&mut session.rows.nodes_changed) {
-            self.liveness.see(session.rows.nodes.values().map(|item| &item.object));
-            // What nodes can take decides the next step of every service that is not as wanted.
-            let rows = &mut session.rows;
-            rows.dirty.extend(rows.services.keys().cloned());
+        for _ in 0..PASSES_MAX {
+            if std::mem::take(&mut session.rows.nodes_changed) {
+                self.liveness.see(session.rows.nodes.values().map(|item| &item.object));
+            }
+            session.rows.spread_dirt();
+            let services = self.services(session).await?;
+            let bindings = self.bind(session).await?;
+            self.objects.trim_events_sometimes().await;
+            if services == Phase::Contended || bindings == Phase::Contended {
+                return Ok(Phase::Contended);
+            }
+            if session.rows.is_clean() {
+                return Ok(Phase::Done);
+            }
         }
-        let services = self.services(session).await?;
-        let bindings = self.bind(session).await?;
-        self.objects.trim_events_sometimes().await;
-        let done = services == Phase::Done && bindings == Phase::Done;
-        Ok(if done { Phase::Done } else { Phase::Contended })
+        Ok(Phase::Contended)
     }
 }
 
@@ -142,7 +148,11 @@ impl Session {
     /// Waits for a change that matters, at most `resync`, then takes in what comes within `debounce`.
     async fn wake(&mut self, resync: Duration, debounce: Duration) -> Result<()> {
         let deadline = Instant::now() + resync;
-        while let Ok(stepped) = timeout_at(deadline, self.step()).await {
+        loop {
+            let Ok(stepped) = timeout_at(deadline, self.step()).await else {
+                self.rows.everything_is_dirty();
+                break;
+            };
             if stepped? {
                 break;
             }
