@@ -136,8 +136,9 @@ impl PlacementMap {
             return Err(PlacementError::TooFewNodes { asked: self.replication_factor, have });
         }
         let mut builder = Builder::new(self, &sorted);
-        builder.move_surplus();
         builder.fill();
+        builder.move_surplus();
+        builder.fill_by_swaps();
         Ok(Self { epoch: self.epoch + 1, replication_factor: self.replication_factor, shards: builder.into_shards() })
     }
 
@@ -228,7 +229,7 @@ impl<'a> Builder<'a> {
         self.held[node] += 1;
     }
 
-    /// Nodes over their share give copies to nodes below it; what nobody below can take is dropped for `fill`.
+    /// Nodes over their share give copies to nodes below it; what nobody below can take is dropped for the swaps.
     fn move_surplus(&mut self) {
         for from in 0..self.names.len() {
             let mut held: Vec<usize> = (0..self.shards.len()).filter(|s| self.shards[*s].contains(&from)).collect();
@@ -269,7 +270,6 @@ impl<'a> Builder<'a> {
                 self.shards[shard] = self.by_score(order, shard);
             }
         }
-        self.fill_by_swaps();
     }
 
     fn by_score(&self, mut nodes: Vec<usize>, shard: usize) -> Vec<usize> {
