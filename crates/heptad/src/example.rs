@@ -21,6 +21,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     time::timeout,
 };
+use tokio_util::task::AbortOnDropHandle;
 
 const PORT_DEFAULT: u16 = 8080;
 const CALL_SECONDS_MAX: u64 = 5;
@@ -122,8 +123,9 @@ async fn call(Query(calls): Query<Calls>) -> Response {
     let mut statuses: BTreeMap<String, u32> = BTreeMap::new();
     let mut versions: BTreeMap<String, u32> = BTreeMap::new();
     let mut last = String::new();
+    let mut kept = None;
     for _ in 0..calls.times.min(TIMES_MAX) {
-        let status = match ask(&calls.to, &calls.path).await {
+        let status = match ask_kept(&mut kept, &calls.to, &calls.path).await {
             Ok((status, body)) => {
                 let version = serde_json::from_slice::<Value>(&body).ok();
                 if let Some(version) = version.as_ref().and_then(|v| v["version"].as_str()) {
@@ -153,20 +155,49 @@ fn address_of(service: &str) -> (String, String) {
     }
 }
 
-async fn ask(service: &str, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
-    let (address, host) = address_of(service);
-    let asked = async {
+/// A connection to a service, kept as long as it holds.
+struct Connection {
+    sender: hyper::client::conn::http1::SendRequest<Empty<Bytes>>,
+    host: String,
+    _driver: AbortOnDropHandle<Result<(), hyper::Error>>,
+}
+
+impl Connection {
+    async fn open(service: &str) -> anyhow::Result<Self> {
+        let (address, host) = address_of(service);
         let stream = TcpStream::connect(&address).await.with_context(|| format!("connecting to {address}"))?;
         stream.set_nodelay(true)?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let _connection = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(connection));
-        let request = http::Request::get(path).header(http::header::HOST, host).body(Empty::<Bytes>::new())?;
-        let response = sender.send_request(request).await.with_context(|| format!("asking {address}"))?;
+        let (sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        Ok(Self { sender, host, _driver: AbortOnDropHandle::new(tokio::spawn(driver)) })
+    }
+
+    async fn ask(&mut self, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+        let host = self.host.clone();
+        let request = http::Request::get(path).header(http::header::HOST, &host).body(Empty::new())?;
+        self.sender.ready().await?;
+        let response = self.sender.send_request(request).await.with_context(|| format!("asking {host}"))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        let body = body.map_err(|error| anyhow::anyhow!("reading from {address}: {error}"))?;
+        let body = body.map_err(|error| anyhow::anyhow!("reading from {host}: {error}"))?;
         Ok((status, body.to_bytes()))
+    }
+}
+
+/// Asks over `kept` if it still holds, else over a new connection, which is kept then.
+async fn ask_kept(kept: &mut Option<Connection>, service: &str, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+    let asked = async {
+        let mut connection = match kept.take().filter(|connection| !connection.sender.is_closed()) {
+            Some(connection) => connection,
+            None => Connection::open(service).await?,
+        };
+        let answer = connection.ask(path).await?;
+        *kept = Some(connection);
+        Ok(answer)
     };
     let limit = Duration::from_secs(CALL_SECONDS_MAX);
-    timeout(limit, asked).await.with_context(|| format!("{address} gave no answer for {CALL_SECONDS_MAX} s"))?
+    timeout(limit, asked).await.with_context(|| format!("{service} gave no answer for {CALL_SECONDS_MAX} s"))?
+}
+
+async fn ask(service: &str, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+    ask_kept(&mut None, service, path).await
 }

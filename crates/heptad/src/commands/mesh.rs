@@ -59,15 +59,7 @@ pub(super) async fn check(client: &Client, args: MeshCheck) -> anyhow::Result<Ex
     let response = client.mesh_check(&asked.request()).await?;
     print(args.output.output, &response, || {
         let word = if response.allowed { paint("allowed", 32) } else { paint("not allowed", 31) };
-        let mut out = format!("{word}: {}\n", response.explanation);
-        if let Some(rule) = &response.rule {
-            out += &format!("rule {rule} decides\n");
-        }
-        let total: u32 = response.backends.values().sum();
-        for (backend, weight) in &response.backends {
-            out += &format!("  {backend}: {weight} of {total}\n");
-        }
-        out
+        format!("{word}: {}\n", response.explanation)
     })?;
     Ok(if response.allowed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

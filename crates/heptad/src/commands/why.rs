@@ -16,7 +16,7 @@ pub(super) async fn why(client: &Client, args: ServiceName) -> anyhow::Result<Ex
 }
 
 fn describe(why: &WhyResponse) -> String {
-    let mut out = format!("{}: {} of {} replicas are ready. {}\n", why.service, why.ready, why.replicas, why.summary);
+    let mut out = format!("{}: {}\n", why.service, why.summary);
     for container in &why.containers {
         out += &describe_container(container);
     }

@@ -17,7 +17,7 @@ use heptad_control::{Control, ControlHandle, ServerParts};
 use heptad_model::{Container, Service};
 use heptad_proxy::Proxy;
 use heptad_state::{EmbeddedStore, Store};
-use heptad_store::{DistributedStorage, StorageError};
+use heptad_store::{DistributedStorage, Maintenance, StorageError};
 use mesh::{AgentSlot, Mesh};
 use node::Node;
 use settings::Identity;
@@ -120,6 +120,7 @@ pub struct Platform {
     storage: DistributedStorage,
     node: Node,
     tasks: JoinSet<()>,
+    maintenance: Maintenance,
     _lock: nix::fcntl::Flock<File>,
 }
 
@@ -161,7 +162,8 @@ impl Platform {
         tasks.spawn(mesh::follow(client.clone(), proxy.clone(), base.proxy_address().is_none()));
         let node = base.start(&settings, client.clone(), &agent).await?;
         publish(&socket);
-        Ok(Self { settings, control, client, proxy, storage, node, tasks, _lock: lock })
+        let maintenance = storage.maintain();
+        Ok(Self { settings, control, client, proxy, storage, node, tasks, maintenance, _lock: lock })
     }
 
     /// The API's client.
@@ -230,7 +232,7 @@ impl Platform {
         self.node.stop(self.settings.ephemeral).await;
         paths::withdraw_socket(&paths::socket_default(), &socket(&self.settings.data_dir));
         self.control.shutdown().await;
-        drop(self.storage);
+        drop((self.maintenance, self.storage));
         if self.settings.ephemeral {
             if let Err(error) = std::fs::remove_dir_all(&self.settings.data_dir) {
                 tracing::warn!(dir = %self.settings.data_dir.display(), %error, "data could not be removed");

@@ -128,11 +128,13 @@ const RESERVE_PERCENT: u64 = 10;
 /// What containers may be given of a machine with these means.
 pub(super) fn capacity(facts: &heptad_exec::NodeFacts, data_dir: &Path) -> ResourceVector {
     let less = |amount: u64| amount - amount / 100 * RESERVE_PERCENT;
+    // Whole MiB read better, and what is left of them is no loss.
+    let mib = |bytes: u64| Bytes::mib(less(bytes) >> 20);
     let disk = nix::sys::statvfs::statvfs(data_dir).map_or(0, |fs| fs.blocks_available() * fs.fragment_size());
     ResourceVector {
         cpu_millis: CpuMillis(less(facts.cpu_millis)),
-        memory: Bytes(less(facts.memory_bytes)),
-        storage: Bytes(less(disk)),
+        memory: mib(facts.memory_bytes),
+        storage: mib(disk),
         // No kernel tells the bandwidth of the way out; a gigabit is what most machines have.
         network: Mbps(1_000),
     }

@@ -17,13 +17,13 @@ use serde::Deserialize;
 pub const CHECKSUM_HEADER: &str = "x-heptad-blake3";
 
 impl DistributedStorage {
-    /// The storage's paths: `/v1/storage`, `/v1/storage/{bucket}` and `/v1/storage/{bucket}/{key}`.
+    /// The storage's paths, relative to `/v1/storage`: `/`, `/{bucket}` and `/{bucket}/{key}`.
     pub fn router(&self) -> Router {
         let object = get(read).head(head).put(write).delete(remove);
         Router::new()
-            .route("/v1/storage", get(status))
-            .route("/v1/storage/{bucket}", get(list))
-            .route("/v1/storage/{bucket}/{*key}", object)
+            .route("/", get(status))
+            .route("/{bucket}", get(list))
+            .route("/{bucket}/{*key}", object)
             .with_state(self.clone())
     }
 }

@@ -16,7 +16,7 @@ fn text(output: &Output) -> String {
 async fn serve(world: &World) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let router = world.storage.router();
+    let router = axum::Router::new().nest("/v1/storage", world.storage.router());
     tokio::spawn(async move { axum::serve(listener, router).await });
     format!("http://{address}/v1/storage")
 }
