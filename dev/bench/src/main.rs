@@ -5,6 +5,7 @@
 
 mod cpu;
 mod report;
+mod start;
 mod store;
 
 use clap::{Parser, Subcommand};
@@ -20,10 +21,13 @@ struct Cli {
 enum Bench {
     /// Durable transactions per second: the embedded store beside a single etcd.
     Store(store::Args),
+    /// From apply to running containers beside `runc run`; the cost of an idle platform.
+    Start(start::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().bench {
         Bench::Store(args) => store::run(&args),
+        Bench::Start(args) => start::run(&args),
     }
 }

@@ -128,7 +128,8 @@ impl ProblemDetails {
 
 impl fmt::Display for ProblemDetails {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.title, self.detail)?;
+        // The title says no more than the code; the detail names the operation, its subject and what to do.
+        f.write_str(&self.detail)?;
         self.problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
     }
 }

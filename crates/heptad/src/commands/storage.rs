@@ -40,7 +40,7 @@ pub(super) async fn put(client: &Client, target: &str, file: &Path) -> anyhow::R
         (body_of(open), Some(length))
     };
     let stored: ObjectInfo = client.storage_put(bucket, key, body, length).await?;
-    tell(format!("stored {} as {bucket}/{key} on a majority of its disks", Bytes(stored.size_bytes)));
+    tell(format!("stored {} bytes as {bucket}/{key} on a majority of its disks", stored.size_bytes));
     Ok(ExitCode::SUCCESS)
 }
 
