@@ -15,7 +15,7 @@ pub struct OciOptions {
     /// Of this driver alone: bundles, logs.
     pub dir: PathBuf,
     pub shim: ShimCommand,
-    /// Names this platform's control groups (`/heptad/INSTANCE`), so that two on one machine do not meet.
+    /// Names this platform's control groups (`/heptad-INSTANCE`), so that two on one machine do not meet.
     pub instance: String,
     /// Drive this runc-like program instead of the embedded runtime.
     pub oci_runtime: Option<PathBuf>,
@@ -41,7 +41,7 @@ impl OciDriver {
             dir: options.dir,
             shim: options.shim,
             oci_runtime: options.oci_runtime,
-            cgroup_parent: format!("/heptad/{}", options.instance),
+            cgroup_parent: format!("/heptad-{}", options.instance),
             hidden_dirs,
         })?;
         Ok(Arc::new(engine))

@@ -338,11 +338,8 @@ impl Drop for Engine {
     fn drop(&mut self) {
         let parent = &self.options.cgroup_parent;
         if !parent.is_empty() && self.shared.containers().is_empty() {
-            let hierarchies = Hierarchies::find();
-            hierarchies.remove_if_empty(parent);
-            if let Some((above, _)) = parent.rsplit_once('/') {
-                hierarchies.remove_if_empty(above);
-            }
+            // Only this driver makes groups in it, so no container can be on its way into it.
+            Hierarchies::find().remove_if_empty(parent);
             let _ = fs::remove_dir(self.options.dir.join("bundles"));
         }
     }

@@ -59,7 +59,7 @@ impl Node {
                 dir,
                 shim,
                 instance: self.instance.clone(),
-                oci_runtime: (self.kind == Kind::External).then(|| runc()),
+                oci_runtime: (self.kind == Kind::External).then(runc),
                 hidden_dirs: vec![],
             }),
         };
@@ -88,7 +88,7 @@ impl Node {
         let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
         points
             .filter(|point| point.starts_with("/sys/fs/cgroup"))
-            .map(|point| Path::new(point).join("heptad").join(&self.instance))
+            .map(|point| Path::new(point).join(format!("heptad-{}", self.instance)))
             .filter(|dir| dir.exists())
             .collect()
     }
