@@ -186,7 +186,10 @@ pub struct WatchBatch<T> {
 /// A desired object, as `apply` and `plan` send it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", content = "object", rename_all = "lowercase")]
-#[expect(clippy::large_enum_variant, reason = "manifests are few and short-lived; a box would be in every caller's way")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "manifests are few and short-lived; a box would be in every caller's way"
+)]
 pub enum Manifest {
     /// A service.
     Service(Service),

@@ -4,15 +4,16 @@
 #[derive(Debug)]
 pub(super) struct NeedsRoot {
     pub(super) package: &'static str,
-    /// Said to people; also the filter that leaves them out, if they are one module.
+    /// Said to people; also the filter that leaves them out if they are one module.
     pub(super) tests: &'static str,
 }
 
-/// All tests below `tests/` of the package.
-const INTEGRATION: &str = "all integration tests";
+/// All tests below `tests/` of the package. Cargo has no one command for unit tests and examples in documentation, so the
+/// examples of these packages wait for root too.
+const INTEGRATION: &str = "all integration tests, and the examples in the documentation";
 
 pub(super) const NEEDS_ROOT: [NeedsRoot; 5] = [
-    NeedsRoot { package: "heptad", tests: INTEGRATION },
+    NeedsRoot { package: "heptad-e2e", tests: INTEGRATION },
     NeedsRoot { package: "heptad-exec", tests: INTEGRATION },
     NeedsRoot { package: "heptad-net", tests: INTEGRATION },
     NeedsRoot { package: "heptad-proxy", tests: "redirect::" },
