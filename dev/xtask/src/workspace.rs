@@ -8,8 +8,9 @@ use std::{
 
 /// The repository's root, two directories above this crate.
 pub(crate) fn root() -> Result<PathBuf> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let root = here.ancestors().nth(2).context("the crate has no directory above it")?;
+    // Cargo says where it runs us; the place where we were built is for those who start the program themselves.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let root = Path::new(&here).ancestors().nth(2).context("the crate has no directory above it")?;
     Ok(root.to_owned())
 }
 
