@@ -1,7 +1,7 @@
 //! Network policies: who may call whom, as in Kubernetes: a service that no policy selects may be called by all; once
 //! a policy selects it for a direction, only what some policy lists is allowed. The order of policies is irrelevant.
 
-use crate::{ids::Namespace, selector::Selector};
+use crate::{ids::Namespace, selector::Selector, service::Service};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -34,6 +34,27 @@ impl PolicyPeer {
     }
 }
 
+/// A direction of calls, seen from a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Toward {
+    /// The service calls.
+    Outside,
+    /// The service is called.
+    Inside,
+}
+
+/// Whether `policies` leave the way between `service` and the world outside of the mesh open: no policy restricts that
+/// direction of the service, or one that does lists `external`.
+pub fn external_allowed(policies: &[NetworkPolicy], service: &Service, toward: Toward) -> bool {
+    let peers = |policy: &'_ NetworkPolicy| match toward {
+        Toward::Outside => policy.egress.clone(),
+        Toward::Inside => policy.ingress.clone(),
+    };
+    let selecting = policies.iter().filter(|policy| policy.selector.selects(&policy.namespace, service));
+    let restricting: Vec<Vec<PolicyPeer>> = selecting.filter_map(peers).collect();
+    restricting.is_empty() || restricting.iter().flatten().any(|peer| peer.external)
+}
+
 fn is_false(flag: &bool) -> bool {
     !flag
 }
@@ -60,4 +81,29 @@ pub struct NetworkPolicy {
     /// Whom they may call; absent: this policy does not restrict it; empty: nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<Vec<PolicyPeer>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(text: &str) -> NetworkPolicy {
+        serde_json::from_str(text).expect("a policy")
+    }
+
+    #[test]
+    fn the_outside_is_closed_by_a_policy_that_does_not_list_it() {
+        let web = Service::new("web", "host");
+        let open = |policies: &[NetworkPolicy]| {
+            (external_allowed(policies, &web, Toward::Outside), external_allowed(policies, &web, Toward::Inside))
+        };
+        let egress = policy(r#"{"policy":"e","egress":[{"services":["db"]}]}"#);
+        let ingress = policy(r#"{"policy":"i","selector":{"services":["web"]},"ingress":[]}"#);
+        let listed = policy(r#"{"policy":"x","egress":[{"external":true}]}"#);
+        let other = policy(r#"{"policy":"o","selector":{"services":["db"]},"egress":[],"ingress":[]}"#);
+        assert_eq!(open(std::slice::from_ref(&other)), (true, true));
+        assert_eq!(open(std::slice::from_ref(&egress)), (false, true));
+        assert_eq!(open(&[ingress, other]), (true, false));
+        assert_eq!(open(&[egress, listed]), (true, true));
+    }
 }

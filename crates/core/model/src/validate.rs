@@ -161,9 +161,7 @@ fn port_known(port: Option<u16>, ports: &[Port]) -> bool {
 fn health_check(found: &mut Found, check: &HealthCheck, ports: &[Port]) {
     let unknown = "it is none of the service's ports";
     match &check.probe {
-        Probe::Command(words) => {
-            found.unless(!words.is_empty(), "health_check.command", "it is empty; name a program")
-        }
+        Probe::Command(words) => found.unless(!words.is_empty(), "health_check.command", "it is empty; name a program"),
         Probe::Http { path, port } => {
             found.unless(path.starts_with('/'), "health_check.http.path", "it must begin with `/`");
             found.unless(port_known(*port, ports), "health_check.http.port", unknown);
@@ -194,7 +192,9 @@ impl Validate for NetworkPolicy {
                     &path,
                     "`external` cannot stand beside services, labels or namespace",
                 );
-                found.unless(!peer.ports.contains(&0), path, "0 is not a port");
+                found.unless(!peer.ports.contains(&0), &path, "0 is not a port");
+                let whole = !peer.external || peer.ports.is_empty();
+                found.unless(whole, path, "the world outside is allowed or not as a whole; leave `ports` out");
             }
         }
         found.0

@@ -12,6 +12,7 @@ pub use settings::Settings;
 
 use access::LocalNodeAccess;
 use heptad_agent::Agent;
+use heptad_api::operations::APPLY_OBJECTS_MAX;
 use heptad_client::Client;
 use heptad_control::{Control, ControlHandle, ServerParts};
 use heptad_model::{Container, Service};
@@ -237,6 +238,7 @@ impl Platform {
             if let Err(error) = std::fs::remove_dir_all(&self.settings.data_dir) {
                 tracing::warn!(dir = %self.settings.data_dir.display(), %error, "data could not be removed");
             }
+            paths::remove_empty_parents();
         }
     }
 
@@ -276,7 +278,10 @@ fn take(dir: &Path) -> Result<nix::fcntl::Flock<File>, PlatformError> {
 
 async fn open_store(data_dir: &Path) -> Result<EmbeddedStore, PlatformError> {
     let dir = data_dir.join("state");
-    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(dir, heptad_state::Options::default())).await;
+    let mut options = heptad_state::Options::default();
+    // An apply of the largest size is one transaction.
+    options.limits.txn_ops_max = options.limits.txn_ops_max.max(4 * APPLY_OBJECTS_MAX);
+    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(dir, options)).await;
     Ok(opened.map_err(|source| PlatformError::Task { what: "opening the state store", source })??)
 }
 

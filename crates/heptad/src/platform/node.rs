@@ -19,6 +19,7 @@ use ipnet::Ipv4Net;
 use std::{
     collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
 };
 use tokio::task::spawn_blocking;
@@ -37,6 +38,7 @@ pub(super) struct Base {
     network: Option<Arc<Network>>,
     service_cidr: Ipv4Net,
     free_bytes: u64,
+    runtime_dir: PathBuf,
 }
 
 impl Base {
@@ -62,7 +64,8 @@ impl Base {
             identity.save(&settings.data_dir)?;
         }
         let free_bytes = capacity(&facts, &settings.data_dir).storage.0;
-        Ok(Self { facts, driver, images, network, service_cidr, free_bytes })
+        let runtime_dir = network_dir(identity);
+        Ok(Self { facts, driver, images, network, service_cidr, free_bytes, runtime_dir })
     }
 
     pub(super) fn service_cidr(&self) -> Ipv4Net {
@@ -101,7 +104,7 @@ impl Base {
                 Some(DnsServer::start(DnsOptions { listen, ..Default::default() }, agent.names()).await?)
             }
         };
-        Ok(Node { agent, network, isolated, _dns: dns })
+        Ok(Node { agent, network, isolated, runtime_dir: self.runtime_dir, _dns: dns })
     }
 }
 
@@ -136,6 +139,11 @@ async fn open_driver(
     Ok(opened.map_err(|source| PlatformError::Task { what: "opening the container driver", source })??)
 }
 
+/// The network's records of this instance.
+fn network_dir(identity: &Identity) -> PathBuf {
+    paths::runtime_dir().join(&identity.instance)
+}
+
 async fn open_network(identity: &Identity, driver: Arc<dyn Driver>) -> Result<Network, PlatformError> {
     let listed = spawn_blocking(move || driver.list()).await;
     let listed = listed.map_err(|source| PlatformError::Task { what: "listing containers", source })?;
@@ -144,7 +152,7 @@ async fn open_network(identity: &Identity, driver: Arc<dyn Driver>) -> Result<Ne
     let alive: BTreeSet<String> = listed.iter().map(|status| of_run(&status.spec.id)).collect();
     let options = heptad_net::Options {
         instance: identity.instance.clone(),
-        dir: paths::runtime_dir().join(&identity.instance),
+        dir: network_dir(identity),
         service_cidr: identity.service_cidr,
         proxy_port: PROXY_PORT,
         dns_port: DNS_PORT,
@@ -158,6 +166,8 @@ pub(super) struct Node {
     agent: Arc<Agent>,
     network: Option<Arc<Network>>,
     isolated: bool,
+    /// The network's records and pinned namespaces.
+    runtime_dir: PathBuf,
     _dns: Option<DnsServer>,
 }
 
@@ -172,16 +182,19 @@ impl Node {
 
     /// Ends the agent; with `remove`, what is left of containers is killed and the network goes.
     pub(super) async fn stop(self, remove: bool) {
-        let Self { agent, network, .. } = self;
+        let Self { agent, network, runtime_dir, .. } = self;
         agent.stop(remove).await;
         drop(agent);
         if !remove {
             return;
         }
-        if let Some(network) = network {
-            if let Err(error) = network.close().await {
-                tracing::warn!(%error, "the container network could not be removed wholly");
-            }
+        let Some(network) = network else { return };
+        if let Err(error) = network.close().await {
+            tracing::warn!(%error, "the container network could not be removed wholly");
+        }
+        // Only now: while the network lives, its lock file there must be the one and only.
+        if let Err(error) = std::fs::remove_dir_all(&runtime_dir) {
+            tracing::warn!(dir = %runtime_dir.display(), %error, "records of the network could not be removed");
         }
     }
 }

@@ -71,3 +71,11 @@ pub fn withdraw_socket(link: &Path, target: &Path) {
         let _ = fs::remove_file(link);
     }
 }
+
+/// Removes the directories that platforms of this user share, if none uses them any more.
+pub fn remove_empty_parents() {
+    for dir in [runtime_dir(), runtime_dir_of_data()] {
+        // One that is not empty stays.
+        let _ = fs::remove_dir(dir);
+    }
+}

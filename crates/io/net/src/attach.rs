@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use crate::{
-    Attachment, Error, HostPort, Network, Result,
+    Attachment, Error, HostPort, Network, Outside, Result,
     links::Veth,
     netns,
     network::{Reservation, State},
@@ -80,6 +80,27 @@ impl Network {
         self.set_ports(&mut state, container, &ports).await.map(drop)
     }
 
+    /// Lets an attached container have as much to do with the world outside as is said; connections that stand go on.
+    ///
+    /// # Errors
+    /// If the container is unknown or nft fails.
+    pub async fn set_outside(&self, id: &str, outside: Outside) -> Result<()> {
+        let mut state = self.state.lock().await;
+        let container = attached(&state, id)?;
+        self.change_outside(&mut state, container, outside).await
+    }
+
+    async fn change_outside(&self, state: &mut State, mut container: Attachment, outside: Outside) -> Result<()> {
+        let text = self.ruleset.change_outside(container.ip, container.outside, outside);
+        if !text.is_empty() {
+            nft::apply("change what a container has to do with the world outside", &text).await?;
+        }
+        container.outside = outside;
+        state.records.put_container(&container)?;
+        state.containers.insert(container.id.clone(), container);
+        Ok(())
+    }
+
     fn plan(&self, state: &mut State, id: &str) -> Result<Attachment> {
         let ip = state.pool.take()?;
         let number = state.pool.number(ip).unwrap_or_default();
@@ -92,6 +113,7 @@ impl Network {
             host_link: host_link(&self.options.instance, number),
             mtu_bytes: self.mtu_bytes,
             host_ports: Vec::new(),
+            outside: Outside::default(),
         })
     }
 
@@ -117,7 +139,9 @@ impl Network {
 
     async fn unmake(&self, state: &mut State, container: &Attachment) -> Result<()> {
         if let Some(listed) = state.containers.get(&container.id).cloned() {
-            self.set_ports(state, listed, &[]).await?;
+            let bare = self.set_ports(state, listed, &[]).await?;
+            // The address will be another container's.
+            self.change_outside(state, bare, Outside::default()).await?;
         }
         self.links.delete(&container.host_link).await?;
         netns::unpin(&container.netns_path)?;

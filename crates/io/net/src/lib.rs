@@ -24,5 +24,5 @@ mod sysctl;
 pub use error::{Error, Result};
 pub use facts::{Facts, facts};
 pub use network::Network;
-pub use options::{Attachment, HostPort, Options, Protocol};
+pub use options::{Attachment, HostPort, Options, Outside, Protocol};
 pub use resolv::{hosts_file, resolv_conf, upstreams_of};

@@ -169,11 +169,8 @@ impl Network {
     /// All rules of the instance, with one container's ports as they are about to be.
     pub(crate) async fn load_rules_with(&self, state: &State, changed: Option<&Attachment>) -> Result<()> {
         let others = state.containers.values().filter(|held| changed.is_none_or(|changed| changed.id != held.id));
-        let ports: Vec<(Ipv4Addr, HostPort)> = others
-            .chain(changed)
-            .flat_map(|container| container.host_ports.iter().map(|port| (container.ip, *port)))
-            .collect();
-        nft::apply("load the rules of the instance", &self.ruleset.main_table(&ports)).await?;
+        let containers: Vec<&Attachment> = others.chain(changed).collect();
+        nft::apply("load the rules of the instance", &self.ruleset.main_table(&containers)).await?;
         if let Err(error) = nft::apply("pin addresses to bridge ports", &self.ruleset.bridge_table(&state.pool)).await {
             tracing::warn!(%error, "a container with raw sockets could take the address of another one");
         }

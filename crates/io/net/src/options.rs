@@ -113,6 +113,21 @@ pub struct HostPort {
     pub protocol: Protocol,
 }
 
+/// What a container has to do with the world outside of the mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outside {
+    /// It may open connections to addresses outside.
+    pub reaches: bool,
+    /// It may be reached by its published ports.
+    pub reached: bool,
+}
+
+impl Default for Outside {
+    fn default() -> Self {
+        Self { reaches: true, reached: true }
+    }
+}
+
 /// The network of one container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
@@ -132,6 +147,9 @@ pub struct Attachment {
     pub mtu_bytes: u32,
     /// Published ports.
     pub host_ports: Vec<HostPort>,
+    /// What it has to do with the world outside.
+    #[serde(default)]
+    pub outside: Outside,
 }
 
 /// The id becomes a file name below `dir`, so it must not lead elsewhere.

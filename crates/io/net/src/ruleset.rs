@@ -5,7 +5,12 @@ use std::{fmt::Write as _, net::Ipv4Addr};
 
 use ipnet::Ipv4Net;
 
-use crate::{HostPort, pool::AddressPool};
+use crate::{Attachment, HostPort, Outside, pool::AddressPool};
+
+/// Addresses that may not open connections to the world outside.
+const CONFINED: &str = "confined";
+/// Addresses that may not be reached from the world outside.
+const SHELTERED: &str = "sheltered";
 
 /// All that the rules depend on.
 #[derive(Clone, Debug)]
@@ -50,16 +55,34 @@ impl Ruleset {
         self.lines(ports, |port| format!("delete element inet {} host_ports {{ {} }}", self.table(), key(port)))
     }
 
+    /// Takes one address into, or out of, the sets of those that must keep apart from the world outside.
+    pub(crate) fn change_outside(&self, ip: Ipv4Addr, before: Outside, after: Outside) -> String {
+        let one = |set: &str, was: bool, is: bool| match (was, is) {
+            (true, false) => format!("add element inet {} {set} {{ {ip} }}\n", self.table()),
+            (false, true) => format!("delete element inet {} {set} {{ {ip} }}\n", self.table()),
+            _ => String::new(),
+        };
+        one(CONFINED, before.reaches, after.reaches) + &one(SHELTERED, before.reached, after.reached)
+    }
+
     fn lines(&self, ports: &[HostPort], line: impl Fn(&HostPort) -> String) -> String {
         ports.iter().map(|port| line(port) + "\n").collect()
     }
 
     /// Replaces the table of filters and translations; connections that are tracked go on.
-    pub(crate) fn main_table(&self, ports: &[(Ipv4Addr, HostPort)]) -> String {
+    pub(crate) fn main_table(&self, containers: &[&Attachment]) -> String {
         let Self { bridge, subnet, gateway, service_cidr, proxy_port, dns_port, .. } = self;
         let table = self.table();
-        let elements =
-            elements(ports.iter().map(|(ip, port)| format!("{} : {ip} . {}", key(port), port.container_port)));
+        let published = |c: &&Attachment| {
+            let ip = c.ip;
+            c.host_ports
+                .iter()
+                .map(move |port| format!("{} : {ip} . {}", key(port), port.container_port))
+                .collect::<Vec<_>>()
+        };
+        let ports = elements(containers.iter().flat_map(published));
+        let confined = elements(containers.iter().filter(|c| !c.outside.reaches).map(|c| c.ip.to_string()));
+        let sheltered = elements(containers.iter().filter(|c| !c.outside.reached).map(|c| c.ip.to_string()));
         let dns_redirect = if *dns_port == 53 {
             String::new()
         } else {
@@ -73,7 +96,15 @@ delete table inet {table}
 table inet {table} {{
   map host_ports {{
     type inet_proto . inet_service : ipv4_addr . inet_service
-    {elements}
+    {ports}
+  }}
+  set {CONFINED} {{
+    type ipv4_addr
+    {confined}
+  }}
+  set {SHELTERED} {{
+    type ipv4_addr
+    {sheltered}
   }}
   chain check_source {{
     type filter hook prerouting priority raw; policy accept;
@@ -113,13 +144,16 @@ table inet {table} {{
     ct state established,related accept
     iifname "{bridge}" oifname "{bridge}" reject with icmpx type admin-prohibited
     iifname "{bridge}" ip daddr {service_cidr} reject with icmpx type admin-prohibited
+    iifname "{bridge}" ip saddr @{CONFINED} reject with icmpx type admin-prohibited
     iifname "{bridge}" accept
+    ip daddr @{SHELTERED} reject with icmpx type admin-prohibited
     ct status dnat accept
     drop
   }}
   chain from_node {{
     type filter hook output priority filter; policy accept;
     oifname "{bridge}" ip daddr {service_cidr} reject with icmpx type host-unreachable
+    oifname "{bridge}" ct status dnat ip daddr @{SHELTERED} reject with icmpx type admin-prohibited
   }}
 }}
 "#
@@ -185,12 +219,37 @@ mod tests {
         }
     }
 
+    fn attached(port: HostPort) -> Attachment {
+        Attachment {
+            id: "a".into(),
+            netns_path: "/run/a".into(),
+            ip: Ipv4Addr::new(10, 88, 0, 2),
+            prefix_len: 29,
+            gateway: Ipv4Addr::new(10, 88, 0, 1),
+            host_link: "hvt1-2".into(),
+            mtu_bytes: 1500,
+            host_ports: vec![port],
+            outside: Outside { reaches: false, reached: true },
+        }
+    }
+
+    #[test]
+    fn confined_addresses_are_elements_of_a_set() {
+        let rules = ruleset();
+        let container = attached(HostPort { host_port: 8080, container_port: 80, protocol: Protocol::Tcp });
+        let text = rules.main_table(&[&container]);
+        assert_eq!(text.matches("elements = { 10.88.0.2 }").count(), 1, "{text}");
+        let open = rules.change_outside(container.ip, container.outside, Outside::default());
+        assert_eq!(open, "delete element inet heptad_t1 confined { 10.88.0.2 }\n");
+        assert_eq!(rules.change_outside(container.ip, container.outside, container.outside), "");
+    }
+
     #[test]
     fn one_rule_serves_every_service_and_ports_are_map_elements() {
         let rules = ruleset();
         let pool = AddressPool::new(rules.subnet, []);
         let port = HostPort { host_port: 8080, container_port: 80, protocol: Protocol::Tcp };
-        let text = rules.main_table(&[(Ipv4Addr::new(10, 88, 0, 2), port)]) + &rules.bridge_table(&pool);
+        let text = rules.main_table(&[&attached(port)]) + &rules.bridge_table(&pool);
         assert_eq!(text.matches("redirect to :15001").count(), 1);
         assert!(text.contains("elements = { tcp . 8080 : 10.88.0.2 . 80 }"), "{text}");
         assert!(text.contains("\"hvt1-6\" . 10.88.0.6 }"), "{text}");

@@ -38,6 +38,12 @@ impl Callers {
         self.0.write().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 
+    /// All containers that are known, with their services.
+    pub(crate) fn all(&self) -> Vec<(ContainerId, ServiceKey)> {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        all.iter().map(|(id, caller)| (id.clone(), caller.service.clone())).collect()
+    }
+
     fn find(&self, is: impl Fn(&Caller) -> bool) -> Option<ServiceKey> {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
         all.values().find(|caller| is(caller)).map(|caller| caller.service.clone())

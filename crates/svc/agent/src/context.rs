@@ -175,6 +175,10 @@ impl Context {
         let attached = network.attach(container.id.as_str(), &host_ports(container)).await;
         let attached = attached.map_err(|error| failure("NetworkFailed", &error))?;
         self.callers.set_address(&container.id, &container.service, attached.ip.into());
+        // Before it runs; a policy that comes meanwhile is applied to it as to all.
+        let outside = self.services.outside(&container.service);
+        let kept = network.set_outside(container.id.as_str(), outside).await;
+        kept.map_err(|error| failure("NetworkFailed", &error))?;
         let tcp = container.template.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
         Ok(RunNetwork {
             addresses: tcp.map(|port| (port.container_port, (attached.ip, port.container_port).into())).collect(),
@@ -207,6 +211,19 @@ impl Context {
         match &self.network {
             Some(network) => network.list().await.iter().any(|attached| attached.id == id.as_str()),
             None => true,
+        }
+    }
+
+    /// Opens or closes the way to the world outside for every container, as the policies say.
+    pub(crate) async fn apply_outside(&self) {
+        let Some(network) = &self.network else { return };
+        let attached = network.list().await;
+        for (id, service) in self.callers.all() {
+            let wanted = self.services.outside(&service);
+            let differs = attached.iter().any(|a| a.id == id.as_str() && a.outside != wanted);
+            if differs && let Err(error) = network.set_outside(id.as_str(), wanted).await {
+                tracing::warn!(container = %id, error = chain(&error), "a policy on the world outside does not hold");
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use crate::{
 };
 use heptad_client::{View, watch_state};
 use heptad_exec::Exit;
-use heptad_model::{Container, ContainerId, NodeName, Service};
+use heptad_model::{Container, ContainerId, NetworkPolicy, NodeName, Service};
 use heptad_net::dns::DnsTable;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,6 +34,7 @@ struct Handle {
 pub(crate) async fn follow(context: Arc<Context>, names: watch::Sender<Arc<DnsTable>>) {
     let mut exits = context.driver.exits();
     let mut services = watch_state::<Service>(&context.client);
+    let mut policies = watch_state::<NetworkPolicy>(&context.client);
     let mut containers = watch_state::<Container>(&context.client);
     take_services(&context, &*services.synced().await, &names);
     let mut workers = Workers { context: context.clone(), alive: BTreeMap::new(), tasks: JoinSet::new() };
@@ -46,7 +47,11 @@ pub(crate) async fn follow(context: Arc<Context>, names: watch::Sender<Arc<DnsTa
                 take_services(&context, &services.view(), &names);
                 workers.take(&view);
             }
-            view = services.changed() => take_services(&context, &view, &names),
+            view = services.changed() => {
+                take_services(&context, &view, &names);
+                take_policies(&context, &policies.view()).await;
+            }
+            view = policies.changed() => take_policies(&context, &view).await,
             Some(event) = exits.recv() => workers.tell_exit(&event.id, event.exit),
             Some(ended) = workers.tasks.join_next() => {
                 if let Ok(id) = ended {
@@ -68,6 +73,12 @@ fn take_services(context: &Context, view: &View<Service>, names: &watch::Sender<
         }
         changed
     });
+}
+
+/// Policies are the proxy's, but for the world outside of the mesh, which the network opens or closes.
+async fn take_policies(context: &Context, view: &View<NetworkPolicy>) {
+    context.services.replace_policies(view.objects.values().map(|item| item.object.clone()).collect());
+    context.apply_outside().await;
 }
 
 /// The wishes for the containers of `node`.

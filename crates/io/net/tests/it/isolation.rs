@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use heptad_net::{Attachment, Protocol};
+use heptad_net::{Attachment, Outside, Protocol};
 
 use crate::world::{
     HOST_IP, OUTSIDE_IP, eventually, greeter, greeting, inside, on_a_host, port, process, run, udp_greeter,
@@ -136,6 +136,32 @@ fn the_outside_does_not_route_into_containers() {
             TcpStream::connect_timeout(&SocketAddr::from((ip, 80)), Duration::from_millis(500))
         });
         assert!(reached.await.is_err());
+        network.close().await.expect("closes");
+    });
+}
+
+#[test]
+fn a_container_can_be_kept_apart_from_the_outside() {
+    on_a_host(|world| async move {
+        let network = world.open().await;
+        let a = network.attach("a", &[port(8080, 80, Protocol::Tcp)]).await.expect("attaches");
+        inside(&a.netns_path, || greeter((ANY, 80))).await;
+        world.outside(|| greeter((OUTSIDE_IP, 80))).await;
+        assert!(tcp(&a, OUTSIDE_IP, 80).await.is_ok() && greeting((HOST_IP, 8080)).is_ok());
+
+        network.set_outside("a", Outside { reaches: false, reached: true }).await.expect("confined");
+        assert!(tcp(&a, OUTSIDE_IP, 80).await.is_err());
+        assert!(greeting((HOST_IP, 8080)).is_ok());
+        network.repair().await.expect("loads all rules again");
+        assert!(tcp(&a, OUTSIDE_IP, 80).await.is_err(), "also by rules that are loaded anew");
+
+        network.set_outside("a", Outside { reaches: true, reached: false }).await.expect("sheltered");
+        assert!(tcp(&a, OUTSIDE_IP, 80).await.is_ok());
+        assert!(greeting((HOST_IP, 8080)).is_err(), "from the host itself");
+        assert!(world.outside(|| greeting((HOST_IP, 8080))).await.is_err(), "from outside");
+        assert_eq!(greeting((a.ip, 80)).expect("the node's proxy still does"), network.gateway().to_string());
+
+        network.detach("a").await.expect("detaches");
         network.close().await.expect("closes");
     });
 }

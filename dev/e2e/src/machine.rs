@@ -1,0 +1,220 @@
+//! What one platform has on this machine: processes, control groups, links, rules, mounts, directories. Finds it by the
+//! platform's instance and data directory, so that platforms beside it do not matter; and removes it.
+
+use crate::image::try_tool;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+const REMOVE_SECONDS_MAX: u64 = 10;
+
+/// Fails unless the tests run as root.
+pub fn require_root() {
+    let id = Command::new("id").arg("-u").output().expect("id runs");
+    assert_eq!(id.stdout, b"0\n", "these tests make containers: run them as root");
+}
+
+/// A process of the machine.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Process {
+    /// Its number.
+    pub pid: i32,
+    /// When it was started, in clock ticks after boot: with the number, this is unique.
+    pub started: u64,
+    /// Its words.
+    pub command: String,
+}
+
+/// What belongs to one platform.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    instance: String,
+    data_dir: PathBuf,
+}
+
+impl Machine {
+    /// The platform that keeps its data there. It must have been started.
+    pub fn of(data_dir: &Path) -> Self {
+        let file = data_dir.join("platform.json");
+        let text = fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let value: serde_json::Value = serde_json::from_slice(&text).expect("platform.json is JSON");
+        let instance = value["instance"].as_str().expect("it names the instance").to_owned();
+        Self { instance, data_dir: data_dir.to_owned() }
+    }
+
+    /// The short name in links, tables and groups.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// The processes in the platform's containers.
+    pub fn container_processes(&self) -> Vec<Process> {
+        let pids: BTreeSet<i32> = self.groups().iter().flat_map(|group| pids_of(group)).collect();
+        pids.into_iter().filter_map(process).collect()
+    }
+
+    /// Shims and whatever else was started for the data directory.
+    fn helpers(&self) -> Vec<Process> {
+        let data_dir = self.data_dir.to_string_lossy().into_owned();
+        let own = i32::try_from(std::process::id()).unwrap_or(0);
+        let all = numbers_in("/proc").into_iter().filter(|pid| *pid != own).filter_map(process);
+        all.filter(|process| process.command.contains(&data_dir)).collect()
+    }
+
+    /// The platform's control groups, deepest first.
+    fn groups(&self) -> Vec<PathBuf> {
+        let root = Path::new("/sys/fs/cgroup");
+        let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+        let tops = hierarchies.chain([root.to_owned()]).map(|top| top.join(format!("heptad-{}", self.instance)));
+        let mut out = Vec::new();
+        tops.for_each(|top| collect_dirs(&top, &mut out));
+        out
+    }
+
+    fn links(&self) -> Vec<String> {
+        let (bridge, pair) = (format!("hep-{}", self.instance), format!("hv{}-", self.instance));
+        let names = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+        let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.filter(|name| *name == bridge || name.starts_with(&pair)).collect()
+    }
+
+    fn tables(&self) -> Vec<String> {
+        let listed = try_tool("nft", &["list", "tables"]).unwrap_or_default();
+        let own = format!("heptad_{}", self.instance);
+        listed.lines().filter(|line| line.ends_with(&own)).map(str::to_owned).collect()
+    }
+
+    fn runtime_dir(&self) -> PathBuf {
+        Path::new("/run/heptad").join(&self.instance)
+    }
+
+    fn mounts(&self) -> Vec<String> {
+        let dirs = [self.runtime_dir(), self.data_dir.clone()];
+        let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        points.filter(|point| dirs.iter().any(|dir| Path::new(point).starts_with(dir))).map(str::to_owned).collect()
+    }
+
+    /// The default socket, if it leads to this platform.
+    fn link_to_socket(&self) -> Option<PathBuf> {
+        let link = PathBuf::from("/run/heptad/api.sock");
+        let target = fs::read_link(&link).ok()?;
+        target.starts_with(&self.data_dir).then_some(link)
+    }
+
+    /// Everything of the platform that is on the machine, in words. Empty: nothing is left.
+    pub fn traces(&self) -> Vec<String> {
+        let mut out: Vec<String> = self.container_processes().iter().map(|p| format!("process {p:?}")).collect();
+        out.extend(self.helpers().iter().map(|p| format!("process {p:?}")));
+        out.extend(self.groups().iter().map(|group| format!("control group {}", group.display())));
+        out.extend(self.links().iter().map(|link| format!("link {link}")));
+        out.extend(self.tables().iter().map(|table| format!("rules {table}")));
+        out.extend(self.mounts().iter().map(|mount| format!("mount {mount}")));
+        let dirs = [Some(self.runtime_dir()), Some(self.data_dir.clone()), self.link_to_socket()];
+        out.extend(dirs.into_iter().flatten().filter(|dir| dir.exists()).map(|dir| format!("path {}", dir.display())));
+        out
+    }
+
+    /// The same without the data directory and what is in it: what may stay of a stopped server whose services were deleted.
+    pub fn traces_outside_data(&self) -> Vec<String> {
+        let own = format!("path {}", self.data_dir.display());
+        self.traces().into_iter().filter(|trace| *trace != own).collect()
+    }
+
+    /// Removes everything. The platform's own process must have ended.
+    pub fn remove(&self) {
+        let until = Instant::now() + Duration::from_secs(REMOVE_SECONDS_MAX);
+        loop {
+            let shims = self.helpers();
+            let mut doomed: BTreeSet<i32> = descendants(shims.iter().map(|shim| shim.pid));
+            doomed.extend(self.container_processes().iter().map(|process| process.pid));
+            if doomed.is_empty() || Instant::now() > until {
+                break;
+            }
+            // Only numbers that were just found to be this platform's.
+            let words: Vec<String> = doomed.iter().map(ToString::to_string).collect();
+            let words: Vec<&str> = ["-9"].into_iter().chain(words.iter().map(String::as_str)).collect();
+            let _ = try_tool("kill", &words);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        for mount in self.mounts().iter().rev() {
+            let _ = try_tool("umount", &["-l", mount]);
+        }
+        for table in self.tables() {
+            let words: Vec<&str> = ["delete"].into_iter().chain(table.split(' ')).collect();
+            let _ = try_tool("nft", &words);
+        }
+        for link in self.links() {
+            let _ = try_tool("ip", &["link", "delete", &link]);
+        }
+        while !self.groups().is_empty() && Instant::now() < until {
+            self.groups().iter().for_each(|group| drop(fs::remove_dir(group)));
+        }
+        if let Some(link) = self.link_to_socket() {
+            let _ = fs::remove_file(link);
+        }
+        let _ = fs::remove_dir_all(self.runtime_dir());
+        let _ = fs::remove_dir_all(&self.data_dir);
+    }
+}
+
+/// `top` and all directories below it, deepest first.
+fn collect_dirs(top: &Path, out: &mut Vec<PathBuf>) {
+    if !top.is_dir() {
+        return;
+    }
+    for entry in fs::read_dir(top).into_iter().flatten().flatten() {
+        collect_dirs(&entry.path(), out);
+    }
+    out.push(top.to_owned());
+}
+
+fn pids_of(group: &Path) -> Vec<i32> {
+    let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect()
+}
+
+fn numbers_in(dir: &str) -> Vec<i32> {
+    let names = fs::read_dir(dir).into_iter().flatten().flatten();
+    names.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The fields of `/proc/PID/stat` after the name, which may hold spaces.
+fn stat(pid: i32) -> Option<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, after) = text.rsplit_once(") ")?;
+    Some(after.split(' ').map(str::to_owned).collect())
+}
+
+fn process(pid: i32) -> Option<Process> {
+    let fields = stat(pid)?;
+    // A process that ended and was not yet waited for is no process.
+    if fields.first()? == "Z" {
+        return None;
+    }
+    let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let command = String::from_utf8_lossy(&words).replace('\0', " ");
+    Some(Process { pid, started: fields.get(19)?.parse().ok()?, command })
+}
+
+/// The processes and everything that they started.
+fn descendants(roots: impl Iterator<Item = i32>) -> BTreeSet<i32> {
+    let parents: BTreeMap<i32, i32> =
+        numbers_in("/proc").into_iter().filter_map(|pid| Some((pid, stat(pid)?.get(1)?.parse().ok()?))).collect();
+    let mut out: BTreeSet<i32> = roots.collect();
+    loop {
+        let more: Vec<i32> = parents
+            .iter()
+            .filter(|(pid, parent)| out.contains(parent) && !out.contains(pid))
+            .map(|(p, _)| *p)
+            .collect();
+        if more.is_empty() {
+            return out;
+        }
+        out.extend(more);
+    }
+}

@@ -1,0 +1,84 @@
+//! `heptad demo`: all its checks hold, as root and as anybody else, and nothing of it stays on the machine.
+
+use heptad_e2e::{Machine, Program, require_root};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+/// What a demo said, and what it was on the machine.
+struct Seen {
+    code: Option<i32>,
+    said: String,
+    machine: Machine,
+    data_dir: PathBuf,
+}
+
+/// Runs a demo to its end; looks at it once while it runs, to know what must be gone later.
+fn run(mut command: Command) -> Seen {
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut errors = child.stderr.take().expect("a pipe");
+    let errors = std::thread::spawn(move || {
+        let mut text = String::new();
+        errors.read_to_string(&mut text).map(|_| text)
+    });
+    let mut said = String::new();
+    let mut found = None;
+    for line in BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok) {
+        if let Some(dir) = line.trim_start().strip_prefix("Data ") {
+            let dir = PathBuf::from(dir.trim());
+            found = Some((Machine::of(&dir), dir));
+        }
+        said += &line;
+        said.push('\n');
+    }
+    let code = child.wait().expect("it ends").code();
+    said += &errors.join().expect("no panic").expect("its errors are read");
+    let (machine, data_dir) = found.unwrap_or_else(|| panic!("the demo named no data directory: {said}"));
+    Seen { code, said, machine, data_dir }
+}
+
+impl Seen {
+    fn assert_good(&self) {
+        let left = self.machine.traces();
+        self.machine.remove();
+        assert_eq!(self.code, Some(0), "{}", self.said);
+        assert_eq!(left, Vec::<String>::new(), "left behind; the demo said {}", self.said);
+        assert!(!self.data_dir.exists());
+    }
+}
+
+#[test]
+fn as_root_every_check_holds_and_nothing_is_left() {
+    require_root();
+    let mut command = Program::find().command();
+    command.arg("demo");
+    let seen = run(command);
+    assert!(seen.said.contains("isolated OCI containers"), "{}", seen.said);
+    assert!(seen.said.contains("7 of 7 checks held"), "{}", seen.said);
+    seen.assert_good();
+}
+
+#[test]
+fn as_anybody_every_check_holds_without_containers_and_it_says_so() {
+    require_root();
+    let dir = tempfile::Builder::new().prefix("heptad-e2e-user-").tempdir_in("/var/tmp").expect("a directory");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("others may enter");
+    // The build's directory may be closed to others.
+    let program = dir.path().join("heptad");
+    fs::copy(Program::find().path, &program).expect("the program is copied");
+    let temp = dir.path().join("tmp");
+    fs::create_dir(&temp).expect("a directory is made");
+    fs::set_permissions(&temp, fs::Permissions::from_mode(0o1777)).expect("others may write");
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--"]);
+    command.arg(program).arg("demo").env_clear().env("TMPDIR", &temp).env("PATH", "/usr/bin:/bin").current_dir("/");
+    let seen = run(command);
+    assert!(seen.said.contains("plain processes (no root, so no isolation"), "{}", seen.said);
+    assert!(seen.said.contains("7 of 7 checks held"), "{}", seen.said);
+    seen.assert_good();
+}

@@ -1,0 +1,66 @@
+//! Real images: from a layout and from a registry, in containers that find each other by name; images that are missing;
+//! another OCI runtime.
+
+use heptad_e2e::{Platform, Registry, busybox_layout, wait_until};
+use std::time::Duration;
+
+fn site(name: &str, image: &str) -> String {
+    format!(
+        "service: {name}\nimage: {image}\nports: [8080]\nresources: {{ cpu: 50m, memory: 64Mi }}\nstop_grace_ms: 300\n\
+         health_check: {{ http: {{ path: / }}, interval_ms: 200 }}\n"
+    )
+}
+
+/// Asks a service by its name from inside a container of another.
+fn fetch(platform: &Platform, from: &str, name: &str) -> (i32, String) {
+    platform.shell(from, &format!("wget -q -T 5 -O - http://{name}:8080/"))
+}
+
+#[test]
+fn images_from_a_layout_and_a_registry_run_and_find_each_other() {
+    let registry = Registry::start();
+    let platform = Platform::start(&["--insecure-registry", &registry.address]);
+    let layout = busybox_layout(platform.dir(), &["v1", "v2"]);
+    let pushed = registry.push(&format!("{}:v2", layout.display()), "team/site:v2");
+    platform.apply(&[site("local", &format!("oci:{}:v1", layout.display())), site("pulled", &pushed)].join("---\n"));
+    wait_until("the names are known", Duration::from_secs(10), || fetch(&platform, "pulled", "local").0 == 0);
+    assert_eq!(fetch(&platform, "pulled", "local.default.internal"), (0, "v1\n".to_owned()));
+    assert_eq!(fetch(&platform, "local", "pulled.default.internal"), (0, "v2\n".to_owned()));
+    assert_ne!(fetch(&platform, "local", "nobody.default.internal").0, 0);
+    assert_eq!(platform.shell("pulled", "id -u; id -g"), (0, "1000\n1000\n".to_owned()), "the image's user");
+
+    let missing = [
+        site("typo", &format!("{}/team/sight:v2", registry.address)),
+        site("nowhere", "oci:/nonexistent:v1"),
+        site("closed", "localhost:1/team/site:v1"),
+    ];
+    let file = platform.write("missing.yaml", &missing.join("---\n"));
+    platform.ok(&["apply", "-f", &file]);
+    for (service, subject) in [("typo", "team/sight"), ("nowhere", "/nonexistent"), ("closed", "localhost:1")] {
+        let failed =
+            platform.await_containers(service, "no image", |all| all.iter().any(|c| c.reason == "ImagePullFailed"));
+        assert!(failed[0].message.contains(subject), "{:?}", failed[0].message);
+        let why = platform.ok(&["why", service]);
+        assert!(why.contains("ImagePullFailed") && why.contains(subject), "{why}");
+    }
+    // An image that comes later is found by the next try.
+    registry.push(&format!("{}:v1", layout.display()), "team/sight:v2");
+    platform.await_containers("typo", "the image is there now", |all| all.iter().all(|c| c.ready));
+}
+
+#[test]
+fn another_runtime_serves_as_well() {
+    let mut platform = Platform::start(&["--oci-runtime", "runc"]);
+    let layout = busybox_layout(platform.dir(), &["v1"]);
+    let image = format!("oci:{}:v1", layout.display());
+    platform.apply(&[site("a", &image), site("b", &image)].join("---\n"));
+    wait_until("the names are known", Duration::from_secs(10), || fetch(&platform, "a", "b").0 == 0);
+    assert_eq!(platform.shell("a", "exit 5").0, 5);
+    let processes = platform.machine().container_processes();
+    platform.kill();
+    platform.launch();
+    platform.await_containers("a", "adopted", |all| all.iter().all(|c| c.ready && c.restarts == 0));
+    assert_eq!(platform.machine().container_processes(), processes);
+    platform.ok(&["delete", "service", "a", "b"]);
+    assert_eq!(platform.machine().container_processes(), []);
+}

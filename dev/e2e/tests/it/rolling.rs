@@ -1,0 +1,79 @@
+//! Changes while requests come: containers are replaced one by one, and no request is lost.
+
+use crate::stock;
+use heptad_e2e::{Load, Platform, Target, busybox_layout, free_port};
+use std::time::Duration;
+
+const REST: Duration = Duration::from_millis(4);
+
+fn web(image: &str) -> String {
+    format!(
+        "service: web\nimage: {image}\nreplicas: 3\nports: [8080]\nresources: {{ cpu: 50m, memory: 64Mi }}\n\
+         health_check: {{ http: {{ path: / }}, interval_ms: 200 }}\nstop_grace_ms: 500\nexpose: {{ host: web.localhost }}\n"
+    )
+}
+
+#[test]
+fn a_new_image_replaces_containers_one_by_one_and_loses_no_request() {
+    let platform = Platform::start(&[]);
+    let layout = busybox_layout(platform.dir(), &["v1", "v2"]);
+    platform.apply(&web(&format!("oci:{}:v1", layout.display())));
+    let before: Vec<_> = platform.containers("web").into_iter().map(|c| c.id).collect();
+    let load = Load::start(&Target::new(platform.ingress, "web.localhost"), 2, REST);
+    std::thread::sleep(Duration::from_millis(300));
+    let file = platform.write("next.yaml", &web(&format!("oci:{}:v2", layout.display())));
+    let plan = platform.run(&["plan", "-f", &file]);
+    assert!(plan.code == 3 && plan.out.contains("replaced one by one"), "{plan:?}");
+    platform.ok(&["apply", "-f", &file]);
+    // Never fewer ready than wanted, never more alive than one beyond.
+    platform.await_containers("web", "all containers are of the new image", |all| {
+        assert!(all.iter().filter(|c| c.ready).count() >= 3, "{all:#?}");
+        assert!(all.iter().filter(|c| c.is_alive()).count() <= 4, "{all:#?}");
+        all.len() == 3 && all.iter().all(|c| c.ready && !before.contains(&c.id))
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    let tally = load.end();
+    tally.assert_none_lost("three containers get a new image");
+    assert!(tally.answers.contains_key("v1") && tally.answers.contains_key("v2"), "{:?}", tally.answers);
+    assert_eq!(Target::new(platform.ingress, "web.localhost").ask().expect("an answer"), (200, "v2\n".to_owned()));
+}
+
+#[test]
+fn a_new_environment_loses_no_request_although_programs_end_at_once() {
+    let platform = Platform::start(&[]);
+    let with = |value: &str| {
+        stock("web", &format!("replicas: 2\nexpose: {{ host: web.localhost }}\nenvironment: {{ WHICH: {value} }}\n"))
+    };
+    platform.apply(&with("first"));
+    let load = Load::start(&Target::new(platform.ingress, "web.localhost"), 2, REST);
+    for value in ["second", "third"] {
+        platform.apply(&with(value));
+    }
+    load.end().assert_none_lost("two containers get a new environment, twice");
+    let seen: Vec<String> = platform
+        .containers("web")
+        .iter()
+        .map(|c| platform.ok(&["exec", c.id.as_str(), "--", "/bin/sh", "-c", "echo $WHICH"]))
+        .collect();
+    assert_eq!(seen, ["third\n", "third\n"]);
+}
+
+#[test]
+fn nobody_answers_for_no_replica_and_a_host_port_comes_back() {
+    let platform = Platform::start(&[]);
+    let port = free_port();
+    let with =
+        |more: &str| stock("web", more).replace("[8080]", &format!("[{{ container_port: 8080, host_port: {port} }}]"));
+    platform.apply(&with("expose: { host: web.localhost }\n"));
+    let ingress = Target::new(platform.ingress, "web.localhost");
+    let host_port = Target::new(([127, 0, 0, 1], port).into(), "any");
+    assert_eq!(host_port.ask().map(|(status, _)| status).ok(), Some(200));
+    platform.ok(&["scale", "web", "0", "--wait"]);
+    assert_eq!(ingress.ask().map(|(status, _)| status).ok(), Some(503));
+    assert!(host_port.ask().is_err(), "nobody listens on the host port");
+    platform.ok(&["scale", "web", "1", "--wait"]);
+    assert_eq!(host_port.ask().map(|(status, _)| status).ok(), Some(200));
+    // One host port, one node: the successor waits for it, and there is no deadlock.
+    platform.apply(&with("environment: { A: b }\n"));
+    assert_eq!(host_port.ask().map(|(status, _)| status).ok(), Some(200));
+}

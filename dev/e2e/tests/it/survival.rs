@@ -1,0 +1,72 @@
+//! The server is killed, again and again, while requests come: no container notices, and no request that does not pass
+//! the killed process is lost.
+
+use crate::stock;
+use heptad_e2e::{Load, Platform, Random, Target, free_port};
+use heptad_model::Container;
+use std::time::{Duration, Instant};
+
+const KILLS: usize = 20;
+
+fn essence(all: &[Container]) -> Vec<(String, u32, Option<u64>)> {
+    all.iter().map(|c| (c.id.to_string(), c.restarts, c.started_at_ms)).collect()
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "what was measured is a result of the test")]
+fn containers_outlive_twenty_kills_of_the_server_and_no_request_is_lost() {
+    let mut random = Random::announced("twenty kills");
+    let mut platform = Platform::start(&[]);
+    let port = free_port();
+    let published = stock("web", "").replace("[8080]", &format!("[{{ container_port: 8080, host_port: {port} }}]"));
+    platform.apply(&[published, stock("other", "replicas: 3\n")].join("---\n"));
+    let before = (essence(&platform.containers("web")), essence(&platform.containers("other")));
+    let processes = platform.machine().container_processes();
+    assert!(processes.len() >= 4, "{processes:?}");
+    let load = Load::start(&Target::new(([127, 0, 0, 1], port).into(), "web"), 2, Duration::from_millis(2));
+    let mut away = Duration::ZERO;
+    for kill in 0..KILLS {
+        std::thread::sleep(Duration::from_millis(random.within(0..400)));
+        platform.kill();
+        let killed = Instant::now();
+        assert_eq!(platform.machine().container_processes(), processes, "after kill {kill}");
+        std::thread::sleep(Duration::from_millis(random.within(0..100)));
+        platform.launch();
+        away += killed.elapsed();
+    }
+    let tally = load.end();
+    eprintln!("{KILLS} kills, the server was away for {} ms each time on average", away.as_millis() / KILLS as u128);
+    tally.assert_none_lost("through a host port while the server was killed");
+    for (service, known) in [("web", &before.0), ("other", &before.1)] {
+        let now = platform.await_containers(service, "adopted", |all| all.iter().all(|c| c.ready));
+        assert_eq!(&essence(&now), known, "status of {service}");
+    }
+    assert_eq!(platform.machine().container_processes(), processes);
+    assert!(platform.ok(&["verify"]).contains("holds"));
+
+    // What is adopted is also obeyed: logs, commands inside, calls, the end.
+    assert!(platform.ok(&["logs", "web"]).contains("listens on"));
+    assert_eq!(platform.shell("web", "exit 3").0, 3);
+    platform.ok(&["mesh", "call", "other", "web"]);
+    platform.ok(&["scale", "other", "1", "--wait"]);
+    platform.ok(&["delete", "service", "web", "other"]);
+    assert_eq!(platform.machine().container_processes(), []);
+}
+
+#[test]
+fn what_happened_while_the_server_was_away_is_told_and_mended() {
+    let mut platform = Platform::start(&[]);
+    platform.apply(&stock("web", "replicas: 2\n"));
+    let before = platform.containers("web");
+    let processes = platform.machine().container_processes();
+    platform.kill();
+    let victim = processes.first().expect("a container runs").pid.to_string();
+    heptad_e2e::run_tool("kill", &["-9", &victim]);
+    platform.launch();
+    let now = platform.await_containers("web", "the dead one runs again", |all| {
+        all.iter().all(|c| c.ready) && all.iter().map(|c| c.restarts).sum::<u32>() == 1
+    });
+    assert_eq!(now.len(), 2);
+    assert_eq!(now.iter().filter(|c| before.contains(c)).count(), 1, "the other one did not notice: {now:#?}");
+    assert_eq!(now.iter().filter_map(|c| c.exit_code).collect::<Vec<_>>(), [137]);
+}
