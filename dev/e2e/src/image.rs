@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-const TOOLS: [&str; 10] = ["sh", "cat", "wget", "httpd", "sleep", "echo", "id", "ls", "nslookup", "touch"];
+const TOOLS: [&str; 11] = ["sh", "cat", "wget", "httpd", "sleep", "echo", "id", "ls", "nslookup", "touch", "grep"];
 
 /// Runs a tool; if it is missing or fails, so does the test.
 pub fn run_tool(tool: &str, args: &[&str]) -> String {

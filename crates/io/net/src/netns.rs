@@ -2,10 +2,11 @@
 //! A namespace belongs to a thread: it is entered only on threads that live for that purpose alone, never on tokio's.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
     thread,
+    time::Duration,
 };
 
 use nix::{
@@ -14,7 +15,7 @@ use nix::{
     sched::{CloneFlags, unshare},
     sys::statfs::{NSFS_MAGIC, statfs},
 };
-use tokio::{runtime::Handle, sync::oneshot};
+use tokio::{runtime::Handle, sync::oneshot, time::sleep};
 
 use crate::{Error, Result, links::Links, sysctl};
 
@@ -29,6 +30,25 @@ const CONTAINER_SYSCTLS: [(&str, &str); 3] = [
     ("ipv4/ping_group_range", "0 2147483647"),
     ("ipv6/conf/default/disable_ipv6", "1"),
 ];
+
+/// How long another platform of this namespace may take to choose its ranges.
+const TURN_ATTEMPTS_MAX: usize = 600;
+const TURN_RETRY_DELAY_MS: u64 = 50;
+
+/// The right to choose address ranges in this process's namespace, held by one process at a time while the file is open.
+/// The lock is on the namespace itself, so no file has to be left anywhere.
+pub(crate) async fn turn() -> Result<File> {
+    let namespace = "/proc/self/ns/net";
+    let file = File::open(namespace).map_err(Error::io("open", namespace))?;
+    for _ in 0..TURN_ATTEMPTS_MAX {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => sleep(Duration::from_millis(TURN_RETRY_DELAY_MS)).await,
+            Err(TryLockError::Error(source)) => return Err(Error::io("lock", namespace)(source)),
+        }
+    }
+    Err(Error::Busy { dir: namespace.into() })
+}
 
 /// A new namespace: the file refers to it, the links are those inside.
 #[derive(Debug)]

@@ -85,6 +85,8 @@ impl Network {
         nft::version().await?;
         let records = Records::open(&options.dir).await?;
         let links = Links::open()?;
+        // Until the bridge has its address: two platforms that start together must not choose the same range.
+        let _turn = netns::turn().await?;
         let kept = surviving(&options, &records, &links, alive).await?;
         let instance = settle_ranges(&options, &records, &links, kept.len()).await?;
         let pool = AddressPool::new(instance.subnet, kept.values().map(|container| container.ip));

@@ -7,7 +7,10 @@ use heptad_model::HealthCheck;
 pub(crate) struct Health {
     check: Option<HealthCheck>,
     started_at_ms: u64,
+    /// In a row, and counted.
     failures: u32,
+    /// In the start period.
+    excused: u32,
     ready: bool,
 }
 
@@ -24,7 +27,7 @@ impl Health {
     /// agent was restarted: its traffic must not stop for that.
     pub(crate) fn new(check: Option<HealthCheck>, started_at_ms: u64, was_ready: bool) -> Self {
         let ready = check.is_none() || was_ready;
-        Self { check, started_at_ms, failures: 0, ready }
+        Self { check, started_at_ms, failures: 0, excused: 0, ready }
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -35,7 +38,7 @@ impl Health {
     /// since every moment counts then.
     pub(crate) fn next_check_ms(&self) -> Option<u64> {
         let interval_ms = self.check.as_ref()?.interval_ms;
-        Some(if self.ready || self.failures > STARTING_CHECKS_MAX {
+        Some(if self.ready || self.failures.saturating_add(self.excused) > STARTING_CHECKS_MAX {
             interval_ms
         } else {
             interval_ms.min(STARTING_INTERVAL_MS)
@@ -50,17 +53,19 @@ impl Health {
             let before = std::mem::replace(&mut self.ready, true);
             return if before { Change::None } else { Change::BecameReady };
         }
-        self.failures = self.failures.saturating_add(1);
         let starting = now_ms < self.started_at_ms.saturating_add(check.start_period_ms);
         // Before it was ever ready failures are expected; afterwards the start period no longer excuses them.
-        if self.ready && self.failures >= check.retries {
-            self.ready = false;
-            return Change::BecameUnready;
+        if !self.ready && self.failures == 0 && starting {
+            self.excused = self.excused.saturating_add(1);
+            return Change::None;
         }
-        if !self.ready && !starting && self.failures == check.retries {
-            return Change::BecameUnready;
+        self.failures = self.failures.saturating_add(1);
+        let told = !self.ready && self.failures > check.retries;
+        if self.failures < check.retries || told {
+            return Change::None;
         }
-        Change::None
+        self.ready = false;
+        Change::BecameUnready
     }
 
     /// Failures in a row.
@@ -107,6 +112,17 @@ mod tests {
         assert_eq!(health.record(10, false), Change::None);
         assert_eq!(health.record(20, false), Change::None);
         assert!(!health.is_ready());
+    }
+
+    #[test]
+    fn a_container_that_is_never_ready_is_told_once_after_its_start_period() {
+        let mut health = checked();
+        for now_ms in [10, 20, 30] {
+            assert_eq!(health.record(now_ms, false), Change::None);
+        }
+        let told: Vec<Change> = (0..4).map(|i| health.record(1_000 + i, false)).collect();
+        assert_eq!(told, [Change::None, Change::BecameUnready, Change::None, Change::None]);
+        assert_eq!(health.record(2_000, true), Change::BecameReady);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Real images: from a layout and from a registry, in containers that find each other by name; images that are missing;
 //! another OCI runtime.
 
+use crate::shell;
 use heptad_e2e::{Platform, Registry, busybox_layout, wait_until};
 use std::time::Duration;
 
@@ -11,9 +12,17 @@ fn site(name: &str, image: &str) -> String {
     )
 }
 
-/// Asks a service by its name from inside a container of another.
+/// Asks a service by its name from inside a container of another. The name is looked up by `nslookup`: the resolver of
+/// glibc that Debian links into busybox crashes where glibc's own files are not there.
 fn fetch(platform: &Platform, from: &str, name: &str) -> (i32, String) {
-    platform.shell(from, &format!("wget -q -T 5 -O - http://{name}:8080/"))
+    let look_up = format!("a=$(nslookup {name} | grep -A 1 ^Name: | grep ^Address:)");
+    platform.shell(from, &format!("{look_up} && wget -q -T 5 -O - http://${{a#Address: }}:8080/"))
+}
+
+/// The same from a container with the host's programs, whose resolver asks as programs do.
+fn fetch_by_resolver(platform: &Platform, from: &str, name: &str) -> (i32, String) {
+    let script = format!("exec 3<>/dev/tcp/{name}/8080; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; tail -n 1 <&3");
+    platform.shell(from, &format!("timeout 5 bash -c \"{script}\""))
 }
 
 #[test]
@@ -22,10 +31,13 @@ fn images_from_a_layout_and_a_registry_run_and_find_each_other() {
     let platform = Platform::start(&["--insecure-registry", &registry.address]);
     let layout = busybox_layout(platform.dir(), &["v1", "v2"]);
     let pushed = registry.push(&format!("{}:v2", layout.display()), "team/site:v2");
-    platform.apply(&[site("local", &format!("oci:{}:v1", layout.display())), site("pulled", &pushed)].join("---\n"));
-    wait_until("the names are known", Duration::from_secs(10), || fetch(&platform, "pulled", "local").0 == 0);
+    let local = site("local", &format!("oci:{}:v1", layout.display()));
+    platform.apply(&[local, site("pulled", &pushed), shell("box", "sleep 100000", "")].join("---\n"));
+    wait_until("the names are known", Duration::from_secs(10), || fetch(&platform, "pulled", "local.default.internal").0 == 0);
     assert_eq!(fetch(&platform, "pulled", "local.default.internal"), (0, "v1\n".to_owned()));
     assert_eq!(fetch(&platform, "local", "pulled.default.internal"), (0, "v2\n".to_owned()));
+    assert_eq!(fetch_by_resolver(&platform, "box", "local.default.internal"), (0, "v1\n".to_owned()));
+    assert_eq!(fetch_by_resolver(&platform, "box", "pulled"), (0, "v2\n".to_owned()));
     assert_ne!(fetch(&platform, "local", "nobody.default.internal").0, 0);
     assert_eq!(platform.shell("pulled", "id -u; id -g"), (0, "1000\n1000\n".to_owned()), "the image's user");
 
@@ -54,7 +66,7 @@ fn another_runtime_serves_as_well() {
     let layout = busybox_layout(platform.dir(), &["v1"]);
     let image = format!("oci:{}:v1", layout.display());
     platform.apply(&[site("a", &image), site("b", &image)].join("---\n"));
-    wait_until("the names are known", Duration::from_secs(10), || fetch(&platform, "a", "b").0 == 0);
+    wait_until("the names are known", Duration::from_secs(10), || fetch(&platform, "a", "b.default.internal").0 == 0);
     assert_eq!(platform.shell("a", "exit 5").0, 5);
     let processes = platform.machine().container_processes();
     platform.kill();
