@@ -153,7 +153,7 @@ table inet {table} {{
   chain from_node {{
     type filter hook output priority filter; policy accept;
     oifname "{bridge}" ip daddr {service_cidr} reject with icmpx type host-unreachable
-    oifname "{bridge}" ct status dnat ip daddr @{SHELTERED} reject with icmpx type admin-prohibited
+    ct status dnat ip daddr @{SHELTERED} reject with icmpx type admin-prohibited
   }}
 }}
 "#
