@@ -1,9 +1,9 @@
-//! Load: threads that ask again and again over HTTP/1.1, each request with a connection of its own, and count what became
-//! of every single one.
+//! Load: threads that ask again and again over HTTP/1.1, with a connection for each request or one for all, and count what
+//! became of every single request.
 
 use std::{
     collections::BTreeMap,
-    io::{self, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     sync::{
         Arc,
@@ -34,35 +34,58 @@ impl Target {
         Self { address, host: host.to_owned(), path: "/".to_owned() }
     }
 
-    /// Asks once: status and body, of an answer that came wholly.
+    /// Asks once, on a connection of its own: status and body, of an answer that came wholly.
     pub fn ask(&self) -> io::Result<(u16, String)> {
+        let mut connection = self.connect()?;
+        self.ask_on(&mut connection, "close")
+    }
+
+    fn connect(&self) -> io::Result<BufReader<TcpStream>> {
         let limit = Duration::from_secs(TIMEOUT_SECONDS);
-        let mut stream = TcpStream::connect_timeout(&self.address, limit)?;
+        let stream = TcpStream::connect_timeout(&self.address, limit)?;
+        stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(limit))?;
         stream.set_write_timeout(Some(limit))?;
+        Ok(BufReader::new(stream))
+    }
+
+    fn ask_on(&self, connection: &mut BufReader<TcpStream>, then: &str) -> io::Result<(u16, String)> {
         let Self { path, host, .. } = self;
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes())?;
-        let mut answer = Vec::new();
-        stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
-        parse(&answer)
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: {then}\r\n\r\n");
+        connection.get_mut().write_all(request.as_bytes())?;
+        answer(connection)
     }
 }
 
 /// Status and body; an answer that is shorter than it says is an error.
-fn parse(answer: &[u8]) -> io::Result<(u16, String)> {
-    let broken = |what: &str| io::Error::new(io::ErrorKind::UnexpectedEof, format!("{what} of {} bytes", answer.len()));
-    let text = String::from_utf8_lossy(answer);
-    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| broken("an answer without an end of its head"))?;
-    let mut lines = head.lines();
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
-    let status = status.ok_or_else(|| broken("an answer without status"))?;
-    let fields = lines.filter_map(|line| line.split_once(':'));
-    let length = fields.into_iter().find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-    let length: Option<usize> = length.and_then(|(_, value)| value.trim().parse().ok());
-    match length {
-        Some(length) if body.len() != length => Err(broken("an answer with a torn body")),
-        _ => Ok((status, body.to_owned())),
+fn answer(from: &mut impl BufRead) -> io::Result<(u16, String)> {
+    let mut head = Vec::new();
+    loop {
+        let mut line = String::new();
+        if from.read_line(&mut line)? == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("the answer broke off after {head:?}")));
+        }
+        match line.trim_end() {
+            "" => break,
+            line => head.push(line.to_owned()),
+        }
     }
+    let status = head.first().and_then(|line| line.split(' ').nth(1)?.parse().ok());
+    let status = status.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("no status in {head:?}")))?;
+    let field = |name: &str| {
+        let fields = head.iter().skip(1).filter_map(|line| line.split_once(':'));
+        fields.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim().to_owned())
+    };
+    let mut body = Vec::new();
+    match field("content-length").and_then(|value| value.parse().ok()) {
+        Some(length) => {
+            body.resize(length, 0);
+            from.read_exact(&mut body)?;
+        }
+        // Ended by the end of the connection.
+        None => drop(from.take(ANSWER_BYTES_MAX).read_to_end(&mut body)?),
+    }
+    Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
 /// What became of the requests.
@@ -127,17 +150,36 @@ pub struct Load {
 }
 
 impl Load {
-    /// So many threads, each resting so long between two requests.
+    /// So many threads, each resting so long between two requests, each request on a connection of its own.
     pub fn start(target: &Target, threads: usize, rest: Duration) -> Self {
+        Self::run(threads, rest, || {
+            let target = target.clone();
+            move || target.ask()
+        })
+    }
+
+    /// The same with one connection per thread for all its requests; it is not opened again when it breaks.
+    pub fn start_on_kept_connections(target: &Target, threads: usize, rest: Duration) -> Self {
+        Self::run(threads, rest, || {
+            let target = target.clone();
+            let mut connection = target.connect().expect("a connection is opened");
+            move || target.ask_on(&mut connection, "keep-alive")
+        })
+    }
+
+    fn run<A>(threads: usize, rest: Duration, asker: impl Fn() -> A) -> Self
+    where
+        A: FnMut() -> io::Result<(u16, String)> + Send + 'static,
+    {
         let stop = Arc::new(AtomicBool::new(false));
         let began = Instant::now();
         let worker = |_| {
-            let (stop, target) = (stop.clone(), target.clone());
+            let (stop, mut ask) = (stop.clone(), asker());
             std::thread::spawn(move || {
                 let mut tally = Tally::default();
                 while !stop.load(Ordering::Relaxed) {
                     let asked = Instant::now();
-                    let result = target.ask();
+                    let result = ask();
                     tally.count(began, asked, result);
                     std::thread::sleep(rest);
                 }

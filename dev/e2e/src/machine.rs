@@ -82,6 +82,11 @@ impl Machine {
         names.filter(|name| *name == bridge || name.starts_with(&pair)).collect()
     }
 
+    /// How many containers have a link to the platform's bridge.
+    pub fn attached(&self) -> usize {
+        self.links().iter().filter(|link| link.starts_with("hv")).count()
+    }
+
     fn tables(&self) -> Vec<String> {
         let listed = try_tool("nft", &["list", "tables"]).unwrap_or_default();
         let own = format!("heptad_{}", self.instance);
@@ -117,12 +122,6 @@ impl Machine {
         let dirs = [Some(self.runtime_dir()), Some(self.data_dir.clone()), self.link_to_socket()];
         out.extend(dirs.into_iter().flatten().filter(|dir| dir.exists()).map(|dir| format!("path {}", dir.display())));
         out
-    }
-
-    /// The same without the data directory and what is in it: what may stay of a stopped server whose services were deleted.
-    pub fn traces_outside_data(&self) -> Vec<String> {
-        let own = format!("path {}", self.data_dir.display());
-        self.traces().into_iter().filter(|trace| *trace != own).collect()
     }
 
     /// Removes everything. The platform's own process must have ended.

@@ -8,7 +8,7 @@ const REST: Duration = Duration::from_millis(4);
 
 fn web(image: &str) -> String {
     format!(
-        "service: web\nimage: {image}\nreplicas: 3\nports: [8080]\nresources: {{ cpu: 50m, memory: 64Mi }}\n\
+        "service: web\nimage: {image}\nreplicas: 3\nports: [8080]\nresources: {{ cpu: 300m, memory: 64Mi }}\n\
          health_check: {{ http: {{ path: / }}, interval_ms: 200 }}\nstop_grace_ms: 500\nexpose: {{ host: web.localhost }}\n"
     )
 }
@@ -44,6 +44,8 @@ fn a_new_environment_loses_no_request_although_programs_end_at_once() {
     let with = |value: &str| {
         stock("web", &format!("replicas: 2\nexpose: {{ host: web.localhost }}\nenvironment: {{ WHICH: {value} }}\n"))
     };
+    // Enough for many requests.
+    let with = |value: &str| with(value).replace("cpu: 50m", "cpu: 300m");
     platform.apply(&with("first"));
     let load = Load::start(&Target::new(platform.ingress, "web.localhost"), 2, REST);
     for value in ["second", "third"] {

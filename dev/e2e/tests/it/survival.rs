@@ -7,6 +7,7 @@ use heptad_model::Container;
 use std::time::{Duration, Instant};
 
 const KILLS: usize = 20;
+const WORKING_KILLS: usize = 12;
 
 fn essence(all: &[Container]) -> Vec<(String, u32, Option<u64>)> {
     all.iter().map(|c| (c.id.to_string(), c.restarts, c.started_at_ms)).collect()
@@ -18,12 +19,14 @@ fn containers_outlive_twenty_kills_of_the_server_and_no_request_is_lost() {
     let mut random = Random::announced("twenty kills");
     let mut platform = Platform::start(&[]);
     let port = free_port();
-    let published = stock("web", "").replace("[8080]", &format!("[{{ container_port: 8080, host_port: {port} }}]"));
+    let published = stock("web", "").replace("cpu: 50m", "cpu: 500m").replace("[8080]", &format!("[{{ container_port: 8080, host_port: {port} }}]"));
     platform.apply(&[published, stock("other", "replicas: 3\n")].join("---\n"));
     let before = (essence(&platform.containers("web")), essence(&platform.containers("other")));
     let processes = platform.machine().container_processes();
     assert!(processes.len() >= 4, "{processes:?}");
-    let load = Load::start(&Target::new(([127, 0, 0, 1], port).into(), "web"), 2, Duration::from_millis(2));
+    let target = Target::new(([127, 0, 0, 1], port).into(), "web");
+    let load = Load::start(&target, 2, Duration::from_millis(2));
+    let kept = Load::start_on_kept_connections(&target, 1, Duration::from_millis(2));
     let mut away = Duration::ZERO;
     for kill in 0..KILLS {
         std::thread::sleep(Duration::from_millis(random.within(0..400)));
@@ -34,9 +37,10 @@ fn containers_outlive_twenty_kills_of_the_server_and_no_request_is_lost() {
         platform.launch();
         away += killed.elapsed();
     }
-    let tally = load.end();
+    let (tally, kept) = (load.end(), kept.end());
     eprintln!("{KILLS} kills, the server was away for {} ms each time on average", away.as_millis() / KILLS as u128);
     tally.assert_none_lost("through a host port while the server was killed");
+    kept.assert_none_lost("the same on one connection that outlived all kills");
     for (service, known) in [("web", &before.0), ("other", &before.1)] {
         let now = platform.await_containers(service, "adopted", |all| all.iter().all(|c| c.ready));
         assert_eq!(&essence(&now), known, "status of {service}");
@@ -51,6 +55,32 @@ fn containers_outlive_twenty_kills_of_the_server_and_no_request_is_lost() {
     platform.ok(&["scale", "other", "1", "--wait"]);
     platform.ok(&["delete", "service", "web", "other"]);
     assert_eq!(platform.machine().container_processes(), []);
+}
+
+#[test]
+fn killed_at_any_moment_of_any_work_it_converges_and_leaves_nothing_twice() {
+    let mut random = Random::announced("killed while it works");
+    let mut platform = Platform::start(&[]);
+    let with = |replicas: u64, value: u64| {
+        stock("web", &format!("replicas: {replicas}\nstop_grace_ms: 500\nenvironment: {{ V: 'v{value}' }}\n"))
+    };
+    for round in 0..WORKING_KILLS {
+        let file = platform.write("web.yaml", &with(random.within(0..5), random.within(0..3)));
+        platform.ok(&["apply", "-f", &file]);
+        std::thread::sleep(Duration::from_millis(random.within(0..600)));
+        platform.kill();
+        platform.launch();
+        if round % 4 == 3 {
+            platform.ok(&["delete", "service", "web", "--no-wait"]);
+        }
+    }
+    platform.apply(&with(3, 9));
+    let all = platform.await_containers("web", "three are left", |all| all.len() == 3 && all.iter().all(|c| c.ready));
+    let processes = platform.machine().container_processes();
+    assert_eq!((processes.len(), platform.machine().attached()), (3, 3), "{processes:#?} {all:#?}");
+    assert!(!platform.ok(&["verify"]).contains("BROKEN"));
+    platform.ok(&["delete", "service", "web"]);
+    assert_eq!((platform.machine().container_processes(), platform.machine().attached()), (vec![], 0));
 }
 
 #[test]
