@@ -196,6 +196,8 @@ fn standing(service: &Service, containers: &BTreeMap<String, heptad_api::Object<
     let words = waiting.map_or(String::new(), |c| match (c.status, c.reason.is_empty()) {
         (ContainerStatus::Pending, true) => "pending".to_owned(),
         (_, true) => c.status.to_string(),
+        // How much of an image has come is worth watching; other messages are for `why`.
+        (_, false) if c.reason == "Pulling" => c.message.clone(),
         (_, false) => c.reason.clone(),
     });
     (u32::try_from(ready).unwrap_or(u32::MAX), settled, words)

@@ -89,3 +89,36 @@ fn broken_files_are_told_with_their_place() {
         assert!(told[0].starts_with(start), "{told:?}");
     }
 }
+
+/// The YAML blocks of a Markdown page.
+fn yaml_blocks(page: &str) -> Vec<String> {
+    let blocks = page.split("```yaml\n").skip(1);
+    blocks.map(|rest| rest.split("```").next().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn what_the_documents_show_can_be_applied() {
+    let pages = [
+        ("README.md", include_str!("../../../../README.md")),
+        ("README.zh-CN.md", include_str!("../../../../README.zh-CN.md")),
+        ("docs/manifest.md", include_str!("../../../../docs/manifest.md")),
+    ];
+    for (name, page) in pages {
+        let blocks = yaml_blocks(page);
+        assert!(!blocks.is_empty(), "{name} shows no manifest");
+        for block in blocks {
+            assert!(parse(name, &block, false).is_ok(), "{name}: {:?}\n{block}", parse(name, &block, false));
+        }
+    }
+}
+
+#[test]
+fn the_examples_can_be_applied() {
+    for (name, text) in [
+        ("shop.yaml", include_str!("../../../../examples/shop.yaml")),
+        ("nginx.yaml", include_str!("../../../../examples/nginx.yaml")),
+        ("six-lines.yaml", include_str!("../../../../examples/six-lines.yaml")),
+    ] {
+        assert!(parse(name, text, false).is_ok(), "{:?}", parse(name, text, false));
+    }
+}
