@@ -95,7 +95,7 @@ impl ContainerOrchestrator {
         let request = ApplyRequest { objects: vec![Manifest::Service(service)] };
         self.client.apply(&request).await.map_err(failed("deploying", &key))?;
         let limit = Duration::from_secs(READY_SECONDS_MAX);
-        let ready = wait_ready(&self.client, std::slice::from_ref(&key), limit).await;
+        let ready = wait_ready(&self.client, std::slice::from_ref(&key), limit, &BTreeMap::new()).await;
         ready.map_err(|error| OrchestrationError::NotReady { service: key.clone(), reason: error.to_string() })?;
         self.containers(&key).await
     }

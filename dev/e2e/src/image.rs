@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-const TOOLS: [&str; 8] = ["sh", "cat", "httpd", "sleep", "id", "ls", "tail", "timeout"];
+const TOOLS: [&str; 7] = ["sh", "cat", "httpd", "sleep", "id", "ls", "tail"];
 
 /// Runs a tool; if it is missing or fails, so does the test.
 pub fn run_tool(tool: &str, args: &[&str]) -> String {

@@ -99,7 +99,7 @@ pub(super) async fn apply(client: &Client, args: Apply) -> anyhow::Result<ExitCo
     let response = client.apply(&ApplyRequest { objects }).await.context("nothing was applied")?;
     print_applied(args.files.output.output, &response)?;
     if args.wait {
-        wait_ready(client, &services, Duration::from_secs(args.timeout)).await?;
+        show_until_ready(client, &services, Duration::from_secs(args.timeout)).await?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -172,7 +172,7 @@ fn describe_plan(plan: &PlanResponse) -> String {
 }
 
 /// A progress line per service on a terminal, nothing elsewhere.
-pub fn progress(names: &[ServiceKey]) -> (MultiProgress, BTreeMap<ServiceKey, ProgressBar>) {
+fn progress(names: &[ServiceKey]) -> (MultiProgress, BTreeMap<ServiceKey, ProgressBar>) {
     let all = MultiProgress::new();
     let style = ProgressStyle::with_template("  {prefix:20} {bar:24.green} {pos}/{len} ready  {msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -203,35 +203,39 @@ fn standing(service: &Service, containers: &BTreeMap<String, heptad_api::Object<
     (u32::try_from(ready).unwrap_or(u32::MAX), settled, words)
 }
 
-/// Waits until every replica of `names` is ready and nothing else of them is left, showing how far it is.
-pub async fn wait_ready(client: &Client, names: &[ServiceKey], limit: Duration) -> anyhow::Result<()> {
+/// The same as [`wait_ready`], and says when it is so where no progress is drawn.
+pub async fn show_until_ready(client: &Client, names: &[ServiceKey], limit: Duration) -> anyhow::Result<()> {
+    let (_screen, bars) = progress(names);
+    wait_ready(client, names, limit, &bars).await?;
+    if std::io::stderr().is_terminal() { Ok(()) } else { say("all replicas are ready\n") }
+}
+
+/// Waits until every replica of `names` is ready and nothing else of them is left, moving those bars that there are.
+pub async fn wait_ready(
+    client: &Client,
+    names: &[ServiceKey],
+    limit: Duration,
+    bars: &BTreeMap<ServiceKey, ProgressBar>,
+) -> anyhow::Result<()> {
     let mut services = watch_state::<Service>(client);
     let mut containers = watch_state::<Container>(client);
     services.synced().await;
     containers.synced().await;
-    let (_screen, bars) = progress(names);
     let deadline = tokio::time::Instant::now() + limit;
-    let is_terminal = std::io::stderr().is_terminal();
     loop {
         let (known, running) = (services.view(), containers.view());
         let mut open = Vec::new();
         for key in names {
             let Some(item) = known.objects.get(&key.to_string()) else { continue };
             let (ready, settled, words) = standing(&item.object, &running.objects);
-            let bar = &bars[key];
-            bar.set_length(item.object.replicas.into());
-            bar.set_position(ready.into());
-            bar.set_message(words.clone());
-            if settled {
-                bar.finish_with_message("");
-            } else {
+            if let Some(bar) = bars.get(key) {
+                move_bar(bar, item.object.replicas, ready, if settled { None } else { Some(&words) });
+            }
+            if !settled {
                 open.push(format!("{key} ({ready} of {} ready{})", item.object.replicas, suffix(&words)));
             }
         }
         if open.is_empty() {
-            if !is_terminal {
-                say("all replicas are ready\n")?;
-            }
             return Ok(());
         }
         tokio::select! {
@@ -242,6 +246,16 @@ pub async fn wait_ready(client: &Client, names: &[ServiceKey], limit: Duration) 
                 bail!("not ready after {} s: {names}; `heptad why NAME` says what is missing", limit.as_secs());
             }
         }
+    }
+}
+
+/// `waits_for`: what the others wait for; `None` if nothing is left to wait for.
+fn move_bar(bar: &ProgressBar, replicas: u32, ready: u32, waits_for: Option<&str>) {
+    bar.set_length(replicas.into());
+    bar.set_position(ready.into());
+    match waits_for {
+        Some(words) => bar.set_message(words.to_owned()),
+        None => bar.finish_with_message(""),
     }
 }
 

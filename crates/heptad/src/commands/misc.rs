@@ -1,6 +1,6 @@
 //! The small commands: scale, events, version, completion.
 
-use super::{get::event_rows, namespace, service_key, wait_ready};
+use super::{get::event_rows, namespace, service_key, show_until_ready};
 use crate::{
     cli::{Cli, Events, Output, Scale},
     output::{print, say},
@@ -21,7 +21,7 @@ pub(super) async fn scale(client: &Client, args: Scale) -> anyhow::Result<ExitCo
     client.patch::<Service>(&namespace(key.namespace.as_str()), &key.name, &patch, None).await?;
     say(format!("service/{} scaled from {} to {} replicas\n", key.name, before.object.replicas, args.replicas))?;
     if args.wait {
-        wait_ready(client, &[key], Duration::from_secs(WAIT_SECONDS_MAX)).await?;
+        show_until_ready(client, &[key], Duration::from_secs(WAIT_SECONDS_MAX)).await?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -18,7 +18,7 @@ use heptad_client::Client;
 use heptad_model::{Namespace, ServiceKey};
 use std::process::ExitCode;
 
-pub use apply::{progress, wait_ready};
+pub use apply::{show_until_ready, wait_ready};
 
 /// Runs a command that asks a platform.
 pub async fn run(connect: &Connect, command: Command) -> anyhow::Result<ExitCode> {

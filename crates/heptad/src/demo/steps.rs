@@ -1,6 +1,6 @@
 //! The steps of the demo: each does something real and returns what it saw, or an error if a promise did not hold.
 
-use crate::{commands::wait_ready, manifest, platform::Platform};
+use crate::{commands::show_until_ready, manifest, platform::Platform};
 use anyhow::{Context, bail, ensure};
 use heptad_api::{mesh::CallRequest, mesh::CallResponse, operations::ApplyRequest};
 use heptad_client::watch_state;
@@ -45,7 +45,7 @@ pub(super) async fn deploy(platform: &Platform) -> anyhow::Result<String> {
     let services: Vec<_> = objects.iter().filter(|o| o.kind() == heptad_api::Kind::Services).collect();
     let services: Vec<ServiceKey> = services.iter().map(|o| key(o.name())).collect();
     platform.client().apply(&ApplyRequest { objects }).await.context("applying examples/shop.yaml")?;
-    wait_ready(platform.client(), &services, Duration::from_secs(READY_SECONDS_MAX)).await?;
+    show_until_ready(platform.client(), &services, Duration::from_secs(READY_SECONDS_MAX)).await?;
     let containers = platform.client().list::<Container>().await?.items;
     let ready = containers.iter().filter(|item| item.object.ready).count();
     ensure!(ready == 8, "{ready} of 8 containers are ready");

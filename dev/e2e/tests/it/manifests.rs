@@ -90,3 +90,19 @@ fn what_is_wrong_is_told_with_its_place_and_changes_nothing() {
     let items = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("JSON")["items"].clone();
     assert_eq!((items(&before.0), items(&before.1)), (items(&after.0), items(&after.1)));
 }
+
+#[test]
+fn every_example_is_a_good_file() {
+    let platform = Platform::start(&[]);
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
+    let mut count = 0;
+    for entry in std::fs::read_dir(examples).expect("examples are there") {
+        let path = entry.expect("it is listed").path();
+        if path.extension().is_some_and(|ending| ["yaml", "toml"].iter().any(|known| ending == *known)) {
+            let plan = platform.run(&["plan", "-f", &path.display().to_string()]);
+            assert!([3, 4].contains(&plan.code), "{}: {plan:?}", path.display());
+            count += 1;
+        }
+    }
+    assert!(count >= 3, "{count} examples");
+}

@@ -79,3 +79,36 @@ fn nobody_answers_for_no_replica_and_a_host_port_comes_back() {
     platform.apply(&with("environment: { A: b }\n"));
     assert_eq!(host_port.ask().map(|(status, _)| status).ok(), Some(200));
 }
+
+#[test]
+#[expect(clippy::print_stderr, reason = "what was measured is a result of the test")]
+fn calls_between_containers_survive_the_replacement_of_the_called_one() {
+    let platform = Platform::start(&[]);
+    let with = |value: u32| {
+        stock("stock", &format!("replicas: 2\nenvironment: {{ V: 'v{value}' }}\n")).replace("cpu: 50m", "cpu: 300m")
+    };
+    let caller = stock("web", "expose: { host: web.localhost }\n").replace("cpu: 50m", "cpu: 300m");
+    platform.apply(&[caller, with(0)].join("---\n"));
+    let path = "/call?to=stock&times=25".to_owned();
+    let target = Target { path, ..Target::new(platform.ingress, "web.localhost") };
+    let caller = std::thread::spawn(move || -> Vec<String> {
+        // Each request makes 25 calls from inside a container, by the service's name.
+        (0..60).map(|_| target.ask().map_or_else(|error| error.to_string(), |(_, body)| body)).collect()
+    });
+    let mut value = 0;
+    while !caller.is_finished() && value < 20 {
+        value += 1;
+        platform.apply(&with(value));
+    }
+    let (mut good, mut bad) = (0, Vec::new());
+    for body in caller.join().expect("no panic") {
+        let counted: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
+        good += counted["statuses"]["200"].as_u64().unwrap_or(0);
+        if counted["statuses"]["200"] != 25 {
+            bad.push(body);
+        }
+    }
+    eprintln!("calls between containers: {} of 1500 failed while the called ones were replaced {value} times", 1500 - good);
+    assert_eq!((good, bad), (1500, vec![]));
+    assert!(value >= 1);
+}
