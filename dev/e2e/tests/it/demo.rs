@@ -1,12 +1,14 @@
-//! `heptad demo`: all its checks hold, as root and as anybody else, and nothing of it stays on the machine.
+//! `heptad demo` and `heptad dev`: all checks hold, as root and as anybody else, and nothing of them stays on the machine,
+//! also when they are interrupted.
 
-use heptad_e2e::{Machine, Program, require_root};
+use heptad_e2e::{Machine, Program, Random, require_root};
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
     os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 /// What a demo said, and what it was on the machine.
@@ -17,8 +19,10 @@ struct Seen {
     data_dir: PathBuf,
 }
 
-/// Runs a demo to its end; looks at it once while it runs, to know what must be gone later.
-fn run(mut command: Command) -> Seen {
+/// Runs it to its end; looks at it once while it runs, to know what must be gone later. `meanwhile` is told the process and
+/// the data directory, in a thread of its own.
+fn run(mut command: Command, meanwhile: impl FnOnce(u32, PathBuf) + Send + 'static) -> Seen {
+    let mut meanwhile = Some(meanwhile);
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     let mut errors = child.stderr.take().expect("a pipe");
@@ -31,6 +35,10 @@ fn run(mut command: Command) -> Seen {
     for line in BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok) {
         if let Some(dir) = line.trim_start().strip_prefix("Data ") {
             let dir = PathBuf::from(dir.trim());
+            if let Some(meanwhile) = meanwhile.take() {
+                let (pid, dir) = (child.id(), dir.clone());
+                std::thread::spawn(move || meanwhile(pid, dir));
+            }
             found = Some((Machine::of(&dir), dir));
         }
         said += &line;
@@ -57,7 +65,7 @@ fn as_root_every_check_holds_and_nothing_is_left() {
     require_root();
     let mut command = Program::find().command();
     command.arg("demo");
-    let seen = run(command);
+    let seen = run(command, |_, _| {});
     assert!(seen.said.contains("isolated OCI containers"), "{}", seen.said);
     assert!(seen.said.contains("7 of 7 checks held"), "{}", seen.said);
     seen.assert_good();
@@ -77,8 +85,27 @@ fn as_anybody_every_check_holds_without_containers_and_it_says_so() {
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--"]);
     command.arg(program).arg("demo").env_clear().env("TMPDIR", &temp).env("PATH", "/usr/bin:/bin").current_dir("/");
-    let seen = run(command);
+    let seen = run(command, |_, _| {});
     assert!(seen.said.contains("plain processes (no root, so no isolation"), "{}", seen.said);
     assert!(seen.said.contains("7 of 7 checks held"), "{}", seen.said);
     seen.assert_good();
+}
+
+#[test]
+fn interrupted_at_any_moment_nothing_is_left() {
+    require_root();
+    let mut random = Random::announced("interrupted");
+    for wait_ms in [0, random.within(50..400), random.within(400..1_500)] {
+        let mut command = Program::find().command();
+        command.arg("dev");
+        let seen = run(command, move |pid, data_dir| {
+            let socket = data_dir.join("api.sock").display().to_string();
+            let shop = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/shop.yaml");
+            let applied = Program::find().run(&["--socket", &socket, "apply", "-f", shop]);
+            assert_eq!(applied.code, 0, "{applied:?}");
+            std::thread::sleep(Duration::from_millis(wait_ms));
+            heptad_e2e::run_tool("kill", &["-INT", &pid.to_string()]);
+        });
+        seen.assert_good();
+    }
 }

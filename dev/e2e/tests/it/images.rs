@@ -26,7 +26,9 @@ fn images_from_a_layout_and_a_registry_run_and_find_each_other() {
     let pushed = registry.push(&format!("{}:v2", layout.display()), "team/site:v2");
     let local = site("local", &format!("oci:{}:v1", layout.display()));
     platform.apply(&[local, site("pulled", &pushed), shell("box", "sleep 100000", "")].join("---\n"));
-    wait_until("the names are known", Duration::from_secs(10), || fetch(&platform, "pulled", "local.default.internal").0 == 0);
+    wait_until("the names are known", Duration::from_secs(10), || {
+        fetch(&platform, "pulled", "local.default.internal").0 == 0
+    });
     assert_eq!(fetch(&platform, "pulled", "local.default.internal"), (0, "v1\n".to_owned()));
     assert_eq!(fetch(&platform, "local", "pulled.default.internal"), (0, "v2\n".to_owned()));
     assert_eq!(fetch(&platform, "box", "local.default.internal"), (0, "v1\n".to_owned()));

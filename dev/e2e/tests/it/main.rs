@@ -8,6 +8,7 @@ mod images;
 mod isolation;
 mod lifecycle;
 mod manifests;
+mod refusals;
 mod rolling;
 mod storage;
 mod survival;

@@ -108,7 +108,10 @@ fn calls_between_containers_survive_the_replacement_of_the_called_one() {
             bad.push(body);
         }
     }
-    eprintln!("calls between containers: {} of 1500 failed while the called ones were replaced {value} times", 1500 - good);
+    eprintln!(
+        "calls between containers: {} of 1500 failed while the called ones were replaced {value} times",
+        1500 - good
+    );
     assert_eq!((good, bad), (1500, vec![]));
     assert!(value >= 1);
 }

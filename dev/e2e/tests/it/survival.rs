@@ -19,7 +19,9 @@ fn containers_outlive_twenty_kills_of_the_server_and_no_request_is_lost() {
     let mut random = Random::announced("twenty kills");
     let mut platform = Platform::start(&[]);
     let port = free_port();
-    let published = stock("web", "").replace("cpu: 50m", "cpu: 500m").replace("[8080]", &format!("[{{ container_port: 8080, host_port: {port} }}]"));
+    let published = stock("web", "")
+        .replace("cpu: 50m", "cpu: 500m")
+        .replace("[8080]", &format!("[{{ container_port: 8080, host_port: {port} }}]"));
     platform.apply(&[published, stock("other", "replicas: 3\n")].join("---\n"));
     let before = (essence(&platform.containers("web")), essence(&platform.containers("other")));
     let processes = platform.machine().container_processes();
