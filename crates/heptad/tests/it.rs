@@ -14,7 +14,8 @@ async fn platform(dir: &tempfile::TempDir) -> MicroservicePlatform {
     assert_eq!(id.stdout, b"0\n", "these tests make containers: run them as root");
     let program = env!("CARGO_BIN_EXE_heptad").into();
     let shim = Some(ShimCommand { program, args_prefix: vec![heptad_exec::shim::SUBCOMMAND.into()] });
-    let settings = Settings { ephemeral: true, shim, node: Some("n1".to_owned()), ..Settings::new(dir.path().join("data")) };
+    let settings =
+        Settings { ephemeral: true, shim, node: Some("n1".to_owned()), ..Settings::new(dir.path().join("data")) };
     MicroservicePlatform::start(settings).await.expect("the platform starts")
 }
 

@@ -57,6 +57,11 @@ impl Machine {
         pids.into_iter().filter_map(process).collect()
     }
 
+    /// The processes that watch over containers.
+    pub fn shims(&self) -> Vec<Process> {
+        self.helpers().into_iter().filter(|process| process.command.contains("shim --bundle")).collect()
+    }
+
     /// Shims and whatever else was started for the data directory.
     fn helpers(&self) -> Vec<Process> {
         let data_dir = self.data_dir.to_string_lossy().into_owned();

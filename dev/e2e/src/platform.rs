@@ -74,14 +74,24 @@ impl Platform {
         platform
     }
 
-    /// Starts the server in the same directory again, and waits until its API answers.
-    pub fn launch(&mut self) {
+    fn spawn(&self) -> Child {
         assert!(self.child.is_none(), "it runs already");
         let log = File::options().create(true).append(true).open(self.log()).expect("the log is opened");
         let mut command = self.program.command();
         command.args(["server", "--node", "n1", "--data-dir"]).arg(self.data_dir()).args(&self.args);
-        let spawned = command.stdout(Stdio::piped()).stderr(log).spawn();
-        let mut child = spawned.expect("the server starts");
+        command.stdout(Stdio::piped()).stderr(log).spawn().expect("the server starts")
+    }
+
+    /// Starts the server in the same directory again, and kills it in the midst of its start.
+    pub fn launch_and_kill(&mut self, after: Duration) {
+        self.child = Some(self.spawn());
+        std::thread::sleep(after);
+        self.kill();
+    }
+
+    /// Starts the server in the same directory again, and waits until its API answers.
+    pub fn launch(&mut self) {
+        let mut child = self.spawn();
         let stdout = child.stdout.take().expect("its output is a pipe");
         self.child = Some(child);
         let said = self.description(stdout);

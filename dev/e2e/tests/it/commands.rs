@@ -120,3 +120,23 @@ fn the_mesh_is_called_and_asked() {
     assert!(checked.code == 1 && checked.out.contains("b-for-a"), "{checked:?}");
     assert!(platform.refused(&["mesh", "call", "nobody", "b"]).contains("nobody"));
 }
+
+#[test]
+fn changes_are_watched() {
+    let platform = Platform::start(&[]);
+    platform.apply(&stock("web", ""));
+    let mut watch =
+        platform.command(&["get", "services", "-w", "-o", "json"]).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(watch.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+    let replicas = |line: Option<String>| {
+        let value: serde_json::Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
+        value["object"]["replicas"].as_u64()
+    };
+    assert_eq!(replicas(lines.next()), Some(1));
+    platform.ok(&["scale", "web", "2"]);
+    assert_eq!(replicas(lines.next()), Some(2));
+    platform.ok(&["delete", "service", "web"]);
+    assert_eq!(lines.next().as_deref(), Some("default/web deleted"));
+    watch.kill().expect("it is ended");
+    watch.wait().expect("it ends");
+}

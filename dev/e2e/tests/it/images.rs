@@ -1,7 +1,7 @@
 //! Real images: from a layout and from a registry, in containers that find each other by name; images that are missing;
 //! another OCI runtime.
 
-use crate::shell;
+use crate::{essence, shell};
 use heptad_e2e::{Platform, Registry, busybox_layout, wait_until};
 use std::time::Duration;
 
@@ -63,11 +63,12 @@ fn another_runtime_serves_as_well() {
     platform.apply(&[site("a", &image), site("b", &image)].join("---\n"));
     wait_until("the names are known", Duration::from_secs(10), || fetch(&platform, "a", "b.default.internal").0 == 0);
     assert_eq!(platform.shell("a", "exit 5").0, 5);
-    let processes = platform.machine().container_processes();
+    let before = essence(&platform.containers("a"));
     platform.kill();
     platform.launch();
-    platform.await_containers("a", "adopted", |all| all.iter().all(|c| c.ready && c.restarts == 0));
-    assert_eq!(platform.machine().container_processes(), processes);
+    let adopted = platform.await_containers("a", "adopted", |all| all.iter().all(|c| c.ready));
+    assert_eq!(essence(&adopted), before);
+    assert_eq!(fetch(&platform, "b", "a.default.internal"), (0, "v1\n".to_owned()));
     platform.ok(&["delete", "service", "a", "b"]);
     assert_eq!(platform.machine().container_processes(), []);
 }

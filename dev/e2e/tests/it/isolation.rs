@@ -27,8 +27,8 @@ fn address_of(platform: &Platform, service: &str) -> SocketAddr {
 fn service_address(platform: &Platform, service: &str) -> SocketAddr {
     let shown = platform.ok(&["get", "service", service, "-o", "json"]);
     let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
-    let address = shown["address"].as_str().or(shown["object"]["address"].as_str());
-    SocketAddr::new(address.expect("it has an address").parse().expect("an IP address"), 8080)
+    let address = shown["object"]["address"].as_str().expect("it has an address");
+    SocketAddr::new(address.parse().expect("an IP address"), 8080)
 }
 
 #[test]

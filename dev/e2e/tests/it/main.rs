@@ -30,3 +30,8 @@ fn shell(name: &str, line: &str, more: &str) -> String {
          stop_grace_ms: 300\n{more}"
     )
 }
+
+/// What must not change of containers that go on: names, restarts, times of their start.
+fn essence(all: &[heptad_model::Container]) -> Vec<(String, u32, Option<u64>)> {
+    all.iter().map(|c| (c.id.to_string(), c.restarts, c.started_at_ms)).collect()
+}

@@ -1,17 +1,12 @@
 //! The server is killed, again and again, while requests come: no container notices, and no request that does not pass
 //! the killed process is lost.
 
-use crate::stock;
+use crate::{essence, stock};
 use heptad_e2e::{Load, Platform, Random, Target, free_port};
-use heptad_model::Container;
 use std::time::{Duration, Instant};
 
 const KILLS: usize = 20;
 const WORKING_KILLS: usize = 12;
-
-fn essence(all: &[Container]) -> Vec<(String, u32, Option<u64>)> {
-    all.iter().map(|c| (c.id.to_string(), c.restarts, c.started_at_ms)).collect()
-}
 
 #[test]
 #[expect(clippy::print_stderr, reason = "what was measured is a result of the test")]
@@ -71,6 +66,7 @@ fn killed_at_any_moment_of_any_work_it_converges_and_leaves_nothing_twice() {
         platform.ok(&["apply", "-f", &file]);
         std::thread::sleep(Duration::from_millis(random.within(0..600)));
         platform.kill();
+        platform.launch_and_kill(Duration::from_millis(random.within(0..200)));
         platform.launch();
         if round % 4 == 3 {
             platform.ok(&["delete", "service", "web", "--no-wait"]);
@@ -101,4 +97,21 @@ fn what_happened_while_the_server_was_away_is_told_and_mended() {
     assert_eq!(now.len(), 2);
     assert_eq!(now.iter().filter(|c| before.contains(c)).count(), 1, "the other one did not notice: {now:#?}");
     assert_eq!(now.iter().filter_map(|c| c.exit_code).collect::<Vec<_>>(), [137]);
+}
+
+#[test]
+fn a_container_whose_shim_was_killed_is_started_anew_and_never_runs_twice() {
+    let platform = Platform::start(&[]);
+    platform.apply(&stock("web", ""));
+    let [shim] = &platform.machine().shims()[..] else { panic!("{:?}", platform.machine().shims()) };
+    let before = platform.machine().container_processes();
+    heptad_e2e::run_tool("kill", &["-9", &shim.pid.to_string()]);
+    let back = platform.await_containers("web", "it runs again", |all| all.iter().all(|c| c.ready && c.restarts == 1));
+    assert_eq!(back[0].exit_code, Some(255), "nobody knows how it ended: {back:#?}");
+    let after = platform.machine().container_processes();
+    assert_eq!((before.len(), after.len(), platform.machine().attached()), (1, 1, 1), "{before:?} {after:?}");
+    assert_ne!(before, after);
+    platform.ok(&["mesh", "call", "-", "web"]);
+    platform.ok(&["delete", "service", "web"]);
+    assert_eq!((platform.machine().container_processes(), platform.machine().shims()), (vec![], vec![]));
 }
