@@ -3,7 +3,7 @@
 use crate::{
     cli::Run,
     output::{paint, say, tell},
-    platform::{Platform, Settings, paths},
+    platform::{self, Platform, PlatformError, Settings, paths},
 };
 use anyhow::Context;
 use std::{
@@ -51,6 +51,9 @@ fn absolute(dir: &Path) -> anyhow::Result<PathBuf> {
 
 /// Starts the platform of `dev` or `demo`; what a failed start made is removed.
 pub async fn start_dev(args: &Run) -> anyhow::Result<Platform> {
+    if args.data_dir.is_none() {
+        sweep(args).await;
+    }
     let settings = dev_settings(args)?;
     let (dir, ephemeral) = (settings.data_dir.clone(), settings.ephemeral);
     let started = Platform::start(settings).await;
@@ -59,6 +62,29 @@ pub async fn start_dev(args: &Run) -> anyhow::Result<Platform> {
         let _ = std::fs::remove_dir_all(dir);
     }
     Ok(started?)
+}
+
+/// Removes what platforms left that were to be removed at their end, and were killed before it: their containers may still
+/// run, and nobody else will ever stop them.
+async fn sweep(args: &Run) {
+    let parent = paths::runtime_dir_of_data();
+    for entry in std::fs::read_dir(&parent).into_iter().flatten().flatten() {
+        let dir = entry.path();
+        // Without this file it has not begun yet, or was removed.
+        if !dir.join(platform::IDENTITY_FILE).is_file() {
+            continue;
+        }
+        let driver = args.driver;
+        match Platform::start(Settings { ephemeral: true, driver, ..Settings::new(&dir) }).await {
+            Ok(left) => {
+                tell(format!("removing what a platform that was killed has left: {}", dir.display()));
+                left.stop().await;
+            }
+            // It lives.
+            Err(PlatformError::InUse { .. }) => {}
+            Err(error) => tracing::warn!(dir = %dir.display(), %error, "what a killed platform left stays"),
+        }
+    }
 }
 
 /// `heptad dev`.

@@ -8,7 +8,7 @@ pub mod paths;
 mod settings;
 mod storage;
 
-pub use settings::Settings;
+pub use settings::{IDENTITY_FILE, Settings};
 
 use access::LocalNodeAccess;
 use heptad_agent::Agent;

@@ -64,6 +64,9 @@ impl Settings {
     }
 }
 
+/// The file of what a platform remembers of its first start.
+pub const IDENTITY_FILE: &str = "platform.json";
+
 /// What must stay the same over all starts in one data directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -77,7 +80,7 @@ pub(super) struct Identity {
 
 impl Identity {
     fn file(data_dir: &Path) -> PathBuf {
-        data_dir.join("platform.json")
+        data_dir.join(IDENTITY_FILE)
     }
 
     /// The identity of the platform in `data_dir`; a new one at its first start.

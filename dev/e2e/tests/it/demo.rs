@@ -8,7 +8,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// What a demo said, and what it was on the machine.
@@ -108,4 +108,36 @@ fn interrupted_at_any_moment_nothing_is_left() {
         });
         seen.assert_good();
     }
+}
+
+#[test]
+fn what_a_killed_platform_left_goes_with_the_next_start() {
+    require_root();
+    let apply_and = |signal: &'static str| {
+        move |pid: u32, data_dir: PathBuf| {
+            let socket = data_dir.join("api.sock").display().to_string();
+            let shop = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/shop.yaml");
+            let applied = Program::find().run(&["--socket", &socket, "apply", "--wait", "-f", shop]);
+            assert_eq!(applied.code, 0, "{applied:?}");
+            heptad_e2e::run_tool("kill", &[signal, &pid.to_string()]);
+        }
+    };
+    let dev = || {
+        let mut command = Program::find().command();
+        command.arg("dev");
+        command
+    };
+    let killed = run(dev(), apply_and("-KILL"));
+    let left = killed.machine.container_processes();
+    let next = run(dev(), apply_and("-INT"));
+    // A platform of another test may have begun to remove it before ours could.
+    let until = Instant::now() + Duration::from_secs(20);
+    while !killed.machine.traces().is_empty() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let traces = killed.machine.traces();
+    killed.machine.remove();
+    assert!(left.len() >= 8, "{left:?}");
+    assert_eq!(traces, Vec::<String>::new(), "{}", next.said);
+    next.assert_good();
 }
