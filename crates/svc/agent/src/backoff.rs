@@ -9,11 +9,6 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// A back-off that has seen `restarts` restarts.
-    pub(crate) fn after(restarts: u32) -> Self {
-        Self { in_a_row: restarts }
-    }
-
     /// Milliseconds to wait after a run of `ran_ms`.
     pub(crate) fn next_delay_ms(&mut self, ran_ms: u64, options: &Options) -> u64 {
         if ran_ms >= options.restart_reset_ms {
@@ -56,6 +51,6 @@ mod tests {
 
     #[test]
     fn many_restarts_do_not_overflow() {
-        assert_eq!(Backoff::after(u32::MAX).next_delay_ms(0, &options()), 1_000);
+        assert_eq!(Backoff { in_a_row: u32::MAX }.next_delay_ms(0, &options()), 1_000);
     }
 }

@@ -20,7 +20,11 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::{sync::Semaphore, task::spawn_blocking, time::sleep};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::spawn_blocking,
+    time::sleep,
+};
 
 /// Shared by all workers of the node.
 pub(crate) struct Context {
@@ -32,7 +36,14 @@ pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) services: Services,
     pub(crate) callers: Callers,
-    pub(crate) starts: Semaphore,
+    pub(crate) starts: Arc<Semaphore>,
+}
+
+/// What a start needs before it touches the node.
+pub(crate) struct Prepared {
+    files: RunFiles,
+    /// One of the starts that may be under way at once.
+    turn: OwnedSemaphorePermit,
 }
 
 /// Why a container could not be started.
@@ -74,25 +85,36 @@ impl Context {
         })
     }
 
-    /// Image, network, process. Gives where the ports are reached and when it was started.
+    /// Fetches the image and waits for a turn. Dropping the future leaves nothing behind.
+    pub(crate) async fn prepare(&self, container: &Container, reporter: &Reporter) -> Result<Prepared, Failure> {
+        let files = self.files(container, reporter).await?;
+        let turn = self.starts.clone().acquire_owned().await.map_err(|error| failure("StartFailed", &error))?;
+        Ok(Prepared { files, turn })
+    }
+
+    /// Network and process. Gives where the ports are reached and when it was started.
     pub(crate) async fn begin(
         self: Arc<Self>,
         container: Container,
         run: u32,
-        reporter: Reporter,
+        prepared: Prepared,
     ) -> Result<(BTreeMap<u16, SocketAddr>, u64), Failure> {
-        let files = self.files(&container, &reporter).await?;
-        let permit = self.starts.acquire().await.map_err(|error| failure("StartFailed", &error))?;
+        // In a task of its own: it ends in a known state, and keeps its turn until then, even if the agent ends.
+        let begun = tokio::spawn(self.launch(container, run, prepared)).await;
+        begun.map_err(|error| failure("StartFailed", &error))?
+    }
+
+    async fn launch(
+        self: Arc<Self>,
+        container: Container,
+        run: u32,
+        prepared: Prepared,
+    ) -> Result<(BTreeMap<u16, SocketAddr>, u64), Failure> {
+        let Prepared { files, turn: _turn } = prepared;
         let network = self.network_of(&container).await?;
         let addresses = network.addresses.clone();
         let spec = launch::spec(&container, run, files, network, &self.options.program);
-        // In a task of its own: a start that is no longer wanted must still end in a known state.
-        let started = tokio::spawn({
-            let context = self.clone();
-            async move { context.driver(move |driver| driver.start(&spec)).await }
-        });
-        let started = started.await.map_err(|error| failure("StartFailed", &error))?;
-        drop(permit);
+        let started = self.driver(move |driver| driver.start(&spec)).await;
         let status = started.map_err(|error| failure("StartFailed", &error))?;
         if let ContainerState::Running { pid } = status.state {
             self.callers.set_process(&container.id, &container.service, pid);
@@ -175,10 +197,15 @@ impl Context {
         let attached = network.attach(container.id.as_str(), &host_ports(container)).await;
         let attached = attached.map_err(|error| failure("NetworkFailed", &error))?;
         self.callers.set_address(&container.id, &container.service, attached.ip.into());
-        // Before it runs; a policy that comes meanwhile is applied to it as to all.
-        let outside = self.services.outside(&container.service);
-        let kept = network.set_outside(container.id.as_str(), outside).await;
-        kept.map_err(|error| failure("NetworkFailed", &error))?;
+        // Before it runs. A policy that came meanwhile may have been applied to all just before this.
+        loop {
+            let outside = self.services.outside(&container.service);
+            let kept = network.set_outside(container.id.as_str(), outside).await;
+            kept.map_err(|error| failure("NetworkFailed", &error))?;
+            if self.services.outside(&container.service) == outside {
+                break;
+            }
+        }
         let tcp = container.template.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
         Ok(RunNetwork {
             addresses: tcp.map(|port| (port.container_port, (attached.ip, port.container_port).into())).collect(),
@@ -252,17 +279,24 @@ impl Context {
 
     /// Kills and removes every container of this node.
     pub(crate) async fn clear_all(self: Arc<Self>) {
-        let runs = self.driver(|driver| Ok(driver.list())).await.unwrap_or_default();
-        let killed = self
-            .driver(move |driver| {
-                for run in runs {
-                    driver.stop(&run.spec.id, Some(Duration::ZERO))?;
-                    driver.remove(&run.spec.id)?;
+        // Starts that are under way end first and no other follows, or their containers would be missed.
+        let turns = u32::try_from(self.options.starts_max).unwrap_or(u32::MAX);
+        drop(self.starts.acquire_many(turns).await);
+        self.starts.close();
+        let remove = |driver: &dyn Driver, run: &str| {
+            driver.stop(run, Some(Duration::ZERO))?;
+            driver.remove(run)
+        };
+        let cleared = self.driver(move |driver| {
+            for run in driver.list() {
+                // One that cannot be killed must not save the others.
+                if let Err(error) = remove(driver, &run.spec.id) {
+                    tracing::warn!(run = run.spec.id, error = chain(&error), "a container could not be removed");
                 }
-                Ok(())
-            })
-            .await;
-        if let Err(error) = killed {
+            }
+            Ok(())
+        });
+        if let Err(error) = cleared.await {
             tracing::warn!(error = chain(&error), "not all containers could be removed");
         }
     }

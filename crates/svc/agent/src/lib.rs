@@ -59,7 +59,7 @@ pub struct Agent {
 impl Agent {
     /// Registers the node and begins to work. Containers of an agent before this one are adopted.
     pub async fn start(options: Options, parts: Parts) -> Self {
-        let starts = Semaphore::new(options.starts_max);
+        let starts = Arc::new(Semaphore::new(options.starts_max));
         let Parts { driver, images, network, client } = parts;
         let context = Arc::new(Context {
             options,

@@ -1,7 +1,7 @@
 //! The node itself: its registration, its heartbeats, and the disk space of images that nothing uses.
 
 use crate::{
-    context::{Context, chain},
+    context::{Context, chain, is_answer},
     launch::RunLabel,
 };
 use heptad_exec::{DriverKind, NodeFacts};
@@ -34,11 +34,8 @@ pub(crate) async fn register_and_beat(context: Arc<Context>) {
     let node = describe(&context, &facts);
     let mut registered = false;
     loop {
-        let done = if registered {
-            context.client.heartbeat(&node.name).await
-        } else {
-            context.client.replace(&node, None).await.map(drop)
-        };
+        let done =
+            if registered { context.client.heartbeat(&node.name).await } else { register(&context, &node).await };
         match done {
             Ok(()) => {
                 registered = true;
@@ -51,6 +48,17 @@ pub(crate) async fn register_and_beat(context: Arc<Context>) {
             }
         }
     }
+}
+
+/// Registers the node. One that the control plane will not have as it is now, such as with less disk than its containers
+/// were given, goes on as it was registered before.
+async fn register(context: &Context, node: &Node) -> Result<(), heptad_client::Error> {
+    let Err(error) = context.client.replace(node, None).await else { return Ok(()) };
+    if !is_answer(&error) {
+        return Err(error);
+    }
+    tracing::warn!(error = chain(&error), "the control plane does not take this node as it is now");
+    context.client.heartbeat(&node.name).await.map_err(|_| error)
 }
 
 /// Removes images that no container of this node uses, now and then.

@@ -80,6 +80,9 @@ async fn tell(
                 Err(error) => {
                     tracing::debug!(container = %id, %error, "the report is sent again");
                     sleep(Duration::from_millis(delay_ms)).await;
+                    if changes.has_changed().is_err() {
+                        return;
+                    }
                     delay_ms = (delay_ms * 2).min(RETRY_DELAY_MS_MAX);
                 }
             }

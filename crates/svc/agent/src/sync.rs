@@ -6,7 +6,7 @@ use crate::{
     worker::{Wish, Worker},
 };
 use heptad_client::{View, watch_state};
-use heptad_exec::Exit;
+use heptad_exec::ExitEvent;
 use heptad_model::{Container, ContainerId, NetworkPolicy, NodeName, Service};
 use heptad_net::dns::DnsTable;
 use std::{
@@ -22,12 +22,12 @@ use tokio::{
 struct Workers {
     context: Arc<Context>,
     alive: BTreeMap<ContainerId, Handle>,
-    tasks: JoinSet<ContainerId>,
+    tasks: JoinSet<()>,
 }
 
 struct Handle {
     wish: watch::Sender<Wish>,
-    exits: mpsc::UnboundedSender<Exit>,
+    exits: mpsc::UnboundedSender<ExitEvent>,
 }
 
 /// Follows the control plane for ever.
@@ -37,6 +37,8 @@ pub(crate) async fn follow(context: Arc<Context>, names: watch::Sender<Arc<DnsTa
     let mut policies = watch_state::<NetworkPolicy>(&context.client);
     let mut containers = watch_state::<Container>(&context.client);
     take_services(&context, &*services.synced().await, &names);
+    // Before any container starts: a policy that is missing would let it out.
+    take_policies(&context, &*policies.synced().await).await;
     let mut workers = Workers { context: context.clone(), alive: BTreeMap::new(), tasks: JoinSet::new() };
     workers.take(&*containers.synced().await);
     workers.adopt_strays().await;
@@ -45,6 +47,7 @@ pub(crate) async fn follow(context: Arc<Context>, names: watch::Sender<Arc<DnsTa
             view = containers.changed() => {
                 // Names must be there before containers that ask for them.
                 take_services(&context, &services.view(), &names);
+                context.services.replace_policies(policies_of(&policies.view()));
                 workers.take(&view);
             }
             view = services.changed() => {
@@ -52,12 +55,13 @@ pub(crate) async fn follow(context: Arc<Context>, names: watch::Sender<Arc<DnsTa
                 take_policies(&context, &policies.view()).await;
             }
             view = policies.changed() => take_policies(&context, &view).await,
-            Some(event) = exits.recv() => workers.tell_exit(&event.id, event.exit),
+            Some(event) = exits.recv() => workers.tell_exit(event),
             Some(ended) = workers.tasks.join_next() => {
-                if let Ok(id) = ended {
-                    workers.alive.remove(&id);
-                    workers.take(&containers.view());
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a container's worker broke off; another one goes on");
                 }
+                workers.alive.retain(|_, handle| !handle.wish.is_closed());
+                workers.take(&containers.view());
             }
         }
     }
@@ -77,8 +81,12 @@ fn take_services(context: &Context, view: &View<Service>, names: &watch::Sender<
 
 /// Policies are the proxy's, but for the world outside of the mesh, which the network opens or closes.
 async fn take_policies(context: &Context, view: &View<NetworkPolicy>) {
-    context.services.replace_policies(view.objects.values().map(|item| item.object.clone()).collect());
+    context.services.replace_policies(policies_of(view));
     context.apply_outside().await;
+}
+
+fn policies_of(view: &View<NetworkPolicy>) -> Vec<NetworkPolicy> {
+    view.objects.values().map(|item| item.object.clone()).collect()
 }
 
 /// The wishes for the containers of `node`.
@@ -110,11 +118,7 @@ impl Workers {
         let (wish, wishes) = watch::channel(wish);
         let (exits, exit_events) = mpsc::unbounded_channel();
         self.alive.insert(id.clone(), Handle { wish, exits });
-        let worker = Worker::new(id.clone(), self.context.clone(), wishes, exit_events);
-        self.tasks.spawn(async move {
-            worker.live().await;
-            id
-        });
+        self.tasks.spawn(Worker::new(id, self.context.clone(), wishes, exit_events).live());
     }
 
     /// Containers that run here but are bound to nobody: the control plane deleted them while this agent was away.
@@ -129,11 +133,11 @@ impl Workers {
         }
     }
 
-    fn tell_exit(&self, run: &str, exit: Exit) {
-        let container = run.rsplit_once('.').map_or(run, |(container, _)| container);
+    fn tell_exit(&self, event: ExitEvent) {
+        let container = event.id.rsplit_once('.').map_or(event.id.as_str(), |(container, _)| container);
         if let Some(handle) = self.alive.get(&ContainerId::from(container)) {
             // A worker that has ended needs no telling.
-            let _ = handle.exits.send(exit);
+            let _ = handle.exits.send(event);
         }
     }
 }

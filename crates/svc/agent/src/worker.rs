@@ -10,7 +10,7 @@ use crate::{
     reporter::Reporter,
 };
 use heptad_api::operations::ContainerReport;
-use heptad_exec::{ContainerState, Exit};
+use heptad_exec::{ContainerState, Exit, ExitEvent};
 use heptad_model::{Container, ContainerId, ContainerStatus, DesiredState, EventKind};
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -44,7 +44,7 @@ pub(crate) struct Worker {
     id: ContainerId,
     context: Arc<Context>,
     wishes: watch::Receiver<Wish>,
-    exits: mpsc::UnboundedReceiver<Exit>,
+    exits: mpsc::UnboundedReceiver<ExitEvent>,
     reporter: Reporter,
     run: u32,
     backoff: Backoff,
@@ -67,7 +67,7 @@ impl Worker {
         id: ContainerId,
         context: Arc<Context>,
         wishes: watch::Receiver<Wish>,
-        exits: mpsc::UnboundedReceiver<Exit>,
+        exits: mpsc::UnboundedReceiver<ExitEvent>,
     ) -> Self {
         let reporter = Reporter::start(id.clone(), context.clone());
         Self { id, context, wishes, exits, reporter, run: 0, backoff: Backoff::default() }
@@ -110,7 +110,6 @@ impl Worker {
         let runs = found.into_iter().filter_map(|status| Some((RunLabel::of(&status.spec)?, status)));
         let (label, status) = runs.filter(|(label, _)| label.container == id).max_by_key(|(label, _)| label.run)?;
         self.run = label.run;
-        self.backoff = Backoff::after(0);
         let run = Run { id: label.run_id(), addresses: label.addresses, started_at_ms: status.started_at_ms };
         match status.state {
             ContainerState::Running { .. } if self.context.has_network(&self.id).await => Some(run),
@@ -133,9 +132,14 @@ impl Worker {
 
     /// Brings the container to run; `None` if that failed or is no longer wanted, after waiting as long as it should.
     async fn start(&mut self, container: &Container) -> Option<Run> {
-        let begun = tokio::select! {
-            begun = self.context.clone().begin(container.clone(), self.run, self.reporter.clone()) => begun,
+        // Only what leaves nothing behind is given up half way: a start that goes on unseen would never be stopped.
+        let prepared = tokio::select! {
+            prepared = self.context.prepare(container, &self.reporter) => prepared,
             () = unwanted(self.wishes.clone()) => return None,
+        };
+        let begun = match prepared {
+            Ok(prepared) => self.context.clone().begin(container.clone(), self.run, prepared).await,
+            Err(failure) => Err(failure),
         };
         match begun {
             Ok((addresses, started_at_ms)) => {
@@ -174,10 +178,7 @@ impl Worker {
         loop {
             let checking = health.next_check_ms().is_some();
             tokio::select! {
-                exit = self.exits.recv() => match exit {
-                    Some(exit) => return Ended::Exited(exit),
-                    None => return Ended::Unwanted,
-                },
+                exit = exit_of(&run.id, &mut self.exits) => return Ended::Exited(exit),
                 () = unwanted(self.wishes.clone()) => return Ended::Unwanted,
                 result = check(&self.context, container, run, next_check), if checking => {
                     next_check = Instant::now() + Duration::from_millis(health.next_check_ms().unwrap_or(1_000));
@@ -237,7 +238,6 @@ impl Worker {
 
     /// Says how the run ended, waits, and counts the next run.
     async fn ended(&mut self, run: &Run, exit: &Exit) {
-        while self.exits.try_recv().is_ok() {}
         let ran_ms = exit.at_ms.saturating_sub(run.started_at_ms);
         let delay_ms = self.backoff.next_delay_ms(ran_ms, &self.context.options);
         let code = exit.how.shell_code();
@@ -313,6 +313,18 @@ async fn unwanted(mut wishes: watch::Receiver<Wish>) {
     // The sender is dropped only when the whole agent ends; then nothing changes any more.
     if wishes.wait_for(|wish| !matches!(wish, Wish::Run(_))).await.is_err() {
         std::future::pending::<()>().await;
+    }
+}
+
+/// The end of that run. What comes late of a run before it is not mistaken for it.
+async fn exit_of(run: &str, exits: &mut mpsc::UnboundedReceiver<ExitEvent>) -> Exit {
+    loop {
+        match exits.recv().await {
+            Some(event) if event.id == run => return event.exit,
+            Some(_) => {}
+            // The sender is dropped only when the whole agent ends.
+            None => std::future::pending().await,
+        }
     }
 }
 
