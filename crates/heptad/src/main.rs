@@ -18,6 +18,7 @@ fn main() -> ExitCode {
     log(&cli.command);
     match run(cli) {
         Ok(code) => code,
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             output::tell(format!("{} {error:#}", output::paint_stderr("error:", 31)));
             ExitCode::FAILURE

@@ -51,22 +51,28 @@ impl Table {
     }
 }
 
-/// Prints text to stdout. A reader that went away is no error.
+/// Prints text to stdout.
 pub fn say(text: impl AsRef<str>) -> anyhow::Result<()> {
     write(text.as_ref().as_bytes())
 }
 
-/// Prints bytes to stdout.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "nobody reads on: the rest of the command has no purpose, as with other filters"
-)]
+/// Prints bytes to stdout. That nobody reads on is an error too, which `main` does not tell: the rest of the command has
+/// no purpose then.
 pub fn write(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        other => other.context("cannot write to standard output"),
-    }
+    out.write_all(bytes).and_then(|()| out.flush()).context("cannot write to standard output")
+}
+
+/// Prints text to stdout for whoever reads it; a platform runs on if nobody does.
+pub fn announce(text: impl AsRef<str>) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_ref().as_bytes()).and_then(|()| out.flush());
+}
+
+/// Whether the error is that nobody reads our output any more.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.into_iter().any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Prints a line to stderr. That nobody reads it is no error.

@@ -2,7 +2,7 @@
 
 use crate::{
     cli::Run,
-    output::{paint, say, tell},
+    output::{announce, paint, tell},
     platform::{self, Platform, PlatformError, Settings, paths},
 };
 use anyhow::Context;
@@ -92,11 +92,11 @@ pub async fn dev(args: Run) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let mut stop = Stop::listen()?;
     let platform = start_dev(&args).await?;
-    say(format!("{} in {} ms\n\n", paint("Heptad runs", 32), began.elapsed().as_millis()))?;
-    say(describe(&platform))?;
+    announce(format!("{} in {} ms\n\n", paint("Heptad runs", 32), began.elapsed().as_millis()));
+    announce(describe(&platform));
     let removed = args.data_dir.is_none();
     let end = if removed { "Ctrl-C removes it and all its containers." } else { "Ctrl-C ends it; its data stays." };
-    say(format!("\nTry   heptad apply -f examples/shop.yaml --wait\n      heptad get services\n\n{end}\n"))?;
+    announce(format!("\nTry   heptad apply -f examples/shop.yaml --wait\n      heptad get services\n\n{end}\n"));
     stop.wait().await;
     tell("\nstopping ...");
     platform.stop().await;
@@ -108,7 +108,7 @@ pub async fn server(args: Run) -> anyhow::Result<ExitCode> {
     let dir = absolute(&args.data_dir.clone().unwrap_or_else(|| PathBuf::from(SERVER_DATA_DIR)))?;
     let mut stop = Stop::listen()?;
     let platform = Platform::start(settings(&args, dir)).await?;
-    say(describe(&platform))?;
+    announce(describe(&platform));
     stop.wait().await;
     tracing::info!("stopping; containers go on");
     platform.stop().await;

@@ -5,7 +5,7 @@ use crate::{cpu, report};
 use anyhow::{Context, Result, bail};
 use heptad_api::{Manifest, operations::ApplyRequest};
 use heptad_client::{Client, watch_state};
-use heptad_model::{Bytes, Container, ContainerStatus, CpuMillis, Namespace, Service};
+use heptad_model::{Bytes, Container, ContainerStatus, Namespace, Service};
 use serde::Serialize;
 use std::{
     io::{BufRead, BufReader},
@@ -58,6 +58,8 @@ struct Idle {
 /// A platform that is removed when this is dropped.
 struct Platform {
     child: Child,
+    /// Kept open: the platform says more than is read.
+    _output: BufReader<std::process::ChildStdout>,
     ready: Duration,
     client: Client,
 }
@@ -70,17 +72,18 @@ impl Platform {
                 format!("cannot start {}; build it with `cargo build --release`", program.display())
             })?;
         let stdout = child.stdout.take().context("its output is piped")?;
-        let mut ready = None;
-        for line in BufReader::new(stdout).lines() {
-            let line = line?;
+        let mut output = BufReader::new(stdout);
+        let (mut ready, mut line) = (None, String::new());
+        while output.read_line(&mut line)? > 0 {
             if line.starts_with("Heptad runs") {
                 ready = Some(began.elapsed());
             }
             if let Some(socket) = line.trim().strip_prefix("Socket") {
                 let client = Client::unix(socket.trim());
                 let ready = ready.context("it said that it runs before")?;
-                return Ok(Self { child, ready, client });
+                return Ok(Self { child, _output: output, ready, client });
             }
+            line.clear();
         }
         bail!("{} ended without being ready", program.display())
     }
@@ -163,7 +166,7 @@ async fn deploy(client: &Client, name: &str, replicas: u32) -> Result<f64> {
     let mut service = Service::new(name, "host");
     service.command = vec!["sleep".to_owned(), "1000".to_owned()];
     service.replicas = replicas;
-    service.resources.cpu_millis = CpuMillis(10);
+    // No CPU limit: it would slow the runtime's own set-up, which runs inside it, and runc has none here.
     service.resources.memory = Bytes::mib(16);
     service.stop_grace_ms = 0;
     let key = service.key();

@@ -4,7 +4,7 @@ mod steps;
 
 use crate::{
     cli::Demo,
-    output::{Table, paint, say},
+    output::{Table, announce, paint},
     platform::Platform,
     serve::{Stop, describe, start_dev},
 };
@@ -25,61 +25,61 @@ pub async fn run(args: Demo) -> anyhow::Result<ExitCode> {
     let mut stop = Stop::listen()?;
     let began = Instant::now();
     let platform = start_dev(&args.run).await?;
-    say(format!("{} in {} ms\n{}\n", paint("Heptad runs", 32), began.elapsed().as_millis(), describe(&platform)))?;
+    announce(format!("{} in {} ms\n{}\n", paint("Heptad runs", 32), began.elapsed().as_millis(), describe(&platform)));
     let outcomes = tokio::select! {
-        outcomes = all_steps(&platform) => outcomes?,
+        outcomes = all_steps(&platform) => outcomes,
         () = stop.wait() => {
-            say("\ninterrupted; removing everything ...\n")?;
+            announce("\ninterrupted; removing everything ...\n");
             platform.stop().await;
             return Ok(ExitCode::FAILURE);
         }
     };
     let good = outcomes.iter().all(|outcome| outcome.result.is_ok());
-    summarise(&outcomes, began.elapsed())?;
+    summarise(&outcomes, began.elapsed());
     if args.stay {
-        say("\nThe platform stays until Ctrl-C. Try   heptad get containers   in another terminal.\n")?;
+        announce("\nThe platform stays until Ctrl-C. Try   heptad get containers   in another terminal.\n");
         stop.wait().await;
     }
-    say("\nremoving containers, network and data ...\n")?;
+    announce("\nremoving containers, network and data ...\n");
     platform.stop().await;
-    say("nothing is left behind\n")?;
+    announce("nothing is left behind\n");
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The steps in order; after one that failed, those that need it are not tried.
-async fn all_steps(platform: &Platform) -> anyhow::Result<Vec<Outcome>> {
+async fn all_steps(platform: &Platform) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
-    let deployed = step(&mut outcomes, "deploy the shop: 5 services, 8 containers", steps::deploy(platform)).await?;
+    let deployed = step(&mut outcomes, "deploy the shop: 5 services, 8 containers", steps::deploy(platform)).await;
     if deployed {
-        step(&mut outcomes, "call web, which calls catalog, cart and stock by name", steps::calls(platform)).await?;
-        step(&mut outcomes, "deny what the policy denies", steps::denial(platform)).await?;
-        step(&mut outcomes, "split requests 90/10 between two versions", steps::split(platform)).await?;
-        step(&mut outcomes, "restart a container that was killed", steps::killed(platform)).await?;
+        step(&mut outcomes, "call web, which calls catalog, cart and stock by name", steps::calls(platform)).await;
+        step(&mut outcomes, "deny what the policy denies", steps::denial(platform)).await;
+        step(&mut outcomes, "split requests 90/10 between two versions", steps::split(platform)).await;
+        step(&mut outcomes, "restart a container that was killed", steps::killed(platform)).await;
     }
-    step(&mut outcomes, "store data, lose a disk, read it back, repair", steps::storage(platform)).await?;
-    step(&mut outcomes, "verify the guarantees on the live state", steps::verify(platform)).await?;
-    Ok(outcomes)
+    step(&mut outcomes, "store data, lose a disk, read it back, repair", steps::storage(platform)).await;
+    step(&mut outcomes, "verify the guarantees on the live state", steps::verify(platform)).await;
+    outcomes
 }
 
 async fn step(
     outcomes: &mut Vec<Outcome>,
     title: &'static str,
     work: impl Future<Output = anyhow::Result<String>>,
-) -> anyhow::Result<bool> {
-    say(format!("{} {title}\n", paint("»", 36)))?;
+) -> bool {
+    announce(format!("{} {title}\n", paint("»", 36)));
     let began = Instant::now();
     let result = work.await;
     let took = began.elapsed();
     match &result {
-        Ok(said) => said.lines().try_for_each(|line| say(format!("    {line}\n")))?,
-        Err(error) => say(format!("    {} {error:#}\n", paint("failed:", 31)))?,
+        Ok(said) => said.lines().for_each(|line| announce(format!("    {line}\n"))),
+        Err(error) => announce(format!("    {} {error:#}\n", paint("failed:", 31))),
     }
     let good = result.is_ok();
     outcomes.push(Outcome { title, took, result });
-    Ok(good)
+    good
 }
 
-fn summarise(outcomes: &[Outcome], took: Duration) -> anyhow::Result<()> {
+fn summarise(outcomes: &[Outcome], took: Duration) {
     let mut table = Table::new(&["CHECK", "RESULT", "TIME"]);
     for outcome in outcomes {
         let word = if outcome.result.is_ok() { "held" } else { "FAILED" };
@@ -88,5 +88,5 @@ fn summarise(outcomes: &[Outcome], took: Duration) -> anyhow::Result<()> {
     let held = outcomes.iter().filter(|outcome| outcome.result.is_ok()).count();
     let all = format!("{held} of {} checks held, in {:.1} s", outcomes.len(), took.as_secs_f64());
     let colour = if held == outcomes.len() { 32 } else { 31 };
-    say(format!("\n{}\n{}\n", table.render(), paint(&all, colour)))
+    announce(format!("\n{}\n{}\n", table.render(), paint(&all, colour)));
 }
