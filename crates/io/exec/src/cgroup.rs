@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,7 @@ pub enum CgroupMode {
 
 const ROOT: &str = "/sys/fs/cgroup";
 const RMDIR_RETRY_DELAY_MS: u64 = 2;
+const PROBE_PREFIX: &str = "heptad-probe-";
 
 /// The mounted hierarchies, found once.
 #[derive(Clone, Debug)]
@@ -180,9 +182,24 @@ impl Hierarchies {
         Usage { memory_bytes: memory, cpu_usec, pids }
     }
 
+    /// Groups of processes that were killed while they tried.
+    fn remove_dead_probes(&self) {
+        for entry in self.mounts.iter().filter_map(|mount| fs::read_dir(mount).ok()).flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let pid = name.strip_prefix(PROBE_PREFIX);
+            if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+                let _ = fs::remove_dir(entry.path());
+            }
+        }
+    }
+
     /// Whether the limits can be set, tried on a group that is made for it: `(cpu, memory, swap, pids)`.
     pub(crate) fn probe(&self) -> Probe {
-        let group = format!("heptad-probe-{}", std::process::id());
+        // The group is named after the process: two threads must not remove it for each other.
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        self.remove_dead_probes();
+        let group = format!("{PROBE_PREFIX}{}", std::process::id());
         match self.mode {
             CgroupMode::None => return Probe::default(),
             CgroupMode::V2 => {
