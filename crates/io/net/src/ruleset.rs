@@ -83,6 +83,7 @@ impl Ruleset {
         let ports = elements(containers.iter().flat_map(published));
         let confined = elements(containers.iter().filter(|c| !c.outside.reaches).map(|c| c.ip.to_string()));
         let sheltered = elements(containers.iter().filter(|c| !c.outside.reached).map(|c| c.ip.to_string()));
+        let filters = self.filters();
         let dns_redirect = if *dns_port == 53 {
             String::new()
         } else {
@@ -129,7 +130,16 @@ table inet {table} {{
     ip saddr {subnet} oifname != "{bridge}" masquerade
     oifname "{bridge}" ip saddr 127.0.0.0/8 masquerade
   }}
-  chain to_node {{
+{filters}}}
+"#
+        )
+    }
+
+    /// The chains that say what of the bridge may pass: to the node, through it, and from it.
+    fn filters(&self) -> String {
+        let Self { bridge, gateway, service_cidr, proxy_port, dns_port, .. } = self;
+        format!(
+            r#"  chain to_node {{
     type filter hook input priority filter; policy accept;
     iifname != "{bridge}" accept
     ct state established,related accept
@@ -155,7 +165,6 @@ table inet {table} {{
     oifname "{bridge}" ip daddr {service_cidr} reject with icmpx type host-unreachable
     ct status dnat ip daddr @{SHELTERED} reject with icmpx type admin-prohibited
   }}
-}}
 "#
         )
     }
