@@ -1,13 +1,13 @@
 //! `get`, `describe`, `node list`: objects as tables, JSON or YAML.
 
-use super::namespace;
+use super::{followed, namespace};
 use crate::{
     cli::{Get, Named, Output},
     output::{Table, age, clock, now_ms, paint, print, say, yaml},
 };
 use anyhow::bail;
 use heptad_api::{Kind, List, Object, Resource};
-use heptad_client::{Client, watch_state};
+use heptad_client::Client;
 use heptad_model::{
     Container, ContainerStatus, Dimension, Event, NetworkPolicy, Node, NodeStatus, Service, TrafficRule,
 };
@@ -234,8 +234,7 @@ fn rows<T: Shown>(items: &[Object<T>], context: &Context, output: Output) -> Str
 }
 
 async fn watch<T: Shown>(client: &Client, args: &Get) -> anyhow::Result<ExitCode> {
-    let mut state = watch_state::<T>(client);
-    let mut view = state.synced().await;
+    let (mut state, mut view) = followed::<T>(client).await?;
     let mut known = std::collections::BTreeMap::new();
     let in_namespace = namespace(&args.namespace.namespace);
     loop {

@@ -1,13 +1,13 @@
 //! `logs` and `exec`: what containers wrote, merged over replicas, and programs run inside them.
 
-use super::service_key;
+use super::{followed, service_key};
 use crate::{
     cli::{Exec, Logs},
     output::{paint, say, tell, write},
 };
 use anyhow::bail;
 use heptad_api::operations::{ExecRequest, LogLine};
-use heptad_client::{Client, watch_state};
+use heptad_client::Client;
 use heptad_model::{Container, ContainerId, ContainerStatus};
 use std::{collections::BTreeSet, io::Read, process::ExitCode};
 use tokio::{sync::mpsc, task::JoinSet};
@@ -23,8 +23,7 @@ fn meant<'a>(containers: impl Iterator<Item = &'a Container>, name: &str, namesp
 }
 
 pub(super) async fn logs(client: &Client, args: Logs) -> anyhow::Result<ExitCode> {
-    let mut state = watch_state::<Container>(client);
-    let mut view = state.synced().await;
+    let (mut state, mut view) = followed::<Container>(client).await?;
     let (lines, mut printed) = mpsc::channel(LINES_WAITING_MAX);
     let mut reading = JoinSet::new();
     let mut known = BTreeSet::new();

@@ -1,6 +1,6 @@
 //! The small commands: scale, events, version, completion.
 
-use super::{get::event_rows, namespace, service_key, show_until_ready};
+use super::{followed, get::event_rows, namespace, service_key, show_until_ready};
 use crate::{
     cli::{Cli, Events, Output, Scale},
     output::{print, say},
@@ -8,7 +8,7 @@ use crate::{
 use anyhow::Context;
 use clap::CommandFactory;
 use heptad_api::Object;
-use heptad_client::{Client, watch_state};
+use heptad_client::Client;
 use heptad_model::{Event, Service};
 use std::{collections::BTreeSet, process::ExitCode, time::Duration};
 
@@ -28,8 +28,7 @@ pub(super) async fn scale(client: &Client, args: Scale) -> anyhow::Result<ExitCo
 
 pub(super) async fn events(client: &Client, args: Events) -> anyhow::Result<ExitCode> {
     let output = args.output.output;
-    let mut state = watch_state::<Event>(client);
-    let mut view = state.synced().await;
+    let (mut state, mut view) = followed::<Event>(client).await?;
     let mut known = BTreeSet::new();
     let mut first = true;
     loop {

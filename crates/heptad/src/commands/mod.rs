@@ -14,9 +14,10 @@ use crate::{
     platform::paths,
 };
 use anyhow::Context;
-use heptad_client::Client;
+use heptad_api::Resource;
+use heptad_client::{Client, State, View, watch_state};
 use heptad_model::{Namespace, ServiceKey};
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 pub use apply::{show_until_ready, wait_ready};
 
@@ -63,8 +64,22 @@ pub fn client(connect: &Connect) -> anyhow::Result<Client> {
             std::fs::read_to_string(file).with_context(|| format!("cannot read the token in {}", file.display()))?;
         return Ok(Client::tcp(server, token.trim()));
     }
-    let socket = connect.socket.clone().unwrap_or_else(paths::socket_default);
-    Ok(Client::unix(socket))
+    if let Some(socket) = &connect.socket {
+        return Ok(Client::unix(socket));
+    }
+    let dir = paths::runtime_dir();
+    if paths::is_foreign(&dir) {
+        anyhow::bail!("{} belongs to another user; name the platform's socket with --socket", dir.display());
+    }
+    Ok(Client::unix(paths::socket_default()))
+}
+
+/// The live state of a kind with its first view. A platform that does not answer is an error, not waited for.
+async fn followed<T: Resource>(client: &Client) -> anyhow::Result<(State<T>, Arc<View<T>>)> {
+    client.version().await?;
+    let mut state = watch_state(client);
+    let view = state.synced().await;
+    Ok((state, view))
 }
 
 /// The namespace of that name.

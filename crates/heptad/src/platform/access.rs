@@ -25,6 +25,7 @@ impl LocalNodeAccess {
 fn problem(error: &AccessError) -> ProblemDetails {
     let code = match error {
         AccessError::NotHere { .. } => ErrorCode::NotFound,
+        AccessError::Busy => ErrorCode::Busy,
         AccessError::Driver { .. } => ErrorCode::Unavailable,
     };
     let cause = std::error::Error::source(error).map_or(String::new(), |cause| format!(": {cause}"));

@@ -71,10 +71,14 @@ pub(super) async fn follow(client: Client, proxy: Proxy, listen_on_services: boo
         if listen_on_services {
             let wanted = service_listeners(&specs);
             if wanted != listened {
-                for error in proxy.set_service_listeners(wanted.clone()).await {
+                let failed = proxy.set_service_listeners(wanted.clone()).await;
+                // Those that failed are tried again with the next change.
+                if failed.is_empty() {
+                    listened = wanted;
+                }
+                for error in failed {
                     tracing::warn!(%error, "a service address cannot be served");
                 }
-                listened = wanted;
             }
         }
         tokio::select! {

@@ -134,11 +134,27 @@ impl std::fmt::Debug for Platform {
 impl Platform {
     /// Starts everything. When it returns, the API answers and the node is about to register.
     pub async fn start(settings: Settings) -> Result<Self, PlatformError> {
-        let data = settings.data_dir.clone();
-        let lock = take(&data)?;
-        let mut identity = Identity::load(&data)?;
-        let store: Arc<dyn Store> = Arc::new(open_store(&data).await?);
+        let lock = take(&settings.data_dir)?;
+        let mut identity = Identity::load(&settings.data_dir)?;
+        let store: Arc<dyn Store> = Arc::new(open_store(&settings.data_dir).await?);
         let base = node::Base::open(&settings, &mut identity).await?;
+        let network = base.network();
+        let started = Self::start_on(base, store, settings, lock).await;
+        if started.is_err()
+            && let Some(network) = network
+        {
+            network.give_up().await;
+        }
+        started
+    }
+
+    async fn start_on(
+        base: node::Base,
+        store: Arc<dyn Store>,
+        settings: Settings,
+        lock: nix::fcntl::Flock<File>,
+    ) -> Result<Self, PlatformError> {
+        let data = settings.data_dir.clone();
         let storage = storage::open(&data, store.clone(), base.free_bytes()).await?;
         let agent: AgentSlot = Arc::new(OnceLock::new());
         let ingress = settings.ingress.or(Some(SocketAddr::from(([127, 0, 0, 1], 0))));

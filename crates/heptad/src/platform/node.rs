@@ -35,10 +35,35 @@ pub(super) struct Base {
     facts: NodeFacts,
     driver: Arc<dyn Driver>,
     images: ImageStore,
-    network: Option<Arc<Network>>,
+    network: Option<NodeNetwork>,
     service_cidr: Ipv4Net,
     free_bytes: u64,
-    runtime_dir: PathBuf,
+}
+
+/// The container network with the directory of its records and pinned namespaces.
+#[derive(Clone)]
+pub(super) struct NodeNetwork {
+    network: Arc<Network>,
+    dir: PathBuf,
+}
+
+impl NodeNetwork {
+    async fn remove(&self) {
+        if let Err(error) = self.network.close().await {
+            tracing::warn!(%error, "the container network could not be removed wholly");
+        }
+        // Only now: while the network stands, its lock file there must be the one and only.
+        if let Err(error) = std::fs::remove_dir_all(&self.dir) {
+            tracing::warn!(dir = %self.dir.display(), %error, "records of the network could not be removed");
+        }
+    }
+
+    /// After a start that failed: the next one may still adopt what containers use.
+    pub(super) async fn give_up(&self) {
+        if self.network.list().await.is_empty() {
+            self.remove().await;
+        }
+    }
 }
 
 impl Base {
@@ -52,11 +77,14 @@ impl Base {
         };
         let images = ImageStore::open(settings.data_dir.join("images"), image_options)?;
         let network = match isolated {
-            true => Some(Arc::new(open_network(identity, driver.clone()).await?)),
+            true => {
+                let network = Arc::new(open_network(identity, driver.clone()).await?);
+                Some(NodeNetwork { network, dir: network_dir(identity) })
+            }
             false => None,
         };
         let service_cidr = match &network {
-            Some(network) => network.service_cidr(),
+            Some(own) => own.network.service_cidr(),
             None => Ipv4Net::new_assert(LOOPBACK_SERVICES.0, LOOPBACK_SERVICES.1),
         };
         if network.is_some() && identity.service_cidr != Some(service_cidr) {
@@ -64,8 +92,11 @@ impl Base {
             identity.save(&settings.data_dir)?;
         }
         let free_bytes = capacity(&facts, &settings.data_dir).storage.0;
-        let runtime_dir = network_dir(identity);
-        Ok(Self { facts, driver, images, network, service_cidr, free_bytes, runtime_dir })
+        Ok(Self { facts, driver, images, network, service_cidr, free_bytes })
+    }
+
+    pub(super) fn network(&self) -> Option<NodeNetwork> {
+        self.network.clone()
     }
 
     pub(super) fn service_cidr(&self) -> Ipv4Net {
@@ -78,7 +109,7 @@ impl Base {
 
     /// Where redirected connections arrive; none without a container network.
     pub(super) fn proxy_address(&self) -> Option<SocketAddr> {
-        self.network.as_ref().map(|network| SocketAddr::from((network.gateway(), PROXY_PORT)))
+        self.network.as_ref().map(|own| SocketAddr::from((own.network.gateway(), PROXY_PORT)))
     }
 
     /// Starts the agent and the names that its containers ask for.
@@ -91,20 +122,24 @@ impl Base {
         let name = settings.node_name()?;
         let capacity = capacity(&self.facts, &settings.data_dir);
         let options = heptad_agent::Options::new(name, capacity, shim_of(settings)?.program);
-        let network = self.network.clone();
-        let isolated = network.is_some();
-        let parts = Parts { driver: self.driver, images: self.images, network: self.network, client };
+        let network = self.network;
+        let attaching = network.as_ref().map(|own| own.network.clone());
+        let parts = Parts { driver: self.driver, images: self.images, network: attaching, client };
         let agent = Arc::new(Agent::start(options, parts).await);
         // Set only here, once.
         let _ = slot.set(agent.clone());
-        let dns = match &network {
-            None => None,
-            Some(network) => {
-                let listen = SocketAddr::from((network.gateway(), DNS_PORT));
-                Some(DnsServer::start(DnsOptions { listen, ..Default::default() }, agent.names()).await?)
+        let mut node = Node { agent, network, _dns: None };
+        if let Some(own) = &node.network {
+            let listen = SocketAddr::from((own.network.gateway(), DNS_PORT));
+            match DnsServer::start(DnsOptions { listen, ..Default::default() }, node.agent.names()).await {
+                Ok(dns) => node._dns = Some(dns),
+                Err(error) => {
+                    node.agent.stop(settings.ephemeral).await;
+                    return Err(error.into());
+                }
             }
-        };
-        Ok(Node { agent, network, isolated, runtime_dir: self.runtime_dir, _dns: dns })
+        }
+        Ok(node)
     }
 }
 
@@ -164,10 +199,7 @@ async fn open_network(identity: &Identity, driver: Arc<dyn Driver>) -> Result<Ne
 /// The running node.
 pub(super) struct Node {
     agent: Arc<Agent>,
-    network: Option<Arc<Network>>,
-    isolated: bool,
-    /// The network's records and pinned namespaces.
-    runtime_dir: PathBuf,
+    network: Option<NodeNetwork>,
     _dns: Option<DnsServer>,
 }
 
@@ -177,24 +209,14 @@ impl Node {
     }
 
     pub(super) fn runs_containers(&self) -> bool {
-        self.isolated
+        self.network.is_some()
     }
 
     /// Ends the agent; with `remove`, what is left of containers is killed and the network goes.
     pub(super) async fn stop(self, remove: bool) {
-        let Self { agent, network, runtime_dir, .. } = self;
-        agent.stop(remove).await;
-        drop(agent);
-        if !remove {
-            return;
-        }
-        let Some(network) = network else { return };
-        if let Err(error) = network.close().await {
-            tracing::warn!(%error, "the container network could not be removed wholly");
-        }
-        // Only now: while the network lives, its lock file there must be the one and only.
-        if let Err(error) = std::fs::remove_dir_all(&runtime_dir) {
-            tracing::warn!(dir = %runtime_dir.display(), %error, "records of the network could not be removed");
+        self.agent.stop(remove).await;
+        if let Some(network) = self.network.filter(|_| remove) {
+            network.remove().await;
         }
     }
 }

@@ -30,6 +30,12 @@ pub fn socket_default() -> PathBuf {
     runtime_dir().join("api.sock")
 }
 
+/// Whether another user made that directory: in a /tmp that all share, they could answer in the platform's place.
+pub fn is_foreign(dir: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    fs::symlink_metadata(dir).is_ok_and(|found| found.uid() != nix::unistd::geteuid().as_raw())
+}
+
 /// Whether this process may make containers, as far as its user decides that.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
@@ -42,6 +48,15 @@ pub fn private_dir(dir: &Path) -> io::Result<()> {
     let found = fs::symlink_metadata(dir)?;
     if found.uid() != nix::unistd::geteuid().as_raw() || !found.is_dir() {
         let message = "it is not a directory of this user; remove it or choose another with --data-dir";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    }
+    if found.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    // A directory that others use, such as /tmp, must not be closed to them because it was named by mistake.
+    if fs::read_dir(dir)?.next().is_some() {
+        let message =
+            "other users may enter it and it is not empty; choose another, or `chmod 700` it if it is the platform's";
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     }
     fs::set_permissions(dir, fs::Permissions::from_mode(0o700))

@@ -75,6 +75,13 @@ pub(super) fn disk_dir(data_dir: &Path, index: usize) -> std::path::PathBuf {
     data_dir.join("storage").join(format!("disk{index}"))
 }
 
+/// What the storage takes of the disk already. Else it would shrink with every start by what it keeps.
+fn held_bytes(data_dir: &Path) -> u64 {
+    let segments = |index| std::fs::read_dir(disk_dir(data_dir, index).join("segments"));
+    let files = (1..=DISKS).filter_map(|index| segments(index).ok()).flatten().flatten();
+    files.filter_map(|file| Some(file.metadata().ok()?.len())).sum()
+}
+
 /// Opens the storage below `data_dir`.
 pub(super) async fn open(
     data_dir: &Path,
@@ -82,8 +89,9 @@ pub(super) async fn open(
     free_bytes: u64,
 ) -> Result<DistributedStorage, PlatformError> {
     let mut nodes: Vec<Arc<dyn BlobNode>> = Vec::new();
+    let capacity_bytes = (free_bytes + held_bytes(data_dir)) / DISK_SHARE;
     for index in 1..=DISKS {
-        let options = heptad_blob::Options { capacity_bytes: free_bytes / DISK_SHARE, ..Default::default() };
+        let options = heptad_blob::Options { capacity_bytes, ..Default::default() };
         let dir = disk_dir(data_dir, index);
         let name = format!("disk{index}");
         let opened = tokio::task::spawn_blocking(move || LocalNode::open(&name, dir, options)).await;

@@ -6,12 +6,19 @@ use heptad_exec::{ContainerState, ContainerStatus, ExecError, LogItem, LogReader
 use heptad_model::ContainerId;
 use std::time::Duration;
 use thiserror::Error;
-use tokio::{sync::mpsc, task::spawn_blocking};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    task::spawn_blocking,
+};
 
 /// Lines that may wait for a slow reader; then the container's log is read no further.
 const LINES_WAITING_MAX: usize = 256;
 /// How long one look into a followed log may take; bounds how long a reader that left is noticed late.
 const LOOK_MS_MAX: u64 = 250;
+/// Logs that are read and programs that run at once for people: each holds a thread, and containers need some too.
+pub(crate) const ASKED_MAX: usize = 256;
+/// Longest time that a program inside may take, whatever is asked.
+const EXEC_TIMEOUT_MS_MAX: u64 = 24 * 3_600_000;
 const SIGKILL: i32 = 9;
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
 
@@ -24,6 +31,9 @@ pub enum AccessError {
         /// The container.
         container: ContainerId,
     },
+    /// Too much is asked already.
+    #[error("{ASKED_MAX} logs are read and programs run on this node for others; try again")]
+    Busy,
     /// The driver failed.
     #[error("{operation} of container {container} failed")]
     Driver {
@@ -48,6 +58,7 @@ impl Agent {
         tail: Option<usize>,
         follow: bool,
     ) -> Result<LogLines, AccessError> {
+        let turn = self.turn()?;
         let runs = self.runs(container).await;
         let failed =
             |source| AccessError::Driver { operation: "reading the log", container: container.clone(), source };
@@ -63,24 +74,39 @@ impl Agent {
         readers.push(self.context.driver(move |driver| driver.logs(&id, tail, follow)).await.map_err(failed)?);
         let (lines, receiver) = mpsc::channel(LINES_WAITING_MAX);
         let container = container.clone();
-        spawn_blocking(move || pump(&container, readers, tail.filter(|_| !follow), &lines));
+        spawn_blocking(move || {
+            pump(&container, readers, tail.filter(|_| !follow), &lines);
+            drop(turn);
+        });
         Ok(receiver)
+    }
+
+    fn turn(&self) -> Result<OwnedSemaphorePermit, AccessError> {
+        self.asked.clone().try_acquire_owned().map_err(|_| AccessError::Busy)
     }
 
     /// Runs a program inside the container.
     pub async fn exec(&self, container: &ContainerId, request: ExecRequest) -> Result<ExecResponse, AccessError> {
+        let turn = self.turn()?;
         let runs = self.runs(container).await;
         let running = runs.into_iter().rev().find(|run| matches!(run.state, ContainerState::Running { .. }));
         let Some(run) = running else { return Err(AccessError::NotHere { container: container.clone() }) };
         let asked = heptad_exec::ExecRequest {
             stdin: request.stdin.into_bytes(),
-            timeout: Duration::from_millis(request.timeout_ms),
+            timeout: Duration::from_millis(request.timeout_ms.min(EXEC_TIMEOUT_MS_MAX)),
             output_bytes_max: OUTPUT_BYTES_MAX,
             ..heptad_exec::ExecRequest::new(request.command)
         };
         let id = run.spec.id;
-        let output = self.context.driver(move |driver| driver.exec(&id, &asked)).await.map_err(|source| {
-            AccessError::Driver { operation: "running a program inside", container: container.clone(), source }
+        // The turn goes with the thread, which works on when nobody waits for it any more.
+        let ran = self.context.driver(move |driver| {
+            let _turn = turn;
+            driver.exec(&id, &asked)
+        });
+        let output = ran.await.map_err(|source| AccessError::Driver {
+            operation: "running a program inside",
+            container: container.clone(),
+            source,
         })?;
         Ok(ExecResponse {
             exit_code: output.how.shell_code(),

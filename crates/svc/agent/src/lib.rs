@@ -54,6 +54,8 @@ pub struct Agent {
     context: Arc<Context>,
     names: watch::Receiver<Arc<DnsTable>>,
     tasks: std::sync::Mutex<JoinSet<()>>,
+    /// What is read and run here for people.
+    asked: Arc<Semaphore>,
 }
 
 impl Agent {
@@ -78,7 +80,8 @@ impl Agent {
         tasks.spawn(node::register_and_beat(context.clone()));
         tasks.spawn(sync::follow(context.clone(), tell_names));
         tasks.spawn(node::collect_images(context.clone()));
-        Self { context, names, tasks: std::sync::Mutex::new(tasks) }
+        let asked = Arc::new(Semaphore::new(access::ASKED_MAX));
+        Self { context, names, tasks: std::sync::Mutex::new(tasks), asked }
     }
 
     /// Ends the agent. With `remove`, all containers that are still here are killed and removed; else they go on.
