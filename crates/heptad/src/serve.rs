@@ -99,8 +99,7 @@ pub async fn dev(args: Run) -> anyhow::Result<ExitCode> {
     announce(format!("\nTry   heptad apply -f examples/shop.yaml --wait\n      heptad get services\n\n{end}\n"));
     stop.wait().await;
     tell("\nstopping ...");
-    platform.stop().await;
-    Ok(ExitCode::SUCCESS)
+    Ok(stop_platform(platform, &mut stop).await)
 }
 
 /// `heptad server`.
@@ -111,8 +110,18 @@ pub async fn server(args: Run) -> anyhow::Result<ExitCode> {
     announce(describe(&platform));
     stop.wait().await;
     tracing::info!("stopping; containers go on");
-    platform.stop().await;
-    Ok(ExitCode::SUCCESS)
+    Ok(stop_platform(platform, &mut stop).await)
+}
+
+/// Stops the platform. A second signal ends the process without waiting for what does not end.
+pub async fn stop_platform(platform: Platform, stop: &mut Stop) -> ExitCode {
+    tokio::select! {
+        () = platform.stop() => ExitCode::SUCCESS,
+        () = stop.wait() => {
+            tell("not waiting any longer; the next `heptad dev` or `heptad demo` removes what is left");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Where everything is, for people.

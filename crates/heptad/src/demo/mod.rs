@@ -6,7 +6,7 @@ use crate::{
     cli::Demo,
     output::{Table, announce, paint},
     platform::Platform,
-    serve::{Stop, describe, start_dev},
+    serve::{Stop, describe, start_dev, stop_platform},
 };
 use std::{
     process::ExitCode,
@@ -30,7 +30,7 @@ pub async fn run(args: Demo) -> anyhow::Result<ExitCode> {
         outcomes = all_steps(&platform) => outcomes,
         () = stop.wait() => {
             announce("\ninterrupted; removing everything ...\n");
-            platform.stop().await;
+            stop_platform(platform, &mut stop).await;
             return Ok(ExitCode::FAILURE);
         }
     };
@@ -41,9 +41,11 @@ pub async fn run(args: Demo) -> anyhow::Result<ExitCode> {
         stop.wait().await;
     }
     announce("\nremoving containers, network and data ...\n");
-    platform.stop().await;
-    announce("nothing is left behind\n");
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let stopped = stop_platform(platform, &mut stop).await;
+    if stopped == ExitCode::SUCCESS {
+        announce("nothing is left behind\n");
+    }
+    Ok(if good { stopped } else { ExitCode::FAILURE })
 }
 
 /// The steps in order; after one that failed, those that need it are not tried.

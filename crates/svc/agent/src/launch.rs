@@ -136,7 +136,8 @@ pub(crate) fn host_process(container: &Container) -> Result<ProcessPlan, String>
 fn numeric_user(text: &str) -> Result<(u32, u32), String> {
     let (uid, gid) = text.split_once(':').unwrap_or((text, text));
     match (uid.parse(), gid.parse()) {
-        (Ok(0), _) => Err("the image `host` cannot run as root; name another UID[:GID]".to_owned()),
+        // The group root reads what other users of the host may not.
+        (Ok(0), _) | (_, Ok(0)) => Err("the image `host` cannot run as root or its group; name another UID:GID".to_owned()),
         (Ok(uid), Ok(gid)) => Ok((uid, gid)),
         _ => Err(format!("user `{text}` is not numeric; with the image `host` write UID[:GID]")),
     }
@@ -232,6 +233,8 @@ mod tests {
         let mut container = container();
         assert_eq!(host_process(&container).map(|p| p.uid), Ok(65_534));
         container.template.user = Some("0".to_owned());
+        assert!(host_process(&container).is_err());
+        container.template.user = Some("1000:0".to_owned());
         assert!(host_process(&container).is_err());
     }
 
