@@ -16,6 +16,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 /// Most bytes of a body that a call on behalf of people returns.
@@ -64,6 +65,10 @@ pub(super) async fn follow(client: Client, proxy: Proxy, listen_on_services: boo
     containers.synced().await;
     let mut listened = BTreeMap::new();
     loop {
+        level(|| {
+            [services.view().revision, containers.view().revision, policies.view().revision, rules.view().revision]
+        })
+        .await;
         let (specs, running) = (objects(&services.view()), objects(&containers.view()));
         let (policy, rule) = (objects(&policies.view()), objects(&rules.view()));
         let inputs = Inputs { services: &specs, containers: &running, policies: &policy, rules: &rule };
@@ -87,6 +92,21 @@ pub(super) async fn follow(client: Client, proxy: Proxy, listen_on_services: boo
             _ = policies.changed() => {}
             _ = rules.changed() => {}
         }
+    }
+}
+
+/// How long the kinds may take to come to one revision.
+const LEVEL_MS_MAX: u64 = 100;
+
+/// Waits until all kinds have been seen up to the same revision: a service that was applied together with its policy is
+/// then never routed to without it. A server that is that slow, or away, is not waited for: the mesh must go on.
+async fn level(revisions: impl Fn() -> [u64; 4]) {
+    for _ in 0..LEVEL_MS_MAX {
+        let seen = revisions();
+        if seen.iter().all(|revision| *revision == seen[0]) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

@@ -15,11 +15,17 @@ use heptad_route::{Balancer, Caller, Draw, Facts, HttpFacts, Verdict, choose, de
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, timeout},
+};
 
 /// How often a request is sent again over another connection after a kept one turned out to be closed.
 const RESENDS_MAX: usize = 3;
+
+/// How often a request that has no answer yet looks whether its connection has ended.
+const LOST_CHECK_MS: u64 = 100;
 
 /// Who calls what.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +66,8 @@ enum Failure {
     Unsent(Box<Request<Body>>),
     /// The connection broke, before or while the request was sent, or before the response.
     Broken(hyper::Error),
+    /// The connection ended at the moment of sending and never took the request up.
+    Lost,
     Late,
 }
 
@@ -154,7 +162,7 @@ impl Core {
                     return Ok(Answer { response: self.received(origin, response, lease, upgrade), taken });
                 }
                 (Err(Failure::Unsent(again)), _) if attempts.resends < RESENDS_MAX => request = *again,
-                (Err(Failure::Broken(_)), Some(again)) => request = again,
+                (Err(Failure::Broken(_) | Failure::Lost), Some(again)) => request = again,
                 (Err(failure), _) => return Err(self.failed(failure, taken)),
             }
             attempts.resends += 1;
@@ -172,14 +180,24 @@ impl Core {
     }
 
     async fn send(&self, lease: &mut Lease, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
-        let wait = Duration::from_millis(self.options.response_wait_ms_max);
-        match timeout(wait, lease.sender.try_send_request(request)).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(mut error)) => Err(match error.take_message() {
-                Some(request) => Failure::Unsent(Box::new(request)),
-                None => Failure::Broken(error.into_error()),
-            }),
-            Err(_) => Err(Failure::Late),
+        let deadline = Instant::now() + Duration::from_millis(self.options.response_wait_ms_max);
+        let mut answer = pin!(lease.sender.try_send_request(request));
+        let mut has_ended = false;
+        loop {
+            match timeout(Duration::from_millis(LOST_CHECK_MS), &mut answer).await {
+                Ok(Ok(response)) => return Ok(response),
+                Ok(Err(mut error)) => {
+                    return Err(match error.take_message() {
+                        Some(request) => Failure::Unsent(Box::new(request)),
+                        None => Failure::Broken(error.into_error()),
+                    });
+                }
+                Err(_) if Instant::now() >= deadline => return Err(Failure::Late),
+                // A connection that has ended answers whatever it took up. What was handed over in the very moment of
+                // its end can stay in the channel between us, and would be waited for in vain.
+                Err(_) if has_ended => return Err(Failure::Lost),
+                Err(_) => has_ended = lease.sender.is_closed(),
+            }
         }
     }
 
@@ -210,7 +228,7 @@ impl Core {
         match failure {
             Failure::Broken(source) => CallError::Interrupted { service, endpoint, source },
             Failure::Late => CallError::TimedOut { service, endpoint, waited_ms: self.options.response_wait_ms_max },
-            Failure::Unsent(_) => {
+            Failure::Unsent(_) | Failure::Lost => {
                 let source = io::Error::from(io::ErrorKind::ConnectionAborted);
                 CallError::Unreachable { service, endpoint, attempts: RESENDS_MAX, source }
             }
