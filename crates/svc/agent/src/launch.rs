@@ -137,7 +137,9 @@ fn numeric_user(text: &str) -> Result<(u32, u32), String> {
     let (uid, gid) = text.split_once(':').unwrap_or((text, text));
     match (uid.parse(), gid.parse()) {
         // The group root reads what other users of the host may not.
-        (Ok(0), _) | (_, Ok(0)) => Err("the image `host` cannot run as root or its group; name another UID:GID".to_owned()),
+        (Ok(0), _) | (_, Ok(0)) => {
+            Err("the image `host` cannot run as root or its group; name another UID:GID".to_owned())
+        }
         (Ok(uid), Ok(gid)) => Ok((uid, gid)),
         _ => Err(format!("user `{text}` is not numeric; with the image `host` write UID[:GID]")),
     }
