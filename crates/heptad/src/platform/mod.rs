@@ -294,9 +294,11 @@ fn take(dir: &Path) -> Result<nix::fcntl::Flock<File>, PlatformError> {
 
 async fn open_store(data_dir: &Path) -> Result<EmbeddedStore, PlatformError> {
     let dir = data_dir.join("state");
-    let mut options = heptad_state::Options::default();
-    // Every watcher hears of every revision, so that the proxy can tell when it has seen all kinds at one of them.
-    options.watch_progress_revisions = 1;
+    let mut options = heptad_state::Options {
+        // Every watcher hears of every revision, so that the proxy can tell when it has seen all kinds at one of them.
+        watch_progress_revisions: 1,
+        ..Default::default()
+    };
     // An apply of the largest size is one transaction.
     options.limits.txn_ops_max = options.limits.txn_ops_max.max(4 * APPLY_OBJECTS_MAX);
     let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(dir, options)).await;
