@@ -184,14 +184,13 @@ impl Unplaced {
     /// One sentence, short enough for a container's message.
     pub fn summary(&self) -> String {
         let nodes: u32 = self.counts.values().sum();
-        let many = |(reason, count)| format!("{count} because of {reason}");
-        let counts: Vec<String> = self.counts.iter().map(many).collect();
+        let counts: Vec<String> = self.counts.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
         let remedies: Vec<String> = self.remedies.iter().map(Remedy::to_string).collect();
         let why = match nodes {
             0 => "there is no node".to_owned(),
             1 => {
                 let reasons: Vec<&str> = self.counts.keys().map(AsRef::as_ref).collect();
-                format!("the only node refuses because of {}", reasons.join(", "))
+                format!("the only node refuses: {}", reasons.join(", "))
             }
             _ => format!("all {nodes} nodes refuse: {}", counts.join(", ")),
         };

@@ -57,7 +57,7 @@ fn no_node_at_all_or_none_large_enough_asks_for_one() {
         [],
     );
     let unplaced = explain(&full, &request("x", "web", 30)).expect("it is full and too small");
-    assert_eq!(unplaced.summary(), "the only node refuses because of memory; add a node that can give memory 30Mi");
+    assert_eq!(unplaced.summary(), "the only node refuses: memory; add a node that can give memory 30Mi");
     assert_eq!(explain(&full, &request("x", "web", 0)), None);
 }
 
