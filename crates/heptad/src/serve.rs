@@ -32,7 +32,7 @@ pub fn settings(args: &Run, data_dir: PathBuf) -> Settings {
 /// A directory that was not there before, for a platform that is removed at the end.
 pub fn fresh_data_dir() -> anyhow::Result<PathBuf> {
     let parent = paths::runtime_dir_of_data();
-    paths::private_dir(&parent).with_context(|| format!("cannot make {}", parent.display()))?;
+    paths::shared_dir(&parent).with_context(|| format!("cannot make {}", parent.display()))?;
     let dir = tempfile::Builder::new().prefix("data-").tempdir_in(&parent);
     Ok(dir.with_context(|| format!("cannot make a directory in {}", parent.display()))?.keep())
 }

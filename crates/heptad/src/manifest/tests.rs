@@ -90,6 +90,12 @@ fn broken_files_are_told_with_their_place() {
     }
 }
 
+#[test]
+fn words_that_old_yaml_took_for_booleans_are_words() {
+    let parsed = parse("a.yaml", "service: n\nimage: b\nenvironment: { DEBUG: on }\n", false).expect("it is right");
+    assert_eq!(parsed.objects[0].name(), "n");
+}
+
 /// The YAML blocks of a Markdown page.
 fn yaml_blocks(page: &str) -> Vec<String> {
     let blocks = page.split("```yaml\n").skip(1);

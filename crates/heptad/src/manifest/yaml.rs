@@ -100,7 +100,9 @@ fn tree(located: Located) -> Tree {
 
 /// The documents of a file, or the place and text of what is wrong with it.
 pub(crate) fn documents(text: &str) -> Result<Vec<Tree>, (Place, String)> {
-    let parsed: Result<Vec<Located>, _> = serde_saphyr::from_multiple(text);
+    // A service may be called `n` or `on`: only `true` and `false` are booleans, as in YAML 1.2.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    let parsed: Result<Vec<Located>, _> = serde_saphyr::from_multiple_with_options(text, options);
     match parsed {
         Ok(documents) => Ok(documents.into_iter().map(tree).collect()),
         Err(error) => {

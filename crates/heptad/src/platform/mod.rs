@@ -308,7 +308,7 @@ async fn open_store(data_dir: &Path) -> Result<EmbeddedStore, PlatformError> {
 /// Lets commands without flags find this platform; several platforms can run, the first one is found.
 fn publish(socket: &Path) {
     let link = paths::socket_default();
-    let made = link.parent().map_or(Ok(()), paths::private_dir).and_then(|()| paths::publish_socket(&link, socket));
+    let made = link.parent().map_or(Ok(()), paths::shared_dir).and_then(|()| paths::publish_socket(&link, socket));
     match made {
         Ok(true) => {}
         Ok(false) => {

@@ -2,6 +2,7 @@
 
 use std::{
     env, fs, io,
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -32,7 +33,6 @@ pub fn socket_default() -> PathBuf {
 
 /// Whether another user made that directory: in a /tmp that all share, they could answer in the platform's place.
 pub fn is_foreign(dir: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
     fs::symlink_metadata(dir).is_ok_and(|found| found.uid() != nix::unistd::geteuid().as_raw())
 }
 
@@ -41,25 +41,41 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// Makes a directory that only this user may enter.
+/// Makes a directory that only this user may enter, or takes one that is so.
 pub fn private_dir(dir: &Path) -> io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let found = fs::symlink_metadata(dir)?;
-    if found.uid() != nix::unistd::geteuid().as_raw() || !found.is_dir() {
-        let message = "it is not a directory of this user; remove it or choose another with --data-dir";
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
-    }
-    if found.mode() & 0o077 == 0 {
+    let mode = own_dir(dir)?;
+    if mode & 0o077 == 0 {
         return Ok(());
     }
     // A directory that others use, such as /tmp, must not be closed to them because it was named by mistake.
     if fs::read_dir(dir)?.next().is_some() {
-        let message =
-            "other users may enter it and it is not empty; choose another, or `chmod 700` it if it is the platform's";
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+        return Err(refusal(
+            "other users may enter it and it is not empty; choose another, or `chmod 700` it if it is the platform's",
+        ));
     }
     fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
+}
+
+/// Makes one of the directories that platforms of this user share, or takes one in which no other user can put anything.
+pub fn shared_dir(dir: &Path) -> io::Result<()> {
+    match own_dir(dir)? & 0o022 {
+        0 => Ok(()),
+        _ => Err(refusal("other users may write to it; remove it")),
+    }
+}
+
+/// Makes a directory, closed to others, unless it is there. Returns its mode; an error if it is another user's.
+fn own_dir(dir: &Path) -> io::Result<u32> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let found = fs::symlink_metadata(dir)?;
+    if found.uid() != nix::unistd::geteuid().as_raw() || !found.is_dir() {
+        return Err(refusal("it is not a directory of this user; remove it or choose another with --data-dir"));
+    }
+    Ok(found.mode())
+}
+
+fn refusal(message: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, message)
 }
 
 /// Lets `link` name the socket `target`, so that commands without flags find the platform. A link of another platform that
@@ -92,5 +108,31 @@ pub fn remove_empty_parents() {
     for dir in [runtime_dir(), runtime_dir_of_data()] {
         // One that is not empty stays.
         let _ = fs::remove_dir(dir);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dir_with(mode: u32) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join("something"), "").expect("written");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).expect("its mode is set");
+        dir
+    }
+
+    #[test]
+    fn a_shared_directory_may_be_seen_but_not_written_by_others() {
+        assert!(shared_dir(dir_with(0o755).path()).is_ok(), "the container network makes its part of it first");
+        assert!(shared_dir(dir_with(0o777).path()).is_err());
+    }
+
+    #[test]
+    fn a_data_directory_in_use_by_others_is_not_closed_to_them() {
+        let dir = dir_with(0o755);
+        assert!(private_dir(dir.path()).is_err());
+        assert_eq!(fs::metadata(dir.path()).expect("it is there").mode() & 0o777, 0o755);
+        assert!(private_dir(&dir.path().join("new/one")).is_ok());
     }
 }
