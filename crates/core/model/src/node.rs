@@ -6,7 +6,7 @@ use crate::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, net::SocketAddr};
 
 /// Whether a node can be relied on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -74,6 +74,13 @@ pub struct Node {
     /// Limits that this node cannot enforce, as words such as `memory`; containers' limits of that kind are best-effort.
     #[serde(default)]
     pub unenforced: Vec<String>,
+    /// Where other nodes and the servers reach it: its node port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<SocketAddr>,
+    /// The public key of its certificate: SHA-256 of the SubjectPublicKeyInfo in hexadecimal. Set by the server at the join;
+    /// whoever shows another key is not this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_sha256: Option<String>,
 }
 
 impl Node {
@@ -89,6 +96,8 @@ impl Node {
             labels: BTreeMap::new(),
             driver: Driver::Oci,
             unenforced: Vec::new(),
+            address: None,
+            key_sha256: None,
         }
     }
 

@@ -114,6 +114,9 @@ impl Kept for Node {
         }
         self.allocated = ResourceVector::ZERO;
         self.containers.clear();
+        // Only a join says what the key of a node is.
+        self.key_sha256 = old.and_then(|old| old.key_sha256.clone());
+        self.address = self.address.or(old.and_then(|old| old.address));
     }
 
     fn derive(&mut self, allocation: &Allocation) {
