@@ -3,6 +3,7 @@
 use crate::{
     body::{Body, WireBody},
     connection::{Pool, Target},
+    connector::Connector,
     error::{Error, Result},
     lines::Lines,
 };
@@ -119,6 +120,11 @@ impl Client {
     /// A client of the server at this loopback address, with the token of its token file.
     pub fn tcp(address: SocketAddr, token: impl Into<String>) -> Self {
         Self::of(Target::Tcp { address, token: token.into() })
+    }
+
+    /// A client of the servers to which `connector` leads. It stays with one as long as that one can be reached.
+    pub fn with_connector(connector: Arc<dyn Connector>, options: Options) -> Self {
+        Self::of(Target::Injected { connector, reached: Arc::default() }).with_options(options)
     }
 
     fn of(target: Target) -> Self {

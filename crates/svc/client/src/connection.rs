@@ -2,6 +2,7 @@
 
 use crate::{
     body::WireBody,
+    connector::{Connector, Io},
     error::{Error, Result},
 };
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -10,13 +11,13 @@ use std::{
     fmt, io,
     net::SocketAddr,
     path::PathBuf,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, UnixStream},
-};
+use tokio::net::{TcpStream, UnixStream};
 
 /// Idle connections that are kept.
 const IDLE_CONNECTIONS_MAX: usize = 4;
@@ -28,6 +29,8 @@ pub(crate) enum Target {
     Unix(PathBuf),
     /// Its loopback address, with the token.
     Tcp { address: SocketAddr, token: String },
+    /// Servers that somebody else connects to, and which of them was reached last.
+    Injected { connector: Arc<dyn Connector>, reached: Arc<AtomicUsize> },
 }
 
 impl fmt::Display for Target {
@@ -35,6 +38,7 @@ impl fmt::Display for Target {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Tcp { address, .. } => write!(f, "http://{address}"),
+            Self::Injected { connector, .. } => f.write_str(&connector.endpoints().join(",")),
         }
     }
 }
@@ -45,17 +49,23 @@ impl Target {
         match self {
             Self::Unix(_) => "localhost".to_owned(),
             Self::Tcp { address, .. } => address.to_string(),
+            Self::Injected { connector, reached } => {
+                let endpoints = connector.endpoints();
+                let endpoint = endpoints.get(reached.load(Ordering::Relaxed)).or(endpoints.first());
+                endpoint.map_or_else(String::new, |endpoint| authority(endpoint).to_owned())
+            }
         }
     }
 
-    pub(crate) fn token(&self) -> Option<&str> {
+    pub(crate) fn token(&self) -> Option<String> {
         match self {
             Self::Unix(_) => None,
-            Self::Tcp { token, .. } => Some(token),
+            Self::Tcp { token, .. } => Some(token.clone()),
+            Self::Injected { connector, .. } => connector.token(),
         }
     }
 
-    async fn connect(&self) -> io::Result<Box<dyn Wire>> {
+    async fn connect(&self) -> io::Result<Box<dyn Io>> {
         match self {
             Self::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
             Self::Tcp { address, .. } => {
@@ -63,6 +73,7 @@ impl Target {
                 stream.set_nodelay(true)?;
                 Ok(Box::new(stream))
             }
+            Self::Injected { connector, reached } => first_reached(&**connector, reached).await,
         }
     }
 
@@ -76,13 +87,33 @@ impl Target {
                 "the socket belongs to another user; run this as that user or as root"
             }
             (Self::Unix(_), _) => "is `heptad dev` running?",
+            (Self::Injected { .. }, _) => "is a server running there, and does the network reach it?",
             (Self::Tcp { .. }, _) => "is `heptad dev` running, and is this its address?",
         }
     }
 }
 
-trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
+/// `HOST:PORT` of `SCHEME://HOST:PORT`.
+fn authority(endpoint: &str) -> &str {
+    endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest)
+}
+
+/// Connects to the server that was reached last, else to the next one that can be reached.
+async fn first_reached(connector: &dyn Connector, reached: &AtomicUsize) -> io::Result<Box<dyn Io>> {
+    let endpoints = connector.endpoints();
+    let start = reached.load(Ordering::Relaxed);
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "no server is known");
+    for index in (0..endpoints.len()).map(|i| (start + i) % endpoints.len()) {
+        match connector.connect(&endpoints[index]).await {
+            Ok(io) => {
+                reached.store(index, Ordering::Relaxed);
+                return Ok(io);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
 
 /// The idle connections to one server.
 pub(crate) struct Pool {

@@ -6,6 +6,7 @@
 mod body;
 mod client;
 mod connection;
+mod connector;
 mod error;
 mod lines;
 mod objects;
@@ -16,6 +17,7 @@ mod watch;
 
 pub use body::Body;
 pub use client::{Client, Options};
+pub use connector::{BoxFuture, Connector, Io};
 pub use error::{Error, Result};
 pub use lines::Lines;
 pub use state::{State, View, watch_state};

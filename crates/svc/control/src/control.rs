@@ -4,7 +4,7 @@ use crate::{
     access::ServerParts,
     error::{Error, Result, StoreContext},
     heartbeat::Liveness,
-    http::{self, App, listen, serve::Server},
+    http::{self, App, Peer, listen, serve::Server},
     objects::Objects,
     options::Options,
     reconcile::{Reconciler, Reports},
@@ -17,7 +17,10 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::sync::Semaphore;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Semaphore,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// The control plane: API server, reconcilers, scheduler loop.
@@ -31,6 +34,9 @@ pub struct ControlHandle {
     tcp: Option<SocketAddr>,
     token_file: Option<PathBuf>,
     objects: Objects,
+    server: Server,
+    /// Bounds the connections that were accepted elsewhere.
+    connections: Arc<Semaphore>,
     stop: CancellationToken,
     tracker: TaskTracker,
     drain: Duration,
@@ -76,11 +82,12 @@ impl Control {
             tracker.spawn(server.clone().unix(socket));
         }
         if let Some(listener) = tcp {
-            tracker.spawn(server.tcp(listener));
+            tracker.spawn(server.clone().tcp(listener));
         }
         let drain = Duration::from_millis(options.drain_ms_max);
         let (socket, token_file) = (options.socket.clone(), options.token_file.clone());
-        Ok(ControlHandle { socket, tcp: address, token_file, objects, stop, tracker, drain })
+        let connections = Arc::new(Semaphore::new(options.connections_max));
+        Ok(ControlHandle { socket, tcp: address, token_file, objects, server, connections, stop, tracker, drain })
     }
 }
 
@@ -131,6 +138,20 @@ impl ControlHandle {
     /// The objects, without the way over HTTP.
     pub fn objects(&self) -> &Objects {
         &self.objects
+    }
+
+    /// Serves a connection that was accepted elsewhere, until it ends. One that is too many is closed at once.
+    pub fn serve<S>(&self, stream: S, peer: Peer) -> impl Future<Output = ()> + Send + use<S>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (server, permit) = (self.server.clone(), self.connections.clone().try_acquire_owned());
+        async move {
+            match permit {
+                Ok(permit) => server.connection(stream, peer, permit).await,
+                Err(_) => tracing::warn!("a connection was refused: there are too many"),
+            }
+        }
     }
 
     /// Stops: no new connections, watches end, requests that are worked on are finished within a bound.

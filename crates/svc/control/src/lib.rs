@@ -21,6 +21,7 @@ mod token;
 pub use access::{BoxFuture, LogStream, MeshAccess, NodeAccess, ServerParts};
 pub use control::{Control, ControlHandle};
 pub use error::{Error, Result};
+pub use http::Peer;
 pub use objects::{Given, Kept, ObjectWatch, Objects};
 pub use options::Options;
 pub use reconcile::Reconciler;

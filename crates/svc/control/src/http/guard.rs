@@ -13,8 +13,8 @@ use http::{HeaderMap, Uri, header};
 
 /// How a request came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Peer {
-    /// Over the Unix socket, from a user that may.
+pub enum Peer {
+    /// Over the Unix socket, or another way on which only a user that may can come.
     Unix,
     /// Over TCP, from anybody on this machine.
     Tcp,

@@ -10,6 +10,8 @@ mod problem;
 pub(crate) mod serve;
 mod stream;
 
+pub use guard::Peer;
+
 use crate::{
     access::ServerParts, error::Error, heartbeat::Liveness, objects::Objects, options::Options, reconcile::Reports,
     token::Token,

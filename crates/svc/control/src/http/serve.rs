@@ -77,7 +77,7 @@ impl Server {
         }
     }
 
-    async fn connection<S>(self, stream: S, peer: Peer, _permit: OwnedSemaphorePermit)
+    pub(crate) async fn connection<S>(self, stream: S, peer: Peer, _permit: OwnedSemaphorePermit)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
