@@ -12,7 +12,7 @@ mod repair;
 pub use hash::{stable_hash, stable_hash_two};
 pub use placement::{
     Move, PlacementError, PlacementMap, REPLICATION_FACTOR_DEFAULT, SHARD_COUNT_DEFAULT, SHARD_COUNT_MAX, ShardId,
-    StorageNode, StorageNodeName,
+    StorageNode, StorageNodeName, members,
 };
 pub use quorum::{Quorum, majority};
 pub use repair::{CopyState, CopyTask, ItemCopies, RepairPlan, plan_repair};

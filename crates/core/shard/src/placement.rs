@@ -55,6 +55,16 @@ impl StorageNode {
     }
 }
 
+/// Which storage nodes of the machines are to hold data: with enough machines for all copies, the first of each, so that no
+/// two copies share a machine; with fewer, just as many as copies, taken from the machines in turn.
+pub fn members(machines: &[Vec<StorageNode>], replication_factor: usize) -> Vec<StorageNode> {
+    let usable = |machine: &Vec<StorageNode>| machine.iter().filter(|node| node.capacity_bytes > 0).cloned().collect();
+    let machines: Vec<Vec<StorageNode>> = machines.iter().map(usable).filter(|m: &Vec<_>| !m.is_empty()).collect();
+    let rounds = machines.iter().map(Vec::len).max().unwrap_or(0);
+    let in_turn = (0..rounds).flat_map(|round| machines.iter().filter_map(move |machine| machine.get(round)));
+    in_turn.take(replication_factor.max(machines.len())).cloned().collect()
+}
+
 /// A shard: a number from 0 to the count less one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

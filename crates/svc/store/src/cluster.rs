@@ -1,16 +1,17 @@
-//! What all operations share: nodes, placement, metadata, bounds; commits of records and replicated writes of blobs.
+//! What all operations share: the layout, metadata, bounds; commits of records and replicated writes of blobs.
 //! Knows no HTTP and no content.
 
 use crate::{
     BlobNode, MetaStore, ObjectName, Options, StorageError,
     health::Health,
     holds::Holds,
-    record::{ObjectRecord, PLACEMENT_ROW, Upload},
+    layout::{self, Layout},
+    record::{ObjectRecord, Upload},
 };
-use bytes::Bytes;
+use arc_swap::ArcSwap;
 use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use heptad_blob::{Blob, BlobError, BlobId};
-use heptad_shard::{PlacementMap, Quorum, ShardId, StorageNode, StorageNodeName, stable_hash};
+use heptad_shard::{Quorum, StorageNodeName, stable_hash};
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 use tokio::{
     sync::{Mutex, Notify, Semaphore},
@@ -22,8 +23,7 @@ const COMMIT_TURNS: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    pub(crate) nodes: BTreeMap<StorageNodeName, Arc<dyn BlobNode>>,
-    pub(crate) placement: PlacementMap,
+    layout: ArcSwap<Layout>,
     pub(crate) meta: Arc<dyn MetaStore>,
     pub(crate) options: Options,
     /// Uploads that are not committed yet.
@@ -45,10 +45,9 @@ impl Cluster {
         meta: Arc<dyn MetaStore>,
         options: Options,
     ) -> Result<Self, StorageError> {
-        let placement = placement(&nodes, &*meta, &options).await?;
+        let layout = layout::decide(nodes, None, &*meta, &options).await?;
         Ok(Self {
-            nodes: nodes.into_iter().map(|node| (node.name().clone(), node)).collect(),
-            placement,
+            layout: ArcSwap::from_pointee(layout),
             meta,
             uploads: Holds::default(),
             readers: Holds::default(),
@@ -61,14 +60,15 @@ impl Cluster {
         })
     }
 
-    pub(crate) fn shard(&self, id: BlobId) -> ShardId {
-        self.placement.shard_of(&id.0)
+    /// The nodes and the placement in force. Whoever takes several steps takes one layout for all of them.
+    pub(crate) fn layout(&self) -> Arc<Layout> {
+        self.layout.load_full()
     }
 
-    /// The nodes that should hold a blob.
-    pub(crate) fn replicas(&self, id: BlobId) -> Vec<Arc<dyn BlobNode>> {
-        let names = self.placement.replicas(self.shard(id));
-        names.iter().filter_map(|name| self.nodes.get(name).cloned()).collect()
+    pub(crate) fn set_layout(&self, layout: Layout) {
+        self.layout.store(Arc::new(layout));
+        // Copies are where the placement before wanted them.
+        self.repair_wanted.notify_one();
     }
 
     /// An operation of a node, within its time.
@@ -116,9 +116,10 @@ impl Cluster {
 
     /// Writes a blob to its nodes; done as soon as a majority is durable. The other copies go on in the background.
     pub(crate) async fn write(self: &Arc<Self>, name: &ObjectName, blob: Blob) -> Result<(), StorageError> {
-        let replicas = self.replicas(blob.id());
-        let mut quorum = Quorum::new(self.placement.replication_factor);
-        (replicas.len()..self.placement.replication_factor).for_each(|_| quorum.fail());
+        let layout = self.layout();
+        let (replicas, copies) = (layout.replicas(blob.id()), layout.placement.replication_factor);
+        let mut quorum = Quorum::new(copies);
+        (replicas.len()..copies).for_each(|_| quorum.fail());
         let mut writes: FuturesUnordered<JoinHandle<Result<(), BlobError>>> =
             replicas.into_iter().map(|node| self.spawn_write(node, blob.clone())).collect();
         let mut failures = Vec::new();
@@ -196,6 +197,8 @@ impl Cluster {
         let cluster = self.clone();
         tokio::spawn(async move {
             let _room = room;
+            // Readers of other coordinators are not seen here; they get this time.
+            tokio::time::sleep(Duration::from_millis(cluster.options.purge_delay_ms)).await;
             if tokio::time::timeout(PATIENCE, cluster.readers.released(record.upload)).await.is_ok() {
                 let ids: Vec<BlobId> = record.chunks.iter().map(|chunk| chunk.id).collect();
                 cluster.delete_blobs(&ids).await;
@@ -205,14 +208,16 @@ impl Cluster {
 
     /// Deletes blobs wherever they should be; failures leave garbage for later.
     pub(crate) async fn delete_blobs(&self, ids: &[BlobId]) {
+        let layout = self.layout();
         let mut by_node: BTreeMap<StorageNodeName, Vec<BlobId>> = BTreeMap::new();
         for id in ids {
-            for name in self.placement.replicas(self.shard(*id)) {
+            for name in layout.placement.replicas(layout.shard(*id)) {
                 by_node.entry(name.clone()).or_default().push(*id);
             }
         }
+        let nodes = &layout.nodes;
         let delete = |(name, ids): (StorageNodeName, Vec<BlobId>)| async move {
-            let Some(node) = self.nodes.get(&name) else { return };
+            let Some(node) = nodes.get(&name) else { return };
             if let Err(error) = self.timed(&**node, node.delete(ids)).await {
                 tracing::debug!(%error, "deleting blobs failed; they are collected later");
             }
@@ -242,36 +247,4 @@ fn refusal(object: &ObjectName, quorum: Quorum, mut failures: Vec<BlobError>) ->
             StorageError::NoQuorum { object, needed, durable, source: Box::new(source) }
         }
     }
-}
-
-/// The placement map in the metadata; made or adapted if it does not fit the nodes.
-async fn placement(
-    nodes: &[Arc<dyn BlobNode>],
-    meta: &dyn MetaStore,
-    options: &Options,
-) -> Result<PlacementMap, StorageError> {
-    let row = Bytes::from_static(PLACEMENT_ROW);
-    let describe = |node: &Arc<dyn BlobNode>| StorageNode::new(node.name().as_str(), node.capacity_bytes());
-    let described: Vec<StorageNode> = nodes.iter().map(describe).collect();
-    let unreadable = |source| StorageError::Row { row: "placement".to_owned(), source };
-    for _ in 0..options.commit_attempts_max {
-        let before = meta.get(row.clone()).await?;
-        let version = before.as_ref().map_or(0, |before| before.version);
-        let map = match &before {
-            None => PlacementMap::build(&described, options.replication_factor, options.shard_count)?,
-            Some(before) => {
-                let old: PlacementMap = serde_json::from_slice(&before.value).map_err(unreadable)?;
-                let next = old.rebuild(&described)?;
-                if old.moves_to(&next).is_empty() {
-                    return Ok(old);
-                }
-                next
-            }
-        };
-        let value = Bytes::from(serde_json::to_vec(&map).map_err(unreadable)?);
-        if meta.put_if(row.clone(), value, version).await?.is_some() {
-            return Ok(map);
-        }
-    }
-    Err(StorageError::internal("writing the placement map", "others change it all the time"))
 }

@@ -1,6 +1,7 @@
 //! What the last check found, and the status made of it. Knows no disk.
 
-use crate::{DistributedStorage, NodeState, NodeStatus, ShardHealth, StorageStatus, cluster::Cluster};
+use crate::{DistributedStorage, NodeState, NodeStatus, ShardHealth, StorageStatus, layout::Layout};
+use futures_util::future::join_all;
 use heptad_shard::{ShardId, StorageNodeName};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,10 +36,10 @@ impl DistributedStorage {
     /// The state of nodes and shards: nodes as they are now, blobs as the last check found them.
     pub async fn status(&self) -> StorageStatus {
         let cluster = &self.cluster;
-        let mut nodes = Vec::new();
-        let load = cluster.placement.load();
-        for (name, node) in &cluster.nodes {
-            let usage = cluster.timed(&**node, node.usage()).await;
+        let (layout, mut nodes) = (cluster.layout(), Vec::new());
+        let load = layout.placement.load();
+        let usages = layout.nodes.values().map(|node| cluster.timed(&**node, node.usage()));
+        for ((name, node), usage) in layout.nodes.iter().zip(join_all(usages).await) {
             let reason = usage.as_ref().err().map(ToString::to_string);
             nodes.push(NodeStatus {
                 name: name.clone(),
@@ -52,11 +53,11 @@ impl DistributedStorage {
         }
         let down = nodes.iter().filter(|node| node.state == NodeState::Unavailable).map(|node| &node.name).collect();
         let (checked_unix_ms, findings) = cluster.health.get();
-        let shards_degraded = degraded(cluster, &down, &findings);
-        let shards_total = cluster.placement.shards.len();
+        let shards_degraded = degraded(&layout, &down, &findings);
+        let shards_total = layout.placement.shards.len();
         StorageStatus {
-            epoch: cluster.placement.epoch,
-            replication_factor: cluster.placement.replication_factor,
+            epoch: layout.placement.epoch,
+            replication_factor: layout.placement.replication_factor,
             shards_total,
             shards_whole: shards_total - shards_degraded.len(),
             shards_degraded,
@@ -66,12 +67,12 @@ impl DistributedStorage {
     }
 }
 
-fn degraded(cluster: &Cluster, down: &BTreeSet<&StorageNodeName>, findings: &Findings) -> Vec<ShardHealth> {
+fn degraded(layout: &Layout, down: &BTreeSet<&StorageNodeName>, findings: &Findings) -> Vec<ShardHealth> {
     let health = |shard: ShardId| {
-        let replicas = cluster.placement.replicas(shard);
+        let replicas = layout.placement.replicas(shard);
         let missing = |node: &StorageNodeName| findings.missing.get(&(shard, node.clone())).copied().unwrap_or(0);
         let bad =
-            |node: &&StorageNodeName| down.contains(*node) || missing(node) > 0 || !cluster.nodes.contains_key(*node);
+            |node: &&StorageNodeName| down.contains(*node) || missing(node) > 0 || !layout.nodes.contains_key(*node);
         let copies_missing = replicas.iter().filter(bad).count();
         ShardHealth {
             shard,
@@ -81,6 +82,6 @@ fn degraded(cluster: &Cluster, down: &BTreeSet<&StorageNodeName>, findings: &Fin
             blobs_lost: findings.lost.get(&shard).copied().unwrap_or(0),
         }
     };
-    let all = (0..cluster.placement.shards.len() as u32).map(|shard| health(ShardId(shard)));
+    let all = (0..layout.placement.shards.len() as u32).map(|shard| health(ShardId(shard)));
     all.filter(|shard| shard.copies_missing > 0 || shard.blobs_lost > 0).collect()
 }

@@ -10,14 +10,18 @@ mod error;
 mod health;
 mod holds;
 mod http;
+mod layout;
 mod meta;
 mod node;
 mod options;
 mod read;
 mod record;
+mod remote;
 mod repair;
+mod serve;
 mod types;
 mod upload;
+mod wire;
 
 pub use coordinator::{BodyError, DistributedStorage, PutOptions};
 pub use error::{ObjectName, StorageError};
@@ -26,7 +30,9 @@ pub use meta::{BoxFuture, MemoryMetaStore, MetaError, MetaRow, MetaStore};
 pub use node::{BlobNode, LocalNode, NodeResult, ScrubbedBlob};
 pub use options::{Clock, Options, SystemClock};
 pub use read::ObjectReader;
+pub use remote::{BlobConnector, Io, RemoteHost, RemoteNode};
 pub use repair::{GarbageMemory, Maintenance};
+pub use serve::{Disks, serve_blobs};
 pub use types::{ListPage, NodeState, NodeStatus, ObjectInfo, RepairReport, ShardHealth, StorageStatus};
 
 pub use heptad_blob::Options as BlobOptions;

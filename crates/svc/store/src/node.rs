@@ -1,5 +1,5 @@
 //! A storage node as the coordinator sees it, and the one that is a directory of this machine.
-//! Knows nothing of objects; remote nodes will be another implementation of the trait.
+//! Knows nothing of objects; `remote` is the other implementation of the trait.
 
 use crate::BoxFuture;
 use bytes::Bytes;

@@ -38,6 +38,10 @@ pub struct Options {
     pub background_bytes_max: usize,
     /// Most deletions of replaced data that run at once; what is beyond is collected as garbage.
     pub purges_max: usize,
+    /// How long replaced data stays for readers of other coordinators, which are not seen here; 0 if there is no other.
+    pub purge_delay_ms: u64,
+    /// How long a read waits for one copy before it asks for the next as well.
+    pub read_hedge_ms: u64,
     /// How long a storage node may take for one operation.
     pub node_timeout_ms: u64,
     /// Attempts to commit a record that others change at the same moment.
@@ -74,6 +78,8 @@ impl Default for Options {
             chunks_in_flight_max: 3,
             background_bytes_max: 64 << 20,
             purges_max: 1_024,
+            purge_delay_ms: 0,
+            read_hedge_ms: 250,
             node_timeout_ms: 30_000,
             commit_attempts_max: 64,
             list_items_max: 1_000,

@@ -2,7 +2,7 @@
 //! A reader keeps its version's data from being removed for as long as it lives.
 
 use crate::{
-    ObjectInfo, ObjectName, StorageError,
+    BlobNode, BoxFuture, ObjectInfo, ObjectName, StorageError,
     cluster::Cluster,
     holds::Hold,
     record::{ChunkRef, ObjectRecord, Owner},
@@ -10,13 +10,15 @@ use crate::{
 use bytes::Bytes;
 use futures_util::{
     Stream, StreamExt,
-    stream::{self, BoxStream},
+    stream::{self, BoxStream, FuturesUnordered},
 };
+use heptad_blob::{Blob, BlobError, BlobId};
 use std::{
     fmt,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 /// Times that reading begins again because the object was replaced meanwhile.
@@ -104,18 +106,22 @@ async fn chunk_content(
     owner.content(blob, chunk.bytes).ok_or_else(|| StorageError::DataLost { object: name.clone() })
 }
 
+/// What one node said when a blob was read from it.
+type Answer = (Arc<dyn BlobNode>, Result<Blob, BlobError>);
+
 impl Cluster {
-    /// Reads a blob from any node with a good copy: first those that should have it, then all others.
-    pub(crate) async fn read(
-        self: &Arc<Self>,
-        name: &ObjectName,
-        id: heptad_blob::BlobId,
-    ) -> Result<heptad_blob::Blob, StorageError> {
-        let wanted = self.replicas(id);
-        let others = self.nodes.values().filter(|node| wanted.iter().all(|other| other.name() != node.name()));
+    /// Reads a blob from any node with a good copy: first those that should have it, then all others. A node that does
+    /// not answer soon is not waited for alone.
+    pub(crate) async fn read(self: &Arc<Self>, name: &ObjectName, id: BlobId) -> Result<Blob, StorageError> {
+        let layout = self.layout();
+        let wanted = layout.replicas(id);
+        let is_wanted = |node: &Arc<dyn BlobNode>| wanted.iter().any(|other| other.name() == node.name());
+        let others = layout.nodes.values().filter(|node| !is_wanted(node));
+        let mut next = wanted.iter().chain(others).cloned();
+        let mut asked = FuturesUnordered::new();
         let (mut bad, mut silent) = (Vec::new(), None);
-        for (node, is_wanted) in wanted.iter().map(|node| (node, true)).chain(others.map(|node| (node, false))) {
-            match self.timed(&**node, node.get(id)).await {
+        while let Some((node, answer)) = self.next_answer(id, &mut asked, &mut next).await {
+            match answer {
                 Ok(blob) if blob.id() == id => {
                     if !bad.is_empty() {
                         self.restore_in_background(blob.clone(), bad);
@@ -123,7 +129,7 @@ impl Cluster {
                     return Ok(blob);
                 }
                 Err(error) if !error.wants_repair() => silent = Some(error),
-                Ok(_) | Err(_) if is_wanted => bad.push(node.clone()),
+                Ok(_) | Err(_) if is_wanted(&node) => bad.push(node),
                 Ok(_) | Err(_) => {}
             }
         }
@@ -131,5 +137,34 @@ impl Cluster {
             Some(source) => Err(StorageError::Unavailable { object: name.clone(), source: Box::new(source) }),
             None => Err(StorageError::DataLost { object: name.clone() }),
         }
+    }
+
+    /// The next answer of those that were asked; one more is asked if nobody is, or if they take too long.
+    async fn next_answer(
+        self: &Arc<Self>,
+        id: BlobId,
+        asked: &mut FuturesUnordered<BoxFuture<'static, Answer>>,
+        next: &mut (impl Iterator<Item = Arc<dyn BlobNode>> + Send),
+    ) -> Option<Answer> {
+        loop {
+            if asked.is_empty() {
+                asked.push(self.clone().ask(id, next.next()?));
+            }
+            let hedge = Duration::from_millis(self.options.read_hedge_ms);
+            match tokio::time::timeout(hedge, asked.next()).await {
+                Ok(answer) => return answer,
+                Err(_) => match next.next() {
+                    Some(node) => asked.push(self.clone().ask(id, node)),
+                    None => return asked.next().await,
+                },
+            }
+        }
+    }
+
+    fn ask(self: Arc<Self>, id: BlobId, node: Arc<dyn BlobNode>) -> BoxFuture<'static, Answer> {
+        Box::pin(async move {
+            let answer = self.timed(&*node, node.get(id)).await;
+            (node, answer)
+        })
     }
 }

@@ -5,6 +5,7 @@ use crate::{
     BlobNode, DistributedStorage, ObjectName, RepairReport, ScrubbedBlob, StorageError,
     cluster::Cluster,
     health::Findings,
+    layout::Layout,
     record::{OBJECTS, OWNER_BYTES_MAX, ObjectRecord, Owner},
 };
 use bytes::Bytes;
@@ -91,8 +92,8 @@ impl DistributedStorage {
     }
 
     async fn recover(&self, report: &mut RepairReport) {
-        for node in self.cluster.nodes.values() {
-            match node.recover().await {
+        for node in self.cluster.layout().nodes.values() {
+            match self.cluster.timed(&**node, node.recover()).await {
                 Ok(false) => {}
                 Ok(true) => {
                     tracing::warn!(node = %node.name(), "storage node brought back; its missing copies will be restored");
@@ -129,7 +130,7 @@ impl DistributedStorage {
                 if self.cluster.record(name).await?.is_none_or(|record| record.upload != *upload) {
                     continue;
                 }
-                let shard = self.cluster.shard(id);
+                let shard = self.cluster.layout().shard(id);
                 match node {
                     Some(node) => *findings.missing.entry((shard, node)).or_insert(0) += 1,
                     None => {
@@ -152,10 +153,10 @@ impl DistributedStorage {
         report: &mut RepairReport,
     ) -> Result<(), StorageError> {
         let mut suspects = Suspects::new();
-        for node in self.cluster.nodes.values() {
+        for node in self.cluster.layout().nodes.values() {
             let mut cursor = None;
             loop {
-                let page = node.scrub(cursor, BLOBS_PAGE, OWNER_BYTES_MAX).await;
+                let page = self.cluster.timed(&**node, node.scrub(cursor, BLOBS_PAGE, OWNER_BYTES_MAX)).await;
                 let page = match page {
                     Ok(page) => page,
                     Err(error) => {
@@ -240,53 +241,67 @@ impl Cluster {
         corrupt: BTreeSet<(BlobId, StorageNodeName)>,
         report: &mut RepairReport,
     ) -> Vec<(BlobId, Option<StorageNodeName>)> {
-        let mut copies = self.look(ids, |id, node| self.placement.replicas(self.shard(*id)).contains(node)).await;
-        mark(&mut copies, &corrupt);
-        let orphans: Vec<BlobId> = copies.iter().filter(|(_, seen)| !has_good(seen)).map(|(id, _)| *id).collect();
-        for (id, seen) in self.look(&orphans, |_, _| true).await {
-            copies.entry(id).or_default().extend(seen);
+        let layout = self.layout();
+        let mut copies = self.look(&layout, ids).await;
+        for (id, node) in &corrupt {
+            copies.entry(*id).or_default().insert(node.clone(), CopyState::Corrupt);
         }
-        mark(&mut copies, &corrupt);
-        let item = |(item, seen)| ItemCopies { item, wanted: self.placement.replicas(self.shard(item)).to_vec(), seen };
-        let plan = plan_repair(copies.into_iter().map(item));
+        let wanted = |id| layout.placement.replicas(layout.shard(id)).to_vec();
+        let plan = plan_repair(copies.into_iter().map(|(item, seen)| ItemCopies { item, wanted: wanted(item), seen }));
         report.copies_missing += plan.copies.len().saturating_sub(corrupt.len()) as u64;
         report.blobs_waiting += plan.waiting.len() as u64;
-        let made =
-            stream::iter(plan.copies).map(|task| self.copy(task)).buffer_unordered(self.options.repairs_in_flight_max);
+        let made = stream::iter(plan.copies)
+            .map(|task| self.copy(&layout, task))
+            .buffer_unordered(self.options.repairs_in_flight_max);
         let results: Vec<Result<(), CopyTask<BlobId>>> = made.collect().await;
         report.copies_restored += results.iter().filter(|result| result.is_ok()).count() as u64;
+        report.copies_dropped += self.drop_surplus(&layout, plan.surplus).await;
         let failed = results.into_iter().filter_map(Result::err).map(|task| (task.item, Some(task.target)));
         failed.chain(plan.lost.into_iter().map(|id| (id, None))).collect()
     }
 
-    /// Asks the nodes (those that `whom` allows) which blobs they have.
-    async fn look(&self, ids: &[BlobId], whom: impl Fn(&BlobId, &StorageNodeName) -> bool) -> Copies {
+    /// Asks all nodes which blobs they have: also those that should not have any, whence copies may have to come.
+    async fn look(&self, layout: &Layout, ids: &[BlobId]) -> Copies {
         let mut copies: Copies = ids.iter().map(|id| (*id, BTreeMap::new())).collect();
         let ask = |(name, node): (&StorageNodeName, &Arc<dyn BlobNode>)| {
-            let asked: Vec<BlobId> = ids.iter().filter(|id| whom(id, name)).copied().collect();
             let (name, node) = (name.clone(), node.clone());
-            async move {
-                let found = self.timed(&*node, node.contains(asked.clone())).await;
-                (name, asked, found)
-            }
+            async move { (name, self.timed(&*node, node.contains(ids.to_vec())).await) }
         };
-        for (name, asked, found) in join_all(self.nodes.iter().map(ask)).await {
-            for (i, id) in asked.into_iter().enumerate() {
+        for (name, found) in join_all(layout.nodes.iter().map(ask)).await {
+            for (i, id) in ids.iter().enumerate() {
                 let state = match &found {
                     Ok(found) if found.get(i) == Some(&true) => CopyState::Good,
                     Ok(_) => CopyState::Missing,
                     Err(_) => CopyState::Unknown,
                 };
-                copies.entry(id).or_default().insert(name.clone(), state);
+                copies.entry(*id).or_default().insert(name.clone(), state);
             }
         }
         copies
     }
 
+    /// Deletes copies outside the placement of blobs that are whole inside. Returns how many.
+    async fn drop_surplus(&self, layout: &Layout, surplus: Vec<(BlobId, StorageNodeName)>) -> u64 {
+        let mut by_node: BTreeMap<StorageNodeName, Vec<BlobId>> = BTreeMap::new();
+        for (id, node) in surplus {
+            by_node.entry(node).or_default().push(id);
+        }
+        let mut dropped = 0;
+        for (name, ids) in by_node {
+            let Some(node) = layout.nodes.get(&name) else { continue };
+            let count = ids.len() as u64;
+            match self.timed(&**node, node.delete(ids)).await {
+                Ok(()) => dropped += count,
+                Err(error) => tracing::debug!(node = %name, %error, "surplus copies stay until the next check"),
+            }
+        }
+        dropped
+    }
+
     /// Makes one copy from the first source whose copy holds.
-    async fn copy(&self, task: CopyTask<BlobId>) -> Result<(), CopyTask<BlobId>> {
-        let Some(target) = self.nodes.get(&task.target) else { return Err(task) };
-        for source in task.sources.iter().filter_map(|name| self.nodes.get(name)) {
+    async fn copy(&self, layout: &Layout, task: CopyTask<BlobId>) -> Result<(), CopyTask<BlobId>> {
+        let Some(target) = layout.nodes.get(&task.target) else { return Err(task) };
+        for source in task.sources.iter().filter_map(|name| layout.nodes.get(name)) {
             let copied = async {
                 let blob = self.timed(&**source, source.get(task.item)).await?;
                 self.timed(&**target, target.put(blob)).await
@@ -302,14 +317,4 @@ impl Cluster {
         }
         Err(task)
     }
-}
-
-fn mark(copies: &mut Copies, corrupt: &BTreeSet<(BlobId, StorageNodeName)>) {
-    for (id, node) in corrupt {
-        copies.entry(*id).or_default().insert(node.clone(), CopyState::Corrupt);
-    }
-}
-
-fn has_good(seen: &BTreeMap<StorageNodeName, CopyState>) -> bool {
-    seen.values().any(|state| *state == CopyState::Good)
 }

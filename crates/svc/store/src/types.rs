@@ -111,6 +111,9 @@ pub struct RepairReport {
     pub copies_corrupt: u64,
     /// Copies that were made.
     pub copies_restored: u64,
+    /// Copies that lay outside the placement and were deleted, all copies inside being good.
+    #[serde(default)]
+    pub copies_dropped: u64,
     /// Blobs without a good copy on the nodes that answer, while another node is silent.
     pub blobs_waiting: u64,
     /// Blobs without any good copy.

@@ -119,3 +119,19 @@ proptest! {
         prop_assert!(moved <= share + share / 4 + 2, "{} of {}", moved, share);
     }
 }
+
+#[test]
+fn copies_share_a_machine_only_while_there_are_too_few() {
+    let machine = |name: &str| ["disk1", "disk2", "disk3"].map(|disk| StorageNode::new(&format!("{name}/{disk}"), 10));
+    let names = |machines: &[&str]| {
+        let machines: Vec<Vec<StorageNode>> = machines.iter().map(|name| machine(name).to_vec()).collect();
+        members(&machines, 3).into_iter().map(|node| node.name.0).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&[]), [""; 0]);
+    assert_eq!(names(&["a"]), ["a/disk1", "a/disk2", "a/disk3"]);
+    assert_eq!(names(&["a", "b"]), ["a/disk1", "b/disk1", "a/disk2"]);
+    assert_eq!(names(&["a", "b", "c"]), ["a/disk1", "b/disk1", "c/disk1"]);
+    assert_eq!(names(&["a", "b", "c", "d"]), ["a/disk1", "b/disk1", "c/disk1", "d/disk1"]);
+    let full = vec![StorageNode::new("full", 0)];
+    assert_eq!(members(&[full, machine("a").to_vec()], 3).len(), 3);
+}

@@ -5,4 +5,5 @@ mod crash;
 mod faults;
 mod http;
 mod model;
+mod remote;
 mod support;
