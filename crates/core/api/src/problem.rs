@@ -35,6 +35,8 @@ pub enum ErrorCode {
     InsufficientSpace,
     /// Something that is needed is not reachable; try again.
     Unavailable,
+    /// This server does not lead and did nothing; ask another one.
+    NotLeader,
     /// A defect of the server.
     Internal,
 }
@@ -55,7 +57,7 @@ impl ErrorCode {
             Self::Invalid => 422,
             Self::Busy => 429,
             Self::Internal => 500,
-            Self::Unavailable => 503,
+            Self::Unavailable | Self::NotLeader => 503,
             Self::InsufficientSpace => 507,
         }
     }
@@ -76,6 +78,7 @@ impl ErrorCode {
             Self::Busy => "too many requests at once",
             Self::InsufficientSpace => "no room for the data",
             Self::Unavailable => "something that is needed is not reachable",
+            Self::NotLeader => "another server leads",
             Self::Internal => "the server failed",
         }
     }

@@ -4,12 +4,23 @@ use crate::{
     context::{Context, chain, is_answer},
     launch::RunLabel,
 };
+use heptad_client::Client;
 use heptad_exec::{DriverKind, NodeFacts};
-use heptad_model::{Driver, Node, NodeStatus};
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
-use tokio::{task::spawn_blocking, time::sleep};
+use heptad_model::{Driver, Node, NodeName, NodeStatus};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    sync::Notify,
+    task::{AbortHandle, spawn_blocking},
+    time::sleep,
+};
 
-const REGISTER_DELAY_MS: u64 = 200;
+const REGISTER_DELAY_MS_MIN: u64 = 200;
+const REGISTER_DELAY_MS_MAX: u64 = 2_000;
+const HEARTBEAT_RETRY_MS: u64 = 500;
 
 /// What this node tells of itself.
 fn describe(context: &Context, facts: &NodeFacts) -> Node {
@@ -28,25 +39,64 @@ fn describe(context: &Context, facts: &NodeFacts) -> Node {
     node
 }
 
-/// Registers, then says again and again that the agent lives; registers again when the control plane forgot the node.
+/// Registers, then says again and again to every server that the agent lives, so that whichever of them leads next knows it
+/// at once. Registers again when the control plane forgot the node.
 pub(crate) async fn register_and_beat(context: Arc<Context>) {
     let facts = context.driver.facts();
     let node = describe(&context, &facts);
-    let mut registered = false;
+    let forgotten = Arc::new(Notify::new());
+    let mut beating: BTreeMap<String, Beating> = BTreeMap::new();
     loop {
-        let done =
-            if registered { context.client.heartbeat(&node.name).await } else { register(&context, &node).await };
-        match done {
-            Ok(()) => {
-                registered = true;
-                sleep(Duration::from_millis(context.options.heartbeat_ms)).await;
+        let mut delay_ms = REGISTER_DELAY_MS_MIN;
+        while let Err(error) = register(&context, &node).await {
+            tracing::debug!(error = chain(&error), "the control plane did not hear this node");
+            sleep(Duration::from_millis(delay_ms)).await;
+            delay_ms = (delay_ms * 2).min(REGISTER_DELAY_MS_MAX);
+        }
+        // A server that forgot the node said so before this registration.
+        let again = forgotten.notified();
+        tokio::pin!(again);
+        loop {
+            let servers = context.client.endpoints();
+            beating.retain(|endpoint, _| servers.contains(endpoint));
+            for endpoint in servers {
+                beating.entry(endpoint).or_insert_with_key(|endpoint| {
+                    let client = context.client.only(endpoint);
+                    let beat = beat(context.clone(), client, node.name.clone(), forgotten.clone());
+                    Beating(tokio::spawn(beat).abort_handle())
+                });
             }
-            Err(error) => {
-                registered &= !error.is_not_found();
-                tracing::debug!(error = chain(&error), "the control plane did not hear this node");
-                sleep(Duration::from_millis(REGISTER_DELAY_MS)).await;
+            tokio::select! {
+                () = &mut again => break,
+                () = sleep(Duration::from_millis(context.options.heartbeat_ms)) => {}
             }
         }
+    }
+}
+
+/// A task that ends when this is dropped.
+struct Beating(AbortHandle);
+
+impl Drop for Beating {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Tells one server for ever that the node lives; one that does not answer costs the others nothing.
+async fn beat(context: Arc<Context>, client: Client, node: NodeName, forgotten: Arc<Notify>) {
+    loop {
+        let wait_ms = match client.heartbeat(&node).await {
+            Ok(()) => context.options.heartbeat_ms,
+            Err(error) => {
+                tracing::debug!(server = client.address(), error = chain(&error), "a heartbeat was not heard");
+                if error.is_not_found() {
+                    forgotten.notify_one();
+                }
+                HEARTBEAT_RETRY_MS.min(context.options.heartbeat_ms)
+            }
+        };
+        sleep(Duration::from_millis(wait_ms)).await;
     }
 }
 

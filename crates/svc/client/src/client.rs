@@ -2,18 +2,18 @@
 
 use crate::{
     body::{Body, WireBody},
-    connection::{Pool, Target},
-    connector::Connector,
+    connection::Pool,
+    connector::{BoxFuture, Connector, Io, LoopbackConnector, UnixConnector},
     error::{Error, Result},
     lines::Lines,
 };
 use bytes::Bytes;
 use heptad_api::ProblemDetails;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 /// Times and sizes of a client.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub struct Options {
     pub connect_timeout_ms: u64,
     /// Longest time from a request to its whole answer; streams: to the head of the answer.
     pub request_timeout_ms: u64,
+    /// Longest silence of a server that is connected to or asked to read something, while there is another one to ask.
+    pub silence_ms_max: u64,
     /// Longest time without a line on a watch; the server says every few seconds how far it is.
     pub watch_idle_ms_max: u64,
     /// Largest answer that is read into memory.
@@ -33,16 +35,17 @@ impl Default for Options {
         Self {
             connect_timeout_ms: 5_000,
             request_timeout_ms: 60_000,
-            watch_idle_ms_max: 30_000,
+            silence_ms_max: 3_000,
+            watch_idle_ms_max: 12_000,
             answer_bytes_max: 256 << 20,
         }
     }
 }
 
-/// A client of one server. Clones share the connections.
+/// A client of one server, or of several that serve the same state. Clones share the connections.
 #[derive(Clone)]
 pub struct Client {
-    pool: Arc<Pool>,
+    pub(crate) pool: Arc<Pool>,
     options: Arc<Options>,
 }
 
@@ -60,11 +63,13 @@ pub(crate) struct Call {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Body,
     pub(crate) timeout: Option<Duration>,
+    /// Whether the body was a stream, also after it was taken.
+    pub(crate) streams: bool,
 }
 
 impl Call {
     pub(crate) fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), headers: HeaderMap::new(), body: Body::Empty, timeout: None }
+        Self { method, path: path.into(), headers: HeaderMap::new(), body: Body::Empty, timeout: None, streams: false }
     }
 
     pub(crate) fn json(mut self, value: &impl Serialize) -> Self {
@@ -89,46 +94,95 @@ impl Call {
         }
     }
 
-    fn operation(&self) -> String {
+    pub(crate) fn operation(&self) -> String {
         format!("{} {}", self.method, self.path)
     }
+}
 
-    fn request(&self, target: &Target, body: Body) -> std::result::Result<Request<WireBody>, http::Error> {
-        let mut builder = Request::builder().method(&self.method).uri(&self.path).header(header::HOST, target.host());
-        if let Some(token) = target.token() {
-            builder = builder.header(header::AUTHORIZATION, format!("Bearer {token}"));
-        }
-        let mut request = builder.body(body.into_wire())?;
-        request.headers_mut().extend(self.headers.clone());
-        Ok(request)
+/// What was asked of which server, for errors.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) operation: String,
+    pub(crate) address: String,
+}
+
+impl Asked {
+    pub(crate) fn broken(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        Error::Broken { operation: self.operation.clone(), address: self.address.clone(), source: source.into() }
+    }
+
+    pub(crate) fn protocol(&self, reason: impl Into<String>) -> Error {
+        Error::Protocol { operation: self.operation.clone(), address: self.address.clone(), reason: reason.into() }
+    }
+
+    pub(crate) fn timeout(&self, after: Duration) -> Error {
+        let timeout_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        Error::Timeout { operation: self.operation.clone(), address: self.address.clone(), timeout_ms }
     }
 }
 
 /// An answer whose body is still on the wire, with the connection that carries it.
 pub(crate) struct Answer {
-    pub(crate) operation: String,
+    pub(crate) asked: Asked,
     pub(crate) response: Response<Incoming>,
-    sender: SendRequest<WireBody>,
+    pub(crate) sender: SendRequest<WireBody>,
+}
+
+/// One of the servers of a connector, and no other.
+struct Only {
+    connector: Arc<dyn Connector>,
+    endpoint: String,
+}
+
+impl Connector for Only {
+    fn endpoints(&self) -> Vec<String> {
+        vec![self.endpoint.clone()]
+    }
+
+    fn connect(&self, endpoint: &str) -> BoxFuture<'_, io::Result<Box<dyn Io>>> {
+        self.connector.connect(endpoint)
+    }
+
+    fn token(&self) -> Option<String> {
+        self.connector.token()
+    }
+
+    fn host(&self, endpoint: &str) -> String {
+        self.connector.host(endpoint)
+    }
+
+    fn remedy(&self, error: &io::Error) -> &'static str {
+        self.connector.remedy(error)
+    }
 }
 
 impl Client {
     /// A client of the server that listens on this Unix socket.
     pub fn unix(path: impl Into<PathBuf>) -> Self {
-        Self::of(Target::Unix(path.into()))
+        Self::with_connector(Arc::new(UnixConnector(path.into())), Options::default())
     }
 
     /// A client of the server at this loopback address, with the token of its token file.
     pub fn tcp(address: SocketAddr, token: impl Into<String>) -> Self {
-        Self::of(Target::Tcp { address, token: token.into() })
+        let token = token.into();
+        Self::with_connector(Arc::new(LoopbackConnector { address, token }), Options::default())
     }
 
-    /// A client of the servers to which `connector` leads. It stays with one as long as that one can be reached.
+    /// A client of the servers that `connector` reaches. It stays with one of them, and goes on to the next when that one
+    /// is not reached, is silent or says that it cannot work.
     pub fn with_connector(connector: Arc<dyn Connector>, options: Options) -> Self {
-        Self::of(Target::Injected { connector, reached: Arc::default() }).with_options(options)
+        Self { pool: Arc::new(Pool::new(connector)), options: Arc::new(options) }
     }
 
-    fn of(target: Target) -> Self {
-        Self { pool: Arc::new(Pool::new(target)), options: Arc::default() }
+    /// All servers that this client knows, the one that is asked first ahead.
+    pub fn endpoints(&self) -> Vec<String> {
+        self.pool.endpoints()
+    }
+
+    /// A client of one of the servers alone, with connections of its own.
+    pub fn only(&self, endpoint: &str) -> Self {
+        let connector = Only { connector: self.pool.connector().clone(), endpoint: endpoint.to_owned() };
+        Self { pool: Arc::new(Pool::new(Arc::new(connector))), options: self.options.clone() }
     }
 
     /// The same client with other times and sizes.
@@ -136,121 +190,91 @@ impl Client {
         Self { options: Arc::new(options), ..self }
     }
 
-    /// Where the server is, for messages.
+    /// Where the server is that is asked first, for messages.
     pub fn address(&self) -> String {
-        self.pool.target.to_string()
+        self.pool.current()
     }
 
     pub(crate) fn options(&self) -> &Options {
         &self.options
     }
 
-    pub(crate) fn broken(&self, operation: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-        Error::Broken { operation: operation.to_owned(), address: self.address(), source: source.into() }
-    }
-
-    pub(crate) fn protocol(&self, operation: &str, reason: impl Into<String>) -> Error {
-        Error::Protocol { operation: operation.to_owned(), address: self.address(), reason: reason.into() }
-    }
-
-    pub(crate) fn timeout(&self, operation: &str, after: Duration) -> Error {
-        let timeout_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-        Error::Timeout { operation: operation.to_owned(), address: self.address(), timeout_ms }
+    fn asking(&self, call: &Call) -> Asked {
+        Asked { operation: call.operation(), address: self.address() }
     }
 
     /// Sends a request and reads the whole JSON answer.
     pub(crate) async fn json<R: DeserializeOwned>(&self, call: Call) -> Result<R> {
-        let operation = call.operation();
+        let asked = self.asking(&call);
         let (_, body) = self.whole(call).await?;
         // An operation without an answer's type gives an empty body, which reads as `null`.
         let text: &[u8] = if body.is_empty() { b"null" } else { &body };
-        serde_json::from_slice(text).map_err(|error| self.protocol(&operation, error.to_string()))
+        serde_json::from_slice(text).map_err(|error| asked.protocol(error.to_string()))
     }
 
     /// Sends a request and reads the whole answer.
     pub(crate) async fn whole(&self, call: Call) -> Result<(HeaderMap, Bytes)> {
         let timeout = call.timeout.unwrap_or(Duration::from_millis(self.options.request_timeout_ms));
-        let operation = call.operation();
+        let asked = self.asking(&call);
         let work = async {
             let answer = self.accepted(self.send(call).await?).await?;
             let headers = answer.response.headers().clone();
             Ok((headers, self.collect(answer).await?))
         };
-        tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| Err(self.timeout(&operation, timeout)))
+        self.within(asked, timeout, work).await
     }
 
     /// Sends a request and returns its answer, the body still to be read.
     pub(crate) async fn stream(&self, call: Call) -> Result<Answer> {
         let timeout = Duration::from_millis(self.options.request_timeout_ms);
-        let operation = call.operation();
+        let asked = self.asking(&call);
         let work = async { self.accepted(self.send(call).await?).await };
-        tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| Err(self.timeout(&operation, timeout)))
+        self.within(asked, timeout, work).await
+    }
+
+    async fn within<T>(&self, asked: Asked, timeout: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
+            self.pool.failed(&asked.address);
+            Err(asked.timeout(timeout))
+        })
     }
 
     /// Sends a request whose answer is lines of JSON.
     pub(crate) async fn lines<T: DeserializeOwned>(&self, call: Call, idle: Option<Duration>) -> Result<Lines<T>> {
         let answer = self.stream(call).await?;
-        Ok(Lines::new(self.clone(), answer.operation, answer.response.into_body(), idle))
+        Ok(Lines::new(self.clone(), answer.asked, answer.response.into_body(), idle))
     }
 
     /// Turns an answer that is a problem into an error.
-    async fn accepted(&self, answer: Answer) -> Result<Answer> {
+    pub(crate) async fn accepted(&self, answer: Answer) -> Result<Answer> {
         let status = answer.response.status();
         if status.is_success() {
             return Ok(answer);
         }
-        let operation = answer.operation.clone();
+        let asked = answer.asked.clone();
         let bytes = self.collect(answer).await?;
         Err(match serde_json::from_slice::<ProblemDetails>(&bytes) {
             Ok(problem) => problem.into(),
             Err(_) if bytes.is_empty() && status == StatusCode::NOT_FOUND => {
-                ProblemDetails::new(heptad_api::ErrorCode::NotFound, operation).into()
+                ProblemDetails::new(heptad_api::ErrorCode::NotFound, asked.operation).into()
             }
             Err(_) => {
                 let text: String = String::from_utf8_lossy(&bytes).chars().take(200).collect();
-                self.protocol(&operation, format!("status {status}, {text}"))
+                asked.protocol(format!("status {status}, {text}"))
             }
         })
     }
 
     /// The whole body; the connection goes back to the pool.
     async fn collect(&self, answer: Answer) -> Result<Bytes> {
-        let Answer { operation, response, sender } = answer;
+        let Answer { asked, response, sender } = answer;
         let limited = Limited::new(response.into_body(), self.options.answer_bytes_max);
         let collected = limited.collect().await.map_err(|error| match error.downcast::<LengthLimitError>() {
-            Ok(_) => self.protocol(&operation, format!("more than {} bytes", self.options.answer_bytes_max)),
-            Err(error) => self.broken(&operation, error),
+            Ok(_) => asked.protocol(format!("more than {} bytes", self.options.answer_bytes_max)),
+            Err(error) => asked.broken(error),
         })?;
-        self.pool.keep(sender);
+        self.pool.keep(asked.address, sender);
         Ok(collected.to_bytes())
-    }
-
-    /// Sends over an idle connection, or over a new one if there is none or it turns out to be closed.
-    async fn send(&self, mut call: Call) -> Result<Answer> {
-        if let Some(body) = call.body.again()
-            && let Some(mut sender) = self.pool.idle()
-        {
-            let sent = sender.try_send_request(self.request(&call, body)?).await;
-            match sent {
-                Ok(response) => return Ok(Answer { operation: call.operation(), response, sender }),
-                Err(mut failed) => {
-                    // What was not sent, or only reads, is safe to send again.
-                    if failed.take_message().is_none() && !call.method.is_safe() {
-                        return Err(self.broken(&call.operation(), failed.into_error()));
-                    }
-                }
-            }
-        }
-        let body = std::mem::take(&mut call.body);
-        let request = self.request(&call, body)?;
-        let mut sender = self.pool.connect(Duration::from_millis(self.options.connect_timeout_ms)).await?;
-        let response = sender.send_request(request).await.map_err(|source| self.broken(&call.operation(), source))?;
-        Ok(Answer { operation: call.operation(), response, sender })
-    }
-
-    fn request(&self, call: &Call, body: Body) -> Result<Request<WireBody>> {
-        call.request(&self.pool.target, body)
-            .map_err(|error| self.protocol(&call.operation(), format!("the request cannot be written: {error}")))
     }
 }
 

@@ -24,6 +24,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The connector knows no server.
+    #[error("{operation}: no server is known; name one, or join a cluster again")]
+    NoServer {
+        /// The method and path.
+        operation: String,
+    },
     /// The connection broke.
     #[error("{operation}: the connection to {address} broke; the outcome is unknown, look before trying again")]
     Broken {
@@ -84,9 +90,11 @@ impl Error {
     /// Whether the same request may succeed a little later.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Problem(problem) => matches!(problem.code, ErrorCode::Busy | ErrorCode::Unavailable),
+            Self::Problem(problem) => {
+                matches!(problem.code, ErrorCode::Busy | ErrorCode::Unavailable | ErrorCode::NotLeader)
+            }
             Self::Connect { .. } | Self::Broken { .. } | Self::Timeout { .. } => true,
-            Self::Protocol { .. } => false,
+            Self::Protocol { .. } | Self::NoServer { .. } => false,
         }
     }
 }

@@ -1,5 +1,6 @@
-//! The typed client of the API, over the server's Unix socket or loopback TCP with a token: objects, watches that
-//! resume, and every other operation. Used by the agent, the command line and the tests. Knows no server and no store.
+//! The typed client of the API: objects, watches that resume, and every other operation, over a Unix socket, loopback TCP
+//! with a token, or whatever a [`Connector`] reaches; with several servers it goes on to the next when one fails. Used by
+//! the agent, the command line and the tests. Knows no TLS, no server and no store.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -11,6 +12,7 @@ mod error;
 mod lines;
 mod objects;
 mod operations;
+mod send;
 mod state;
 mod storage;
 mod watch;

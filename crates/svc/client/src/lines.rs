@@ -1,6 +1,9 @@
 //! Newline-delimited JSON as it arrives: bounded lines, bounded silence. Knows no operation's meaning.
 
-use crate::{client::Client, error::Result};
+use crate::{
+    client::{Asked, Client},
+    error::{Error, Result},
+};
 use bytes::{Buf, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -13,7 +16,7 @@ const LINE_BYTES_MAX: usize = 64 << 20;
 /// The values of a stream of lines. Dropping it closes the connection.
 pub struct Lines<T> {
     client: Client,
-    operation: String,
+    asked: Asked,
     body: Incoming,
     buffer: BytesMut,
     /// How far the buffer was searched for the end of the line.
@@ -25,14 +28,14 @@ pub struct Lines<T> {
 
 impl<T> fmt::Debug for Lines<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lines").field("operation", &self.operation).finish_non_exhaustive()
+        f.debug_struct("Lines").field("asked", &self.asked).finish_non_exhaustive()
     }
 }
 
 impl<T: DeserializeOwned> Lines<T> {
-    pub(crate) fn new(client: Client, operation: String, body: Incoming, idle: Option<Duration>) -> Self {
+    pub(crate) fn new(client: Client, asked: Asked, body: Incoming, idle: Option<Duration>) -> Self {
         let buffer = BytesMut::new();
-        Self { client, operation, body, buffer, searched: 0, ended: false, idle, kind: PhantomData }
+        Self { client, asked, body, buffer, searched: 0, ended: false, idle, kind: PhantomData }
     }
 
     /// The next value; none at the end. Dropping the future loses nothing.
@@ -43,7 +46,7 @@ impl<T: DeserializeOwned> Lines<T> {
                     continue;
                 }
                 let read = serde_json::from_slice(&line);
-                return read.map(Some).map_err(|e| self.client.protocol(&self.operation, e.to_string()));
+                return read.map(Some).map_err(|e| self.asked.protocol(e.to_string()));
             }
             if self.ended {
                 return Ok(None);
@@ -67,12 +70,18 @@ impl<T: DeserializeOwned> Lines<T> {
         }
     }
 
+    /// The server went silent or away: whoever tries again asks another one, if there is one.
+    fn left(&self, error: Error) -> Error {
+        self.client.pool.failed(&self.asked.address);
+        error
+    }
+
     async fn fill(&mut self) -> Result<()> {
         let frame = match self.idle {
             None => self.body.frame().await,
             Some(idle) => {
                 let waited = tokio::time::timeout(idle, self.body.frame()).await;
-                waited.map_err(|_| self.client.timeout(&self.operation, idle))?
+                waited.map_err(|_| self.left(self.asked.timeout(idle)))?
             }
         };
         match frame {
@@ -80,17 +89,17 @@ impl<T: DeserializeOwned> Lines<T> {
                 self.ended = true;
                 // A last line without its end is half a line: the stream broke there.
                 if !self.buffer.is_empty() {
-                    return Err(self.client.broken(&self.operation, "the stream ended within a line"));
+                    return Err(self.left(self.asked.broken("the stream ended within a line")));
                 }
             }
             Some(frame) => {
-                let frame = frame.map_err(|error| self.client.broken(&self.operation, error))?;
+                let frame = frame.map_err(|error| self.left(self.asked.broken(error)))?;
                 if let Ok(data) = frame.into_data() {
                     self.buffer.extend_from_slice(&data);
                 }
                 if self.buffer.len() > LINE_BYTES_MAX && !self.buffer.contains(&b'\n') {
                     let reason = format!("a line is longer than {LINE_BYTES_MAX} bytes");
-                    return Err(self.client.protocol(&self.operation, reason));
+                    return Err(self.asked.protocol(reason));
                 }
             }
         }

@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// Waited beyond the time that a program in a container may take.
 const EXEC_MARGIN_MS: u64 = 15_000;
+/// Longest time for one heartbeat.
+const HEARTBEAT_TIMEOUT_MS: u64 = 3_000;
 
 fn container_path(id: &ContainerId, rest: &str) -> String {
     format!("/v1/containers/{}{rest}", encoded(id.as_str(), false))
@@ -83,7 +85,10 @@ impl Client {
     /// Says that the node's agent lives and can work. To be repeated every few seconds.
     pub async fn heartbeat(&self, node: &NodeName) -> Result<()> {
         let path = format!("/v1/nodes/{}/heartbeat", encoded(node.as_str(), false));
-        self.whole(Call::new(Method::POST, path)).await.map(|_| ())
+        let mut call = Call::new(Method::POST, path);
+        // One that was not heard is said again soon, not waited for.
+        call.timeout = Some(Duration::from_millis(HEARTBEAT_TIMEOUT_MS));
+        self.whole(call).await.map(|_| ())
     }
 
     /// Reports where a bound container stands; refused unless it is bound to the report's node.

@@ -2,7 +2,7 @@
 
 use crate::{
     body::Body,
-    client::{Call, Client, encoded, with_query},
+    client::{Asked, Call, Client, encoded, with_query},
     error::Result,
 };
 use bytes::Bytes;
@@ -27,8 +27,7 @@ pub struct ObjectListing {
 pub struct StoredObject {
     /// What is known of it.
     pub headers: HeaderMap,
-    client: Client,
-    operation: String,
+    asked: Asked,
     body: Incoming,
 }
 
@@ -47,7 +46,7 @@ impl StoredObject {
     /// The next piece of its content; none at its end. Ends with an error if the content broke off.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
         while let Some(frame) = self.body.frame().await {
-            let frame = frame.map_err(|error| self.client.broken(&self.operation, error))?;
+            let frame = frame.map_err(|error| self.asked.broken(error))?;
             if let Ok(data) = frame.into_data() {
                 return Ok(Some(data));
             }
@@ -60,7 +59,7 @@ impl StoredObject {
         let mut all = Vec::new();
         while let Some(chunk) = self.chunk().await? {
             if all.len() + chunk.len() > bytes_max {
-                return Err(self.client.protocol(&self.operation, format!("more than {bytes_max} bytes")));
+                return Err(self.asked.protocol(format!("more than {bytes_max} bytes")));
             }
             all.extend_from_slice(&chunk);
         }
@@ -95,7 +94,7 @@ impl Client {
     pub async fn storage_get(&self, bucket: &str, key: &str) -> Result<StoredObject> {
         let answer = self.stream(Call::new(Method::GET, object_path(bucket, key))).await?;
         let (parts, body) = answer.response.into_parts();
-        Ok(StoredObject { headers: parts.headers, client: self.clone(), operation: answer.operation, body })
+        Ok(StoredObject { headers: parts.headers, asked: answer.asked, body })
     }
 
     /// What is known of an object.
