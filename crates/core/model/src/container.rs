@@ -72,6 +72,15 @@ pub struct ContainerTemplate {
     pub stop_grace_ms: u64,
 }
 
+/// Room on a node that is kept for a container without a node until those that made room for it are gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Reservation {
+    /// The node.
+    pub node: NodeName,
+    /// Milliseconds since the Unix epoch after which the room is anybody's.
+    pub until_ms: u64,
+}
+
 /// A container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Container {
@@ -88,6 +97,9 @@ pub struct Container {
     /// The node it is bound to; none while no node has room.
     #[serde(default)]
     pub node: Option<NodeName>,
+    /// The room that is kept for it while it has no node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reservation: Option<Reservation>,
     /// What is wanted of it.
     #[serde(default)]
     pub desired: DesiredState,
@@ -130,6 +142,7 @@ impl Container {
             generation: service.generation,
             template: service.template(),
             node: None,
+            reservation: None,
             desired: DesiredState::Running,
             status: ContainerStatus::Pending,
             ready: false,

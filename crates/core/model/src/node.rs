@@ -3,6 +3,7 @@
 use crate::{
     ids::{ContainerId, NodeName},
     resources::ResourceVector,
+    taint::Taint,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -81,6 +82,12 @@ pub struct Node {
     /// whoever shows another key is not this node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_sha256: Option<String>,
+    /// Whether no new container is placed on it (cordoned).
+    #[serde(default)]
+    pub unschedulable: bool,
+    /// What keeps containers off it that do not tolerate it.
+    #[serde(default)]
+    pub taints: Vec<Taint>,
 }
 
 impl Node {
@@ -98,6 +105,8 @@ impl Node {
             unenforced: Vec::new(),
             address: None,
             key_sha256: None,
+            unschedulable: false,
+            taints: Vec::new(),
         }
     }
 

@@ -3,7 +3,9 @@
 use crate::{
     container::ContainerTemplate,
     ids::{Namespace, ServiceKey},
+    placement::{AffinityRule, TopologySpread},
     resources::ResourceVector,
+    taint::Toleration,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -202,6 +204,9 @@ fn replicas_default() -> u32 {
 fn stop_grace_default() -> u64 {
     10_000
 }
+fn is_zero(number: &i32) -> bool {
+    *number == 0
+}
 
 /// Longest grace period between SIGTERM and SIGKILL.
 pub const STOP_GRACE_MS_MAX: u64 = 600_000;
@@ -288,6 +293,24 @@ pub struct Service {
     /// How nodes are chosen.
     #[serde(default)]
     pub placement: Placement,
+    /// Labels that a node must carry to take its containers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+    /// The taints of nodes that its containers bear.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tolerations: Vec<Toleration>,
+    /// Services to whose containers its own are to be near.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub affinity: Vec<AffinityRule>,
+    /// Services from whose containers its own are to be apart.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub anti_affinity: Vec<AffinityRule>,
+    /// Over which domains, and how evenly, its containers are spread.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub topology_spread: Vec<TopologySpread>,
+    /// Who is placed first, and may take the room of services with a lower number.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub priority: i32,
     /// Milliseconds between SIGTERM and SIGKILL.
     #[serde(default = "stop_grace_default")]
     pub stop_grace_ms: u64,
@@ -320,6 +343,12 @@ impl Service {
             user: None,
             labels: BTreeMap::new(),
             placement: Placement::default(),
+            node_selector: BTreeMap::new(),
+            tolerations: Vec::new(),
+            affinity: Vec::new(),
+            anti_affinity: Vec::new(),
+            topology_spread: Vec::new(),
+            priority: 0,
             stop_grace_ms: stop_grace_default(),
             expose: None,
             address: None,

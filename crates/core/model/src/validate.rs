@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, fmt};
 use thiserror::Error;
 
+mod placement;
+
+pub use placement::{PRIORITY_MAX, RULES_MAX, taints};
+
 /// Most ports, variables, labels, backends or conditions of one object.
 pub const ITEMS_MAX: usize = 256;
 /// Longest value of a free text field.
@@ -106,6 +110,7 @@ impl Validate for Service {
             health_check(&mut found, check, &self.ports);
         }
         found.between("stop_grace_ms", self.stop_grace_ms, 0, STOP_GRACE_MS_MAX);
+        placement::service(&mut found, self);
         if let Some(expose) = &self.expose {
             let host = &expose.host;
             found.unless(

@@ -6,7 +6,7 @@ use crate::{
 };
 use heptad_client::Client;
 use heptad_exec::{DriverKind, NodeFacts};
-use heptad_model::{Driver, Node, NodeName, NodeStatus};
+use heptad_model::{Driver, Namespace, Node, NodeName, NodeStatus};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -103,12 +103,31 @@ async fn beat(context: Arc<Context>, client: Client, node: NodeName, forgotten: 
 /// Registers the node. One that the control plane will not have as it is now, such as with less disk than its containers
 /// were given, goes on as it was registered before.
 async fn register(context: &Context, node: &Node) -> Result<(), heptad_client::Error> {
-    let Err(error) = context.client.replace(node, None).await else { return Ok(()) };
+    let Err(error) = tell(context, node).await else { return Ok(()) };
     if !is_answer(&error) {
         return Err(error);
     }
     tracing::warn!(error = chain(&error), "the control plane does not take this node as it is now");
     context.client.heartbeat(&node.name).await.map_err(|_| error)
+}
+
+/// Tells the control plane what this node is. Of a node that it knows only that is changed which the node itself knows:
+/// labels, taints and the like that people gave it stay.
+async fn tell(context: &Context, node: &Node) -> Result<(), heptad_client::Error> {
+    let mut own = serde_json::json!({
+        "capacity": node.capacity,
+        "status": node.status,
+        "labels": node.labels,
+        "driver": node.driver,
+        "unenforced": node.unenforced,
+    });
+    if let Some(address) = node.address {
+        own["address"] = serde_json::json!(address);
+    }
+    match context.client.patch::<Node>(&Namespace::default(), node.name.as_str(), &own, None).await {
+        Err(error) if error.is_not_found() => context.client.create(node).await.map(drop),
+        done => done.map(drop),
+    }
 }
 
 /// Removes images that no container of this node uses, now and then.

@@ -3,7 +3,7 @@
 use heptad_api::Resource;
 use heptad_model::{
     Container, Dimension, Event, NetworkPolicy, Node, Problem, ResourceVector, Service, TrafficRule, Validate,
-    ids::is_label,
+    ids::is_label, validate,
 };
 use heptad_sched::Allocation;
 use std::net::Ipv4Addr;
@@ -102,6 +102,7 @@ impl Kept for Node {
             let message = format!("{has} is less than the {gave} that its containers were given; stop some first");
             problems.push(Problem { path: format!("capacity.{d}"), message });
         }
+        problems.extend(validate::taints(&self.taints));
         problems
     }
 
