@@ -87,18 +87,23 @@ pub(super) const RULES: &[Rule] = &[
     rule("heptad-exec", Shelf::Io, MODEL),
     rule("heptad-net", Shelf::Io, MODEL),
     rule("heptad-blob", Shelf::Io, MODEL),
+    rule("heptad-pki", Shelf::Io, MODEL),
     rule(
         "heptad-control",
         Shelf::Svc,
-        &["heptad-state", "heptad-sched", "heptad-route", "heptad-shard", "heptad-api", "heptad-model"],
+        &["heptad-state", "heptad-sched", "heptad-route", "heptad-shard", "heptad-api", "heptad-pki", "heptad-model"],
     )
     // Its API is tried with the client that everybody uses.
     .tests(&["heptad-client"]),
-    rule("heptad-agent", Shelf::Svc, &["heptad-api", "heptad-exec", "heptad-net", "heptad-client", "heptad-model"])
-        // It is tried under the real control plane.
-        .tests(&["heptad-control", "heptad-state"]),
-    rule("heptad-proxy", Shelf::Svc, &["heptad-route", "heptad-api", "heptad-model"]),
-    rule("heptad-store", Shelf::Svc, &["heptad-shard", "heptad-blob", "heptad-api", "heptad-model"]),
+    rule(
+        "heptad-agent",
+        Shelf::Svc,
+        &["heptad-api", "heptad-exec", "heptad-net", "heptad-pki", "heptad-client", "heptad-model"],
+    )
+    // It is tried under the real control plane.
+    .tests(&["heptad-control", "heptad-state"]),
+    rule("heptad-proxy", Shelf::Svc, &["heptad-route", "heptad-api", "heptad-pki", "heptad-model"]),
+    rule("heptad-store", Shelf::Svc, &["heptad-shard", "heptad-blob", "heptad-api", "heptad-pki", "heptad-model"]),
     rule("heptad-client", Shelf::Svc, &["heptad-api", "heptad-model"]),
 ];
 

@@ -1,0 +1,180 @@
+//! Which peers TLS believes: those whose chain ends in a root that is trusted at this moment. Who a peer is beyond that (its
+//! SPIFFE id, the key of its node's row) is for the caller to check.
+
+use crate::{
+    bundle::TrustBundle,
+    certificate::{parsed, peer_identity},
+    config::provider,
+    identity::Shared,
+    pin::CaPin,
+    spiffe::SpiffeId,
+};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
+    client::{
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_cert_signed_by_trust_anchor,
+    },
+    crypto::{verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    server::{
+        ParsedCertificate, WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+};
+use std::sync::Arc;
+
+/// Where a verifier finds the roots at the moment of a handshake.
+#[derive(Debug)]
+pub(crate) enum Roots {
+    /// What a TLS identity trusts now.
+    Live(Arc<Shared>),
+    /// Always the same.
+    Fixed(TrustBundle),
+    /// The one in the peer's own chain that has this pin.
+    Pinned(CaPin),
+}
+
+fn refused(error: crate::Error) -> Error {
+    CertificateError::Other(OtherError(Arc::new(error))).into()
+}
+
+/// Verifies the chain of a server, whatever its host's name: parts are named by SPIFFE ids, not by DNS.
+#[derive(Debug)]
+pub(crate) struct ServerVerifier(pub(crate) Roots);
+
+impl ServerVerifier {
+    fn chain(
+        &self,
+        first: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        now: UnixTime,
+        roots: &RootCertStore,
+    ) -> Result<(), Error> {
+        let algorithms = provider().signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&ParsedCertificate::try_from(first)?, roots, others, now, algorithms)
+    }
+}
+
+/// The owner of a verified certificate is of the trust domain of the roots.
+fn of_domain(first: &CertificateDer<'_>, trust_domain: &str) -> Result<SpiffeId, Error> {
+    let peer = peer_identity(std::slice::from_ref(first)).map_err(refused)?;
+    if peer.trust_domain != trust_domain {
+        return Err(CertificateError::NotValidForName.into());
+    }
+    Ok(peer.id)
+}
+
+/// The CA in a chain whose pin it is.
+fn pinned(pin: &CaPin, others: &[CertificateDer<'_>]) -> Result<TrustBundle, Error> {
+    let matching = others
+        .iter()
+        .find(|der| parsed(der).is_ok_and(|certificate| CaPin::of_key_info(certificate.public_key().raw) == *pin));
+    let root = matching.ok_or(CertificateError::UnknownIssuer)?;
+    TrustBundle::of(vec![root.clone().into_owned()]).map_err(refused)
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        first: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let bundle = match &self.0 {
+            Roots::Live(shared) => shared.load().bundle.clone(),
+            Roots::Fixed(bundle) => bundle.clone(),
+            Roots::Pinned(pin) => pinned(pin, others)?,
+        };
+        self.chain(first, others, now, bundle.roots())?;
+        let id = of_domain(first, bundle.trust_domain())?;
+        // Those without a certificate of their own speak with servers only.
+        match (&self.0, id) {
+            (Roots::Live(_), _) | (_, SpiffeId::Server(_)) => Ok(ServerCertVerified::assertion()),
+            _ => Err(CertificateError::NotValidForName.into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Verifies the chain of a client against what is trusted at the moment of the handshake.
+#[derive(Debug)]
+pub(crate) struct ClientVerifier {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) required: bool,
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.required
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // The roots change, and every part has one certificate anyway.
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        first: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let current = self.shared.load();
+        let verified = current.clients.verify_client_cert(first, others, now)?;
+        of_domain(first, current.bundle.trust_domain())?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// The part of a client's verification that depends on the roots alone.
+pub(crate) fn clients_of(bundle: &TrustBundle) -> crate::Result<Arc<dyn ClientCertVerifier>> {
+    WebPkiClientVerifier::builder_with_provider(bundle.roots().clone(), provider())
+        .build()
+        .map_err(|source| crate::Error::make("a verifier of clients", source))
+}
