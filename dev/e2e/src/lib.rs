@@ -2,6 +2,7 @@
 //! what they leave on the machine. Knows nothing of the program's insides. Everything panics with a message, as tests do.
 #![forbid(unsafe_code)]
 
+mod hosts;
 mod image;
 mod load;
 mod machine;
@@ -10,6 +11,7 @@ mod program;
 mod random;
 mod registry;
 
+pub use hosts::{Footprint, Host, HostOptions, Lan, Network, Running, sweep_hosts};
 pub use image::{busybox_layout, run_tool};
 pub use load::{Load, Tally, Target};
 pub use machine::{Machine, Process, require_root};

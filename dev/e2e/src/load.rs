@@ -1,6 +1,7 @@
 //! Load: threads that ask again and again over HTTP/1.1, with a connection for each request or one for all, and count what
 //! became of every single request.
 
+use crate::Network;
 use std::{
     collections::BTreeMap,
     io::{self, BufRead, BufReader, Read, Write},
@@ -26,16 +27,26 @@ pub struct Target {
     pub host: String,
     /// The path.
     pub path: String,
+    /// The network from which it is asked, if it is not the machine's.
+    pub from: Option<Network>,
 }
 
 impl Target {
     /// `GET /` of that address under that name.
     pub fn new(address: SocketAddr, host: &str) -> Self {
-        Self { address, host: host.to_owned(), path: "/".to_owned() }
+        Self { address, host: host.to_owned(), path: "/".to_owned(), from: None }
     }
 
     /// Asks once, on a connection of its own: status and body, of an answer that came wholly.
     pub fn ask(&self) -> io::Result<(u16, String)> {
+        match &self.from {
+            Some(network) => network.enter(|| self.ask_from_here()),
+            None => self.ask_from_here(),
+        }
+    }
+
+    /// The same in the network of this thread.
+    fn ask_from_here(&self) -> io::Result<(u16, String)> {
         let mut connection = self.connect()?;
         self.ask_on(&mut connection, "close")
     }
@@ -152,30 +163,30 @@ pub struct Load {
 impl Load {
     /// So many threads, each resting so long between two requests, each request on a connection of its own.
     pub fn start(target: &Target, threads: usize, rest: Duration) -> Self {
-        Self::run(threads, rest, || {
-            let target = target.clone();
-            move || target.ask()
-        })
+        Self::run(target, threads, rest, |target| move || target.ask_from_here())
     }
 
     /// The same with one connection per thread for all its requests; it is not opened again when it breaks.
     pub fn start_on_kept_connections(target: &Target, threads: usize, rest: Duration) -> Self {
-        Self::run(threads, rest, || {
-            let target = target.clone();
+        Self::run(target, threads, rest, |target| {
             let mut connection = target.connect().expect("a connection is opened");
             move || target.ask_on(&mut connection, "keep-alive")
         })
     }
 
-    fn run<A>(threads: usize, rest: Duration, asker: impl Fn() -> A) -> Self
+    fn run<A>(target: &Target, threads: usize, rest: Duration, asker: fn(Target) -> A) -> Self
     where
-        A: FnMut() -> io::Result<(u16, String)> + Send + 'static,
+        A: FnMut() -> io::Result<(u16, String)> + 'static,
     {
         let stop = Arc::new(AtomicBool::new(false));
         let began = Instant::now();
         let worker = |_| {
-            let (stop, mut ask) = (stop.clone(), asker());
+            let (stop, target) = (stop.clone(), target.clone());
             std::thread::spawn(move || {
+                if let Some(network) = &target.from {
+                    network.enter_with_this_thread();
+                }
+                let mut ask = asker(target);
                 let mut tally = Tally::default();
                 while !stop.load(Ordering::Relaxed) {
                     let asked = Instant::now();

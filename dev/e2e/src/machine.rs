@@ -167,7 +167,7 @@ impl Machine {
 }
 
 /// `top` and all directories below it, deepest first.
-fn collect_dirs(top: &Path, out: &mut Vec<PathBuf>) {
+pub(crate) fn collect_dirs(top: &Path, out: &mut Vec<PathBuf>) {
     if !top.is_dir() {
         return;
     }
@@ -177,12 +177,12 @@ fn collect_dirs(top: &Path, out: &mut Vec<PathBuf>) {
     out.push(top.to_owned());
 }
 
-fn pids_of(group: &Path) -> Vec<i32> {
+pub(crate) fn pids_of(group: &Path) -> Vec<i32> {
     let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
     text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect()
 }
 
-fn numbers_in(dir: &str) -> Vec<i32> {
+pub(crate) fn numbers_in(dir: &str) -> Vec<i32> {
     let names = fs::read_dir(dir).into_iter().flatten().flatten();
     names.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
@@ -194,7 +194,7 @@ fn stat(pid: i32) -> Option<Vec<String>> {
     Some(after.split(' ').map(str::to_owned).collect())
 }
 
-fn process(pid: i32) -> Option<Process> {
+pub(crate) fn process(pid: i32) -> Option<Process> {
     let fields = stat(pid)?;
     // A process that ended and was not yet waited for is no process.
     if fields.first()? == "Z" {
@@ -206,7 +206,7 @@ fn process(pid: i32) -> Option<Process> {
 }
 
 /// The processes and everything that they started.
-fn descendants(roots: impl Iterator<Item = i32>) -> BTreeSet<i32> {
+pub(crate) fn descendants(roots: impl Iterator<Item = i32>) -> BTreeSet<i32> {
     let parents: BTreeMap<i32, i32> =
         numbers_in("/proc").into_iter().filter_map(|pid| Some((pid, stat(pid)?.get(1)?.parse().ok()?))).collect();
     let mut out: BTreeSet<i32> = roots.collect();
@@ -220,5 +220,40 @@ fn descendants(roots: impl Iterator<Item = i32>) -> BTreeSet<i32> {
             return out;
         }
         out.extend(more);
+    }
+}
+
+/// The processes that it started and that have not ended.
+pub(crate) fn children(pid: i32) -> Vec<i32> {
+    let is_child = |other: &i32| stat(*other).is_some_and(|fields| fields.get(1) == Some(&pid.to_string()));
+    numbers_in("/proc").into_iter().filter(is_child).collect()
+}
+
+/// When it was started, in clock ticks after boot.
+pub(crate) fn started(pid: i32) -> Option<u64> {
+    stat(pid)?.get(19)?.parse().ok()
+}
+
+/// Sends a signal; says nothing if nobody is there. Only to numbers that were just found to be the test's own.
+pub(crate) fn kill(pid: i32, signal: nix::sys::signal::Signal) {
+    assert!(pid >= 0, "{pid} would mean many processes");
+    if pid > 1 {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
+    }
+}
+
+/// Stops these processes (SIGSTOP).
+pub(crate) fn pause(pids: impl IntoIterator<Item = i32>) {
+    pids.into_iter().for_each(|pid| kill(pid, nix::sys::signal::Signal::SIGSTOP));
+}
+
+/// Lets stopped processes go on. Some stop themselves once more, when they see that their child is still stopped.
+pub(crate) fn resume(pids: impl IntoIterator<Item = i32>) {
+    let mut left: Vec<i32> = pids.into_iter().collect();
+    let until = Instant::now() + Duration::from_secs(REMOVE_SECONDS_MAX);
+    while !left.is_empty() && Instant::now() < until {
+        left.iter().for_each(|pid| kill(*pid, nix::sys::signal::Signal::SIGCONT));
+        std::thread::sleep(Duration::from_millis(5));
+        left.retain(|pid| stat(*pid).is_some_and(|fields| fields.first().is_some_and(|state| state == "T")));
     }
 }

@@ -4,6 +4,7 @@
 
 mod commands;
 mod demo;
+mod hosts;
 mod images;
 mod isolation;
 mod lifecycle;

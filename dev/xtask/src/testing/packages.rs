@@ -21,11 +21,12 @@ const fn tool(program: &'static str, package: &'static str, use_of_it: &'static 
     Tool { program, package, use_of_it }
 }
 
-const TOOLS: [Tool; 12] = [
+const TOOLS: [Tool; 13] = [
     tool("nft", "nftables", "container networks, and the proxy's redirection"),
     tool("ip", "iproute2", "hosts made of network namespaces"),
     tool("nsenter", "util-linux", "programs inside those hosts"),
     tool("mount", "mount", "small disks that fill up"),
+    tool("mkfs.ext4", "e2fsprogs", "disks of those hosts"),
     tool("sysctl", "procps", "forwarding in those hosts"),
     tool("pgrep", "procps", "looking for processes that should be gone"),
     tool("busybox", "busybox-static", "the content of test images"),
