@@ -143,6 +143,15 @@ pub enum Error {
         #[source]
         source: Cause,
     },
+    /// The condition of a [`FencedStore`](crate::FencedStore) does not hold any more: nothing was written.
+    #[error("nothing was written: {key} was changed by whoever took over")]
+    Fenced {
+        /// The key that was compared, printable.
+        key: String,
+    },
+    /// A transaction of a [`FencedStore`](crate::FencedStore) writes in its else branch, which no fence can guard.
+    #[error("a fenced transaction writes in its else branch; use a second transaction")]
+    FencedElse,
     /// The store was closed.
     #[error("the state store is closed")]
     Closed,

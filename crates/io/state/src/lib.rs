@@ -6,6 +6,7 @@
 
 mod embedded;
 mod error;
+mod fenced;
 mod limits;
 mod memory;
 mod range;
@@ -16,6 +17,7 @@ mod watch;
 pub use bytes::Bytes;
 pub use embedded::{EmbeddedStore, Options};
 pub use error::{Cause, Error, Result};
+pub use fenced::FencedStore;
 pub use limits::Limits;
 pub use memory::MemoryStore;
 pub use range::{KeyRange, KeyValue, RangeRequest, RangeResponse};

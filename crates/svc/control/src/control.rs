@@ -3,11 +3,11 @@
 use crate::{
     access::ServerParts,
     error::{Error, Result, StoreContext},
-    heartbeat::Liveness,
     http::{self, App, Peer, listen, serve::Server},
+    leader::{Leader, Loops},
     objects::Objects,
-    options::Options,
-    reconcile::{Reconciler, Reports},
+    options::{Leadership, Options},
+    servers::Servers,
     token::Token,
 };
 use heptad_state::Store;
@@ -37,6 +37,7 @@ pub struct ControlHandle {
     server: Server,
     /// Bounds the connections that were accepted elsewhere.
     connections: Arc<Semaphore>,
+    leader: Arc<Leader>,
     stop: CancellationToken,
     tracker: TaskTracker,
     drain: Duration,
@@ -64,10 +65,16 @@ impl Control {
             None => None,
         };
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let servers = Servers::new(objects.store().clone());
+        if let Some(url) = &options.server_url {
+            servers.register(&options.server_name, url, &parts.version).await?;
+        }
+        let leader = Arc::new(Leader::new(objects.clone(), options.clone())?);
         let app = Arc::new(App {
             objects: objects.clone(),
             reports: Arc::default(),
             liveness: Arc::default(),
+            leader: leader.clone(),
             requests: Arc::new(Semaphore::new(options.requests_max)),
             streams: Arc::new(Semaphore::new(options.streams_max)),
             options: options.clone(),
@@ -75,7 +82,8 @@ impl Control {
             token,
             stop: stop.clone(),
         });
-        spawn_loops(&app.reports, &app.liveness, &objects, &options, &stop, &tracker);
+        let loops = Loops { reports: app.reports.clone(), liveness: app.liveness.clone(), tracker: tracker.clone() };
+        leader.start(loops, stop.clone()).await?;
         let router = http::router(app);
         let server = Server { router, options: options.clone(), tracker: tracker.clone(), stop: stop.clone() };
         if let Some(socket) = unix {
@@ -87,7 +95,8 @@ impl Control {
         let drain = Duration::from_millis(options.drain_ms_max);
         let (socket, token_file) = (options.socket.clone(), options.token_file.clone());
         let connections = Arc::new(Semaphore::new(options.connections_max));
-        Ok(ControlHandle { socket, tcp: address, token_file, objects, server, connections, stop, tracker, drain })
+        let tcp = address;
+        Ok(ControlHandle { socket, tcp, token_file, objects, leader, server, connections, stop, tracker, drain })
     }
 }
 
@@ -99,24 +108,15 @@ fn check(options: &Options) -> Result<()> {
     if options.service_cidr.prefix_len() > 30 {
         return wrong("service_cidr", "a range of services needs a prefix length of at most 30");
     }
+    if let Leadership::Elected { lease_ms, renew_interval_ms } = options.leadership
+        && (renew_interval_ms == 0 || lease_ms < 3 * renew_interval_ms)
+    {
+        return wrong("leadership", "a lease must be at least three times as long as the interval of its renewals");
+    }
     if options.requests_max == 0 || options.streams_max == 0 || options.connections_max == 0 {
         return wrong("requests_max", "the bounds of requests, streams and connections must be at least 1");
     }
     Ok(())
-}
-
-fn spawn_loops(
-    reports: &Arc<Reports>,
-    liveness: &Arc<Liveness>,
-    objects: &Objects,
-    options: &Arc<Options>,
-    stop: &CancellationToken,
-    tracker: &TaskTracker,
-) {
-    let reconciler = Reconciler::new(objects.clone(), reports.clone(), liveness.clone(), options.clone());
-    tracker.spawn(reconciler.run(stop.clone()));
-    let (liveness, objects, options, stop) = (liveness.clone(), objects.clone(), options.clone(), stop.clone());
-    tracker.spawn(async move { liveness.run(&objects, &options, stop).await });
 }
 
 impl ControlHandle {
@@ -152,6 +152,11 @@ impl ControlHandle {
                 Err(_) => tracing::warn!("a connection was refused: there are too many"),
             }
         }
+    }
+
+    /// Whether this server runs the reconcilers.
+    pub fn is_leader(&self) -> bool {
+        self.leader.objects().is_some()
     }
 
     /// Stops: no new connections, watches end, requests that are worked on are finished within a bound.

@@ -94,6 +94,11 @@ impl Error {
         }
     }
 
+    /// Whether a write was refused because another server leads now.
+    pub fn is_fenced(&self) -> bool {
+        matches!(self, Self::Store { source: heptad_state::Error::Fenced { .. }, .. })
+    }
+
     /// What the client is told.
     pub fn problem(&self) -> ProblemDetails {
         match self {

@@ -79,8 +79,27 @@ impl Liveness {
         }
     }
 
-    /// A heartbeat that came in: the node is ready if it was not.
-    pub(crate) async fn heartbeat(&self, objects: &Objects, name: &NodeName) -> Result<()> {
+    /// Begins anew: nobody is called silent for a time in which another server listened.
+    pub(crate) fn take_over(&self) {
+        let now = Instant::now();
+        self.lock().values_mut().for_each(|life| life.last = now);
+    }
+
+    /// Remembers a node that nobody told of yet; those that were silent for long make room.
+    fn remember(&self, node: &Node, options: &Options) {
+        let mut nodes = self.lock();
+        nodes.retain(|_, life| life.last.elapsed() < Duration::from_millis(options.node_not_ready_ms));
+        nodes.insert(node.name.clone(), Life { last: Instant::now(), status: node.status });
+    }
+
+    /// A heartbeat that came in: the node is ready if it was not. Only the leader, which has `fenced` objects, writes it.
+    pub(crate) async fn heartbeat(
+        &self,
+        objects: &Objects,
+        fenced: Option<&Objects>,
+        options: &Options,
+        name: &NodeName,
+    ) -> Result<()> {
         let must_change = match self.beat(name) {
             Some(must_change) => must_change,
             // It may have been registered a moment ago; the store knows.
@@ -88,17 +107,26 @@ impl Liveness {
                 let key = crate::keys::node(name);
                 let node = objects.find_row::<Node>(&key).await?;
                 let node = node.ok_or_else(|| Error::not_found(&format!("node/{name}")))?;
+                if fenced.is_none() {
+                    self.remember(&node.object, options);
+                }
                 node.object.status != NodeStatus::Ready
             }
         };
-        if must_change && objects.set_node_status(name, NodeStatus::Ready, "it reports").await? {
-            self.set(name, NodeStatus::Ready);
+        let Some(leading) = fenced.filter(|_| must_change) else { return Ok(()) };
+        match leading.set_node_status(name, NodeStatus::Ready, "it reports").await {
+            Ok(true) => self.set(name, NodeStatus::Ready),
+            Ok(false) => {}
+            // The next leader says it; this server only remembers.
+            Err(error) if error.is_fenced() => {}
+            Err(error) => return Err(error),
         }
         Ok(())
     }
 
     /// Looks at all nodes again and again, until `stop`.
     pub(crate) async fn run(&self, objects: &Objects, options: &Options, stop: CancellationToken) {
+        self.take_over();
         let mut tick = tokio::time::interval(Duration::from_millis(options.heartbeat_check_ms.max(1)));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -110,6 +138,7 @@ impl Liveness {
                 let why = format!("it has not reported for {silence_ms} ms");
                 match objects.set_node_status(&name, status, &why).await {
                     Ok(_) => self.set(&name, status),
+                    Err(error) if error.is_fenced() => return,
                     Err(error) => tracing::error!(node = %name, error = with_causes(&error), "status not written"),
                 }
             }

@@ -7,6 +7,12 @@ use heptad_state::KeyRange;
 
 /// Changed together with every new service address, so that two services never get the same.
 pub(crate) const ADDRESSES: &str = "/addresses";
+/// Who leads now; renewed by the leader.
+pub(crate) const LEASE: &str = "/leader/lease";
+/// Changed at every takeover, compared by every write of a leader.
+pub(crate) const GENERATION: &str = "/leader/generation";
+/// The prefix of the rows that say which servers there are.
+pub(crate) const SERVERS: &str = "/servers/";
 /// The prefix of the rows that say what nodes gave.
 pub(crate) const ALLOCATIONS: &str = "/allocations/";
 /// The prefix of the rows that are changed with every new set of containers of a service.

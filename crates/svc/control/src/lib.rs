@@ -6,16 +6,19 @@
 mod access;
 mod clock;
 mod control;
+mod election;
 mod error;
 mod heartbeat;
 mod http;
 mod keys;
+mod leader;
 mod objects;
 mod options;
 mod random;
 mod reconcile;
 mod reports;
 mod rows;
+mod servers;
 mod token;
 
 pub use access::{BoxFuture, LogStream, MeshAccess, NodeAccess, ServerParts};
@@ -23,5 +26,6 @@ pub use control::{Control, ControlHandle};
 pub use error::{Error, Result};
 pub use http::Peer;
 pub use objects::{Given, Kept, ObjectWatch, Objects};
-pub use options::Options;
+pub use options::{Leadership, Options};
 pub use reconcile::Reconciler;
+pub use servers::{ServerRow, Servers};

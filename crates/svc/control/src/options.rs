@@ -49,6 +49,33 @@ pub struct Options {
     pub heartbeat_check_ms: u64,
     /// Longest wait at shutdown for requests that are being worked on.
     pub drain_ms_max: u64,
+    /// The name of this server among all.
+    pub server_name: String,
+    /// Where agents and people reach this server; recorded for them. None: nobody needs to find it.
+    pub server_url: Option<String>,
+    /// Who leads: this server alone, or one of several on the same store.
+    pub leadership: Leadership,
+}
+
+/// How it is decided which server runs the reconcilers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leadership {
+    /// No other server uses the store: this one takes over at its start and renews nothing.
+    Sole,
+    /// Several servers use the store: one holds a lease and renews it.
+    Elected {
+        /// A leader that has not renewed its lease for this time is replaced.
+        lease_ms: u64,
+        /// How often the lease is renewed, and looked at by those who do not hold it.
+        renew_interval_ms: u64,
+    },
+}
+
+impl Leadership {
+    /// An election with the usual times: a dead leader is replaced after 5 to 6 s.
+    pub const fn elected() -> Self {
+        Self::Elected { lease_ms: 5_000, renew_interval_ms: 1_000 }
+    }
 }
 
 impl Default for Options {
@@ -74,6 +101,9 @@ impl Default for Options {
             node_not_ready_ms: 10_000,
             heartbeat_check_ms: 500,
             drain_ms_max: 5_000,
+            server_name: "server".to_owned(),
+            server_url: None,
+            leadership: Leadership::Sole,
         }
     }
 }

@@ -13,8 +13,8 @@ mod stream;
 pub use guard::Peer;
 
 use crate::{
-    access::ServerParts, error::Error, heartbeat::Liveness, objects::Objects, options::Options, reconcile::Reports,
-    token::Token,
+    access::ServerParts, error::Error, heartbeat::Liveness, leader::Leader, objects::Objects, options::Options,
+    reconcile::Reports, token::Token,
 };
 use axum::{Router, middleware};
 use heptad_api::ErrorCode;
@@ -29,6 +29,7 @@ pub(crate) struct App {
     pub(crate) objects: Objects,
     pub(crate) reports: Arc<Reports>,
     pub(crate) liveness: Arc<Liveness>,
+    pub(crate) leader: Arc<Leader>,
     pub(crate) options: Arc<Options>,
     pub(crate) parts: ServerParts,
     pub(crate) token: Option<Token>,

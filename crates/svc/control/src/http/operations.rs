@@ -54,7 +54,8 @@ fn refused(problem: ProblemDetails) -> Error {
 }
 
 async fn heartbeat(State(app): State<Shared>, Path(name): Path<String>) -> Result<StatusCode> {
-    app.liveness.heartbeat(&app.objects, &NodeName(name)).await?;
+    let leading = app.leader.objects();
+    app.liveness.heartbeat(&app.objects, leading.as_ref(), &app.options, &NodeName(name)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -23,7 +23,7 @@ pub use watch::ObjectWatch;
 
 use heptad_api::Kind;
 use heptad_model::Namespace;
-use heptad_state::Store;
+use heptad_state::{Compare, FencedStore, Store};
 use ipnet::Ipv4Net;
 use std::sync::{Arc, atomic::AtomicU64};
 
@@ -45,6 +45,11 @@ impl Objects {
     /// The objects in `store`; services get addresses of `service_cidr`; the newest `events_max` events are kept.
     pub fn new(store: Arc<dyn Store>, service_cidr: Ipv4Net, events_max: usize) -> Self {
         Self { store, service_cidr, events_max, events_made: Arc::default(), events_looked_at: Arc::default() }
+    }
+
+    /// The same objects for a loop that may write only while `fence` holds: whatever it writes compares it.
+    pub(crate) fn fenced(&self, fence: Compare) -> Self {
+        Self { store: Arc::new(FencedStore::new(self.store.clone(), fence)), ..self.clone() }
     }
 
     /// The store itself.

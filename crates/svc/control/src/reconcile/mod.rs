@@ -74,10 +74,17 @@ impl Reconciler {
             }
             match ended {
                 Ok(()) => {}
+                Err(error) if error.is_fenced() => {
+                    tracing::warn!("another server leads now: this one reconciles no more");
+                    return;
+                }
                 Err(error) if error.code() == ErrorCode::Compacted => tracing::debug!("everything is read again"),
                 Err(error) => tracing::error!(error = with_causes(&error), delay_ms, "reconciliation failed"),
             }
-            sleep(Duration::from_millis(delay_ms)).await;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(Duration::from_millis(delay_ms)) => {}
+            }
             delay_ms = (delay_ms * 2).min(self.options.retry_delay_ms_max);
         }
     }

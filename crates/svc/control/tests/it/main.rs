@@ -5,6 +5,7 @@ mod clients;
 mod common;
 mod deployers;
 mod endpoints;
+mod leaders;
 mod life;
 mod sockets;
 mod watches;

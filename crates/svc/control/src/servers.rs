@@ -1,0 +1,70 @@
+//! The servers that share a store: where each is reached, and which one leads. Knows no way to reach them.
+
+use crate::{
+    election::Generation,
+    error::{Error, Result, StoreContext},
+    keys,
+};
+use heptad_state::{KeyValue, Store, StoreExt};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// What a server says of itself. Row `/servers/NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerRow {
+    /// Where agents and people reach it.
+    pub url: String,
+    /// The version that it runs.
+    pub version: String,
+}
+
+/// The rows of the servers.
+#[derive(Clone, Debug)]
+pub struct Servers {
+    store: Arc<dyn Store>,
+}
+
+fn decoded<T: for<'de> Deserialize<'de>>(kv: &KeyValue) -> Result<T> {
+    serde_json::from_slice(&kv.value).map_err(|source| Error::Decode { key: keys::shown(&kv.key), source })
+}
+
+impl Servers {
+    /// The servers of this store.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store }
+    }
+
+    /// Records a server; nothing is written if it is recorded so already.
+    pub async fn register(&self, name: &str, url: &str, version: &str) -> Result<()> {
+        let key = format!("{}{name}", keys::SERVERS);
+        let row = ServerRow { url: url.to_owned(), version: version.to_owned() };
+        let found = self.store.get(key.clone()).await.during("read", &key)?;
+        if found.as_ref().and_then(|kv| decoded::<ServerRow>(kv).ok()).as_ref() == Some(&row) {
+            return Ok(());
+        }
+        let value = serde_json::to_vec(&row).expect("a row of strings serializes");
+        self.store.put(key.clone(), value).await.during("write", key).map(|_| ())
+    }
+
+    /// Forgets a server that does not come back; returns whether it was recorded.
+    pub async fn remove(&self, name: &str) -> Result<bool> {
+        let key = format!("{}{name}", keys::SERVERS);
+        self.store.delete(key.clone()).await.during("delete", key)
+    }
+
+    /// All servers by name, whether they run or not.
+    pub async fn list(&self) -> Result<Vec<(String, ServerRow)>> {
+        let (rows, _) = self.store.list(keys::SERVERS).await.during("list", "servers")?;
+        let named = rows.iter().map(|kv| {
+            let name = keys::shown(&kv.key);
+            Ok((name.strip_prefix(keys::SERVERS).unwrap_or_default().to_owned(), decoded(kv)?))
+        });
+        named.collect()
+    }
+
+    /// The server that took over the leadership last.
+    pub async fn leader(&self) -> Result<Option<String>> {
+        let row = self.store.get(keys::GENERATION).await.during("read", keys::GENERATION)?;
+        row.map(|kv| decoded::<Generation>(&kv).map(|generation| generation.holder)).transpose()
+    }
+}
