@@ -10,6 +10,7 @@ pub mod openapi;
 pub mod operations;
 pub mod problem;
 pub mod report;
+pub mod trust;
 
 pub use object::{Kind, List, Manifest, Object, Resource, WatchBatch, WatchChange, WatchEvent};
 pub use problem::{ErrorCode, ProblemDetails};

@@ -15,6 +15,7 @@ mod operations;
 mod send;
 mod state;
 mod storage;
+mod trust;
 mod watch;
 
 pub use body::Body;
