@@ -70,6 +70,16 @@ pub struct ContainerTemplate {
     /// Milliseconds between SIGTERM and SIGKILL.
     #[serde(default)]
     pub stop_grace_ms: u64,
+    /// Of a job: how often it is started again after a failure; one that succeeds is done. Absent: started for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u32>,
+    /// Differs after a restart was asked, so that all containers are replaced.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub restarts_asked: u64,
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 /// Room on a node that is kept for a container without a node until those that made room for it are gone.
@@ -94,6 +104,15 @@ pub struct Container {
     pub generation: u64,
     /// What it is made of.
     pub template: ContainerTemplate,
+    /// The number of the revision of the service that has this template; 0 if it is not known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub revision: u64,
+    /// The run of the job that it is part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<u64>,
+    /// The only node that may take it, if it is to be on just that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<NodeName>,
     /// The node it is bound to; none while no node has room.
     #[serde(default)]
     pub node: Option<NodeName>,
@@ -141,6 +160,9 @@ impl Container {
             service_id: service.id.clone(),
             generation: service.generation,
             template: service.template(),
+            revision: 0,
+            run: None,
+            pinned: None,
             node: None,
             reservation: None,
             desired: DesiredState::Running,
@@ -161,9 +183,20 @@ impl Container {
         self.desired == DesiredState::Running
     }
 
-    /// What it takes of its node: everything it was given, from its binding until its record is deleted.
+    /// Whether it is part of a job and will not be started again: it succeeded, or failed as often as it may.
+    pub fn is_finished(&self) -> bool {
+        let Some(retries) = self.template.retries else { return false };
+        match self.status {
+            ContainerStatus::Succeeded => true,
+            ContainerStatus::Failed => self.restarts >= retries,
+            _ => false,
+        }
+    }
+
+    /// What it takes of its node: everything it was given, from its binding until it is finished or its record is
+    /// deleted.
     pub fn bound_request(&self) -> Option<(&NodeName, &ResourceVector)> {
-        self.node.as_ref().map(|node| (node, &self.template.resources))
+        self.node.as_ref().filter(|_| !self.is_finished()).map(|node| (node, &self.template.resources))
     }
 
     /// The node's ports that it takes.

@@ -1,7 +1,7 @@
 //! The guarantees by their ids, and those that are predicates over a snapshot.
 //! A predicate re-derives its promise from the snapshot alone; it calls no planner.
 
-use crate::{Snapshot, ids::is_label, resources::ResourceVector, validate::Validate};
+use crate::{Container, Snapshot, ids::is_label, resources::ResourceVector, validate::Validate};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -139,7 +139,8 @@ fn backends(s: &Snapshot, out: &mut Texts) {
 }
 
 /// G2, the part that must hold at every moment: each container of the present generation has its service's image,
-/// resources, ports and environment; no more containers are wanted than the replicas asked and the surge of a replacement.
+/// resources, ports and environment; no more containers of a service that serves are wanted than the replicas asked and
+/// the surge of its strategy.
 fn orchestration(s: &Snapshot) -> Texts {
     let mut out = Vec::new();
     for service in &s.services {
@@ -149,9 +150,13 @@ fn orchestration(s: &Snapshot) -> Texts {
         for container in wanted.iter().filter(|c| c.generation == service.generation && c.template != template) {
             out.push((format!("container/{}", container.id), "it differs from its service's specification".to_owned()));
         }
-        let current = wanted.iter().filter(|c| c.template == template).count();
-        if current > service.replicas as usize {
-            let message = format!("{current} containers are wanted, {} replicas are asked", service.replicas);
+        if !service.mode.is_service() {
+            continue;
+        }
+        let (most, current) = (service.containers_max(), wanted.iter().filter(|c| c.template == template).count());
+        if current > most as usize {
+            let message =
+                format!("{current} containers are wanted, {most} are the most for {} replicas", service.replicas);
             out.push((format!("service/{}", service.key()), message));
         }
     }
@@ -164,7 +169,8 @@ fn capacity(s: &Snapshot) -> Texts {
     let mut out = Vec::new();
     for node in &s.nodes {
         let subject = format!("node/{}", node.name);
-        let bound: Vec<_> = s.containers.iter().filter(|c| c.node.as_ref() == Some(&node.name)).collect();
+        let here = |c: &&Container| c.bound_request().is_some_and(|(at, _)| *at == node.name);
+        let bound: Vec<_> = s.containers.iter().filter(here).collect();
         match ResourceVector::checked_sum(bound.iter().map(|c| &c.template.resources)) {
             None => out.push((subject.clone(), "the sum of the requests overflows".to_owned())),
             Some(sum) => {

@@ -39,10 +39,12 @@ fn a_good_snapshot_has_no_findings() {
 #[test]
 fn each_break_is_found_under_its_id() {
     use Guarantee::{G1, G2, G4};
-    let twice = |s: &mut Snapshot| {
-        let mut other = s.containers[0].clone();
-        other.id = "web-b".into();
-        s.containers.push(other);
+    // One replica, and the one beyond that there may be for a while.
+    let beyond_surge = |s: &mut Snapshot| {
+        for id in ["web-b", "web-c"] {
+            let other = crate::Container { id: id.into(), ..s.containers[0].clone() };
+            s.containers.push(other);
+        }
     };
     assert_eq!(broken(|s| s.services.clear()), [G1].into());
     assert_eq!(broken(|s| s.containers[0].service_id = "old".into()), [G1].into());
@@ -51,7 +53,7 @@ fn each_break_is_found_under_its_id() {
     assert_eq!(broken(|s| s.monitoring[0].container = "gone".into()), [G1].into());
     assert_eq!(broken(|s| s.nodes.push(s.nodes[0].clone())), [G1].into());
     assert_eq!(broken(|s| s.containers[0].template.image = "other".into()), [G2].into());
-    assert_eq!(broken(twice), [G2, G4].into());
+    assert_eq!(broken(beyond_surge), [G2, G4].into());
     assert_eq!(broken(|s| s.nodes[0].capacity.memory = Bytes(59)), [G4].into());
     assert_eq!(broken(|s| s.containers[0].template.resources.storage = Bytes(1)), [G2, G4].into());
 }

@@ -88,6 +88,16 @@ pub struct Node {
     /// What keeps containers off it that do not tolerate it.
     #[serde(default)]
     pub taints: Vec<Taint>,
+    /// Whether its containers are being moved away; set by `drain`, taken back by `uncordon`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub draining: bool,
+    /// Whether somebody said that nothing runs on it any more although it does not report; taken back when it reports.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub fenced: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 impl Node {
@@ -107,6 +117,8 @@ impl Node {
             key_sha256: None,
             unschedulable: false,
             taints: Vec::new(),
+            draining: false,
+            fenced: false,
         }
     }
 

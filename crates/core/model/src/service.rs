@@ -3,8 +3,11 @@
 use crate::{
     container::ContainerTemplate,
     ids::{Namespace, ServiceKey},
+    job::{Mode, Schedule},
     placement::{AffinityRule, TopologySpread},
     resources::ResourceVector,
+    rollout::TrafficSplit,
+    strategy::Strategy,
     taint::Toleration,
 };
 use schemars::JsonSchema;
@@ -207,9 +210,35 @@ fn stop_grace_default() -> u64 {
 fn is_zero(number: &i32) -> bool {
     *number == 0
 }
+fn progress_deadline_default() -> u64 {
+    600_000
+}
+fn revisions_default() -> u32 {
+    10
+}
+fn yes() -> bool {
+    true
+}
+fn is_true(value: &bool) -> bool {
+    *value
+}
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+fn is_never(value: &u64) -> bool {
+    *value == 0
+}
+fn is_progress_deadline_default(value: &u64) -> bool {
+    *value == progress_deadline_default()
+}
+fn is_revisions_default(value: &u32) -> bool {
+    *value == revisions_default()
+}
 
 /// Longest grace period between SIGTERM and SIGKILL.
 pub const STOP_GRACE_MS_MAX: u64 = 600_000;
+/// Longest time without progress before an exchange of containers has failed.
+pub const PROGRESS_DEADLINE_MS_MAX: u64 = 7 * 24 * 3_600_000;
 /// Most replicas of one service.
 pub const REPLICAS_MAX: u32 = 10_000;
 
@@ -317,6 +346,36 @@ pub struct Service {
     /// How the service is reached from outside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expose: Option<Expose>,
+    /// What the containers are for: to serve, to do a job, to be on every node.
+    #[serde(default, skip_serializing_if = "Mode::is_service")]
+    pub mode: Mode,
+    /// When a job runs; once, at once, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+    /// How containers are exchanged when the specification changes.
+    #[serde(default, skip_serializing_if = "Strategy::is_default")]
+    pub strategy: Strategy,
+    /// How many containers stay ready while others are exchanged or moved; the replicas less `max_unavailable` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_ready: Option<u32>,
+    /// Milliseconds without progress after which an exchange of containers has failed.
+    #[serde(default = "progress_deadline_default", skip_serializing_if = "is_progress_deadline_default")]
+    pub progress_deadline_ms: u64,
+    /// Whether a failed exchange of containers is undone, if an earlier revision once served.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub auto_rollback: bool,
+    /// How many earlier revisions are kept.
+    #[serde(default = "revisions_default", skip_serializing_if = "is_revisions_default")]
+    pub revisions_max: u32,
+    /// Whether a container is replaced only when it is certain that it does not run any more.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub never_twice: bool,
+    /// Which containers get which share of the requests while they are exchanged; kept by the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<TrafficSplit>,
+    /// How often all containers were asked to be replaced by new ones of the same specification; kept by the server.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub restarts_asked: u64,
     /// The stable service address, given by the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Ipv4Addr>,
@@ -351,6 +410,16 @@ impl Service {
             priority: 0,
             stop_grace_ms: stop_grace_default(),
             expose: None,
+            mode: Mode::Service,
+            schedule: None,
+            strategy: Strategy::default(),
+            min_ready: None,
+            progress_deadline_ms: progress_deadline_default(),
+            auto_rollback: true,
+            revisions_max: revisions_default(),
+            never_twice: false,
+            split: None,
+            restarts_asked: 0,
             address: None,
             generation: 0,
         }
@@ -359,6 +428,29 @@ impl Service {
     /// What identifies the service.
     pub fn key(&self) -> ServiceKey {
         ServiceKey { namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+
+    /// How many containers may be missing and how many there may be beyond the replicas while they are exchanged or moved.
+    pub fn slack(&self) -> (u32, u32) {
+        let rolling = self.strategy.rolling();
+        let missing = rolling.max_unavailable.down(self.replicas);
+        let missing = self.min_ready.map_or(missing, |least| self.replicas.saturating_sub(least));
+        match (rolling.max_surge.up(self.replicas), missing) {
+            // Two of the same never run beside each other, so one is missing for a while.
+            _ if self.never_twice => (missing.max(1), 0),
+            // Percent that come to nothing on both sides must not stand still.
+            (0, missing) => (missing.max(1), 0),
+            (surge, missing) => (missing, surge),
+        }
+    }
+
+    /// The most containers that are wanted at once while they are exchanged.
+    pub fn containers_max(&self) -> u32 {
+        let surge = match &self.strategy {
+            Strategy::Rolling(_) => self.slack().1,
+            Strategy::Canary(_) | Strategy::BlueGreen(_) => self.replicas.max(1),
+        };
+        self.replicas.saturating_add(surge)
     }
 
     /// What each of the service's containers is made of; containers with another template are replaced.
@@ -373,6 +465,32 @@ impl Service {
             health_check: self.health_check.clone(),
             user: self.user.clone(),
             stop_grace_ms: self.stop_grace_ms,
+            retries: self.mode.job().map(|job| job.retries),
+            restarts_asked: self.restarts_asked,
+        }
+    }
+
+    /// Makes the specification such that [`Self::template`] is `template`, as far as it is not about the mode.
+    pub fn set_template(&mut self, template: &ContainerTemplate) {
+        // Each field by its name, so that none that is added is forgotten here.
+        let ContainerTemplate {
+            image,
+            command,
+            args,
+            resources,
+            ports,
+            environment,
+            health_check,
+            user,
+            stop_grace_ms,
+            retries,
+            restarts_asked,
+        } = template.clone();
+        (self.image, self.command, self.args, self.resources) = (image, command, args, resources);
+        (self.ports, self.environment, self.health_check) = (ports, environment, health_check);
+        (self.user, self.stop_grace_ms, self.restarts_asked) = (user, stop_grace_ms, restarts_asked);
+        if let (Mode::Job(job), Some(retries)) = (&mut self.mode, retries) {
+            job.retries = retries;
         }
     }
 }

@@ -3,8 +3,11 @@
 use crate::{
     condition::{Condition, Operator, compile_regex},
     ids::is_label,
+    job,
     policy::NetworkPolicy,
-    service::{HealthCheck, Port, Probe, REPLICAS_MAX, STOP_GRACE_MS_MAX, Service},
+    rollout::REVISIONS_MAX,
+    service::{HealthCheck, PROGRESS_DEADLINE_MS_MAX, Port, Probe, REPLICAS_MAX, STOP_GRACE_MS_MAX, Service},
+    strategy::Strategy,
     traffic::TrafficRule,
 };
 use schemars::JsonSchema;
@@ -56,10 +59,10 @@ pub trait Validate {
 }
 
 #[derive(Default)]
-struct Found(Vec<Problem>);
+pub(crate) struct Found(pub(crate) Vec<Problem>);
 
 impl Found {
-    fn unless(&mut self, good: bool, path: impl Into<String>, message: impl Into<String>) {
+    pub(crate) fn unless(&mut self, good: bool, path: impl Into<String>, message: impl Into<String>) {
         if !good {
             self.0.push(Problem { path: path.into(), message: message.into() });
         }
@@ -81,7 +84,7 @@ impl Found {
         self.unless(count <= ITEMS_MAX, path, format!("{count} entries; at most {ITEMS_MAX} are possible"));
     }
 
-    fn between(&mut self, path: &str, value: u64, least: u64, most: u64) {
+    pub(crate) fn between(&mut self, path: &str, value: u64, least: u64, most: u64) {
         self.unless((least..=most).contains(&value), path, format!("{value} is not from {least} to {most}"));
     }
 }
@@ -111,6 +114,7 @@ impl Validate for Service {
         }
         found.between("stop_grace_ms", self.stop_grace_ms, 0, STOP_GRACE_MS_MAX);
         placement::service(&mut found, self);
+        exchange(&mut found, self);
         if let Some(expose) = &self.expose {
             let host = &expose.host;
             found.unless(
@@ -122,6 +126,19 @@ impl Validate for Service {
         }
         found.0
     }
+}
+
+fn exchange(found: &mut Found, service: &Service) {
+    job::validate(&service.mode, service.schedule.as_ref(), found);
+    service.strategy.validate(found);
+    let message = "give it only to services that serve; jobs and daemons exchange their containers in their own way";
+    found.unless(service.mode.is_service() || service.strategy.is_default(), "strategy", message);
+    let waves = matches!(service.strategy, Strategy::Rolling(_));
+    let message = "with `never_twice` no two revisions run beside each other; leave the strategy out";
+    found.unless(!service.never_twice || waves, "strategy", message);
+    found.between("min_ready", service.min_ready.unwrap_or(0).into(), 0, REPLICAS_MAX.into());
+    found.between("progress_deadline_ms", service.progress_deadline_ms, 1_000, PROGRESS_DEADLINE_MS_MAX);
+    found.between("revisions_max", service.revisions_max.into(), 1, REVISIONS_MAX.into());
 }
 
 fn ports(found: &mut Found, ports: &[Port]) {

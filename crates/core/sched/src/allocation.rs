@@ -78,7 +78,7 @@ impl Allocation {
     }
 
     pub(crate) fn adopt(&mut self, container: &Container) {
-        if self.containers.insert(container.id.clone()) {
+        if !container.is_finished() && self.containers.insert(container.id.clone()) {
             let (have, more) = (self.resources.amounts(), container.template.resources.amounts());
             self.resources = ResourceVector::from_amounts(std::array::from_fn(|i| have[i].saturating_add(more[i])));
             self.host_ports.extend(container.host_ports());

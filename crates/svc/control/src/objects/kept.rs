@@ -2,8 +2,8 @@
 
 use heptad_api::Resource;
 use heptad_model::{
-    Container, Dimension, Event, NetworkPolicy, Node, Problem, ResourceVector, Service, TrafficRule, Validate,
-    ids::is_label, validate,
+    Container, Dimension, Event, NetworkPolicy, Node, NodeStatus, Problem, ResourceVector, Service, TrafficRule,
+    Validate, ids::is_label, validate,
 };
 use heptad_sched::Allocation;
 use std::net::Ipv4Addr;
@@ -56,6 +56,8 @@ impl Kept for Service {
     fn admit(&mut self, old: Option<&Self>, given: &Given) {
         self.id = kept_id(old.map(|old| old.id.as_str()), given);
         self.address = old.and_then(|old| old.address).or(given.address);
+        self.split = old.and_then(|old| old.split);
+        self.restarts_asked = old.map_or(0, |old| old.restarts_asked);
         self.generation = old.map_or(1, |old| old.generation);
         if old.is_some_and(|old| old != self) {
             self.generation += 1;
@@ -113,6 +115,9 @@ impl Kept for Node {
         } else if self.id.is_empty() {
             self.id = given.id.clone();
         }
+        // Operations of their own set these, not whoever registers the node.
+        self.draining = old.is_some_and(|old| old.draining);
+        self.fenced = old.is_some_and(|old| old.fenced) && self.status != NodeStatus::Ready;
         self.allocated = ResourceVector::ZERO;
         self.containers.clear();
         // Only a join says what the key of a node is.

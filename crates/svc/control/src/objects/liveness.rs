@@ -16,7 +16,8 @@ impl Objects {
             let event = self.event(kind, &format!("Node{status}"), &format!("node/{name}"), why)?;
             let mut pending = Pending::default();
             pending.expect(&key, old.revision);
-            pending.put(&key, &Node { status, ..old.object });
+            let fenced = old.object.fenced && status != NodeStatus::Ready;
+            pending.put(&key, &Node { status, fenced, ..old.object });
             pending.event(&event);
             if pending.commit(&*self.store).await?.is_some() {
                 self.trim_events_sometimes().await;

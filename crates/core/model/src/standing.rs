@@ -1,0 +1,165 @@
+//! Whether a service is as wanted: how many of its containers are up to date and ready, and what the others wait for.
+//! Knows no planner and no store.
+
+use crate::{
+    container::{Container, ContainerStatus, DesiredState},
+    rollout::{Rollout, RolloutPhase, RunPhase},
+    service::Service,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How a service stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Standing {
+    /// How many containers there shall be; of a job, how many must succeed.
+    pub wanted: u32,
+    /// Those of the present template that are ready; of a job, those that succeeded.
+    pub ready: u32,
+    /// All that are wanted to run, of whatever template.
+    pub alive: u32,
+    /// Whether nothing is left to do.
+    pub settled: bool,
+    /// Whether nothing more will come without a change, although it is not as wanted: why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
+    /// What is waited for, in a few words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub waits_for: String,
+}
+
+/// How `service` stands with its containers and what is remembered of it. `nodes` is how many nodes a container is
+/// wanted on, if it is to be on every one.
+pub fn standing(service: &Service, containers: &[&Container], rollout: Option<&Rollout>, nodes: u32) -> Standing {
+    if service.mode.job().is_some() {
+        return job(service, containers, rollout);
+    }
+    let wanted = if service.mode.is_service() { service.replicas } else { nodes };
+    let template = service.template();
+    // Whoever is to be stopped on a node that cannot say is waited for by nobody: the node does it when it is back.
+    let left: Vec<&&Container> = containers.iter().filter(|c| c.is_alive() || !is_lost(c)).collect();
+    let alive = left.iter().filter(|c| c.is_alive()).count();
+    let current = left.iter().filter(|c| c.is_alive() && c.template == template);
+    let ready = current.filter(|c| c.ready && !is_lost(c)).count();
+    let failed = rollout.filter(|r| r.service_id == service.id && r.phase == RolloutPhase::Failed);
+    Standing {
+        wanted,
+        ready: small(ready),
+        alive: small(alive),
+        settled: left.len() == wanted as usize && ready == left.len(),
+        failed: failed.map(|rollout| rollout.reason.clone()),
+        waits_for: left.iter().find(|c| !c.ready || is_lost(c)).map_or(String::new(), |c| words(c)),
+    }
+}
+
+/// A job without a schedule is as wanted once its newest run succeeded; with one as soon as it is known.
+fn job(service: &Service, containers: &[&Container], rollout: Option<&Rollout>) -> Standing {
+    let completions = service.mode.job().and_then(|job| job.completions).unwrap_or(service.replicas);
+    let active: Vec<&&Container> = containers.iter().filter(|c| c.is_alive() && !c.is_finished()).collect();
+    let known = rollout.filter(|r| r.service_id == service.id);
+    let run = known.and_then(|rollout| rollout.runs.last());
+    let phase = run.map_or(RunPhase::Running, |run| run.phase);
+    let failed = run.filter(|_| phase == RunPhase::Failed && service.schedule.is_none());
+    let succeeded = containers.iter().filter(|c| {
+        c.is_alive() && c.status == ContainerStatus::Succeeded && run.is_some_and(|run| c.run == Some(run.number))
+    });
+    let ready = match (run, phase) {
+        (Some(run), RunPhase::Running) => run.succeeded_before.saturating_add(small(succeeded.count())),
+        (Some(run), _) => run.succeeded,
+        (None, _) => 0,
+    };
+    let scheduled = service.schedule.is_some() && known.is_some();
+    Standing {
+        wanted: completions,
+        ready,
+        alive: small(active.len()),
+        settled: scheduled || phase == RunPhase::Succeeded || completions == 0,
+        failed: failed.map(|run| run.reason.clone()),
+        waits_for: active.first().map_or(String::new(), |c| words(c)),
+    }
+}
+
+fn is_lost(container: &Container) -> bool {
+    container.status == ContainerStatus::Unknown
+}
+
+fn small(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn words(container: &Container) -> String {
+    match (container.status, container.reason.is_empty()) {
+        _ if container.desired == DesiredState::Stopped => "stopping".to_owned(),
+        (ContainerStatus::Pending, true) => "pending".to_owned(),
+        (status, true) => status.to_string(),
+        // How much of an image has come is worth watching; other messages are for `why`.
+        (_, false) if container.reason == "Pulling" => container.message.clone(),
+        (_, false) => container.reason.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        job::{Job, Mode},
+        rollout::JobRun,
+    };
+
+    fn web(replicas: u32) -> Service {
+        Service { id: "s1".into(), replicas, ..Service::new("web", "v1") }
+    }
+
+    fn ready(service: &Service, id: &str) -> Container {
+        let mut container = Container::pending(id.into(), service, 0);
+        (container.status, container.ready) = (ContainerStatus::Running, true);
+        container
+    }
+
+    #[test]
+    fn settled_is_all_ready_of_the_template_and_nobody_else() {
+        let service = web(2);
+        let (a, mut b) = (ready(&service, "a"), ready(&service, "b"));
+        assert!(standing(&service, &[&a, &b], None, 0).settled);
+        b.ready = false;
+        let waits = standing(&service, &[&a, &b], None, 0);
+        assert_eq!((waits.settled, waits.ready, waits.waits_for.as_str()), (false, 1, "Running"));
+        let old = ready(&Service { image: "v0".into(), ..service.clone() }, "old");
+        assert!(!standing(&service, &[&a, &old], None, 0).settled);
+    }
+
+    #[test]
+    fn what_a_lost_node_has_still_to_stop_is_waited_for_by_nobody() {
+        let service = web(1);
+        let mut gone = ready(&service, "gone");
+        (gone.status, gone.desired) = (ContainerStatus::Unknown, DesiredState::Stopped);
+        let here = ready(&service, "here");
+        assert!(standing(&service, &[&gone, &here], None, 0).settled);
+        gone.desired = DesiredState::Running;
+        assert!(!standing(&service, &[&gone], None, 0).settled);
+    }
+
+    #[test]
+    fn a_daemon_is_wanted_on_every_node() {
+        let service = Service { mode: Mode::Daemon, ..web(7) };
+        let a = ready(&service, "a");
+        assert!(standing(&service, &[&a], None, 1).settled);
+        assert!(!standing(&service, &[&a], None, 2).settled);
+    }
+
+    #[test]
+    fn a_job_is_settled_when_it_succeeded_and_failed_when_it_failed() {
+        let service = Service { mode: Mode::Job(Job::default()), ..web(2) };
+        let mut done = ready(&service, "a");
+        (done.status, done.ready, done.run) = (ContainerStatus::Succeeded, false, Some(1));
+        let run = JobRun { number: 1, completions: 2, ..JobRun::default() };
+        let mut rollout = Rollout { service_id: "s1".into(), runs: vec![run], ..Rollout::default() };
+        let now = standing(&service, &[&done], Some(&rollout), 0);
+        assert_eq!((now.settled, now.ready, now.wanted), (false, 1, 2));
+        rollout.runs[0].phase = RunPhase::Succeeded;
+        assert!(standing(&service, &[], Some(&rollout), 0).settled);
+        rollout.runs[0] = JobRun { phase: RunPhase::Failed, reason: "exit code 1".into(), ..JobRun::default() };
+        let now = standing(&service, &[], Some(&rollout), 0);
+        assert_eq!((now.settled, now.failed.as_deref()), (false, Some("exit code 1")));
+    }
+}
