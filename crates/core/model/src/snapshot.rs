@@ -1,6 +1,9 @@
 //! The whole system C = (N, S, C, R, L, M, P) at one revision. R is in the nodes' capacities and the containers' requests.
 
-use crate::{Container, Namespace, NetworkPolicy, Node, Service, ServiceKey, TrafficRule, ids::ContainerId};
+use crate::{
+    Container, Namespace, NetworkPolicy, Node, Service, ServiceKey, TrafficRule,
+    ids::{ContainerId, NodeName},
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, net::SocketAddr};
@@ -12,8 +15,11 @@ pub struct Endpoint {
     pub container: ContainerId,
     /// The container port.
     pub port: u16,
-    /// Where it is reached.
+    /// Where it is reached on its node.
     pub address: SocketAddr,
+    /// Its node; from any other, it is reached through the proxy there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
 }
 
 /// L: the balanced backends of a service.
@@ -62,6 +68,7 @@ pub fn ready_endpoints<'a>(containers: impl IntoIterator<Item = &'a Container>) 
             container: container.id.clone(),
             port,
             address,
+            node: container.node.clone(),
         }));
     }
     all.values_mut().for_each(|endpoints| endpoints.sort());

@@ -67,7 +67,7 @@ pub(crate) fn why_none(entry: &Entry, port: u16) -> Why<'_> {
 }
 
 /// The first side, ingress of the target or egress of the caller, whose policies do not allow the call.
-fn denial<'t>(table: &'t Table, caller: &Caller, target: &'t Entry, port: u16) -> Option<Denial<'t>> {
+pub(crate) fn denial<'t>(table: &'t Table, caller: &Caller, target: &'t Entry, port: u16) -> Option<Denial<'t>> {
     let denied = sides(table, caller, target)
         .into_iter()
         .flatten()

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod admit;
 mod balance;
 mod condition;
 mod decide;
@@ -14,6 +15,7 @@ mod rule;
 mod table;
 mod verdict;
 
+pub use admit::{Admission, Arrival, admit};
 pub use balance::{Balancer, choose};
 pub use decide::decide;
 pub use explain::{BackendShare, Explanation, PolicyCheck, RuleTrace, explain};

@@ -6,7 +6,7 @@ use crate::{
     rule::Rule,
 };
 use heptad_model::{
-    Container, ContainerId, Endpoint, NetworkPolicy, Protocol, Service, ServiceKey, Snapshot, TrafficRule,
+    Container, ContainerId, Endpoint, NetworkPolicy, NodeName, Protocol, Service, ServiceKey, Snapshot, TrafficRule,
     snapshot::ready_endpoints,
 };
 use std::{
@@ -85,9 +85,12 @@ struct Mesh {
 #[derive(Debug, Default)]
 pub struct Table {
     mesh: Arc<Mesh>,
-    /// By the index of the service, then by container port.
+    /// By the index of the service, then by container port; ordered by container.
     endpoints: Vec<BTreeMap<u16, Vec<Endpoint>>>,
     by_container: BTreeMap<ContainerId, ServiceKey>,
+    /// The services of which a node has containers, in any state.
+    bound: BTreeMap<NodeName, BTreeSet<ServiceKey>>,
+    revision: u64,
 }
 
 impl Table {
@@ -97,18 +100,43 @@ impl Table {
     }
 
     /// The same services, policies and rules with other containers; nothing is compiled again.
-    pub fn with_containers(&self, containers: &[Container]) -> Self {
+    pub fn with_containers<'a>(&self, containers: impl IntoIterator<Item = &'a Container, IntoIter: Clone>) -> Self {
+        let containers = containers.into_iter();
         let mut endpoints = vec![BTreeMap::<u16, Vec<Endpoint>>::new(); self.mesh.services.len()];
         // Containers of a deleted service whose name was taken by another must not serve the other's requests.
         let own = |c: &&Container| self.service(&c.service).is_some_and(|service| service.id == c.service_id);
-        for (key, ready) in ready_endpoints(containers.iter().filter(own)) {
+        for (key, ready) in ready_endpoints(containers.clone().filter(own)) {
             let ports = &mut endpoints[self.mesh.by_key[&key]];
             for endpoint in ready {
                 ports.entry(endpoint.port).or_default().push(endpoint);
             }
         }
-        let by_container = containers.iter().map(|c| (c.id.clone(), c.service.clone())).collect();
-        Self { mesh: Arc::clone(&self.mesh), endpoints, by_container }
+        let (bound, revision) = (bound(containers.clone()), self.revision);
+        let by_container = containers.map(|c| (c.id.clone(), c.service.clone())).collect();
+        Self { mesh: Arc::clone(&self.mesh), endpoints, by_container, bound, revision }
+    }
+
+    /// The same as of a revision of the state, by which the tables of two nodes can be compared.
+    pub fn at_revision(self, revision: u64) -> Self {
+        Self { revision, ..self }
+    }
+
+    /// The revision of the state from which it was made; 0 if that was not said.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Whether a container of that service is bound to that node, in whatever state: then calls from there may be its.
+    pub fn is_bound(&self, service: &ServiceKey, node: &NodeName) -> bool {
+        self.bound.get(node).is_some_and(|services| services.contains(service))
+    }
+
+    /// The ready endpoint that is that container's port, and its service.
+    pub fn endpoint_of(&self, container: &ContainerId, port: u16) -> Option<(&ServiceKey, &Endpoint)> {
+        let (index, entry) = self.entry(self.by_container.get(container)?)?;
+        let endpoints = self.endpoints_at(index, port);
+        let at = endpoints.binary_search_by(|endpoint| endpoint.container.cmp(container)).ok()?;
+        Some((&entry.key, &endpoints[at]))
     }
 
     /// Objects that could not be used.
@@ -205,6 +233,20 @@ impl Mesh {
         let by_address = services.iter().zip(0..).filter_map(|(entry, i)| Some((entry.service.address?, i))).collect();
         Self { services, by_key, by_address, by_host, policies, problems }
     }
+}
+
+fn bound<'a>(containers: impl Iterator<Item = &'a Container>) -> BTreeMap<NodeName, BTreeSet<ServiceKey>> {
+    let mut all: BTreeMap<NodeName, BTreeSet<ServiceKey>> = BTreeMap::new();
+    for container in containers {
+        let Some(node) = &container.node else { continue };
+        // Most containers are of a pair that is there already: nothing is copied for those.
+        match all.get_mut(node) {
+            Some(services) if services.contains(&container.service) => {}
+            Some(services) => _ = services.insert(container.service.clone()),
+            None => _ = all.insert(node.clone(), BTreeSet::from([container.service.clone()])),
+        }
+    }
+    all
 }
 
 fn tcp_ports(service: &Service) -> Vec<u16> {

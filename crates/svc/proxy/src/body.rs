@@ -1,7 +1,7 @@
 //! Bodies of requests and responses, streamed frame by frame, never gathered.
 //! A response's body gives its connection back to the pool when its last frame has been read.
 
-use crate::{pool::Lease, watch::Busy};
+use crate::{forward::Held, watch::Busy};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
@@ -95,7 +95,7 @@ pub struct ResponseBody {
 
 enum Source {
     Own(Full<Bytes>),
-    Upstream(Incoming, Option<Lease>),
+    Upstream(Incoming, Option<Held>),
 }
 
 impl ResponseBody {
@@ -103,8 +103,8 @@ impl ResponseBody {
         Self { source: Source::Own(Full::new(bytes.into())), busy: None }
     }
 
-    pub(crate) fn upstream(body: Incoming, lease: Lease) -> Self {
-        let mut made = Self { source: Source::Upstream(body, Some(lease)), busy: None };
+    pub(crate) fn upstream(body: Incoming, held: Held) -> Self {
+        let mut made = Self { source: Source::Upstream(body, Some(held)), busy: None };
         made.release_at_end(false);
         made
     }
@@ -115,11 +115,11 @@ impl ResponseBody {
     }
 
     fn release_at_end(&mut self, ended: bool) {
-        if let Source::Upstream(body, lease) = &mut self.source
+        if let Source::Upstream(body, held) = &mut self.source
             && (ended || body.is_end_stream())
-            && let Some(lease) = lease.take()
+            && let Some(held) = held.take()
         {
-            lease.give_back();
+            held.release();
         }
     }
 }

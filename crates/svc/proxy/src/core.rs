@@ -1,42 +1,60 @@
 //! What all connections of a proxy share: the table, the pool, the counters, the draws, the signal to end.
 
-use crate::{counters::Counters, options::Options, pool::Pool};
+use crate::{counters::Counters, options::Options, peer::PeerConnector, peers::Peers, pool::Pool};
 use arc_swap::ArcSwap;
 use heptad_route::{Draw, Table};
 use std::{
-    collections::BTreeSet,
     hash::{BuildHasher, RandomState},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 #[derive(Debug)]
 pub(crate) struct Core {
-    pub(crate) options: Options,
+    pub(crate) options: Arc<Options>,
     pub(crate) pool: Pool,
+    pub(crate) peers: Peers,
     pub(crate) counters: Counters,
     table: ArcSwap<Table>,
+    /// The revision of the table, for those who wait for one.
+    pub(crate) revision: watch::Sender<u64>,
+    /// A table has been set: connections may be accepted.
+    pub(crate) ready: CancellationToken,
     draws: AtomicU64,
     /// Everything that serves a client.
     pub(crate) tasks: TaskTracker,
-    /// No more connections and requests.
+    /// No more connections; requests on those that are open are the last.
+    pub(crate) drain: CancellationToken,
+    /// No more waiting for requests.
     pub(crate) stop: CancellationToken,
     /// No more waiting for those in progress.
     pub(crate) abort: CancellationToken,
 }
 
 impl Core {
-    pub(crate) fn new(options: Options, table: Arc<Table>) -> Self {
+    /// Without a table nothing is accepted until one is set.
+    pub(crate) fn new(options: Options, connector: Option<Arc<dyn PeerConnector>>, table: Option<Arc<Table>>) -> Self {
         let seed = options.draw_seed.unwrap_or_else(|| RandomState::new().hash_one(0));
+        let options = Arc::new(options);
+        let ready = CancellationToken::new();
+        if table.is_some() {
+            ready.cancel();
+        }
+        let table = table.unwrap_or_default();
         Self {
-            pool: Pool::default(),
+            pool: Pool::new(options.node.clone()),
+            peers: Peers::new(connector, Arc::clone(&options)),
             counters: Counters::new(options.counters_max),
+            revision: watch::Sender::new(table.revision()),
             table: ArcSwap::new(table),
+            ready,
             draws: AtomicU64::new(seed),
             tasks: TaskTracker::new(),
+            drain: CancellationToken::new(),
             stop: CancellationToken::new(),
             abort: CancellationToken::new(),
             options,
@@ -48,9 +66,11 @@ impl Core {
     }
 
     pub(crate) fn set_table(&self, table: Arc<Table>) {
-        let wanted: BTreeSet<_> = table.endpoints_all().map(|endpoint| endpoint.address).collect();
-        self.table.store(table);
-        self.pool.retain(&wanted);
+        self.table.store(Arc::clone(&table));
+        self.ready.cancel();
+        self.revision.send_replace(table.revision());
+        self.pool.retain(&table);
+        self.peers.retain(&table.endpoints_all().filter_map(|endpoint| endpoint.node.as_ref()).collect());
     }
 
     /// The numbers are all different; `route` scrambles them.

@@ -105,7 +105,7 @@ pub enum CallError {
         endpoint: SocketAddr,
         /// The cause.
         #[source]
-        source: hyper::Error,
+        source: crate::BoxError,
     },
     /// No response in time; whether the service acted on the request is unknown.
     #[error("the endpoint {endpoint} of {service} sent no response within {waited_ms} ms")]

@@ -2,20 +2,22 @@
 //! not sent at all, or when a kept connection broke and the request may be repeated.
 
 use crate::{
-    body::{Body, ResponseBody},
+    assertion::{Reason, Refusal},
+    body::{Body, BoxError, ResponseBody},
     core::Core,
     counters::{LastCell, Outcome},
-    error::CallError,
+    error::{CallError, Denied},
     headers::{self, Hop, View},
-    pool::Lease,
+    peer_link::{PeerLease, StreamError},
+    pool::{self, Active, Lease},
     tunnel,
 };
-use heptad_model::{Endpoint, ServiceKey};
-use heptad_route::{Balancer, Caller, Draw, Facts, HttpFacts, Verdict, choose, decide};
+use heptad_model::{ContainerId, Endpoint, ServiceKey};
+use heptad_route::{Balancer, Caller, Direction, Draw, Facts, Forward, HttpFacts, Verdict, choose, decide};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
-use hyper::{body::Incoming, upgrade::OnUpgrade};
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, timeout},
@@ -60,28 +62,102 @@ pub struct Answer {
     pub taken: Taken,
 }
 
-/// Why one attempt gave no response.
-enum Failure {
-    /// Nothing was sent; here it is again.
-    Unsent(Box<Request<Body>>),
+/// What an exchange holds until its response has been read.
+#[derive(Debug)]
+pub(crate) enum Held {
+    /// A connection to an endpoint, which serves again.
+    Kept(Lease),
+    /// A place on a connection to another node's proxy.
+    Peer { active: Active, _lease: PeerLease },
+}
+
+impl Held {
+    /// The response has been read to its end.
+    pub(crate) fn release(self) {
+        if let Self::Kept(lease) = self {
+            lease.give_back();
+        }
+    }
+
+    /// The connection belongs to another protocol now; it still counts.
+    fn into_active(self) -> Active {
+        match self {
+            Self::Kept(lease) => lease.into_active(),
+            Self::Peer { active, .. } => active,
+        }
+    }
+}
+
+/// What one attempt came to.
+pub(crate) enum Step {
+    Answered(Box<Response<Incoming>>, Held),
+    /// Nothing was done; here it is again, for the same or another endpoint.
+    Again(Box<Request<Body>>),
+    /// The endpoint cannot serve and has done nothing; here it is again, for another.
+    Elsewhere(Box<Request<Body>>, io::Error),
+    Failed(Failure),
+}
+
+/// Why there is no response, and the request cannot be sent again.
+pub(crate) enum Failure {
     /// The connection broke, before or while the request was sent, or before the response.
-    Broken(hyper::Error),
+    Broken(BoxError),
     /// The connection ended at the moment of sending and never took the request up.
     Lost,
     Late,
+    /// The endpoint cannot serve, and too much of the request was read to send it elsewhere.
+    Unsent(io::Error),
+    /// Another node's proxy denies it by its own policies.
+    Denied(Refusal),
+}
+
+/// A request on its way.
+pub(crate) struct Sending<'a> {
+    pub(crate) origin: &'a Origin<'a>,
+    pub(crate) repeatable: bool,
+    /// It wants another protocol, so that the connection is its own.
+    pub(crate) upgrades: bool,
+}
+
+/// The endpoint that is tried, and what else there is.
+#[derive(Debug)]
+pub(crate) struct Pick {
+    pub(crate) taken: Taken,
+    /// Whether another endpoint could serve as well.
+    pub(crate) has_alternative: bool,
+    /// The revision of the table by which it was picked.
+    pub(crate) revision: u64,
 }
 
 struct Load<'a> {
     core: &'a Core,
-    tried: &'a [SocketAddr],
+    tried: &'a [ContainerId],
+    reach: Reach,
+}
+
+/// Which endpoints are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// Those of this node.
+    Here,
+    /// Those of nodes that can be reached.
+    Reachable,
+    All,
 }
 
 impl Balancer for Load<'_> {
     fn active(&self, endpoint: &Endpoint) -> u32 {
-        self.core.pool.active(endpoint.address)
+        self.core.pool.active(endpoint)
     }
     fn excluded(&self, endpoint: &Endpoint) -> bool {
-        self.tried.contains(&endpoint.address)
+        if self.tried.contains(&endpoint.container) {
+            return true;
+        }
+        match (self.reach, self.core.pool.remote(endpoint)) {
+            (Reach::All, _) | (_, None) => false,
+            (Reach::Here, Some(_)) => true,
+            (Reach::Reachable, Some(node)) => self.core.peers.is_down(node),
+        }
     }
 }
 
@@ -103,19 +179,12 @@ impl Core {
         origin: &Origin<'_>,
         http: Option<HttpFacts<'_>>,
         draw: Draw,
-        tried: &[SocketAddr],
-    ) -> Result<Option<Taken>, CallError> {
+        tried: &[ContainerId],
+    ) -> Result<Option<Pick>, CallError> {
         let table = self.table();
         let facts = Facts { caller: origin.caller, target: origin.target, port: origin.port, http };
         match decide(&table, &facts, draw) {
-            Verdict::Forward(to) => {
-                let endpoint = choose(to.endpoints, draw, &Load { core: self, tried });
-                Ok(endpoint.map(|endpoint| Taken {
-                    service: to.service.clone(),
-                    rule: to.rule.map(str::to_owned),
-                    endpoint: endpoint.clone(),
-                }))
-            }
+            Verdict::Forward(to) => Ok(self.pick(&to, draw, tried, table.revision())),
             Verdict::Deny(denial) => Err(CallError::Denied(Box::new(denial.into()))),
             Verdict::NoEndpoint(none) => {
                 Err(CallError::NoEndpoint { service: none.service.clone(), text: none.to_string() })
@@ -124,13 +193,26 @@ impl Core {
         }
     }
 
+    fn pick(&self, to: &Forward<'_>, draw: Draw, tried: &[ContainerId], revision: u64) -> Option<Pick> {
+        let load = |reach| Load { core: self, tried, reach };
+        let choice = |reach| choose(to.endpoints, draw, &load(reach));
+        let here = if self.options.local_first { choice(Reach::Here) } else { None };
+        let chosen = here.or_else(|| choice(Reach::Reachable));
+        // If no node can be reached, that may be over by now: it is tried again.
+        let endpoint = chosen.or_else(|| choice(Reach::All))?;
+        let others = to.endpoints.iter().filter(|other| other.container != endpoint.container);
+        let has_alternative = others.into_iter().any(|other| !load(Reach::Reachable).excluded(other));
+        let (service, rule) = (to.service.clone(), to.rule.map(str::to_owned));
+        Some(Pick { taken: Taken { service, rule, endpoint: endpoint.clone() }, has_alternative, revision })
+    }
+
     fn route_http(
         &self,
         origin: &Origin<'_>,
         request: &Request<Body>,
         draw: Draw,
-        tried: &[SocketAddr],
-    ) -> Result<Option<Taken>, CallError> {
+        tried: &[ContainerId],
+    ) -> Result<Option<Pick>, CallError> {
         let uri = request.uri();
         let headers = &View(request.headers());
         let http = HttpFacts { method: request.method().as_str(), path: uri.path(), query: uri.query(), headers };
@@ -145,58 +227,98 @@ impl Core {
         upgrade: Option<OnUpgrade>,
     ) -> Result<Answer, CallError> {
         let repeatable = upgrade.is_none() && is_repeatable(&request);
+        let sending = Sending { origin, repeatable, upgrades: upgrade.is_some() };
         let mut attempts = Attempts::default();
         loop {
-            let taken = self.route_http(origin, &request, draw, attempts.tried())?;
-            let Some(taken) = taken else { return Err(attempts.exhausted(origin)) };
-            let mut lease = match self.lease(&taken, repeatable, attempts.resends).await {
-                Ok(lease) => lease,
-                Err(error) => {
+            let pick = self.route_http(origin, &request, draw, attempts.tried())?;
+            let Some(pick) = pick else { return Err(attempts.exhausted(origin)) };
+            let step = match self.pool.remote(&pick.taken.endpoint) {
+                Some(node) if !sending.upgrades => self.step_to_peer(&sending, &pick, node, request).await,
+                _ => self.step(&sending, &pick, request, attempts.resends).await,
+            };
+            let taken = pick.taken;
+            match step {
+                Step::Answered(response, held) => {
+                    return Ok(Answer { response: self.received(origin, *response, held, upgrade), taken });
+                }
+                Step::Again(again) if attempts.resends < RESENDS_MAX => request = *again,
+                Step::Again(_) => return Err(self.failed(Failure::Lost, origin, taken)),
+                Step::Elsewhere(again, error) => {
                     attempts.failed(taken, error, self.options.connect_attempts_max)?;
+                    request = *again;
                     continue;
                 }
-            };
-            let spare = (lease.reused && repeatable).then(|| copy(&request));
-            match (self.send(&mut lease, request).await, spare) {
-                (Ok(response), _) => {
-                    return Ok(Answer { response: self.received(origin, response, lease, upgrade), taken });
-                }
-                (Err(Failure::Unsent(again)), _) if attempts.resends < RESENDS_MAX => request = *again,
-                (Err(Failure::Broken(_) | Failure::Lost), Some(again)) => request = again,
-                (Err(failure), _) => return Err(self.failed(failure, taken)),
+                Step::Failed(failure) => return Err(self.failed(failure, origin, taken)),
             }
             attempts.resends += 1;
         }
     }
 
+    /// One attempt over HTTP/1.1: straight to an endpoint of this node, or through a flow to one of another.
+    pub(crate) async fn step(
+        &self,
+        sending: &Sending<'_>,
+        pick: &Pick,
+        request: Request<Body>,
+        resends: usize,
+    ) -> Step {
+        let mut lease = match self.lease(sending, pick, resends).await {
+            Ok(lease) => lease,
+            Err(StreamError::Refused(refusal)) if !refusal.is_unsent() => return Step::Failed(refusal.into()),
+            Err(error) => return Step::Elsewhere(Box::new(request), error.into()),
+        };
+        let spare = (lease.reused && sending.repeatable).then(|| copy(&request));
+        let answer = lease.sender.try_send_request(request);
+        let answered = self.answered(answer, || lease.sender.is_closed()).await;
+        match (answered, spare) {
+            (Ok(response), _) => Step::Answered(Box::new(response), Held::Kept(lease)),
+            (Err(Unanswered::Unsent(request)), _) => Step::Again(request),
+            (Err(Unanswered::Broken(_) | Unanswered::Lost), Some(again)) => Step::Again(Box::new(again)),
+            (Err(Unanswered::Broken(error)), None) => Step::Failed(Failure::Broken(error.into())),
+            (Err(Unanswered::Lost), None) => Step::Failed(Failure::Lost),
+            (Err(Unanswered::Late), _) => Step::Failed(Failure::Late),
+        }
+    }
+
     /// After a kept connection was found closed, the others to the endpoint probably are, too: take a new one.
-    async fn lease(&self, taken: &Taken, repeatable: bool, resends: usize) -> io::Result<Lease> {
-        let idle_ms_max = match (resends, repeatable) {
+    async fn lease(&self, sending: &Sending<'_>, pick: &Pick, resends: usize) -> Result<Lease, StreamError> {
+        let endpoint = &pick.taken.endpoint;
+        if let Some(node) = self.pool.remote(endpoint) {
+            let active = self.pool.enter(endpoint, &self.options);
+            let stream = self.stream_to_peer(sending.origin, pick, node).await?;
+            return Ok(Lease::single(pool::handshake(stream, &self.options).await?, active));
+        }
+        let idle_ms_max = match (resends, sending.repeatable) {
             (0, true) => Some(self.options.pool_idle_ms_max),
             (0, false) => Some(self.options.pool_idle_unrepeatable_ms_max),
             _ => None,
         };
-        self.pool.lease(taken.endpoint.address, idle_ms_max, &self.options).await
+        Ok(self.pool.lease(endpoint, idle_ms_max, &self.options).await?)
     }
 
-    async fn send(&self, lease: &mut Lease, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
+    /// Waits for the response, within the bound.
+    pub(crate) async fn answered(
+        &self,
+        answer: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>>,
+        is_closed: impl Fn() -> bool,
+    ) -> Result<Response<Incoming>, Unanswered> {
         let deadline = Instant::now() + Duration::from_millis(self.options.response_wait_ms_max);
-        let mut answer = pin!(lease.sender.try_send_request(request));
+        let mut answer = pin!(answer);
         let mut has_ended = false;
         loop {
             match timeout(Duration::from_millis(LOST_CHECK_MS), &mut answer).await {
                 Ok(Ok(response)) => return Ok(response),
                 Ok(Err(mut error)) => {
                     return Err(match error.take_message() {
-                        Some(request) => Failure::Unsent(Box::new(request)),
-                        None => Failure::Broken(error.into_error()),
+                        Some(request) => Unanswered::Unsent(Box::new(request)),
+                        None => Unanswered::Broken(error.into_error()),
                     });
                 }
-                Err(_) if Instant::now() >= deadline => return Err(Failure::Late),
+                Err(_) if Instant::now() >= deadline => return Err(Unanswered::Late),
                 // A connection that has ended answers whatever it took up. What was handed over in the very moment of
                 // its end can stay in the channel between us, and would be waited for in vain.
-                Err(_) if has_ended => return Err(Failure::Lost),
-                Err(_) => has_ended = lease.sender.is_closed(),
+                Err(_) if has_ended => return Err(Unanswered::Lost),
+                Err(_) => has_ended = is_closed(),
             }
         }
     }
@@ -205,12 +327,12 @@ impl Core {
         &self,
         origin: &Origin<'_>,
         mut response: Response<Incoming>,
-        lease: Lease,
+        held: Held,
         upgrade: Option<OnUpgrade>,
     ) -> Response<ResponseBody> {
         if let (StatusCode::SWITCHING_PROTOCOLS, Some(client)) = (response.status(), upgrade) {
             let endpoint = hyper::upgrade::on(&mut response);
-            let held = (lease.into_active(), origin.permit.cloned());
+            let held = (held.into_active(), origin.permit.cloned());
             let buffer_bytes = self.options.tunnel_buffer_bytes;
             let copied = async move {
                 tunnel::upgraded(client, endpoint, buffer_bytes).await;
@@ -220,18 +342,25 @@ impl Core {
             return response.map(|_| ResponseBody::own(""));
         }
         headers::prepare_response(&mut response);
-        response.map(|body| ResponseBody::upstream(body, lease))
+        response.map(|body| ResponseBody::upstream(body, held))
     }
 
-    fn failed(&self, failure: Failure, taken: Taken) -> CallError {
-        let Taken { service, endpoint: Endpoint { address: endpoint, .. }, .. } = taken;
+    pub(crate) fn failed(&self, failure: Failure, origin: &Origin<'_>, taken: Taken) -> CallError {
+        let Taken { service, endpoint: Endpoint { address: endpoint, port, .. }, .. } = taken;
+        let unreachable = |source| CallError::Unreachable { service: service.clone(), endpoint, attempts: 1, source };
         match failure {
             Failure::Broken(source) => CallError::Interrupted { service, endpoint, source },
             Failure::Late => CallError::TimedOut { service, endpoint, waited_ms: self.options.response_wait_ms_max },
-            Failure::Unsent(_) | Failure::Lost => {
-                let source = io::Error::from(io::ErrorKind::ConnectionAborted);
-                CallError::Unreachable { service, endpoint, attempts: RESENDS_MAX, source }
-            }
+            Failure::Lost => unreachable(io::ErrorKind::ConnectionAborted.into()),
+            Failure::Unsent(error) => unreachable(error),
+            Failure::Denied(refusal) => CallError::Denied(Box::new(Denied {
+                caller: origin.caller.clone(),
+                target: service,
+                port,
+                direction: if refusal.egress { Direction::Egress } else { Direction::Ingress },
+                policies: refusal.policies,
+                text: refusal.text,
+            })),
         }
     }
 
@@ -279,20 +408,20 @@ fn outcome_of(error: &CallError) -> (Outcome, Option<&ServiceKey>) {
 /// What was tried for one request or connection.
 #[derive(Debug, Default)]
 pub(crate) struct Attempts {
-    tried: Vec<SocketAddr>,
+    tried: Vec<ContainerId>,
     last: Option<(Taken, io::Error)>,
     resends: usize,
 }
 
 impl Attempts {
-    pub(crate) fn tried(&self) -> &[SocketAddr] {
+    pub(crate) fn tried(&self) -> &[ContainerId] {
         &self.tried
     }
 
     /// Notes that no connection was possible; an error if that was the last attempt.
     pub(crate) fn failed(&mut self, taken: Taken, error: io::Error, attempts_max: usize) -> Result<(), CallError> {
         tracing::debug!(service = %taken.service, endpoint = %taken.endpoint.address, %error, "connecting failed");
-        self.tried.push(taken.endpoint.address);
+        self.tried.push(taken.endpoint.container.clone());
         if self.tried.len() >= attempts_max {
             return Err(self.unreachable(taken, error));
         }
@@ -317,14 +446,42 @@ impl Attempts {
     }
 }
 
+/// Why a request that was handed to a connection has no response.
+pub(crate) enum Unanswered {
+    Unsent(Box<Request<Body>>),
+    Broken(hyper::Error),
+    Lost,
+    Late,
+}
+
+impl From<StreamError> for io::Error {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Io(error) => error,
+            StreamError::Refused(refusal) => Self::new(io::ErrorKind::ConnectionRefused, refusal.text),
+        }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        match refusal.reason {
+            Reason::Denied => Self::Denied(refusal),
+            Reason::TimedOut => Self::Late,
+            _ if refusal.is_unsent() => Self::Unsent(StreamError::Refused(refusal).into()),
+            _ => Self::Broken(refusal.text.into()),
+        }
+    }
+}
+
 /// Whether doing it twice is the same as doing it once, and it can be made again (RFC 9110, 9.2.2).
-fn is_repeatable(request: &Request<Body>) -> bool {
+pub(crate) fn is_repeatable(request: &Request<Body>) -> bool {
     let methods = [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE];
     methods.contains(request.method()) && request.body().is_end_stream()
 }
 
-/// The same request; only for one without a body.
-fn copy(request: &Request<Body>) -> Request<Body> {
+/// The same request without its body.
+pub(crate) fn copy(request: &Request<Body>) -> Request<Body> {
     let mut again = Request::new(Body::empty());
     *again.method_mut() = request.method().clone();
     *again.uri_mut() = request.uri().clone();

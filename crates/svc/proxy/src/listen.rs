@@ -41,6 +41,17 @@ impl fmt::Display for Role {
     }
 }
 
+impl Role {
+    /// The name under which the next process finds the listener.
+    pub(crate) fn name(&self, address: SocketAddr) -> String {
+        match self {
+            Self::Transparent => "transparent".to_owned(),
+            Self::Ingress => "ingress".to_owned(),
+            Self::Service(..) => format!("service/{address}"),
+        }
+    }
+}
+
 /// What all listeners of a proxy share.
 pub(crate) struct Shared {
     pub(crate) core: Arc<Core>,
@@ -54,13 +65,13 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// Accepts until `stop`.
-pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener, role: Role, stop: CancellationToken) {
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
+/// Accepts from when there is a table until `stop`. Whoever else holds the listener keeps its queue.
+pub(crate) async fn accept(shared: Arc<Shared>, listener: Arc<TcpListener>, role: Role, stop: CancellationToken) {
+    let abort = &shared.core.abort;
+    if stop.run_until_cancelled(shared.core.ready.cancelled()).await.is_none() {
+        return;
+    }
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -69,19 +80,22 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener, role: Rol
                 continue;
             }
         };
-        let permit = tokio::select! {
-            () = stop.cancelled() => return,
-            permit = Arc::clone(&shared.permits).acquire_owned() => permit,
-        };
-        let Ok(permit) = permit else { return };
-        let (served, role) = (Arc::clone(&shared), role.clone());
-        shared.core.tasks.spawn(async move {
-            tokio::select! {
-                () = served.core.abort.cancelled() => {}
-                () = serve(&served, stream, peer, role, permit) => {}
-            }
-        });
+        // What was accepted is served, also when the proxy stops meanwhile.
+        match abort.run_until_cancelled(Arc::clone(&shared.permits).acquire_owned()).await {
+            Some(Ok(permit)) => spawn(&shared, stream, peer, role.clone(), permit),
+            Some(Err(_)) | None => return,
+        }
     }
+}
+
+fn spawn(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, role: Role, permit: OwnedSemaphorePermit) {
+    let served = Arc::clone(shared);
+    shared.core.tasks.spawn(async move {
+        tokio::select! {
+            () = served.core.abort.cancelled() => {}
+            () = serve(&served, stream, peer, role, permit) => {}
+        }
+    });
 }
 
 async fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr, role: Role, permit: OwnedSemaphorePermit) {

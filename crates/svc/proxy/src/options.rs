@@ -1,5 +1,6 @@
 //! What can be set of a proxy. Every bound has its unit last in its name.
 
+use heptad_model::NodeName;
 use std::net::SocketAddr;
 
 /// What can be set of a proxy.
@@ -41,6 +42,41 @@ pub struct Options {
     pub tunnel_buffer_bytes: usize,
     /// Combinations of caller, service and backend that are counted apart; the rest is counted together.
     pub counters_max: usize,
+    /// This node. Endpoints of other nodes are reached through the proxies there; without a name, none are.
+    pub node: Option<NodeName>,
+    /// The trust domain of the SPIFFE ids that proxies assert to each other.
+    pub trust_domain: String,
+    /// Whether endpoints of this node are taken as long as there is one; else all endpoints are equal.
+    pub local_first: bool,
+    /// HTTP/2 connections to the proxy of one other node; more than one only when the streams of all are in use.
+    pub peer_connections_max: usize,
+    /// Requests in progress on one connection between two proxies; more wait.
+    pub peer_streams_max: u32,
+    /// Bytes in flight to a reader of one request or response between two proxies.
+    pub peer_stream_window_bytes: u32,
+    /// Milliseconds that a request waits for a connection to another node while other endpoints could serve it.
+    pub peer_connect_wait_ms_max: u64,
+    /// Milliseconds for one attempt to connect to another node; a request that has nowhere else to go waits as long.
+    pub peer_connect_ms_max: u64,
+    /// First and longest wait between two attempts to connect to a node that cannot be reached.
+    pub peer_retry_delay_ms_min: u64,
+    /// See `peer_retry_delay_ms_min`.
+    pub peer_retry_delay_ms_max: u64,
+    /// Milliseconds of silence after which another proxy is asked whether it is still there.
+    pub peer_ping_interval_ms: u64,
+    /// Milliseconds for its answer; then its connection counts as broken.
+    pub peer_ping_wait_ms_max: u64,
+    /// Milliseconds for which an idle connection to another proxy is kept.
+    pub peer_idle_ms_max: u64,
+    /// Milliseconds that an arrival from another node waits until this node has the table by which it was decided.
+    pub peer_table_wait_ms_max: u64,
+    /// Milliseconds for the preamble of an opaque flow from another node.
+    pub peer_preamble_wait_ms_max: u64,
+    /// Bytes of a request's body that are kept so that another node's endpoint can be tried.
+    pub replay_bytes_max: usize,
+    /// Milliseconds that a proxy which stops gives idle connections for a last request, which is then answered with
+    /// `connection: close`.
+    pub drain_idle_ms_max: u64,
     /// The seed of all random choices; drawn at the start if absent.
     pub draw_seed: Option<u64>,
 }
@@ -66,7 +102,38 @@ impl Default for Options {
             pool_idle_unrepeatable_ms_max: 1_000,
             tunnel_buffer_bytes: 16 << 10,
             counters_max: 10_000,
+            node: None,
+            trust_domain: "cluster.local".to_owned(),
+            local_first: false,
+            peer_connections_max: 4,
+            peer_streams_max: 512,
+            peer_stream_window_bytes: 256 << 10,
+            peer_connect_wait_ms_max: 1_000,
+            peer_connect_ms_max: 5_000,
+            peer_retry_delay_ms_min: 100,
+            peer_retry_delay_ms_max: 2_000,
+            peer_ping_interval_ms: 1_000,
+            peer_ping_wait_ms_max: 1_000,
+            peer_idle_ms_max: 300_000,
+            peer_table_wait_ms_max: 1_000,
+            peer_preamble_wait_ms_max: 5_000,
+            replay_bytes_max: 64 << 10,
+            drain_idle_ms_max: 1_000,
             draw_seed: None,
         }
+    }
+}
+
+impl Options {
+    /// The window of a connection between two proxies: that of all its streams, so that slow readers of some never hold
+    /// up the others.
+    pub(crate) fn peer_window_bytes(&self) -> u32 {
+        self.peer_stream_window_bytes.saturating_mul(self.peer_streams_max).min(i32::MAX as u32)
+    }
+
+    /// HTTP/2 counts 32 bytes more per line, and proxies add some lines.
+    pub(crate) fn peer_header_bytes_max(&self) -> u32 {
+        let bytes = self.header_bytes_max + 32 * self.header_lines_max + (16 << 10);
+        u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 }

@@ -2,6 +2,8 @@
 //! Does not choose endpoints.
 
 use crate::{body::Body, options::Options, socket};
+use heptad_model::{Endpoint, NodeName};
+use heptad_route::Table;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use std::{
@@ -9,12 +11,15 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, timeout},
+};
 
 /// How long a connection whose last exchange just ended may take to be ready for the next.
 const READY_WAIT_MS_MAX: u64 = 20;
@@ -35,10 +40,34 @@ struct Idle {
     since: Instant,
 }
 
-/// All endpoints that are or were in use.
+/// All endpoints that are or were in use: those of this node, and those of others, whose addresses mean something only
+/// there.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    upstreams: RwLock<HashMap<SocketAddr, Arc<Upstream>>>,
+    node: Option<NodeName>,
+    upstreams: RwLock<Upstreams>,
+}
+
+#[derive(Debug, Default)]
+struct Upstreams {
+    here: HashMap<SocketAddr, Arc<Upstream>>,
+    elsewhere: HashMap<NodeName, HashMap<SocketAddr, Arc<Upstream>>>,
+}
+
+impl Upstreams {
+    fn get(&self, node: Option<&NodeName>, address: SocketAddr) -> Option<&Arc<Upstream>> {
+        match node {
+            None => self.here.get(&address),
+            Some(node) => self.elsewhere.get(node)?.get(&address),
+        }
+    }
+
+    fn of(&mut self, node: Option<&NodeName>) -> &mut HashMap<SocketAddr, Arc<Upstream>> {
+        match node {
+            None => &mut self.here,
+            Some(node) => self.elsewhere.entry(node.clone()).or_default(),
+        }
+    }
 }
 
 /// Counts as one request in progress at an endpoint until it is dropped.
@@ -68,6 +97,11 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
+    /// A connection that was made otherwise, for one exchange.
+    pub(crate) fn single(sender: SendRequest<Body>, active: Active) -> Self {
+        Self { sender, reused: false, active }
+    }
+
     /// Keeps the connection for the next exchange; to be called when the response has been read to its end.
     pub(crate) fn give_back(self) {
         let Self { sender, active, .. } = self;
@@ -106,55 +140,78 @@ impl Upstream {
 }
 
 impl Pool {
-    fn upstream(&self, address: SocketAddr, options: &Options) -> Arc<Upstream> {
-        if let Some(found) = self.upstreams.read().unwrap_or_else(PoisonError::into_inner).get(&address) {
+    pub(crate) fn new(node: Option<NodeName>) -> Self {
+        Self { node, upstreams: RwLock::default() }
+    }
+
+    /// The node of an endpoint, if it is not this one.
+    pub(crate) fn remote<'e>(&self, endpoint: &'e Endpoint) -> Option<&'e NodeName> {
+        let own = self.node.as_ref()?;
+        endpoint.node.as_ref().filter(|node| *node != own)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Upstreams> {
+        self.upstreams.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn upstream(&self, endpoint: &Endpoint, options: &Options) -> Arc<Upstream> {
+        let (node, address) = (self.remote(endpoint), endpoint.address);
+        if let Some(found) = self.read().get(node, address) {
             return Arc::clone(found);
         }
         let mut upstreams = self.upstreams.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(upstreams.entry(address).or_insert_with(|| {
-            let idle_max = options.pool_idle_per_endpoint_max;
+        Arc::clone(upstreams.of(node).entry(address).or_insert_with(|| {
+            // A connection through another node's proxy serves one exchange.
+            let idle_max = if node.is_some() { 0 } else { options.pool_idle_per_endpoint_max };
             Arc::new(Upstream { address, idle: Mutex::default(), active: AtomicU32::new(0), idle_max })
         }))
     }
 
     /// How many exchanges are in progress with an endpoint.
-    pub(crate) fn active(&self, address: SocketAddr) -> u32 {
-        let upstreams = self.upstreams.read().unwrap_or_else(PoisonError::into_inner);
-        upstreams.get(&address).map_or(0, |upstream| upstream.active.load(Relaxed))
+    pub(crate) fn active(&self, endpoint: &Endpoint) -> u32 {
+        let upstreams = self.read();
+        let found = upstreams.get(self.remote(endpoint), endpoint.address);
+        found.map_or(0, |upstream| upstream.active.load(Relaxed))
     }
 
-    /// Counts a plain connection to an endpoint.
-    pub(crate) fn enter(&self, address: SocketAddr, options: &Options) -> Active {
-        Active::new(self.upstream(address, options))
+    /// Counts an exchange with an endpoint.
+    pub(crate) fn enter(&self, endpoint: &Endpoint, options: &Options) -> Active {
+        Active::new(self.upstream(endpoint, options))
     }
 
     /// A connection for an exchange: a kept one unless it is older than `idle_ms_max`, else a new one.
     pub(crate) async fn lease(
         &self,
-        address: SocketAddr,
+        endpoint: &Endpoint,
         idle_ms_max: Option<u64>,
         options: &Options,
     ) -> io::Result<Lease> {
-        let active = self.enter(address, options);
+        let active = self.enter(endpoint, options);
         if let Some(idle_ms_max) = idle_ms_max
             && let Some(sender) = active.0.reuse(idle_ms_max.min(options.pool_idle_ms_max)).await
         {
             return Ok(Lease { sender, reused: true, active });
         }
-        let sender = open(active.0.address, options).await?;
+        let stream = socket::connect(active.0.address, options).await?;
+        let sender = handshake(stream, options).await?;
         Ok(Lease { sender, reused: false, active })
     }
 
-    /// Forgets the endpoints that are not in `wanted`; exchanges in progress go on.
-    pub(crate) fn retain(&self, wanted: &BTreeSet<SocketAddr>) {
+    /// Forgets the endpoints that are not in the table; exchanges in progress go on.
+    pub(crate) fn retain(&self, table: &Table) {
+        let wanted: BTreeSet<_> = table.endpoints_all().map(|e| (self.remote(e), e.address)).collect();
         let mut upstreams = self.upstreams.write().unwrap_or_else(PoisonError::into_inner);
-        upstreams.retain(|address, _| wanted.contains(address));
+        upstreams.here.retain(|address, _| wanted.contains(&(None, *address)));
+        upstreams.elsewhere.retain(|node, of_node| {
+            of_node.retain(|address, _| wanted.contains(&(Some(node), *address)));
+            !of_node.is_empty()
+        });
     }
 
     /// Closes connections that have been idle for too long.
     pub(crate) fn sweep(&self, options: &Options) {
         let age_max = Duration::from_millis(options.pool_idle_ms_max);
-        for upstream in self.upstreams.read().unwrap_or_else(PoisonError::into_inner).values() {
+        for upstream in self.read().here.values() {
             let mut idle = upstream.idle.lock().unwrap_or_else(PoisonError::into_inner);
             idle.retain(|idle| idle.since.elapsed() <= age_max && !idle.sender.is_closed());
         }
@@ -162,14 +219,16 @@ impl Pool {
 
     /// How many connections are kept for later.
     pub(crate) fn idle_count(&self) -> usize {
-        let upstreams = self.upstreams.read().unwrap_or_else(PoisonError::into_inner);
-        upstreams.values().map(|u| u.idle.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
+        let upstreams = self.read();
+        upstreams.here.values().map(|u| u.idle.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
     }
 }
 
-/// A new connection; its driver ends when the sender is dropped or the endpoint closes.
-async fn open(address: SocketAddr, options: &Options) -> io::Result<SendRequest<Body>> {
-    let stream = socket::connect(address, options).await?;
+/// Begins HTTP/1.1; the driver of the connection ends when the sender is dropped or the endpoint closes.
+pub(crate) async fn handshake(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    options: &Options,
+) -> io::Result<SendRequest<Body>> {
     let (sender, connection) = http1::Builder::new()
         .max_headers(options.header_lines_max)
         .max_header_size(options.header_bytes_max)

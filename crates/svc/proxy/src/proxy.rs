@@ -1,4 +1,4 @@
-//! The handle of a running proxy: its table, its listeners, calls from within the process, its end.
+//! The handle of a running proxy: its table, its listeners, calls from within the process, other nodes, its end.
 
 use crate::{
     body::Body,
@@ -9,22 +9,26 @@ use crate::{
     listen::{self, Role, Shared},
     options::Options,
     origin::CallerResolver,
+    peer::{Io, PeerConnector, PeerNode, PeerProtocol},
+    peers::PeerStatus,
+    serve_peer, socket,
 };
 use heptad_model::ServiceKey;
 use heptad_route::{Caller, Table};
 use http::Request;
 use std::{
     collections::BTreeMap,
-    io,
+    fmt, io,
     net::SocketAddr,
-    sync::{Arc, Weak},
+    os::fd::{AsFd, OwnedFd},
+    sync::{Arc, PoisonError, Weak},
     time::Duration,
 };
 use tokio::{
     net::TcpListener,
     sync::{Mutex, Semaphore},
     task::JoinHandle,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -39,11 +43,16 @@ struct Inner {
     shared: Arc<Shared>,
     transparent: Option<SocketAddr>,
     ingress: Option<SocketAddr>,
+    /// Those that are open from the start to the end; held here so that their queues outlive a drain.
+    fixed: std::sync::Mutex<BTreeMap<String, Arc<TcpListener>>>,
     services: Mutex<BTreeMap<SocketAddr, Listening>>,
+    /// Listeners of the process before, which are not used yet.
+    inherited: std::sync::Mutex<BTreeMap<String, std::net::TcpListener>>,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.shared.core.drain.cancel();
         self.shared.core.stop.cancel();
         self.shared.core.abort.cancel();
     }
@@ -52,8 +61,34 @@ impl Drop for Inner {
 #[derive(Debug)]
 struct Listening {
     role: Role,
+    listener: Arc<TcpListener>,
     stop: CancellationToken,
     task: JoinHandle<()>,
+}
+
+/// What a proxy is given beside its options.
+pub struct Parts {
+    /// Tells who calls.
+    pub resolver: Arc<dyn CallerResolver>,
+    /// The way to other nodes, if there is one.
+    pub connector: Option<Arc<dyn PeerConnector>>,
+    /// Listeners by the names of `Proxy::listeners`, used instead of binding the address anew.
+    pub inherited: BTreeMap<String, std::net::TcpListener>,
+    /// The first table. Without one, connections wait in the kernel's queue until a table is set.
+    pub table: Option<Arc<Table>>,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("inherited", &self.inherited).finish_non_exhaustive()
+    }
+}
+
+impl Parts {
+    /// A resolver and nothing else.
+    pub fn new(resolver: Arc<dyn CallerResolver>) -> Self {
+        Self { resolver, connector: None, inherited: BTreeMap::new(), table: None }
+    }
 }
 
 /// How much a proxy has in hand.
@@ -74,17 +109,29 @@ impl Proxy {
         resolver: Arc<dyn CallerResolver>,
         table: Arc<Table>,
     ) -> Result<Self, ProxyError> {
+        Self::start_with(options, Parts { table: Some(table), ..Parts::new(resolver) }).await
+    }
+
+    /// Binds the listeners of `options`, or takes over those that were inherited.
+    pub async fn start_with(options: Options, parts: Parts) -> Result<Self, ProxyError> {
         let (transparent, ingress) = (options.transparent, options.ingress);
         let shared = Arc::new(Shared {
             permits: Arc::new(Semaphore::new(options.connections_max)),
-            core: Arc::new(Core::new(options, table)),
-            resolver,
+            core: Arc::new(Core::new(options, parts.connector, parts.table)),
+            resolver: parts.resolver,
         });
-        let transparent = listen_if(&shared, transparent, Role::Transparent).await?;
-        let ingress = listen_if(&shared, ingress, Role::Ingress).await?;
-        shared.core.tasks.spawn(sweep(Arc::downgrade(&shared.core), shared.core.stop.clone()));
-        let services = Mutex::default();
-        Ok(Self { inner: Arc::new(Inner { shared, transparent, ingress, services }) })
+        let mut inner = Inner {
+            shared: Arc::clone(&shared),
+            transparent: None,
+            ingress: None,
+            fixed: Default::default(),
+            services: Mutex::default(),
+            inherited: std::sync::Mutex::new(parts.inherited),
+        };
+        inner.transparent = inner.listen_if(transparent, Role::Transparent)?;
+        inner.ingress = inner.listen_if(ingress, Role::Ingress)?;
+        tokio::spawn(sweep(Arc::downgrade(&shared.core), shared.core.stop.clone()));
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Replaces the table. Every request that is decided afterwards is decided by it, also on kept connections.
@@ -113,8 +160,9 @@ impl Proxy {
         let shared = &self.inner.shared;
         listener.set_nonblocking(true).map_err(ProxyError::Adopt)?;
         let listener = TcpListener::from_std(listener).map_err(ProxyError::Adopt)?;
-        let stop = shared.core.stop.child_token();
-        shared.core.tasks.spawn(listen::accept(Arc::clone(shared), listener, Role::Transparent, stop.clone()));
+        let stop = shared.core.drain.child_token();
+        let accepting = listen::accept(Arc::clone(shared), Arc::new(listener), Role::Transparent, stop.clone());
+        shared.core.tasks.spawn(accepting);
         Ok(stop)
     }
 
@@ -127,7 +175,8 @@ impl Proxy {
         };
         let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut *services).into_iter().partition(is_gone);
         services.extend(kept);
-        for (_, Listening { stop, task, .. }) in gone {
+        for (_, Listening { listener, stop, task, .. }) in gone {
+            drop(listener);
             stop.cancel();
             // The address is free when the task is gone. If it panicked, its listener is closed as well.
             let _ = task.await;
@@ -138,11 +187,13 @@ impl Proxy {
                 continue;
             }
             let role = Role::Service(key, port);
-            match listen_on(&self.inner.shared, address, role.clone()).await {
-                Ok((_, stop, task)) => _ = services.insert(address, Listening { role, stop, task }),
+            match self.inner.listen(address, role) {
+                Ok(listening) => _ = services.insert(address, listening),
                 Err(error) => failed.push(error),
             }
         }
+        // What nobody wants any more is closed.
+        lock(&self.inner.inherited).clear();
         failed
     }
 
@@ -178,11 +229,56 @@ impl Proxy {
         }
     }
 
-    /// Accepts nothing more, lets what is in progress end for at most `drain_ms_max`, then breaks the rest off.
-    /// Says whether everything ended by itself.
+    /// How other nodes are reached and what was exchanged with each, ordered by name.
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        self.inner.shared.core.peers.status()
+    }
+
+    /// Serves a connection that the proxy of another node has made; ends with it. Who that is must be verified.
+    pub async fn serve_peer(&self, io: impl Io + 'static, protocol: PeerProtocol, from: PeerNode) {
+        let core = Arc::clone(&self.inner.shared.core);
+        let abort = core.abort.clone();
+        let tasks = core.tasks.clone();
+        let serving = serve_peer::serve(core, Box::new(io), protocol, from);
+        tasks.track_future(abort.run_until_cancelled(serving)).await;
+    }
+
+    /// Every listener by name, to be handed to the next process (`Parts::inherited` there). The descriptors are copies:
+    /// they stay open when this proxy ends, and close on exec unless that is changed.
+    pub async fn listeners(&self) -> io::Result<BTreeMap<String, OwnedFd>> {
+        let fixed = lock(&self.inner.fixed).clone();
+        let services = self.inner.services.lock().await;
+        let services =
+            services.iter().map(|(at, listening)| (listening.role.name(*at), Arc::clone(&listening.listener)));
+        let copy = |(name, listener): (String, Arc<TcpListener>)| Ok((name, listener.as_fd().try_clone_to_owned()?));
+        fixed.into_iter().chain(services).map(copy).collect()
+    }
+
+    /// Accepts nothing more without closing the listeners, so that new connections wait in their queues; finishes what
+    /// is in progress, for at most `drain_ms_max`. Clients of kept connections get their last answer with
+    /// `connection: close`, other proxies are told to come again. Says whether everything ended by itself.
+    pub async fn drain(&self, drain_ms_max: u64) -> bool {
+        let core = &self.inner.shared.core;
+        let deadline = Instant::now() + Duration::from_millis(drain_ms_max);
+        core.drain.cancel();
+        core.tasks.close();
+        let idle_ms = core.options.drain_idle_ms_max.min(drain_ms_max / 2);
+        if timeout(Duration::from_millis(idle_ms), core.tasks.wait()).await.is_ok() {
+            return true;
+        }
+        core.stop.cancel();
+        timeout_at(deadline, core.tasks.wait()).await.is_ok()
+    }
+
+    /// Accepts nothing more and closes the listeners, lets what is in progress end for at most `drain_ms_max`, then
+    /// breaks the rest off. Says whether everything ended by itself.
     pub async fn shutdown(&self, drain_ms_max: u64) -> bool {
-        let Core { tasks, stop, abort, .. } = &*self.inner.shared.core;
+        let Core { tasks, drain, stop, abort, .. } = &*self.inner.shared.core;
+        drain.cancel();
         stop.cancel();
+        lock(&self.inner.fixed).clear();
+        lock(&self.inner.inherited).clear();
+        self.inner.services.lock().await.clear();
         tasks.close();
         let drained = timeout(Duration::from_millis(drain_ms_max), tasks.wait()).await.is_ok();
         abort.cancel();
@@ -191,28 +287,37 @@ impl Proxy {
     }
 }
 
-async fn listen_if(
-    shared: &Arc<Shared>,
-    address: Option<SocketAddr>,
-    role: Role,
-) -> Result<Option<SocketAddr>, ProxyError> {
-    match address {
-        Some(address) => Ok(Some(listen_on(shared, address, role).await?.0)),
-        None => Ok(None),
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inner {
+    fn listen_if(&self, address: Option<SocketAddr>, role: Role) -> Result<Option<SocketAddr>, ProxyError> {
+        let Some(address) = address else { return Ok(None) };
+        let name = role.name(address);
+        let Listening { listener, .. } = self.listen(address, role.clone())?;
+        let bound = listener.local_addr().map_err(|source| not_listening(address, &role, source))?;
+        lock(&self.fixed).insert(name, listener);
+        Ok(Some(bound))
+    }
+
+    fn listen(&self, address: SocketAddr, role: Role) -> Result<Listening, ProxyError> {
+        let inherited = lock(&self.inherited).remove(&role.name(address));
+        let opened = match inherited {
+            Some(listener) => listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)),
+            None => socket::listen(address),
+        };
+        let listener = Arc::new(opened.map_err(|source| not_listening(address, &role, source))?);
+        let core = &self.shared.core;
+        let stop = core.drain.child_token();
+        let accepting = listen::accept(Arc::clone(&self.shared), Arc::clone(&listener), role.clone(), stop.clone());
+        let task = core.tasks.spawn(accepting);
+        Ok(Listening { role, listener, stop, task })
     }
 }
 
-async fn listen_on(
-    shared: &Arc<Shared>,
-    address: SocketAddr,
-    role: Role,
-) -> Result<(SocketAddr, CancellationToken, JoinHandle<()>), ProxyError> {
-    let failed = |source: io::Error| ProxyError::Listen { address, role: role.to_string(), source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    let stop = shared.core.stop.child_token();
-    let task = shared.core.tasks.spawn(listen::accept(Arc::clone(shared), listener, role, stop.clone()));
-    Ok((bound, stop, task))
+fn not_listening(address: SocketAddr, role: &Role, source: io::Error) -> ProxyError {
+    ProxyError::Listen { address, role: role.to_string(), source }
 }
 
 /// Closes connections to endpoints that have been idle for too long.
@@ -225,5 +330,6 @@ async fn sweep(core: Weak<Core>, stop: CancellationToken) {
         }
         let Some(core) = core.upgrade() else { return };
         core.pool.sweep(&core.options);
+        core.peers.sweep();
     }
 }

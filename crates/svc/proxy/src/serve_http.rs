@@ -9,7 +9,7 @@ use crate::{
     watch::{Look, Watch},
 };
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONNECTION};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
@@ -61,10 +61,14 @@ async fn respond(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let busy = watch.busy();
-    let response = match forward(&context, request).await {
+    let mut response = match forward(&context, request).await {
         Ok(response) => response,
         Err(error) => reply::problem(&error),
     };
+    // The client is told before its connection ends, so that it sends its next request on another.
+    if context.core.drain.is_cancelled() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     Ok(response.map(|body| body.while_busy(busy)))
 }
 

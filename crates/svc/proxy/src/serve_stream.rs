@@ -69,9 +69,9 @@ async fn connect(context: &Context) -> Result<tunnel::Endpoint, CallError> {
 }
 
 async fn first_to_speak(context: Arc<Context>, mut client: TcpStream, stop: &CancellationToken) {
-    let Ok(endpoint) = connect(&context).await else { return socket::reset(client) };
+    let Ok(mut endpoint) = connect(&context).await else { return socket::reset(client) };
     tokio::select! {
-        _ = endpoint.stream.readable() => {}
+        () = endpoint.speaks() => {}
         _ = client.readable() => {
             match opening(&mut client, &context.core.options).await {
                 Ok(Opening::Http(bytes)) => {

@@ -4,12 +4,23 @@ use crate::options::Options;
 use nix::sys::socket::{setsockopt, sockopt};
 use std::{io, net::SocketAddr, time::Duration};
 use tokio::{
-    net::TcpStream,
+    net::{TcpListener, TcpSocket, TcpStream},
     time::{error::Elapsed, timeout},
 };
 
 /// Seconds of silence after which the kernel asks whether the peer is still there.
 const KEEPALIVE_AFTER_S: u32 = 60;
+
+/// Connections that may wait to be accepted, for example while the process is replaced; the kernel bounds it further.
+const BACKLOG_MAX: u32 = 4_096;
+
+/// A listener on an address that may have been in use just before.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG_MAX)
+}
 
 /// Applies the settings. A kernel that refuses one serves nevertheless, only less well.
 pub(crate) fn configure(stream: &TcpStream, options: &Options) {

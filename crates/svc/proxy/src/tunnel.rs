@@ -4,23 +4,84 @@
 use crate::{
     core::Core,
     error::CallError,
-    forward::{Attempts, Origin},
+    forward::{Attempts, Origin, Pick},
+    peer::Io,
+    peer_link::StreamError,
     pool::Active,
     socket,
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use std::{fmt, io};
 use tokio::{
-    io::{AsyncWriteExt, copy_bidirectional_with_sizes},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes},
     net::TcpStream,
 };
+
+/// Bytes that are read to find out that an endpoint of another node speaks.
+const FIRST_BYTES: usize = 1_024;
+
+/// The way to an endpoint.
+pub(crate) enum Stream {
+    Here(TcpStream),
+    /// Through the proxy of another node.
+    Peer(Box<dyn Io>),
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Here(_) => "Here",
+            Self::Peer(_) => "Peer",
+        })
+    }
+}
 
 /// A connection to an endpoint that counts as active.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
-    pub(crate) stream: TcpStream,
+    stream: Stream,
+    /// What was read to find out that it speaks.
+    said: BytesMut,
     active: Active,
+}
+
+impl Endpoint {
+    pub(crate) fn new(stream: Stream, active: Active) -> Self {
+        Self { stream, said: BytesMut::new(), active }
+    }
+
+    /// Waits until the endpoint says something or ends. Dropping the future loses nothing.
+    pub(crate) async fn speaks(&mut self) {
+        match &mut self.stream {
+            Stream::Here(stream) => _ = stream.readable().await,
+            Stream::Peer(stream) => {
+                self.said.reserve(FIRST_BYTES);
+                // An end or error shows again when it is read on.
+                let _ = stream.read_buf(&mut self.said).await;
+            }
+        }
+    }
+}
+
+/// A connection that can be broken off.
+pub(crate) trait Breakable {
+    /// Ends it so that the other side notices that it is no regular end.
+    fn break_off(self);
+}
+
+impl Breakable for TcpStream {
+    fn break_off(self) {
+        socket::reset(self);
+    }
+}
+
+impl Breakable for Box<dyn Io> {
+    fn break_off(self) {
+        // Without a farewell, which those connections have.
+        drop(self);
+    }
 }
 
 /// Decides on a connection and connects to an endpoint; tries others if one does not accept.
@@ -28,15 +89,18 @@ pub(crate) async fn connect(core: &Core, origin: &Origin<'_>) -> Result<Endpoint
     let draw = core.draw();
     let mut attempts = Attempts::default();
     let result = loop {
-        let taken = match core.route(origin, None, draw, attempts.tried()) {
-            Ok(Some(taken)) => taken,
+        let pick = match core.route(origin, None, draw, attempts.tried()) {
+            Ok(Some(pick)) => pick,
             Ok(None) => break Err(attempts.exhausted(origin)),
             Err(error) => break Err(error),
         };
-        let active = core.pool.enter(taken.endpoint.address, &core.options);
-        match socket::connect(taken.endpoint.address, &core.options).await {
-            Ok(stream) => break Ok((taken, Endpoint { stream, active })),
-            Err(error) => match attempts.failed(taken, error, core.options.connect_attempts_max) {
+        let active = core.pool.enter(&pick.taken.endpoint, &core.options);
+        match open(core, origin, &pick).await {
+            Ok(stream) => break Ok((pick.taken, Endpoint::new(stream, active))),
+            Err(StreamError::Refused(refusal)) if !refusal.is_unsent() => {
+                break Err(core.failed(refusal.into(), origin, pick.taken));
+            }
+            Err(error) => match attempts.failed(pick.taken, error.into(), core.options.connect_attempts_max) {
                 Ok(()) => {}
                 Err(error) => break Err(error),
             },
@@ -46,19 +110,51 @@ pub(crate) async fn connect(core: &Core, origin: &Origin<'_>) -> Result<Endpoint
     result.map(|(_, endpoint)| endpoint)
 }
 
-/// Copies both ways, first the bytes that the client had sent before.
-pub(crate) async fn run(mut client: TcpStream, endpoint: Endpoint, read_ahead: Bytes, buffer_bytes: usize) {
-    let Endpoint { mut stream, active } = endpoint;
-    let copied = async {
-        stream.write_all(&read_ahead).await?;
-        copy_bidirectional_with_sizes(&mut client, &mut stream, buffer_bytes, buffer_bytes).await
-    };
-    if let Err(error) = copied.await {
-        tracing::debug!(%error, "plain connection");
-        socket::reset(client);
-        socket::reset(stream);
+async fn open(core: &Core, origin: &Origin<'_>, pick: &Pick) -> Result<Stream, StreamError> {
+    let endpoint = &pick.taken.endpoint;
+    match core.pool.remote(endpoint) {
+        Some(node) => core.stream_to_peer(origin, pick, node).await.map(Stream::Peer),
+        None => Ok(Stream::Here(socket::connect(endpoint.address, &core.options).await?)),
+    }
+}
+
+/// Copies both ways, first the bytes that each side had sent before.
+pub(crate) async fn run<C>(mut client: C, endpoint: Endpoint, read_ahead: Bytes, buffer_bytes: usize)
+where
+    C: AsyncRead + AsyncWrite + Unpin + Breakable,
+{
+    let Endpoint { stream, said, active } = endpoint;
+    let (sent, said) = (read_ahead, said.freeze());
+    match stream {
+        Stream::Here(mut stream) => {
+            if let Err(error) = copy(&mut client, &mut stream, sent, said, buffer_bytes).await {
+                broken(client, stream, &error);
+            }
+        }
+        Stream::Peer(mut stream) => {
+            if let Err(error) = copy(&mut client, &mut stream, sent, said, buffer_bytes).await {
+                broken(client, stream, &error);
+            }
+        }
     }
     drop(active);
+}
+
+async fn copy<C, S>(client: &mut C, stream: &mut S, sent: Bytes, said: Bytes, buffer_bytes: usize) -> io::Result<()>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    stream.write_all(&sent).await?;
+    stream.flush().await?;
+    client.write_all(&said).await?;
+    copy_bidirectional_with_sizes(client, stream, buffer_bytes, buffer_bytes).await.map(|_| ())
+}
+
+fn broken(client: impl Breakable, endpoint: impl Breakable, error: &io::Error) {
+    tracing::debug!(%error, "plain connection");
+    client.break_off();
+    endpoint.break_off();
 }
 
 /// Copies both ways between two connections that left HTTP, such as WebSocket.
@@ -69,7 +165,7 @@ pub(crate) async fn upgraded(client: OnUpgrade, endpoint: OnUpgrade, buffer_byte
         let copied = copy_bidirectional_with_sizes(&mut client, &mut endpoint, buffer_bytes, buffer_bytes).await;
         Ok::<_, hyper::Error>(copied)
     };
-    if let Ok(Err(error)) | Err(error) = copied.await.map_err(std::io::Error::other) {
+    if let Ok(Err(error)) | Err(error) = copied.await.map_err(io::Error::other) {
         tracing::debug!(%error, "upgraded connection");
     }
 }

@@ -1,8 +1,8 @@
 //! The decision on chosen values.
 
 use super::*;
-use crate::{Balancer, choose, explain};
-use heptad_model::{DesiredState, Endpoint, Expose};
+use crate::{Admission, Arrival, Balancer, admit, choose, explain};
+use heptad_model::{DesiredState, Endpoint, Expose, NodeName};
 
 #[test]
 fn a_service_that_no_policy_selects_is_open() {
@@ -138,6 +138,44 @@ fn containers_that_stop_or_belong_to_an_earlier_service_get_nothing() {
 }
 
 #[test]
+fn what_other_nodes_send_is_admitted_by_this_nodes_own_table() {
+    let on = |service: &Service, number, node: &str| Container {
+        node: Some(node.into()),
+        ..container(service, number, true)
+    };
+    let services = [service("web"), service("client"), service("stranger")];
+    let containers = [on(&services[0], 1, "n1"), on(&services[1], 2, "n2"), on(&services[2], 3, "n2")];
+    let policies = [policy("web-callers", "web", Some(&[peer("client")]), None)];
+    let inputs = Inputs { services: &services, containers: &containers, policies: &policies, rules: &[] };
+    let table = Table::build(&inputs).at_revision(7);
+    assert_eq!(table.with_containers(&[]).revision(), 7);
+    let (n1, n2, n3) = (NodeName::from("n1"), NodeName::from("n2"), NodeName::from("n3"));
+    let admitted = |from: Option<&NodeName>, from_server, caller: Caller, node: &NodeName, container: &str, port| {
+        let container = &ContainerId::from(container);
+        match admit(&table, &Arrival { from, from_server, caller: &caller, node, container, port }) {
+            Admission::Forward { endpoint, .. } => endpoint.container.to_string(),
+            Admission::Deny(denial) => denial.to_string(),
+            Admission::Impostor => "impostor".to_owned(),
+            Admission::Gone => "gone".to_owned(),
+        }
+    };
+    let of = |name: &str| Caller::Service(key(name));
+    assert_eq!(admitted(Some(&n2), false, of("client"), &n1, "web-1", 80), "web-1");
+    // A node speaks only for services of which it has containers, and only a server speaks for the operator.
+    assert_eq!(admitted(Some(&n3), false, of("client"), &n1, "web-1", 80), "impostor");
+    assert_eq!(admitted(None, true, of("client"), &n1, "web-1", 80), "impostor");
+    assert_eq!(admitted(Some(&n2), false, Caller::Operator, &n1, "web-1", 80), "impostor");
+    assert_eq!(admitted(None, true, Caller::Operator, &n1, "web-1", 80), "web-1");
+    // The policies of the receiving side hold, whatever the sender says that it checked.
+    assert!(admitted(Some(&n2), false, of("stranger"), &n1, "web-1", 80).contains("may not call default/web"));
+    assert!(admitted(Some(&n3), false, Caller::External, &n1, "web-1", 80).contains("external may not call"));
+    // Only containers of the receiving node are reached, and only on ports that they serve.
+    assert_eq!(admitted(Some(&n2), false, of("client"), &n3, "web-1", 80), "gone");
+    assert_eq!(admitted(Some(&n2), false, of("client"), &n1, "web-9", 80), "gone");
+    assert_eq!(admitted(Some(&n2), false, of("client"), &n1, "web-1", 81), "gone");
+}
+
+#[test]
 fn services_are_found_by_address_and_by_host() {
     let expose = |host: &str| Some(Expose { host: host.to_owned(), port: None });
     let web = Service { address: Some([10, 96, 0, 1].into()), expose: expose("Shop.example.com"), ..service("web") };
@@ -167,9 +205,10 @@ fn of_two_endpoints_the_less_active_is_chosen() {
             endpoint.port == 0
         }
     }
-    let endpoints: Vec<Endpoint> = (0..3)
-        .map(|port| Endpoint { container: ContainerId::default(), port, address: ([127, 0, 0, 1], port).into() })
-        .collect();
+    let address = |port: u16| ([127, 0, 0, 1], port).into();
+    let container = ContainerId::default();
+    let endpoint = |port| Endpoint { container: container.clone(), port, address: address(port), node: None };
+    let endpoints: Vec<Endpoint> = (0..3).map(endpoint).collect();
     let mut counts = [0; 3];
     for draw in 0..30_000 {
         counts[usize::from(choose(&endpoints, Draw(draw), &()).expect("one is there").port)] += 1;

@@ -1,0 +1,63 @@
+//! What another node's proxy sends for one of its callers: may that node speak for the caller, is the named container
+//! here and ready, do the policies of this node's own table allow it. Does not believe the sender in anything.
+
+use crate::{decide::denial, facts::Caller, table::Table, verdict::Denial};
+use heptad_model::{ContainerId, Endpoint, NodeName, ServiceKey};
+
+/// A request or connection that another node's proxy passes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    /// The node that asserts the caller; none if its certificate is no node's.
+    pub from: Option<&'a NodeName>,
+    /// Whether a server asserts it: only servers speak for the operator.
+    pub from_server: bool,
+    /// Who calls, as asserted.
+    pub caller: &'a Caller,
+    /// This node.
+    pub node: &'a NodeName,
+    /// The container that was chosen.
+    pub container: &'a ContainerId,
+    /// The port of it.
+    pub port: u16,
+}
+
+/// What is to be done with an arrival.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission<'t> {
+    /// It goes to that endpoint.
+    Forward {
+        /// Its service.
+        service: &'t ServiceKey,
+        /// The endpoint.
+        endpoint: &'t Endpoint,
+    },
+    /// Policies forbid it.
+    Deny(Denial<'t>),
+    /// The sender may not speak for that caller.
+    Impostor,
+    /// The container is not on this node, or it does not serve the port now.
+    Gone,
+}
+
+/// What is to be done with an arrival.
+pub fn admit<'t>(table: &'t Table, arrival: &Arrival<'_>) -> Admission<'t> {
+    if !may_assert(table, arrival) {
+        return Admission::Impostor;
+    }
+    let found = table.endpoint_of(arrival.container, arrival.port);
+    let here = found.filter(|(_, endpoint)| endpoint.node.as_ref() == Some(arrival.node));
+    let Some((service, endpoint)) = here else { return Admission::Gone };
+    let target = table.entry(service).map(|(_, entry)| entry);
+    match target.and_then(|target| denial(table, arrival.caller, target, arrival.port)) {
+        Some(denial) => Admission::Deny(denial),
+        None => Admission::Forward { service, endpoint },
+    }
+}
+
+fn may_assert(table: &Table, arrival: &Arrival<'_>) -> bool {
+    match arrival.caller {
+        Caller::External => true,
+        Caller::Operator => arrival.from_server,
+        Caller::Service(service) => arrival.from.is_some_and(|node| table.is_bound(service, node)),
+    }
+}

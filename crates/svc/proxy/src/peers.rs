@@ -1,0 +1,134 @@
+//! All peers: the other nodes whose proxies are called, and the counts of what came from them.
+//! Does not choose endpoints; says which nodes are not to be chosen now.
+
+use crate::{
+    options::Options,
+    peer::{PeerConnector, PeerNode},
+    peer_link::Peer,
+};
+use heptad_model::NodeName;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+/// What was exchanged with the proxy of one other node, and how it is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// The node; `server` stands for servers that are no nodes.
+    pub node: String,
+    /// HTTP/2 connections that are open to it.
+    pub connections: usize,
+    /// Requests in progress on them.
+    pub active: usize,
+    /// Whether it could be reached when that was tried last.
+    pub is_reachable: bool,
+    /// Why not.
+    pub error: Option<String>,
+    /// HTTP requests sent there.
+    pub requests: u64,
+    /// Opaque flows and upgrades opened there.
+    pub streams: u64,
+    /// Of both: refused by the proxy there.
+    pub refused: u64,
+    /// Of both: broken off, or not sent for want of a connection.
+    pub failed: u64,
+    /// Requests and flows that came from there.
+    pub received: u64,
+    /// Of those: refused here.
+    pub received_refused: u64,
+}
+
+/// Counts of what came from one node.
+#[derive(Debug, Default)]
+pub(crate) struct Arrivals {
+    pub(crate) received: AtomicU64,
+    pub(crate) refused: AtomicU64,
+}
+
+/// The name under which servers that are no nodes are counted.
+const SERVER: &str = "server";
+
+pub(crate) struct Peers {
+    connector: Option<Arc<dyn PeerConnector>>,
+    options: Arc<Options>,
+    peers: RwLock<HashMap<NodeName, Arc<Peer>>>,
+    arrivals: RwLock<BTreeMap<String, Arc<Arrivals>>>,
+}
+
+impl fmt::Debug for Peers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peers").field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+impl Peers {
+    pub(crate) fn new(connector: Option<Arc<dyn PeerConnector>>, options: Arc<Options>) -> Self {
+        Self { connector, options, peers: RwLock::default(), arrivals: RwLock::default() }
+    }
+
+    fn find(&self, node: &NodeName) -> Option<Arc<Peer>> {
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).get(node).cloned()
+    }
+
+    /// The peer of that node; none if this proxy has no way to other nodes.
+    pub(crate) fn peer(&self, node: &NodeName) -> Option<Arc<Peer>> {
+        if let Some(found) = self.find(node) {
+            return Some(found);
+        }
+        let connector = self.connector.as_ref()?;
+        let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
+        let made = || Arc::new(Peer::new(node.clone(), Arc::clone(connector), Arc::clone(&self.options)));
+        Some(Arc::clone(peers.entry(node.clone()).or_insert_with(made)))
+    }
+
+    /// Whether the node could not be reached and has not been since.
+    pub(crate) fn is_down(&self, node: &NodeName) -> bool {
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
+        peers.get(node).is_some_and(|peer| !peer.is_reachable())
+    }
+
+    /// Notes which nodes have endpoints; others are not tried again for ever.
+    pub(crate) fn retain(&self, wanted: &BTreeSet<&NodeName>) {
+        for (node, peer) in self.peers.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            peer.set_wanted(wanted.contains(node));
+        }
+    }
+
+    /// Closes connections that have been idle for too long, and forgets peers that are not wanted any more.
+    pub(crate) fn sweep(&self) {
+        let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
+        peers.retain(|_, peer| peer.sweep());
+    }
+
+    pub(crate) fn arrivals(&self, from: &PeerNode) -> Arc<Arrivals> {
+        let name = from.node.as_ref().map_or(SERVER, NodeName::as_str);
+        if let Some(found) = self.arrivals.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+            return Arc::clone(found);
+        }
+        // Only nodes of the cluster come so far, so their number bounds this.
+        let mut arrivals = self.arrivals.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(arrivals.entry(name.to_owned()).or_default())
+    }
+
+    pub(crate) fn status(&self) -> Vec<PeerStatus> {
+        let mut all: BTreeMap<String, PeerStatus> = BTreeMap::new();
+        for (node, peer) in self.peers.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            all.insert(node.to_string(), peer.status());
+        }
+        for (node, arrivals) in self.arrivals.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            let status = all.entry(node.clone()).or_insert_with(|| PeerStatus {
+                node: node.clone(),
+                is_reachable: true,
+                ..PeerStatus::default()
+            });
+            status.received = arrivals.received.load(Relaxed);
+            status.received_refused = arrivals.refused.load(Relaxed);
+        }
+        all.into_values().collect()
+    }
+}

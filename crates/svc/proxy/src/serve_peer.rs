@@ -1,0 +1,232 @@
+//! Connections from the proxies of other nodes: what they assert is checked by this node's own table, then the request
+//! or flow goes to the very container that was named. Does not choose endpoints.
+
+use crate::{
+    assertion::{self, Assertion, Reason, Refusal, Reply, read_frame, write_frame},
+    body::{Body, ResponseBody},
+    core::Core,
+    counters::LastCell,
+    forward::{Failure, Held, Origin, Pick, Sending, Step, Taken, is_repeatable},
+    headers,
+    peer::{Io, PeerNode, PeerProtocol},
+    peers::Arrivals,
+    socket, tunnel,
+};
+use bytes::Bytes;
+use heptad_model::ServiceKey;
+use heptad_route::{Admission, Arrival, Caller, Direction, admit};
+use http::{Request, Response, Version};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::{
+    convert::Infallible,
+    io,
+    pin::pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+use tokio::time::timeout;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How often a request is sent again to the container over a new connection after kept ones turned out to be closed.
+const RESENDS_MAX: usize = 3;
+/// Bytes of a frame of HTTP/2.
+const FRAME_BYTES: u32 = 64 << 10;
+
+/// Runs the streams of a connection where the proxy's end waits for them.
+#[derive(Clone)]
+struct Tracked(TaskTracker, CancellationToken);
+
+impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Tracked {
+    fn execute(&self, future: F) {
+        self.0.spawn(self.1.clone().run_until_cancelled_owned(future));
+    }
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(core: Arc<Core>, io: Box<dyn Io>, protocol: PeerProtocol, from: PeerNode) {
+    let arrivals = core.peers.arrivals(&from);
+    match protocol {
+        PeerProtocol::Http => serve_http(core, io, from, arrivals).await,
+        PeerProtocol::Stream => {
+            arrivals.received.fetch_add(1, Relaxed);
+            if let Err(error) = serve_stream(&core, io, &from, &arrivals).await {
+                tracing::debug!(%from, %error, "flow from another node");
+            }
+        }
+    }
+}
+
+async fn serve_http(core: Arc<Core>, io: Box<dyn Io>, from: PeerNode, arrivals: Arc<Arrivals>) {
+    let options = Arc::clone(&core.options);
+    let tracked = Tracked(core.tasks.clone(), core.abort.clone());
+    let drain = core.drain.clone();
+    let from = Arc::new(from);
+    let service = service_fn(move |request| {
+        let (core, from, arrivals) = (Arc::clone(&core), Arc::clone(&from), Arc::clone(&arrivals));
+        async move { Ok::<_, Infallible>(respond(&core, &from, &arrivals, request).await) }
+    });
+    let connection = http2::Builder::new(tracked)
+        .timer(TokioTimer::new())
+        .auto_date_header(false)
+        .initial_stream_window_size(options.peer_stream_window_bytes)
+        .initial_connection_window_size(options.peer_window_bytes())
+        .max_frame_size(FRAME_BYTES)
+        .max_header_list_size(options.peer_header_bytes_max())
+        .max_concurrent_streams(options.peer_streams_max)
+        // Clients that go away reset their streams; that is not an attack of the node they are on.
+        .max_pending_accept_reset_streams(options.peer_streams_max as usize)
+        .max_local_error_reset_streams(None)
+        .keep_alive_interval(Duration::from_millis(options.peer_ping_interval_ms))
+        .keep_alive_timeout(Duration::from_millis(options.peer_ping_wait_ms_max))
+        .serve_connection(TokioIo::new(io), service);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = drain.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection from another node");
+    }
+}
+
+async fn respond(
+    core: &Core,
+    from: &PeerNode,
+    arrivals: &Arrivals,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    arrivals.received.fetch_add(1, Relaxed);
+    match forward(core, from, request.map(Body::incoming)).await {
+        Ok((mut response, held)) => {
+            headers::prepare_response(&mut response);
+            assertion::strip(response.headers_mut());
+            response.map(|body| ResponseBody::upstream(body, held))
+        }
+        Err(refusal) => {
+            arrivals.refused.fetch_add(1, Relaxed);
+            tracing::debug!(%from, ?refusal, "request from another node");
+            let mut response = Response::new(ResponseBody::own(Bytes::new()));
+            *response.status_mut() = refusal.status();
+            refusal.insert(response.headers_mut());
+            response
+        }
+    }
+}
+
+async fn forward(
+    core: &Core,
+    from: &PeerNode,
+    mut request: Request<Body>,
+) -> Result<(Response<Incoming>, Held), Refusal> {
+    let malformed = || Refusal::new(Reason::Malformed, "the request does not say who calls which container");
+    let assertion = Assertion::take(request.headers_mut()).ok_or_else(malformed)?;
+    let (caller, taken) = core.admitted(from, &assertion).await?;
+    *request.version_mut() = Version::HTTP_11;
+    let last = LastCell::default();
+    let target = taken.service.clone();
+    let origin = arrival_of(&caller, &target, assertion.port, &last);
+    let sending = Sending { origin: &origin, repeatable: is_repeatable(&request), upgrades: false };
+    let pick = Pick { taken, has_alternative: false, revision: 0 };
+    for resends in 0..=RESENDS_MAX {
+        match core.step(&sending, &pick, request, resends).await {
+            Step::Answered(response, held) => return Ok((*response, held)),
+            Step::Again(again) => request = *again,
+            Step::Elsewhere(_, error) => return Err(unreachable(&pick.taken, &error)),
+            Step::Failed(failure) => return Err(failed(&pick.taken, failure)),
+        }
+    }
+    Err(failed(&pick.taken, Failure::Lost))
+}
+
+fn arrival_of<'a>(caller: &'a Caller, target: &'a ServiceKey, port: u16, last: &'a LastCell) -> Origin<'a> {
+    Origin { caller, target, port, peer: None, last, permit: None }
+}
+
+fn unreachable(taken: &Taken, error: &io::Error) -> Refusal {
+    Refusal::new(Reason::Unreachable, format!("{} accepts no connection: {error}", taken.endpoint.container))
+}
+
+fn failed(taken: &Taken, failure: Failure) -> Refusal {
+    let container = &taken.endpoint.container;
+    match failure {
+        Failure::Broken(error) => Refusal::new(Reason::Interrupted, format!("{container} broke off: {error}")),
+        Failure::Late => Refusal::new(Reason::TimedOut, format!("{container} sent no response in time")),
+        Failure::Lost => unreachable(taken, &io::ErrorKind::ConnectionAborted.into()),
+        Failure::Unsent(error) => unreachable(taken, &error),
+        Failure::Denied(refusal) => refusal,
+    }
+}
+
+impl Core {
+    /// Who calls and where it goes, if this node's own table allows it. A sender whose table is newer than this node's
+    /// may know more: then the table is waited for.
+    async fn admitted(&self, from: &PeerNode, assertion: &Assertion) -> Result<(Caller, Taken), Refusal> {
+        let Some(caller) = assertion.caller(&self.options.trust_domain) else {
+            return Err(Refusal::new(Reason::Malformed, "the caller is none of this trust domain"));
+        };
+        let mut result = self.admitted_now(from, assertion, &caller);
+        if result.is_err() && self.table().revision() < assertion.revision {
+            let mut revision = self.revision.subscribe();
+            let caught_up = revision.wait_for(|revision| *revision >= assertion.revision);
+            let _ = timeout(Duration::from_millis(self.options.peer_table_wait_ms_max), caught_up).await;
+            result = self.admitted_now(from, assertion, &caller);
+        }
+        result.map(|taken| (caller, taken))
+    }
+
+    fn admitted_now(&self, from: &PeerNode, assertion: &Assertion, caller: &Caller) -> Result<Taken, Refusal> {
+        let Some(node) = &self.options.node else {
+            return Err(Refusal::new(Reason::Gone, "this proxy serves no other nodes"));
+        };
+        let Assertion { container, port, .. } = assertion;
+        let table = self.table();
+        let (from_node, from_server) = (from.node.as_ref(), from.is_server);
+        let arrival = Arrival { from: from_node, from_server, caller, node, container, port: *port };
+        match admit(&table, &arrival) {
+            Admission::Forward { service, endpoint } => {
+                Ok(Taken { service: service.clone(), rule: None, endpoint: endpoint.clone() })
+            }
+            Admission::Deny(denial) => Err(Refusal {
+                egress: denial.direction == Direction::Egress,
+                policies: denial.policies.iter().map(|&name| name.to_owned()).collect(),
+                ..Refusal::new(Reason::Denied, denial.to_string())
+            }),
+            Admission::Impostor => {
+                let text = format!("{from} may not speak for {caller}: {node} knows of no container of it there");
+                Err(Refusal::new(Reason::Impostor, text))
+            }
+            Admission::Gone => {
+                Err(Refusal::new(Reason::Gone, format!("{container} does not serve port {port} on {node}")))
+            }
+        }
+    }
+}
+
+/// One flow: who calls which container in a frame, the answer in another, then bytes both ways.
+async fn serve_stream(core: &Core, mut io: Box<dyn Io>, from: &PeerNode, arrivals: &Arrivals) -> io::Result<()> {
+    let wait = Duration::from_millis(core.options.peer_preamble_wait_ms_max);
+    let asserted: Assertion = timeout(wait, read_frame(&mut io)).await??;
+    let connected = match core.admitted(from, &asserted).await {
+        Err(refusal) => Err(refusal),
+        Ok((_, taken)) => match socket::connect(taken.endpoint.address, &core.options).await {
+            Ok(stream) => Ok((core.pool.enter(&taken.endpoint, &core.options), stream)),
+            Err(error) => Err(unreachable(&taken, &error)),
+        },
+    };
+    match connected {
+        Ok((active, stream)) => {
+            timeout(wait, write_frame(&mut io, &Reply { refused: None })).await??;
+            let endpoint = tunnel::Endpoint::new(tunnel::Stream::Here(stream), active);
+            tunnel::run(io, endpoint, Bytes::new(), core.options.tunnel_buffer_bytes).await;
+            Ok(())
+        }
+        Err(refusal) => {
+            arrivals.refused.fetch_add(1, Relaxed);
+            timeout(wait, write_frame(&mut io, &Reply { refused: Some(refusal) })).await?
+        }
+    }
+}
