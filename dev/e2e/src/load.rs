@@ -29,12 +29,14 @@ pub struct Target {
     pub path: String,
     /// The network from which it is asked, if it is not the machine's.
     pub from: Option<Network>,
+    /// What the body of a good answer contains, if 200 does not say enough.
+    pub good: Option<String>,
 }
 
 impl Target {
     /// `GET /` of that address under that name.
     pub fn new(address: SocketAddr, host: &str) -> Self {
-        Self { address, host: host.to_owned(), path: "/".to_owned(), from: None }
+        Self { address, host: host.to_owned(), path: "/".to_owned(), from: None, good: None }
     }
 
     /// Asks once, on a connection of its own: status and body, of an answer that came wholly.
@@ -115,10 +117,10 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn count(&mut self, began: Instant, asked: Instant, result: io::Result<(u16, String)>) {
+    fn count(&mut self, began: Instant, asked: Instant, good: Option<&str>, result: io::Result<(u16, String)>) {
         self.longest = self.longest.max(asked.elapsed());
         let failure = match result {
-            Ok((200, body)) => {
+            Ok((200, body)) if good.is_none_or(|good| body.contains(good)) => {
                 self.good += 1;
                 let json: Option<serde_json::Value> = serde_json::from_str(&body).ok();
                 let version = json.and_then(|value| Some(value["version"].as_str()?.to_owned()));
@@ -186,12 +188,13 @@ impl Load {
                 if let Some(network) = &target.from {
                     network.enter_with_this_thread();
                 }
+                let good = target.good.clone();
                 let mut ask = asker(target);
                 let mut tally = Tally::default();
                 while !stop.load(Ordering::Relaxed) {
                     let asked = Instant::now();
                     let result = ask();
-                    tally.count(began, asked, result);
+                    tally.count(began, asked, good.as_deref(), result);
                     std::thread::sleep(rest);
                 }
                 tally

@@ -2,7 +2,7 @@
 //! input ends.
 
 use heptad_e2e::{Host, Lan};
-use std::{fs, io::Read, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{fs, io::Read, os::unix::fs::PermissionsExt, path::PathBuf, process::ExitCode};
 
 const HOSTS_MAX: u8 = 20;
 
@@ -18,11 +18,11 @@ fn entrance(host: &Host) -> std::io::Result<PathBuf> {
 }
 
 #[expect(clippy::print_stdout, reason = "a program for people")]
-fn main() -> std::io::Result<()> {
+fn main() -> std::io::Result<ExitCode> {
     let count = std::env::args().nth(1).map_or(Ok(3), |word| word.parse::<u8>());
     let Some(count) = count.ok().filter(|count| (1..=HOSTS_MAX).contains(count)) else {
         println!("usage: hosts [COUNT]   COUNT: 1 to {HOSTS_MAX} hosts; they vanish when the input ends (Ctrl-D)");
-        std::process::exit(2);
+        return Ok(ExitCode::from(2));
     };
     let lan = Lan::start();
     println!("network {} with this program at {}", lan.dir().display(), lan.address());
@@ -39,5 +39,5 @@ fn main() -> std::io::Result<()> {
     }
     println!("ready");
     std::io::stdin().read_to_end(&mut Vec::new())?;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

@@ -108,6 +108,7 @@ impl Host {
     /// what was not synced needs a machine of its own.
     pub fn power_cut(&self) {
         let init = self.init().take().unwrap_or_else(|| panic!("{} is off already", self.name));
+        self.wire.unplug(self.number);
         init.kill();
         let until = Instant::now() + Duration::from_secs(GONE_SECONDS_MAX);
         while !self.groups.pids().is_empty() {

@@ -116,6 +116,11 @@ impl Wire {
         self.classful.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
     }
 
+    /// Takes the cable out, which may be gone with the host already.
+    pub(super) fn unplug(&self, number: u8) {
+        self.here(&["sh", "-c", &format!("ip link delete p{number} 2> /dev/null || true")]);
+    }
+
     pub(super) fn cut(&self, number: u8) {
         self.nft(&format!("add element bridge cuts hosts {{ p{number} }}"));
     }

@@ -4,6 +4,7 @@
 
 mod commands;
 mod demo;
+mod etcd;
 mod hosts;
 mod images;
 mod isolation;
