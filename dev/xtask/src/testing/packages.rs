@@ -21,7 +21,7 @@ const fn tool(program: &'static str, package: &'static str, use_of_it: &'static 
     Tool { program, package, use_of_it }
 }
 
-const TOOLS: [Tool; 13] = [
+const TOOLS: [Tool; 15] = [
     tool("nft", "nftables", "container networks, and the proxy's redirection"),
     tool("ip", "iproute2", "hosts made of network namespaces"),
     tool("nsenter", "util-linux", "programs inside those hosts"),
@@ -34,6 +34,8 @@ const TOOLS: [Tool; 13] = [
     tool("umoci", "umoci", "making images"),
     tool("skopeo", "skopeo", "pushing images"),
     tool("docker-registry", "docker-registry", "pulling from a real registry on loopback"),
+    tool("etcd", "etcd-server", "state that several servers share"),
+    tool("etcdctl", "etcd-client", "looking at that state"),
     tool("curl", "curl", "calling the API and the proxy with somebody else's client"),
 ];
 
