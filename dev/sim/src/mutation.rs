@@ -1,0 +1,23 @@
+//! What can be made wrong on purpose, so that it can be shown that the simulation notices.
+
+/// A defect that is put in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Mutation {
+    /// Nothing is wrong.
+    #[default]
+    None,
+    /// Commits do not compare the rows that say what nodes gave.
+    BlindAllocations,
+    /// Commits do not compare the rows that guard services' sets of containers.
+    BlindReplicas,
+    /// Commits do not compare the containers that they change.
+    BlindContainers,
+    /// Some writes of users are acknowledged and not done.
+    LostWrites,
+    /// Watches leave out some changes.
+    SkippedEvents,
+    /// Agents start containers of other nodes too.
+    GreedyAgents,
+    /// Agents do not stop what they are told to stop.
+    DeafAgents,
+}
