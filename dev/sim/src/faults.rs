@@ -95,9 +95,7 @@ fn mend(sim: &Sim<'_>, a: &str, b: &str) {
 
 /// The store in memory answers at once, so that nobody has to wait for it.
 fn compact(world: &World) {
-    use std::{
-        task::{Context, Waker},
-    };
+    use std::task::{Context, Waker};
     let revision = world.judge.ledger().mirror.revision;
     if revision > 1 {
         let _ = world.store.compact(revision).as_mut().poll(&mut Context::from_waker(Waker::noop()));

@@ -12,9 +12,12 @@ use heptad_model::{Container, DesiredState, NodeStatus, Service};
 pub(crate) fn unwell(world: &World) -> Option<String> {
     let ledger = world.judge.ledger();
     let mirror = &ledger.mirror;
-    if let Some(node) = world.shape.nodes.iter().find(|node| {
-        mirror.nodes.get(&node.name).is_none_or(|known| known.status != NodeStatus::Ready)
-    }) {
+    if let Some(node) = world
+        .shape
+        .nodes
+        .iter()
+        .find(|node| mirror.nodes.get(&node.name).is_none_or(|known| known.status != NodeStatus::Ready))
+    {
         return Some(format!("node {} is not ready", node.name));
     }
     mirror
@@ -52,9 +55,8 @@ fn machine_unwell(world: &World, mirror: &Mirror) -> Option<String> {
     machines.all().find_map(|(name, machine)| {
         let runs = |run: &Run| run.phase == Phase::Running && run.healthy;
         let lacks = mirror.bound_to(name).find(|c| !machine.runs.get(&c.id).is_some_and(runs));
-        let surplus = machine.runs.keys().find(|id| {
-            mirror.containers.get(*id).is_none_or(|c| c.node.as_ref() != Some(name))
-        });
+        let surplus =
+            machine.runs.keys().find(|id| mirror.containers.get(*id).is_none_or(|c| c.node.as_ref() != Some(name)));
         lacks
             .map(|c| format!("container {} does not run on {name}", c.id))
             .or_else(|| surplus.map(|id| format!("{name} still runs {id}")))

@@ -70,10 +70,9 @@ unsafe extern "C" fn getrandom(buffer: *mut libc::c_void, length: libc::size_t, 
 unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> libc::c_int {
     let begun_s = match clock {
         libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE => EPOCH_S,
-        libc::CLOCK_MONOTONIC
-        | libc::CLOCK_MONOTONIC_RAW
-        | libc::CLOCK_MONOTONIC_COARSE
-        | libc::CLOCK_BOOTTIME => MONOTONIC_S,
+        libc::CLOCK_MONOTONIC | libc::CLOCK_MONOTONIC_RAW | libc::CLOCK_MONOTONIC_COARSE | libc::CLOCK_BOOTTIME => {
+            MONOTONIC_S
+        }
         // Clocks of CPU time are nobody's input.
         _ => return real(clock, time),
     };

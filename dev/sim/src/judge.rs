@@ -51,9 +51,11 @@ impl Judge {
                 Err(unread) => findings.push(unread),
             }
         }
-        findings.extend(verify(&ledger.mirror.snapshot()).iter().map(|finding| {
-            format!("{} does not hold: {}: {}", finding.guarantee, finding.subject, finding.message)
-        }));
+        findings.extend(
+            verify(&ledger.mirror.snapshot()).iter().map(|finding| {
+                format!("{} does not hold: {}: {}", finding.guarantee, finding.subject, finding.message)
+            }),
+        );
         ledger.allocations(&mut findings);
         if let Some(first) = findings.into_iter().next() {
             self.log.fail(format!("revision {revision} by {who}: {first}"));

@@ -73,7 +73,8 @@ impl SimStore {
 
     /// Whether this transaction is acknowledged and not done: the worst a store can do.
     fn is_lost(&self, txn: &Txn) -> bool {
-        let user = txn.then.iter().any(|op| matches!(op, heptad_state::Op::Put { key, .. } if key.starts_with(b"/services/")));
+        let user =
+            txn.then.iter().any(|op| matches!(op, heptad_state::Op::Put { key, .. } if key.starts_with(b"/services/")));
         self.world.mutation == Mutation::LostWrites && user && self.with_draw(|draw| draw.chance(100))
     }
 

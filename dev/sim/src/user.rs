@@ -30,11 +30,8 @@ impl Spec {
     }
 
     fn service(&self, name: &str) -> Service {
-        let resources = ResourceVector {
-            cpu_millis: CpuMillis(self.cpu_millis),
-            memory: Bytes::mib(16),
-            ..ResourceVector::ZERO
-        };
+        let resources =
+            ResourceVector { cpu_millis: CpuMillis(self.cpu_millis), memory: Bytes::mib(16), ..ResourceVector::ZERO };
         let args = vec![self.version.to_string()];
         Service { replicas: self.replicas, args, resources, ..Service::new(name, "host") }
     }
@@ -73,12 +70,14 @@ pub(crate) async fn run(world: World, number: usize) -> turmoil::Result {
     let draw = Draw::of(world.seed, &name);
     let client = world.client();
     let mut user = User { world, name, client, draw, version: 0 };
-    while !user.world.is_calm() {
+    loop {
         let pause = user.draw.ms(20, 500);
         sleep(pause).await;
+        if user.world.is_calm() {
+            return Ok(());
+        }
         user.act().await;
     }
-    Ok(())
 }
 
 struct User {

@@ -50,7 +50,7 @@ impl Shape {
             services: if users == 1 { 3 } else { 2 },
             user_cpu_millis: cpu_millis / 2 / users as u64,
             rival: draw.chance(400),
-            chaos: draw.ms(4_000, 8_000),
+            chaos: draw.ms(3_000, 6_000),
             latency_max: *draw.pick(&[2, 5, 5, 20, 60].map(Duration::from_millis)),
             nodes,
         }

@@ -14,6 +14,9 @@ use std::{
     time::Instant,
 };
 
+/// As many seeds as CI has time for, and a bound that means that something hangs.
+const SIMULATION_ARGUMENTS: [&str; 4] = ["--seeds", "0..500", "--time-limit-s", "600"];
+
 pub(crate) fn run(prepare_only: bool, args: &[String]) -> Result<()> {
     let is_root = effective_user()? == 0;
     packages::provide(is_root)?;
@@ -34,6 +37,13 @@ pub(crate) fn run(prepare_only: bool, args: &[String]) -> Result<()> {
             failed.push(run.title);
         }
     }
+    // A filter is for the test programs.
+    if args.is_empty()
+        && let Err(error) = simulate(&root, &metadata)
+    {
+        eprintln!("error: {error:#}");
+        failed.push("simulation");
+    }
     if !is_root {
         println!("\nNot run, because they need root:");
         runs::NEEDS_ROOT.iter().for_each(|what| println!("  {}: {}", what.package, what.tests));
@@ -47,6 +57,19 @@ pub(crate) fn run(prepare_only: bool, args: &[String]) -> Result<()> {
 fn effective_user() -> Result<u32> {
     let output = Command::new("id").arg("-u").output().context("cannot run `id -u`")?;
     String::from_utf8_lossy(&output.stdout).trim().parse().context("`id -u` says no number")
+}
+
+/// Many seeds of the simulated world; its program was built with the tests.
+fn simulate(root: &Path, metadata: &Metadata) -> Result<()> {
+    println!("\n== simulation: {SIMULATION_ARGUMENTS:?}");
+    let status = Command::new(metadata.target_directory.join("debug/heptad-sim"))
+        .args(SIMULATION_ARGUMENTS)
+        .current_dir(root)
+        .stdin(Stdio::null())
+        .status()
+        .context("cannot run the simulation")?;
+    ensure!(status.success(), "the simulation failed ({status})");
+    Ok(())
 }
 
 fn cargo(root: &Path, metadata: &Metadata, arguments: &[&str]) -> Result<()> {
