@@ -12,23 +12,28 @@ use heptad_api::operations::ContainerReport;
 use heptad_client::{Client, State, View, watch_state};
 use heptad_model::{Container, ContainerId, ContainerStatus, DesiredState, Node, NodeName};
 use std::{sync::Arc, time::Duration};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// How often it says that it lives.
 const HEARTBEAT_MS: u64 = 500;
+/// Longest wait for a server to hear that.
+const HEARTBEAT_TIMEOUT_MS: u64 = 600;
 /// How often it looks at its containers when nothing changes.
 const LOOK_MS: u64 = 100;
 
 /// Works until its host crashes.
-pub(crate) async fn run(world: World, node: Node) -> turmoil::Result {
+pub(crate) async fn run(world: World, node: Node, number: usize) -> turmoil::Result {
     let draw = Draw::of(world.seed, &format!("agent {} {}", node.name, world.next_number()));
     world.log.note(node.name.as_str(), format_args!("agent starts"));
-    let client = world.client();
+    let client = world.client(number);
     while let Err(error) = client.replace(&node, None).await {
         world.log.note(node.name.as_str(), format_args!("not registered: {error}"));
         sleep(Duration::from_millis(200)).await;
     }
-    tokio::spawn(beat(client.clone(), node.name.clone()));
+    // Every server hears it, so that a new leader knows who lives.
+    for server in client.endpoints() {
+        tokio::spawn(beat(client.only(&server), node.name.clone()));
+    }
     let mut state = watch_state::<Container>(&client);
     state.synced().await;
     let mut agent = Agent { world, node: node.name, client, draw };
@@ -48,8 +53,8 @@ async fn wait(state: &mut State<Container>) {
 
 async fn beat(client: Client, node: NodeName) {
     loop {
-        // One that is lost is made good by the next.
-        let _ = client.heartbeat(&node).await;
+        // One that is lost is made good by the next. A lost message stalls a simulated connection for ever.
+        let _ = timeout(Duration::from_millis(HEARTBEAT_TIMEOUT_MS), client.heartbeat(&node)).await;
         sleep(Duration::from_millis(HEARTBEAT_MS)).await;
     }
 }

@@ -1,9 +1,6 @@
 //! The faults of one run: drawn before it begins, as a list of what happens when; then carried out on the simulation.
 
-use crate::{
-    draw::Draw,
-    world::{SERVER, World},
-};
+use crate::{draw::Draw, world::World};
 use heptad_state::Store;
 use std::time::Duration;
 use turmoil::Sim;
@@ -21,6 +18,8 @@ pub(crate) enum Fault {
     Hold { a: String, b: String },
     /// Messages pass again.
     Mend { a: String, b: String },
+    /// What a server sends to the store waits until then, as if the server were paused at its next step.
+    Stall { server: String, until: Duration },
     /// The store gives up its history.
     Compact,
 }
@@ -42,20 +41,24 @@ pub(crate) fn drawn(world: &World) -> Vec<(Duration, Fault)> {
 /// A fault and its end.
 fn pair(world: &World, draw: &mut Draw, begin: Duration, end: Duration, faults: &mut Vec<(Duration, Fault)>) {
     let node = draw.pick(&world.shape.nodes).name.to_string();
-    let server = SERVER.to_owned();
+    let server = draw.pick(&world.shape.servers).clone();
     let (fault, undone) = match draw.within(0, 99) {
         0..20 => (Fault::Crash { host: server.clone(), wiped: false }, Fault::Start { host: server }),
         20..45 => (Fault::Crash { host: node.clone(), wiped: draw.chance(300) }, Fault::Start { host: node }),
         45..55 => (Fault::Start { host: node.clone() }, Fault::Start { host: node }),
-        55..70 => {
+        55..65 => {
+            faults.push((begin, Fault::Stall { server, until: end }));
+            return;
+        }
+        65..75 => {
             let cut = Fault::Cut { a: node.clone(), b: server.clone(), one_way: false };
             (cut, Fault::Mend { a: node, b: server })
         }
-        70..80 => {
+        75..82 => {
             let (a, b) = if draw.chance(500) { (node, server) } else { (server, node) };
             (Fault::Cut { a: a.clone(), b: b.clone(), one_way: true }, Fault::Mend { a, b })
         }
-        80..90 => {
+        82..92 => {
             // No longer than a request that is given up may be on its way.
             faults.push((begin + draw.ms(50, 1_000), Fault::Mend { a: node.clone(), b: server.clone() }));
             faults.push((begin, Fault::Hold { a: node, b: server }));
@@ -84,6 +87,7 @@ pub(crate) fn carry_out(world: &World, sim: &mut Sim<'_>, fault: &Fault) {
         Fault::Cut { a, b, one_way: false } => sim.partition(a.as_str(), b.as_str()),
         Fault::Hold { a, b } => sim.hold(a.as_str(), b.as_str()),
         Fault::Mend { a, b } => mend(sim, a, b),
+        Fault::Stall { server, until } => world.stall(server, *until),
         Fault::Compact => compact(world),
     }
 }
@@ -107,10 +111,11 @@ pub(crate) fn heal(world: &World, sim: &mut Sim<'_>) {
     world.calm_down();
     world.log.note("fault", format_args!("all faults end"));
     let nodes = || world.shape.nodes.iter().map(|node| node.name.as_str());
+    let servers = || world.shape.servers.iter().map(String::as_str);
     for node in nodes() {
-        mend(sim, node, SERVER);
+        servers().for_each(|server| mend(sim, node, server));
     }
-    for host in nodes().chain([SERVER]) {
+    for host in nodes().chain(servers()) {
         if !sim.is_host_running(host) {
             sim.bounce(host);
         }

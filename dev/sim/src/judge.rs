@@ -4,6 +4,7 @@
 use crate::{
     log::Log,
     mirror::{Change, Mirror},
+    store::GENERATION,
 };
 use heptad_model::{Container, ContainerId, DesiredState, Service, invariants::verify};
 use heptad_sched::Allocation;
@@ -20,6 +21,10 @@ pub(crate) struct Ledger {
     /// Containers that were deleted: their identifiers never come again.
     buried: BTreeSet<ContainerId>,
     pub(crate) commits: u64,
+    /// Those that were more than the renewal of a lease.
+    pub(crate) works: u64,
+    /// The server that took over the leadership last.
+    leader: String,
 }
 
 /// Judges commits. Clones share the ledger.
@@ -39,11 +44,17 @@ impl Judge {
     }
 
     /// Takes in what `who` committed at `revision`. Called in the order of the revisions.
-    pub(crate) fn commit(&self, who: &str, revision: u64, ops: &[Op]) {
+    ///
+    /// `fenced`: it is the work of a leader.
+    pub(crate) fn commit(&self, who: &str, revision: u64, ops: &[Op], fenced: bool) {
         let mut ledger = self.ledger();
         ledger.mirror.revision = revision;
         ledger.commits += 1;
         let mut findings = Vec::new();
+        ledger.take_in_leader(who, ops);
+        if fenced && ledger.leader != who {
+            findings.push(format!("it is the work of a leader, but {} leads", ledger.leader));
+        }
         for op in ops {
             self.write_down(who, revision, op);
             match ledger.mirror.apply(op) {
@@ -77,6 +88,14 @@ impl Judge {
 }
 
 impl Ledger {
+    fn take_in_leader(&mut self, who: &str, ops: &[Op]) {
+        let put = |op: &Op, prefix: &str| matches!(op, Op::Put { key, .. } if key.starts_with(prefix.as_bytes()));
+        if ops.iter().any(|op| put(op, GENERATION)) {
+            self.leader = who.to_owned();
+        }
+        self.works += u64::from(!ops.iter().all(|op| put(op, "/leader/")));
+    }
+
     /// What may never happen between two states.
     fn history(&mut self, change: &Change, findings: &mut Vec<String>) {
         match change {

@@ -12,6 +12,8 @@ pub(crate) enum Mutation {
     BlindReplicas,
     /// Commits do not compare the containers that they change.
     BlindContainers,
+    /// Leaders that were replaced are not fenced.
+    BlindGeneration,
     /// Some writes of users are acknowledged and not done.
     LostWrites,
     /// Watches leave out some changes.

@@ -1,13 +1,7 @@
 //! One run: a world is built from its seed, lives through its faults, and must be well soon after they end; then it must
 //! be at rest.
 
-use crate::{
-    agent, faults, health, interpose,
-    log::Log,
-    mutation::Mutation,
-    server, user,
-    world::{SERVER, World},
-};
+use crate::{agent, faults, health, interpose, log::Log, mutation::Mutation, server, user, world::World};
 use std::time::Duration;
 use turmoil::{Builder, Sim};
 
@@ -62,15 +56,17 @@ fn build(world: &World) -> Sim<'static> {
         .tcp_capacity(4_096)
         .enable_random_order()
         .build();
-    let shared = world.clone();
-    sim.host(SERVER, move || server::run(shared.clone()));
+    for name in world.shape.servers.clone() {
+        let shared = world.clone();
+        sim.host(name.clone(), move || server::run(shared.clone(), name.clone()));
+    }
     if world.shape.rival {
         let shared = world.clone();
         sim.host("rival", move || server::rival(shared.clone()));
     }
-    for node in world.shape.nodes.clone() {
+    for (number, node) in world.shape.nodes.iter().cloned().enumerate() {
         let shared = world.clone();
-        sim.host(node.name.to_string(), move || agent::run(shared.clone(), node.clone()));
+        sim.host(node.name.to_string(), move || agent::run(shared.clone(), node.clone(), number));
     }
     for number in 1..=world.shape.users {
         let shared = world.clone();
@@ -141,9 +137,9 @@ impl Course {
     fn rest(&mut self) -> Result<(), String> {
         // What was asked and not answered yet, such as a report that is told twice.
         self.for_ms(500)?;
-        let before = self.world.judge.ledger().mirror.revision;
+        let before = self.world.judge.ledger().works;
         self.for_ms(REST_MS)?;
-        let after = self.world.judge.ledger().mirror.revision;
+        let after = self.world.judge.ledger().works;
         if before != after {
             return Err(format!("{} commits although nothing is to be done", after - before));
         }

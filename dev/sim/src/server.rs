@@ -4,14 +4,20 @@ use crate::{
     store::SimStore,
     world::{PORT, World},
 };
-use heptad_control::{Control, Objects, Options, Peer, Reconciler, ServerParts};
-use std::sync::Arc;
+use heptad_control::{Control, Leadership, Objects, Options, Peer, Reconciler, ServerParts};
+use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use turmoil::net::TcpListener;
 
 /// Times a few times shorter than by default: a world lives for some seconds only.
-pub(crate) fn options() -> Options {
+pub(crate) fn options(world: &World, name: &str) -> Options {
+    let leadership = match world.shape.servers.len() {
+        1 => Leadership::Sole,
+        _ => Leadership::Elected { lease_ms: 1_000, renew_interval_ms: 250 },
+    };
     Options {
+        server_name: name.to_owned(),
+        leadership,
         header_timeout_ms: 4_000,
         body_timeout_ms: 1_000,
         bookmark_interval_ms: 1_000,
@@ -27,10 +33,17 @@ pub(crate) fn options() -> Options {
 }
 
 /// Serves until the host crashes.
-pub(crate) async fn run(world: World) -> turmoil::Result {
-    world.log.note("server", format_args!("starts"));
-    let store = Arc::new(SimStore::new(&world, "server"));
-    let control = Control::start(options(), store, ServerParts::default()).await?;
+pub(crate) async fn run(world: World, name: String) -> turmoil::Result {
+    world.log.note(&name, format_args!("starts"));
+    let store = Arc::new(SimStore::new(&world, &name));
+    let control = loop {
+        match Control::start(options(&world, &name), store.clone(), ServerParts::default()).await {
+            Ok(control) => break control,
+            // As whoever supervises the process would do.
+            Err(error) => world.log.note(&name, format_args!("does not start: {error}")),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
     loop {
         let (stream, _) = listener.accept().await?;
@@ -41,7 +54,7 @@ pub(crate) async fn run(world: World) -> turmoil::Result {
 /// A reconciler beside the server's, on the same store.
 pub(crate) async fn rival(world: World) -> turmoil::Result {
     let store = Arc::new(SimStore::new(&world, "rival"));
-    let options = options();
+    let options = options(&world, "rival");
     let objects = Objects::new(store, options.service_cidr, options.events_max);
     Reconciler::standalone(objects, options).run(CancellationToken::new()).await;
     Ok(())

@@ -13,6 +13,9 @@ use std::{
 };
 use tokio::time::{Instant, sleep, sleep_until};
 
+/// The row that changes with every takeover of the leadership.
+pub(crate) const GENERATION: &str = "/leader/generation";
+
 /// The way of one server to the store. Each incarnation of a server has its own.
 pub(crate) struct SimStore {
     inner: MemoryStore,
@@ -49,6 +52,10 @@ impl SimStore {
 
     /// Lets others go first, sometimes for long.
     async fn wait(&self) {
+        let stalled = self.world.stalled(&self.who);
+        if !stalled.is_zero() {
+            sleep(stalled).await;
+        }
         let delay = match self.world.is_calm() {
             true => Duration::ZERO,
             false => self.with_draw(|draw| match draw.within(0, 99) {
@@ -65,6 +72,7 @@ impl SimStore {
             Mutation::BlindAllocations => "/allocations/",
             Mutation::BlindReplicas => "/replicas/",
             Mutation::BlindContainers => "/containers/",
+            Mutation::BlindGeneration => GENERATION,
             _ => return txn,
         };
         txn.compares.retain(|compare: &Compare| !compare.key.starts_with(forgotten.as_bytes()));
@@ -83,6 +91,7 @@ impl SimStore {
         if self.chance(3) {
             return Err(unknown_outcome());
         }
+        let fenced = txn.compares.iter().any(|compare| compare.key == GENERATION);
         let txn = self.mutated(txn);
         if self.is_lost(&txn) {
             let revision = self.inner.current_revision().await?;
@@ -92,7 +101,7 @@ impl SimStore {
         let done = self.inner.txn(txn.clone()).await?;
         if done.revision > before {
             let ops = if done.succeeded { &txn.then } else { &txn.else_ };
-            self.world.judge.commit(&self.who, done.revision, ops);
+            self.world.judge.commit(&self.who, done.revision, ops, fenced);
         }
         self.wait().await;
         if self.chance(3) {

@@ -68,7 +68,7 @@ pub(crate) fn denied(wishes: &Wishes, mirror: &Mirror) -> Option<String> {
 pub(crate) async fn run(world: World, number: usize) -> turmoil::Result {
     let name = format!("user-{number}");
     let draw = Draw::of(world.seed, &name);
-    let client = world.client();
+    let client = world.client(number);
     let mut user = User { world, name, client, draw, version: 0 };
     loop {
         let pause = user.draw.ms(20, 500);
@@ -91,7 +91,7 @@ struct User {
 impl User {
     async fn act(&mut self) {
         let service = self.draw.within(1, self.world.shape.services as u64);
-        let key = ServiceKey::new("default", &format!("{}-s{service}", self.name));
+        let key = ServiceKey::new("default", format!("{}-s{service}", self.name));
         let wish = self.world.wishes().entry(key.clone()).or_default().clone();
         if wish.not_before > interpose::elapsed() {
             return;

@@ -1,11 +1,12 @@
 //! What all actors of one simulated world share: the seed and what was drawn from it, the store, the log, the judge, the
 //! machines, and whether faults are over.
 
-use crate::{draw::Draw, judge::Judge, log::Log, machine::Machines, mutation::Mutation, user::Wishes};
+use crate::{draw::Draw, interpose, judge::Judge, log::Log, machine::Machines, mutation::Mutation, user::Wishes};
 use heptad_client::{BoxFuture, Client, Connector, Io, Options};
 use heptad_model::{Bytes, CpuMillis, Node, ResourceVector};
 use heptad_state::MemoryStore;
 use std::{
+    collections::BTreeMap,
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -15,8 +16,6 @@ use std::{
 };
 use turmoil::net::TcpStream;
 
-/// The host that serves the API.
-pub(crate) const SERVER: &str = "server";
 /// The port of the API.
 pub(crate) const PORT: u16 = 7443;
 
@@ -25,6 +24,8 @@ pub(crate) const PORT: u16 = 7443;
 pub(crate) struct Shape {
     /// The machines, by name.
     pub(crate) nodes: Vec<Node>,
+    /// Servers on the one store; if there are several, one of them is elected.
+    pub(crate) servers: Vec<String>,
     /// People who change services, each their own.
     pub(crate) users: usize,
     /// Services of one user, at most.
@@ -46,6 +47,7 @@ impl Shape {
         let users = if draw.chance(500) { 2 } else { 1 };
         let cpu_millis: u64 = nodes.iter().map(|node| node.capacity.cpu_millis.0).sum();
         Self {
+            servers: (1..=*draw.pick(&[1, 1, 2, 3])).map(|i| format!("server-{i}")).collect(),
             users,
             services: if users == 1 { 3 } else { 2 },
             user_cpu_millis: cpu_millis / 2 / users as u64,
@@ -76,6 +78,8 @@ pub(crate) struct World {
     wishes: Arc<Mutex<Wishes>>,
     calm: Arc<AtomicBool>,
     numbers: Arc<AtomicU64>,
+    /// Servers that do not come through to the store, and until when.
+    stalls: Arc<Mutex<BTreeMap<String, Duration>>>,
 }
 
 impl World {
@@ -92,6 +96,7 @@ impl World {
             wishes: Arc::default(),
             calm: Arc::default(),
             numbers: Arc::default(),
+            stalls: Arc::default(),
         }
     }
 
@@ -117,24 +122,39 @@ impl World {
         self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A client of the server, over the simulated network.
-    pub(crate) fn client(&self) -> Client {
+    /// From now until then nothing of `who` comes through to the store.
+    pub(crate) fn stall(&self, who: &str, until: Duration) {
+        self.stalls.lock().unwrap_or_else(PoisonError::into_inner).insert(who.to_owned(), until);
+    }
+
+    /// How long `who` still has to wait for the store.
+    pub(crate) fn stalled(&self, who: &str) -> Duration {
+        let stalls = self.stalls.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = stalls.get(who).copied().filter(|_| !self.is_calm()).unwrap_or_default();
+        until.saturating_sub(interpose::elapsed())
+    }
+
+    /// A client of the servers, over the simulated network. `number` says which it prefers.
+    pub(crate) fn client(&self, number: usize) -> Client {
         let options = Options {
             connect_timeout_ms: 500,
             request_timeout_ms: 1_000,
             watch_idle_ms_max: 2_500,
             ..Options::default()
         };
-        Client::with_connector(Arc::new(ToServer), options)
+        let mut servers = self.shape.servers.clone();
+        let first = number % servers.len();
+        servers.rotate_left(first);
+        Client::with_connector(Arc::new(ToServers(servers)), options)
     }
 }
 
 /// The way over the simulated network.
-struct ToServer;
+struct ToServers(Vec<String>);
 
-impl Connector for ToServer {
+impl Connector for ToServers {
     fn endpoints(&self) -> Vec<String> {
-        vec![format!("http://{SERVER}:{PORT}")]
+        self.0.iter().map(|server| format!("http://{server}:{PORT}")).collect()
     }
 
     fn connect(&self, endpoint: &str) -> BoxFuture<'_, io::Result<Box<dyn Io>>> {
@@ -143,9 +163,5 @@ impl Connector for ToServer {
             let stream = TcpStream::connect(address).await?;
             Ok(Box::new(stream) as Box<dyn Io>)
         })
-    }
-
-    fn token(&self) -> Option<String> {
-        None
     }
 }

@@ -60,6 +60,11 @@ fn commits_that_do_not_compare_containers_are_found() {
 }
 
 #[test]
+fn leaders_that_were_replaced_and_write_are_found() {
+    is_found("blind-generation");
+}
+
+#[test]
 fn lost_writes_are_found() {
     is_found("lost-writes");
 }
