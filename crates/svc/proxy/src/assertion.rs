@@ -1,9 +1,10 @@
 //! What two proxies say to each other beside the traffic: who calls which container (an assertion), and why it was not
 //! served (a refusal). As header fields of a request or response, or as one frame at the head of an opaque flow.
 
+use crate::body::Body;
 use heptad_model::{ContainerId, Namespace, ServiceKey};
 use heptad_route::Caller;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -77,6 +78,19 @@ impl Assertion {
         let revision = revision?.parse().ok()?;
         Some(Self { caller: caller?, container: container.into(), port: port.parse().ok()?, revision })
     }
+}
+
+/// A request that asks the other proxy whether it lives.
+pub(crate) fn ping() -> Request<Body> {
+    let mut request = Request::new(Body::empty());
+    *request.method_mut() = Method::OPTIONS;
+    *request.uri_mut() = Uri::from_static("*");
+    request
+}
+
+/// Whether a request is such a question; requests of clients carry an assertion.
+pub(crate) fn is_ping<B>(request: &Request<B>) -> bool {
+    request.method() == Method::OPTIONS && request.uri().path() == "*" && !request.headers().contains_key(CALLER)
 }
 
 /// Takes away what only proxies may say to each other.

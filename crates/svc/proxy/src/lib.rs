@@ -15,6 +15,7 @@ mod detect;
 mod error;
 mod forward;
 mod forward_peer;
+mod guarded;
 mod headers;
 mod listen;
 mod options;

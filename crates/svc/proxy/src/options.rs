@@ -1,7 +1,7 @@
 //! What can be set of a proxy. Every bound has its unit last in its name.
 
 use heptad_model::NodeName;
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 /// What can be set of a proxy.
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ pub struct Options {
     pub peer_retry_delay_ms_min: u64,
     /// See `peer_retry_delay_ms_min`.
     pub peer_retry_delay_ms_max: u64,
-    /// Milliseconds of silence after which another proxy is asked whether it is still there.
+    /// Milliseconds between two questions to another proxy whether it is still there.
     pub peer_ping_interval_ms: u64,
     /// Milliseconds for its answer; then its connection counts as broken.
     pub peer_ping_wait_ms_max: u64,
@@ -129,6 +129,11 @@ impl Options {
     /// up the others.
     pub(crate) fn peer_window_bytes(&self) -> u32 {
         self.peer_stream_window_bytes.saturating_mul(self.peer_streams_max).min(i32::MAX as u32)
+    }
+
+    /// For the slower question whether a proxy that sends nothing is still there.
+    pub(crate) fn peer_keep_alive_interval(&self) -> Duration {
+        Duration::from_millis(10 * self.peer_ping_interval_ms.max(self.peer_ping_wait_ms_max))
     }
 
     /// HTTP/2 counts 32 bytes more per line, and proxies add some lines.

@@ -3,8 +3,9 @@
 //! Does not know what is sent.
 
 use crate::{
-    assertion::{Assertion, Refusal, Reply, read_frame, write_frame},
+    assertion::{Assertion, Refusal, Reply, ping, read_frame, write_frame},
     body::Body,
+    guarded::Guarded,
     options::Options,
     peer::{Io, PeerConnector, PeerProtocol},
     peers::PeerStatus,
@@ -25,7 +26,10 @@ use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, timeout, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
+/// In so many pieces the wait for the answer to a ping is counted.
+const PING_WAIT_PIECES: u64 = 10;
 /// Bytes of a frame of HTTP/2: enough that the cost per frame does not count.
 const FRAME_BYTES: u32 = 64 << 10;
 
@@ -43,6 +47,8 @@ struct Links {
     open: Vec<Arc<Link>>,
     is_connecting: bool,
     error: Option<String>,
+    /// Attempts that ended in vain since the peer was made.
+    failures: u64,
 }
 
 /// What was exchanged.
@@ -144,30 +150,40 @@ impl Peer {
     /// A place on a connection. Waits for one if there is none: for the first attempt to connect, or, if the request
     /// has nowhere else to go, for several.
     pub(crate) async fn lease(self: &Arc<Self>, has_alternative: bool) -> io::Result<PeerLease> {
-        if let Some(lease) = self.take() {
+        if let Some(lease) = self.take(false) {
             return Ok(lease);
         }
         let first = Instant::now() + Duration::from_millis(self.options.peer_connect_wait_ms_max);
         let last = Instant::now() + Duration::from_millis(self.options.peer_connect_ms_max);
         let mut changed = self.changed.subscribe();
+        let failures = self.lock().failures;
         loop {
             changed.borrow_and_update();
-            if let Some(lease) = self.take() {
+            if let Some(lease) = self.take(false) {
                 return Ok(lease);
             }
             self.hurry.notify_one();
             let deadline = if has_alternative { first } else { last };
             let told = timeout_at(deadline, changed.changed()).await.is_ok();
-            let is_over = !told || has_alternative || Instant::now() >= first;
-            if is_over && self.lock().open.is_empty() {
+            let links = self.lock();
+            let is_refused = links.failures != failures && Instant::now() >= first;
+            let is_over = links.open.is_empty() && (!told || has_alternative || is_refused);
+            drop(links);
+            if (is_over || !told)
+                && let Some(lease) = self.take(true)
+            {
+                return Ok(lease);
+            }
+            if is_over {
                 self.counts.failed.fetch_add(1, Relaxed);
                 return Err(self.unreachable());
             }
         }
     }
 
-    /// The least busy connection. Sees to it that there is one, and another when all are full.
-    fn take(self: &Arc<Self>) -> Option<PeerLease> {
+    /// The least busy connection. Sees to it that there is one, and another when all are full; a full one only if there
+    /// cannot be another, or with `queue`.
+    fn take(self: &Arc<Self>, queue: bool) -> Option<PeerLease> {
         let mut links = self.lock();
         links.open.retain(|link| !link.sender.is_closed());
         let least = links.open.iter().min_by_key(|link| link.active.load(Relaxed)).cloned();
@@ -175,6 +191,9 @@ impl Peer {
         let is_full = least.as_ref().is_none_or(|link| link.active.load(Relaxed) >= streams_max);
         if is_full && links.open.len() < self.options.peer_connections_max {
             self.connect_in_background(&mut links);
+            if !queue {
+                return None;
+            }
         }
         let link = least?;
         link.active.fetch_add(1, Relaxed);
@@ -206,7 +225,7 @@ impl Peer {
         let done = match timeout(patience, &mut connecting).await {
             Ok(done) => done,
             Err(_) => {
-                self.failed(&format!("no answer within {} ms", self.options.peer_connect_wait_ms_max));
+                self.away(&format!("no answer within {} ms", self.options.peer_connect_wait_ms_max));
                 connecting.await
             }
         };
@@ -215,19 +234,23 @@ impl Peer {
 
     async fn handshake(self: &Arc<Self>, io: Box<dyn Io>) -> io::Result<Arc<Link>> {
         let options = &self.options;
+        let silent = CancellationToken::new();
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(options.peer_stream_window_bytes)
             .initial_connection_window_size(options.peer_window_bytes())
             .max_frame_size(FRAME_BYTES)
             .max_header_list_size(options.peer_header_bytes_max())
-            .keep_alive_interval(Duration::from_millis(options.peer_ping_interval_ms))
-            .keep_alive_timeout(Duration::from_millis(options.peer_ping_wait_ms_max))
-            .keep_alive_while_idle(true)
+            // For connections that only finish what they have; the others are pinged below.
+            .keep_alive_interval(options.peer_keep_alive_interval())
+            .keep_alive_timeout(options.peer_keep_alive_interval())
             .max_concurrent_reset_streams(options.peer_streams_max as usize)
-            .handshake(TokioIo::new(io))
+            .handshake(TokioIo::new(Guarded::new(io, &silent)))
             .await
             .map_err(io::Error::other)?;
+        let link = Link { sender, active: AtomicUsize::new(0), used_at_ms: AtomicU64::new(self.now_ms()) };
+        let link = Arc::new(link);
+        tokio::spawn(ask_on(Arc::downgrade(&link), Arc::clone(&self.options), silent));
         let peer = Arc::downgrade(self);
         tokio::spawn(async move {
             let ended = connection.await;
@@ -235,7 +258,7 @@ impl Peer {
                 peer.closed(ended.err());
             }
         });
-        Ok(Arc::new(Link { sender, active: AtomicUsize::new(0), used_at_ms: AtomicU64::new(self.now_ms()) }))
+        Ok(link)
     }
 
     fn opened(&self, link: Arc<Link>) {
@@ -249,6 +272,12 @@ impl Peer {
 
     /// Notes an attempt in vain. Whether there is no connection left that serves.
     fn failed(&self, error: &str) -> bool {
+        self.lock().failures += 1;
+        self.away(error)
+    }
+
+    /// Notes that there is no way now, unless a connection serves. Whether there is none left.
+    fn away(&self, error: &str) -> bool {
         let mut links = self.lock();
         links.open.retain(|link| !link.sender.is_closed());
         let is_alone = links.open.is_empty();
@@ -341,6 +370,27 @@ impl Peer {
     }
 }
 
+/// Asks the other proxy now and then whether it lives; `silent` if it does not answer in time. The time is counted in
+/// pieces, so that a pause of this process is not taken for silence of the other.
+async fn ask_on(link: Weak<Link>, options: Arc<Options>, silent: CancellationToken) {
+    loop {
+        sleep(Duration::from_millis(options.peer_ping_interval_ms)).await;
+        let Some(mut sender) = link.upgrade().map(|link| link.sender.clone()) else { return };
+        let answer = sender.send_request(ping());
+        drop(sender);
+        let patience = async {
+            for _ in 0..PING_WAIT_PIECES {
+                sleep(Duration::from_millis(options.peer_ping_wait_ms_max / PING_WAIT_PIECES)).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = answer => if answer.is_err() { return },
+            () = patience => return silent.cancel(),
+        }
+    }
+}
+
 /// Tries until there is a connection, as long as the peer is wanted.
 async fn establish(peer: Weak<Peer>) {
     let mut delay_ms = 0;
@@ -352,6 +402,8 @@ async fn establish(peer: Weak<Peer>) {
         };
         let is_alone = peer.failed(&error.to_string());
         if !is_alone || !peer.is_wanted.load(Relaxed) {
+            // Whoever asks again asks not at once.
+            sleep(Duration::from_millis(peer.options.peer_retry_delay_ms_min)).await;
             peer.lock().is_connecting = false;
             return;
         }

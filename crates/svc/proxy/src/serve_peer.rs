@@ -15,7 +15,7 @@ use crate::{
 use bytes::Bytes;
 use heptad_model::ServiceKey;
 use heptad_route::{Admission, Arrival, Caller, Direction, admit};
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{
@@ -77,8 +77,8 @@ async fn serve_http(core: Arc<Core>, io: Box<dyn Io>, from: PeerNode, arrivals: 
         // Clients that go away reset their streams; that is not an attack of the node they are on.
         .max_pending_accept_reset_streams(options.peer_streams_max as usize)
         .max_local_error_reset_streams(None)
-        .keep_alive_interval(Duration::from_millis(options.peer_ping_interval_ms))
-        .keep_alive_timeout(Duration::from_millis(options.peer_ping_wait_ms_max))
+        .keep_alive_interval(options.peer_keep_alive_interval())
+        .keep_alive_timeout(options.peer_keep_alive_interval())
         .serve_connection(TokioIo::new(io), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
@@ -99,6 +99,11 @@ async fn respond(
     arrivals: &Arrivals,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
+    if assertion::is_ping(&request) {
+        let mut response = Response::new(ResponseBody::own(Bytes::new()));
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        return response;
+    }
     arrivals.received.fetch_add(1, Relaxed);
     match forward(core, from, request.map(Body::incoming)).await {
         Ok((mut response, held)) => {

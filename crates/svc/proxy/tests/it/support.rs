@@ -69,6 +69,28 @@ impl World {
         self
     }
 
+    /// Adds ready endpoints of a service on a node.
+    pub(crate) fn on(mut self, node: &str, name: &str, endpoints: &[SocketAddr]) -> Self {
+        let service = self.services.iter().find(|service| service.name == name).expect("a service").clone();
+        for endpoint in endpoints {
+            let mut container = Container::pending(ContainerId(format!("{name}-{node}-{endpoint}")), &service, 0);
+            (container.status, container.ready) = (ContainerStatus::Running, true);
+            container.node = Some(node.into());
+            container.addresses.insert(80, *endpoint);
+            self.containers.push(container);
+        }
+        self
+    }
+
+    /// Adds a container of a service that calls from a node and serves nothing.
+    pub(crate) fn caller_on(mut self, node: &str, name: &str) -> Self {
+        let service = self.services.iter().find(|service| service.name == name).expect("a service").clone();
+        let mut container = Container::pending(ContainerId(format!("{name}-{node}")), &service, 0);
+        container.node = Some(node.into());
+        self.containers.push(container);
+        self
+    }
+
     /// Only `callers` may call `target`.
     pub(crate) fn allow(mut self, target: &str, callers: &[&str]) -> Self {
         let peer = |name: &&str| PolicyPeer { services: vec![(*name).to_owned()], ..PolicyPeer::default() };
@@ -99,6 +121,11 @@ impl World {
                 .collect(),
         });
         self
+    }
+
+    pub(crate) fn table_at(&self, revision: u64) -> Arc<Table> {
+        let Self { services, containers, policies, rules } = self;
+        Arc::new(Table::build(&Inputs { services, containers, policies, rules }).at_revision(revision))
     }
 
     pub(crate) fn table(&self) -> Arc<Table> {
