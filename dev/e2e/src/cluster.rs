@@ -2,7 +2,7 @@
 //! Knows the program only by its command line and its API.
 
 use crate::{Etcd, Host, HostOptions, Lan, Load, Running, Target, program::Said};
-use heptad_client::Client;
+use heptad_client::{Client, Options};
 use heptad_model::{Container, Node, NodeStatus};
 use nix::sys::signal::Signal;
 use std::{
@@ -14,6 +14,8 @@ use std::{
 const START: Duration = Duration::from_secs(60);
 const REACH: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(30);
+/// A server that is hurt may not answer at all.
+const ANSWER_MS_MAX: u64 = 5_000;
 const POLL: Duration = Duration::from_millis(25);
 /// Where tests reach the containers that call others for them, on every node.
 const CALLER_PORT: u16 = 18_080;
@@ -54,6 +56,8 @@ pub struct Member {
     running: Option<Running>,
     /// How it is started again.
     again: Vec<String>,
+    /// Whether it is paused or cut off, so that commands and questions go to others.
+    pub away: bool,
     /// Its machine.
     pub host: Host,
 }
@@ -65,7 +69,7 @@ impl Member {
         if role == "server" {
             again.push("--no-agent".to_owned());
         }
-        Self { running: None, again, host }
+        Self { running: None, again, away: false, host }
     }
 
     fn run(&mut self, args: &[String]) {
@@ -123,11 +127,11 @@ impl Member {
 
     /// The API of a server.
     pub fn client(&self) -> Client {
-        Client::unix(self.socket())
+        Client::unix(self.socket()).with_options(Options { request_timeout_ms: ANSWER_MS_MAX, ..Options::default() })
     }
 
     fn is_up(&self) -> bool {
-        self.running.is_some() && self.host.is_on()
+        self.running.is_some() && self.host.is_on() && !self.away
     }
 }
 
@@ -271,6 +275,13 @@ impl Cluster {
     /// The client of a server that runs.
     pub fn client(&self) -> Client {
         self.a_server().client()
+    }
+
+    /// The server that leads, by what one of them says.
+    pub fn leader(&self) -> Option<usize> {
+        let client = self.client();
+        let name = self.block_on(async { client.cluster().await }).ok()?.leader?;
+        self.servers.iter().position(|server| server.host.name() == name)
     }
 
     /// The sockets of all servers.

@@ -10,6 +10,7 @@ mod images;
 mod isolation;
 mod lifecycle;
 mod manifests;
+mod power;
 mod refusals;
 mod rolling;
 mod storage;
