@@ -69,3 +69,11 @@ fn a_machine_that_loses_its_power_runs_everything_once_again() {
                 && machine.processes() == REPLICAS
         });
         fault.recovered();
+        let lost = stored.iter().filter(|(object, text)| machine.heptad(&["storage", "get", object]).out != *text);
+        assert_eq!(lost.map(|(object, _)| object.clone()).collect::<Vec<_>>(), Vec::<String>::new());
+        fault.report();
+    }
+    let said = machine.ok(&["verify"]);
+    assert!(!said.contains("BROKEN"), "{said}");
+    assert_eq!(machine.processes(), REPLICAS);
+}
