@@ -73,6 +73,12 @@ pub enum Command {
     /// Calls through the mesh, and why they would be denied
     #[command(subcommand)]
     Mesh(MeshCommand),
+    /// Configs: named values for services
+    #[command(subcommand)]
+    Config(SettingsCommand),
+    /// Secrets: named values that are sealed, and never shown again
+    #[command(subcommand)]
+    Secret(SettingsCommand),
     /// Objects in the distributed storage
     #[command(subcommand)]
     Storage(StorageCommand),
@@ -378,6 +384,32 @@ pub enum StorageCommand {
     Status(OutputFlag),
 }
 
+#[derive(Debug, Subcommand)]
+pub enum SettingsCommand {
+    /// Set values; keys that are not named stay. Services that use them are rolled.
+    ///
+    /// KEY=VALUE, or KEY=@FILE for a file's content, KEY=@- for standard input (so that it stands in no shell's history).
+    Set {
+        /// The object's name; it is made if it does not exist
+        name: String,
+        /// What is set
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        values: Vec<String>,
+        #[command(flatten)]
+        namespace: InNamespace,
+    },
+    /// Remove values
+    Unset {
+        /// The object's name
+        name: String,
+        /// The keys
+        #[arg(required = true)]
+        keys: Vec<String>,
+        #[command(flatten)]
+        namespace: InNamespace,
+    },
+}
+
 #[derive(Clone, Debug, Args)]
 pub struct ExampleService {
     /// web, catalog, cart, stock
@@ -395,6 +427,8 @@ fn kind(text: &str) -> Result<Kind, String> {
         Kind::Containers => ["ct", "container"],
         Kind::Policies => ["pol", "policy"],
         Kind::Rules => ["traffic", "rule"],
+        Kind::Configs => ["cfg", "config"],
+        Kind::Secrets => ["sec", "secret"],
         Kind::Events => ["ev", "event"],
     };
     let text = text.to_ascii_lowercase();

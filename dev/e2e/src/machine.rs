@@ -102,6 +102,11 @@ impl Machine {
         Path::new("/run/heptad").join(&self.instance)
     }
 
+    /// Files of configs and secrets.
+    fn settings_dir(&self) -> PathBuf {
+        Path::new("/run/heptad").join(format!("{}-settings", self.instance))
+    }
+
     fn mounts(&self) -> Vec<String> {
         let dirs = [self.runtime_dir(), self.data_dir.clone()];
         let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
@@ -124,8 +129,9 @@ impl Machine {
         out.extend(self.links().iter().map(|link| format!("link {link}")));
         out.extend(self.tables().iter().map(|table| format!("rules {table}")));
         out.extend(self.mounts().iter().map(|mount| format!("mount {mount}")));
-        let dirs = [Some(self.runtime_dir()), Some(self.data_dir.clone()), self.link_to_socket()];
-        out.extend(dirs.into_iter().flatten().filter(|dir| dir.exists()).map(|dir| format!("path {}", dir.display())));
+        let dirs = [self.runtime_dir(), self.settings_dir(), self.data_dir.clone()].map(Some);
+        let dirs = dirs.into_iter().chain([self.link_to_socket()]);
+        out.extend(dirs.flatten().filter(|dir| dir.exists()).map(|dir| format!("path {}", dir.display())));
         out
     }
 
@@ -162,6 +168,7 @@ impl Machine {
             let _ = fs::remove_file(link);
         }
         let _ = fs::remove_dir_all(self.runtime_dir());
+        let _ = fs::remove_dir_all(self.settings_dir());
         let _ = fs::remove_dir_all(&self.data_dir);
     }
 }

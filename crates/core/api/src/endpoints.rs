@@ -4,11 +4,12 @@ use crate::{
     mesh::{CallRequest, CallResponse, CheckResponse},
     object::{Kind, List, Object, Resource},
     operations::{
-        ApplyRequest, ApplyResponse, ContainerReport, ExecRequest, ExecResponse, LogLine, PlanResponse, Version,
+        ApplyRequest, ApplyResponse, ContainerReport, ContainerSettings, ExecRequest, ExecResponse, LogLine,
+        PlanResponse, Version,
     },
     report::{VerifyResponse, WhyResponse},
 };
-use heptad_model::{Container, Event, NetworkPolicy, Node, Service, Snapshot, TrafficRule};
+use heptad_model::{Config, Container, Event, NetworkPolicy, Node, Secret, Service, Snapshot, TrafficRule};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 /// Makes the schema of one type.
@@ -107,6 +108,10 @@ pub fn all() -> Vec<Endpoint> {
     writable::<NetworkPolicy>(&mut out);
     readable::<TrafficRule>(&mut out);
     writable::<TrafficRule>(&mut out);
+    readable::<Config>(&mut out);
+    writable::<Config>(&mut out);
+    readable::<Secret>(&mut out);
+    writable::<Secret>(&mut out);
     readable::<Container>(&mut out);
     readable::<Event>(&mut out);
     out.extend(node_operations());
@@ -136,6 +141,13 @@ fn node_operations() -> Vec<Endpoint> {
         .query("tail", "only so many of the last lines")
         .query("follow", "`true`: go on with what it writes from now on")
         .gives::<LogLine>(),
+        Endpoint::new(
+            "GET",
+            format!("{id}/settings"),
+            "container_settings",
+            "What a container takes of its configs and secrets; for the node to which it is bound",
+        )
+        .gives::<ContainerSettings>(),
         Endpoint::new("POST", format!("{id}/exec"), "container_exec", "Run a program inside a container")
             .takes::<ExecRequest>()
             .gives::<ExecResponse>(),

@@ -1,7 +1,7 @@
 //! Objects as they travel: each with the revision of its last change, in lists, and as watched changes.
 //! Knows nothing of how the server keeps them.
 
-use heptad_model::{Container, Event, Namespace, NetworkPolicy, Node, Service, TrafficRule};
+use heptad_model::{Config, Container, Event, Namespace, NetworkPolicy, Node, Secret, Service, TrafficRule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fmt;
@@ -20,14 +20,26 @@ pub enum Kind {
     Policies,
     /// Traffic rules.
     Rules,
+    /// Named values for services.
+    Configs,
+    /// Named values that are sealed.
+    Secrets,
     /// What happened.
     Events,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 6] =
-        [Self::Nodes, Self::Services, Self::Containers, Self::Policies, Self::Rules, Self::Events];
+    pub const ALL: [Self; 8] = [
+        Self::Nodes,
+        Self::Services,
+        Self::Containers,
+        Self::Policies,
+        Self::Rules,
+        Self::Configs,
+        Self::Secrets,
+        Self::Events,
+    ];
 
     /// The word in paths and keys.
     pub fn plural(self) -> &'static str {
@@ -37,6 +49,8 @@ impl Kind {
             Self::Containers => "containers",
             Self::Policies => "policies",
             Self::Rules => "rules",
+            Self::Configs => "configs",
+            Self::Secrets => "secrets",
             Self::Events => "events",
         }
     }
@@ -49,13 +63,15 @@ impl Kind {
             Self::Containers => "container",
             Self::Policies => "policy",
             Self::Rules => "rule",
+            Self::Configs => "config",
+            Self::Secrets => "secret",
             Self::Events => "event",
         }
     }
 
     /// Whether its objects live in namespaces.
     pub fn is_namespaced(self) -> bool {
-        matches!(self, Self::Services | Self::Policies | Self::Rules)
+        matches!(self, Self::Services | Self::Policies | Self::Rules | Self::Configs | Self::Secrets)
     }
 
     /// The path of the collection over all namespaces.
@@ -129,6 +145,8 @@ macro_rules! namespaced {
 namespaced!(Service, Services);
 namespaced!(NetworkPolicy, Policies);
 namespaced!(TrafficRule, Rules);
+namespaced!(Config, Configs);
+namespaced!(Secret, Secrets);
 
 /// An object with the revision of its last change; send that back as `If-Match` to change just this version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -197,6 +215,10 @@ pub enum Manifest {
     Policy(NetworkPolicy),
     /// A traffic rule.
     Rule(TrafficRule),
+    /// A config.
+    Config(Config),
+    /// A secret.
+    Secret(Secret),
 }
 
 impl Manifest {
@@ -206,6 +228,8 @@ impl Manifest {
             Self::Service(_) => Kind::Services,
             Self::Policy(_) => Kind::Policies,
             Self::Rule(_) => Kind::Rules,
+            Self::Config(_) => Kind::Configs,
+            Self::Secret(_) => Kind::Secrets,
         }
     }
 
@@ -215,6 +239,8 @@ impl Manifest {
             Self::Service(x) => &x.namespace,
             Self::Policy(x) => &x.namespace,
             Self::Rule(x) => &x.namespace,
+            Self::Config(x) => &x.namespace,
+            Self::Secret(x) => &x.namespace,
         }
     }
 
@@ -224,6 +250,8 @@ impl Manifest {
             Self::Service(x) => &x.name,
             Self::Policy(x) => &x.name,
             Self::Rule(x) => &x.name,
+            Self::Config(x) => &x.name,
+            Self::Secret(x) => &x.name,
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::report::Unplaced;
 use heptad_model::{ContainerId, ContainerStatus, Namespace, NodeName, ServiceKey};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, fmt, net::SocketAddr};
 
 /// Objects that are to be as they are written here, all in one transaction.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -174,4 +174,38 @@ pub struct Version {
     pub api: String,
     /// The store's present revision.
     pub revision: u64,
+}
+
+/// A file that a container takes of a config or secret.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SettingsFile {
+    /// Where in the container.
+    pub path: String,
+    /// The mode.
+    pub mode: u32,
+    /// The content.
+    pub content: String,
+}
+
+/// What a container takes of its configs and secrets.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ContainerSettings {
+    /// Environment variables.
+    pub environment: BTreeMap<String, String>,
+    /// Files.
+    pub files: Vec<SettingsFile>,
+}
+
+/// Values never reach a log by way of this.
+impl fmt::Debug for SettingsFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SettingsFile").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ContainerSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&String> = self.environment.keys().collect();
+        f.debug_struct("ContainerSettings").field("environment", &names).field("files", &self.files).finish()
+    }
 }

@@ -4,6 +4,7 @@ use crate::{
     ids::{ContainerId, NodeName, ServiceKey},
     resources::ResourceVector,
     service::{HealthCheck, Port},
+    settings::{EnvironmentSource, FileSource},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -61,6 +62,12 @@ pub struct ContainerTemplate {
     /// Environment variables.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
+    /// Configs and secrets whose keys become environment variables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub environment_from: Vec<EnvironmentSource>,
+    /// Configs and secrets that become files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileSource>,
     /// How health is checked.
     #[serde(default)]
     pub health_check: Option<HealthCheck>,
@@ -113,6 +120,10 @@ pub struct Container {
     /// The only node that may take it, if it is to be on just that one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned: Option<NodeName>,
+    /// The versions of the configs and secrets that it was planned for: `ID.GENERATION` by `config/NAME` or `secret/NAME`.
+    /// A container of other versions than the present ones is replaced.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, String>,
     /// The node it is bound to; none while no node has room.
     #[serde(default)]
     pub node: Option<NodeName>,
@@ -163,6 +174,7 @@ impl Container {
             revision: 0,
             run: None,
             pinned: None,
+            settings: service.settings.clone(),
             node: None,
             reservation: None,
             desired: DesiredState::Running,

@@ -7,6 +7,7 @@ use crate::{
     placement::{AffinityRule, TopologySpread},
     resources::ResourceVector,
     rollout::TrafficSplit,
+    settings::{EnvironmentSource, FileSource, SettingsRef},
     strategy::Strategy,
     taint::Toleration,
 };
@@ -310,6 +311,15 @@ pub struct Service {
     /// Environment variables.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, String>,
+    /// Configs and secrets whose keys become environment variables; later ones win, `environment` wins over all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub environment_from: Vec<EnvironmentSource>,
+    /// Configs and secrets that become files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileSource>,
+    /// The versions of these, filled in by the server when containers are planned; never written or read.
+    #[serde(skip)]
+    pub settings: BTreeMap<String, String>,
     /// How health is checked; without it a running container counts as healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheck>,
@@ -398,6 +408,9 @@ impl Service {
             resources: ResourceVector::ZERO,
             ports: Vec::new(),
             environment: BTreeMap::new(),
+            environment_from: Vec::new(),
+            files: Vec::new(),
+            settings: BTreeMap::new(),
             health_check: None,
             user: None,
             labels: BTreeMap::new(),
@@ -453,6 +466,12 @@ impl Service {
         self.replicas.saturating_add(surge)
     }
 
+    /// The configs and secrets that it uses.
+    pub fn settings_refs(&self) -> impl Iterator<Item = SettingsRef> + '_ {
+        let environment = self.environment_from.iter().filter_map(EnvironmentSource::reference);
+        environment.chain(self.files.iter().filter_map(FileSource::reference))
+    }
+
     /// What each of the service's containers is made of; containers with another template are replaced.
     pub fn template(&self) -> ContainerTemplate {
         ContainerTemplate {
@@ -462,6 +481,8 @@ impl Service {
             resources: self.resources,
             ports: self.ports.clone(),
             environment: self.environment.clone(),
+            environment_from: self.environment_from.clone(),
+            files: self.files.clone(),
             health_check: self.health_check.clone(),
             user: self.user.clone(),
             stop_grace_ms: self.stop_grace_ms,
@@ -480,6 +501,8 @@ impl Service {
             resources,
             ports,
             environment,
+            environment_from,
+            files,
             health_check,
             user,
             stop_grace_ms,
@@ -488,6 +511,7 @@ impl Service {
         } = template.clone();
         (self.image, self.command, self.args, self.resources) = (image, command, args, resources);
         (self.ports, self.environment, self.health_check) = (ports, environment, health_check);
+        (self.environment_from, self.files) = (environment_from, files);
         (self.user, self.stop_grace_ms, self.restarts_asked) = (user, stop_grace_ms, restarts_asked);
         if let (Mode::Job(job), Some(retries)) = (&mut self.mode, retries) {
             job.retries = retries;

@@ -7,6 +7,7 @@ use crate::{
     policy::NetworkPolicy,
     rollout::REVISIONS_MAX,
     service::{HealthCheck, PROGRESS_DEADLINE_MS_MAX, Port, Probe, REPLICAS_MAX, STOP_GRACE_MS_MAX, Service},
+    settings::validate_sources,
     strategy::Strategy,
     traffic::TrafficRule,
 };
@@ -109,6 +110,7 @@ impl Validate for Service {
         }
         ports(&mut found, &self.ports);
         environment(&mut found, self);
+        found.0.extend(validate_sources(&self.environment_from, &self.files));
         if let Some(check) = &self.health_check {
             health_check(&mut found, check, &self.ports);
         }

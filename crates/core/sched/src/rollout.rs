@@ -114,7 +114,7 @@ impl<'a> Rollout<'a> {
         let gone = |c: &&Container| c.node.as_ref().is_some_and(|node| view.nodes.index(node).is_none());
         let (gone, own): (Vec<_>, Vec<_>) = own.into_iter().partition(gone);
         gone.iter().for_each(|container| ends.end(container, StopReason::NodeGone));
-        let (mut current, mut old): (Vec<_>, Vec<_>) = own.into_iter().partition(|c| c.template == template);
+        let (mut current, mut old): (Vec<_>, Vec<_>) = own.into_iter().partition(|c| c.template == template && c.settings == service.settings);
         current.sort_by_key(|c| (c.ready, is_bound(c), Reverse(c.created_at_ms), Reverse(&c.id)));
         old.sort_by_key(|c| (c.ready, is_bound(c), c.generation, c.created_at_ms, &c.id));
         Self { view, service, template, replicas: service.replicas as usize, current, old, ends }

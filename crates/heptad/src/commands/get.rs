@@ -9,7 +9,7 @@ use anyhow::bail;
 use heptad_api::{Kind, List, Object, Resource};
 use heptad_client::Client;
 use heptad_model::{
-    Container, ContainerStatus, Dimension, Event, NetworkPolicy, Node, NodeStatus, Service, TrafficRule,
+    Config, Container, ContainerStatus, Dimension, Event, NetworkPolicy, Node, NodeStatus, Secret, Service, TrafficRule,
 };
 use std::process::ExitCode;
 
@@ -169,6 +169,31 @@ impl Shown for TrafficRule {
     }
 }
 
+fn settings_cells(namespace: &heptad_model::Namespace, name: &str, keys: Vec<&String>, generation: u64) -> Vec<String> {
+    let keys: Vec<&str> = keys.into_iter().map(String::as_str).collect();
+    vec![namespace.to_string(), name.to_owned(), keys.join(", "), generation.to_string()]
+}
+
+impl Shown for Config {
+    fn headings(_: bool) -> Vec<&'static str> {
+        vec!["NAMESPACE", "NAME", "KEYS", "GENERATION"]
+    }
+
+    fn cells(&self, _: &Context, _: bool) -> Vec<String> {
+        settings_cells(&self.namespace, &self.name, self.data.keys().collect(), self.generation)
+    }
+}
+
+impl Shown for Secret {
+    fn headings(wide: bool) -> Vec<&'static str> {
+        Config::headings(wide)
+    }
+
+    fn cells(&self, _: &Context, _: bool) -> Vec<String> {
+        settings_cells(&self.namespace, &self.name, self.data.keys().collect(), self.generation)
+    }
+}
+
 impl Shown for Event {
     fn headings(_: bool) -> Vec<&'static str> {
         vec!["TIME", "KIND", "REASON", "SUBJECT", "MESSAGE"]
@@ -187,6 +212,8 @@ pub(super) async fn get(client: &Client, args: Get) -> anyhow::Result<ExitCode> 
         Kind::Containers => get_kind::<Container>(client, &args).await,
         Kind::Policies => get_kind::<NetworkPolicy>(client, &args).await,
         Kind::Rules => get_kind::<TrafficRule>(client, &args).await,
+        Kind::Configs => get_kind::<Config>(client, &args).await,
+        Kind::Secrets => get_kind::<Secret>(client, &args).await,
         Kind::Events => get_kind::<Event>(client, &args).await,
     }
 }
@@ -274,6 +301,8 @@ pub(super) async fn describe(client: &Client, args: Named) -> anyhow::Result<Exi
         Kind::Containers => plain::<Container>(client, &args).await?,
         Kind::Nodes => plain::<Node>(client, &args).await?,
         Kind::Policies => plain::<NetworkPolicy>(client, &args).await?,
+        Kind::Configs => plain::<Config>(client, &args).await?,
+        Kind::Secrets => plain::<Secret>(client, &args).await?,
         Kind::Rules => plain::<TrafficRule>(client, &args).await?,
         Kind::Events => bail!("events are listed by `heptad events`"),
     };

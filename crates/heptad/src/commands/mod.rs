@@ -6,6 +6,7 @@ mod get;
 mod logs;
 mod mesh;
 mod misc;
+mod settings;
 mod storage;
 mod why;
 
@@ -16,7 +17,7 @@ use crate::{
 use anyhow::Context;
 use heptad_api::Resource;
 use heptad_client::{Client, State, View, watch_state};
-use heptad_model::{Namespace, ServiceKey};
+use heptad_model::{Config, Namespace, Secret, ServiceKey};
 use std::{process::ExitCode, sync::Arc};
 
 pub use apply::{show_until_ready, wait_ready};
@@ -41,6 +42,8 @@ pub async fn run(connect: &Connect, command: Command) -> anyhow::Result<ExitCode
         Command::Node(NodeCommand::List(output)) => get::nodes(&client, output.output).await,
         Command::Mesh(MeshCommand::Call(args)) => mesh::call(&client, args).await,
         Command::Mesh(MeshCommand::Check(args)) => mesh::check(&client, args).await,
+        Command::Config(command) => settings::run::<Config>(&client, command).await,
+        Command::Secret(command) => settings::run::<Secret>(&client, command).await,
         Command::Storage(StorageCommand::Put { target, file }) => storage::put(&client, &target, &file).await,
         Command::Storage(StorageCommand::Get { source, file }) => storage::get(&client, &source, file).await,
         Command::Storage(StorageCommand::Ls { target, output }) => storage::ls(&client, &target, output.output).await,

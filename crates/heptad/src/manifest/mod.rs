@@ -6,7 +6,7 @@ mod tree;
 mod yaml;
 
 use heptad_api::Manifest;
-use heptad_model::{NetworkPolicy, Service, TrafficRule, Validate};
+use heptad_model::{Config, NetworkPolicy, Secret, Service, TrafficRule, Validate};
 use serde::de::DeserializeOwned;
 use std::{collections::BTreeMap, fmt, path::Path};
 use tree::{Place, Tree};
@@ -106,6 +106,10 @@ impl Reader<'_> {
             self.object::<TrafficRule>(tree).map(Manifest::Rule)
         } else if tree.get("service").is_some() {
             self.object::<Service>(tree).map(Manifest::Service)
+        } else if tree.get("config").is_some() {
+            self.object::<Config>(tree).map(Manifest::Config)
+        } else if tree.get("secret").is_some() {
+            self.object::<Secret>(tree).map(Manifest::Secret)
         } else {
             self.unknown_document(&tree);
             None
@@ -113,7 +117,7 @@ impl Reader<'_> {
     }
 
     fn unknown_document(&mut self, tree: &Tree) {
-        let words = ["service", "policy", "traffic"];
+        let words = ["service", "policy", "traffic", "config", "secret"];
         if let Some(kind) = tree.get("apiVersion").and(tree.get("kind")) {
             let kind_name = kind.value.to_value();
             let message = format!(
@@ -127,7 +131,7 @@ impl Reader<'_> {
             Some((place, word)) => self.complain(place, format!("unknown key; did you mean `{word}`?")),
             None => self.complain(
                 tree.place,
-                "this is no known object; begin with `service: NAME`, `policy: NAME` or `traffic: NAME`",
+                "this is no known object; begin with `service: NAME`, `policy: NAME`, `traffic: NAME`, `config: NAME` or `secret: NAME`",
             ),
         }
     }

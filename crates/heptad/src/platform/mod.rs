@@ -2,6 +2,7 @@
 //! stopped in reverse. Composes the parts; decides nothing that they decide.
 
 mod access;
+mod keyring;
 mod mesh;
 mod node;
 pub mod paths;
@@ -83,6 +84,9 @@ pub enum PlatformError {
     /// The control plane.
     #[error("cannot start the control plane")]
     Control(#[from] heptad_control::Error),
+    /// The keyring.
+    #[error("cannot use the keyring, which seals secrets; restore its file from a backup")]
+    Keyring(#[from] heptad_pki::Error),
     /// The container driver.
     #[error("cannot start the container driver")]
     Exec(#[from] heptad_exec::ExecError),
@@ -163,6 +167,7 @@ impl Platform {
             nodes: Some(Arc::new(LocalNodeAccess(agent.clone()))),
             mesh: Some(Arc::new(Mesh(proxy.clone()))),
             storage: Some(storage.router()),
+            keyring: Some(keyring::load_or_create(&data)?),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let socket = socket(&data);

@@ -38,6 +38,8 @@ pub(super) struct Base {
     network: Option<NodeNetwork>,
     service_cidr: Ipv4Net,
     free_bytes: u64,
+    /// Files of configs and secrets for containers.
+    settings_dir: PathBuf,
 }
 
 /// The container network with the directory of its records and pinned namespaces.
@@ -92,7 +94,8 @@ impl Base {
             identity.save(&settings.data_dir)?;
         }
         let free_bytes = capacity(&facts, &settings.data_dir).storage.0;
-        Ok(Self { facts, driver, images, network, service_cidr, free_bytes })
+        let settings_dir = paths::runtime_dir().join(format!("{}-settings", identity.instance));
+        Ok(Self { facts, driver, images, network, service_cidr, free_bytes, settings_dir })
     }
 
     pub(super) fn network(&self) -> Option<NodeNetwork> {
@@ -121,14 +124,17 @@ impl Base {
     ) -> Result<Node, PlatformError> {
         let name = settings.node_name()?;
         let capacity = capacity(&self.facts, &settings.data_dir);
-        let options = heptad_agent::Options::new(name, capacity, shim_of(settings)?.program);
+        let options = heptad_agent::Options {
+            settings_dir: self.settings_dir.clone(),
+            ..heptad_agent::Options::new(name, capacity, shim_of(settings)?.program)
+        };
         let network = self.network;
         let attaching = network.as_ref().map(|own| own.network.clone());
         let parts = Parts { driver: self.driver, images: self.images, network: attaching, client };
         let agent = Arc::new(Agent::start(options, parts).await);
         // Set only here, once.
         let _ = slot.set(agent.clone());
-        let mut node = Node { agent, network, _dns: None };
+        let mut node = Node { agent, network, settings_dir: self.settings_dir, _dns: None };
         if let Some(own) = &node.network {
             let listen = SocketAddr::from((own.network.gateway(), DNS_PORT));
             match DnsServer::start(DnsOptions { listen, ..Default::default() }, node.agent.names()).await {
@@ -200,6 +206,7 @@ async fn open_network(identity: &Identity, driver: Arc<dyn Driver>) -> Result<Ne
 pub(super) struct Node {
     agent: Arc<Agent>,
     network: Option<NodeNetwork>,
+    settings_dir: PathBuf,
     _dns: Option<DnsServer>,
 }
 
@@ -215,6 +222,10 @@ impl Node {
     /// Ends the agent; with `remove`, what is left of containers is killed and the network goes.
     pub(super) async fn stop(self, remove: bool) {
         self.agent.stop(remove).await;
+        if remove {
+            // Only there if some container took files.
+            let _ = std::fs::remove_dir_all(&self.settings_dir);
+        }
         if let Some(network) = self.network.filter(|_| remove) {
             network.remove().await;
         }

@@ -7,6 +7,7 @@ use crate::{
     reporter::Reporter,
     services::Services,
 };
+use heptad_api::operations::{ContainerSettings, SettingsFile};
 use heptad_client::Client;
 use heptad_exec::{
     ContainerState, Driver, DriverKind, ExecError, Network as NetworkChoice, RootFs,
@@ -42,6 +43,7 @@ pub(crate) struct Context {
 /// What a start needs before it touches the node.
 pub(crate) struct Prepared {
     files: RunFiles,
+    settings: Vec<SettingsFile>,
     /// One of the starts that may be under way at once.
     turn: OwnedSemaphorePermit,
 }
@@ -53,7 +55,7 @@ pub(crate) struct Failure {
     pub(crate) message: String,
 }
 
-fn failure(reason: &'static str, error: &(dyn std::error::Error + 'static)) -> Failure {
+pub(crate) fn failure(reason: &'static str, error: &(dyn std::error::Error + 'static)) -> Failure {
     Failure { reason, message: chain(error) }
 }
 
@@ -87,9 +89,11 @@ impl Context {
 
     /// Fetches the image and waits for a turn. Dropping the future leaves nothing behind.
     pub(crate) async fn prepare(&self, container: &Container, reporter: &Reporter) -> Result<Prepared, Failure> {
-        let files = self.files(container, reporter).await?;
+        let ContainerSettings { mut environment, files: settings } = self.settings(container).await?;
+        environment.extend(container.template.environment.clone());
+        let files = self.files(container, environment, reporter).await?;
         let turn = self.starts.clone().acquire_owned().await.map_err(|error| failure("StartFailed", &error))?;
-        Ok(Prepared { files, turn })
+        Ok(Prepared { files, settings, turn })
     }
 
     /// Network and process. Gives where the ports are reached and when it was started.
@@ -110,10 +114,13 @@ impl Context {
         run: u32,
         prepared: Prepared,
     ) -> Result<(BTreeMap<u16, SocketAddr>, u64), Failure> {
-        let Prepared { files, turn: _turn } = prepared;
+        let Prepared { files, settings, turn: _turn } = prepared;
+        let user = (files.process.uid, files.process.gid);
+        let mounts = self.settings_mounts(&container.id, settings, user).await?;
         let network = self.network_of(&container).await?;
         let addresses = network.addresses.clone();
-        let spec = launch::spec(&container, run, files, network, &self.options.program);
+        let mut spec = launch::spec(&container, run, files, network, &self.options.program);
+        spec.mounts.extend(mounts);
         let started = self.driver(move |driver| driver.start(&spec)).await;
         let status = started.map_err(|error| failure("StartFailed", &error))?;
         if let ContainerState::Running { pid } = status.state {
@@ -122,15 +129,20 @@ impl Context {
         Ok((addresses, status.started_at_ms))
     }
 
-    async fn files(&self, container: &Container, reporter: &Reporter) -> Result<RunFiles, Failure> {
+    async fn files(
+        &self,
+        container: &Container,
+        environment: BTreeMap<String, String>,
+        reporter: &Reporter,
+    ) -> Result<RunFiles, Failure> {
         let template = &container.template;
         let reference: Reference = template
             .image
             .parse()
             .map_err(|error: heptad_exec::image::ReferenceError| failure("InvalidImage", &error))?;
         if reference == Reference::Host {
-            let process =
-                launch::host_process(container).map_err(|message| Failure { reason: "InvalidImage", message })?;
+            let process = launch::host_process(container, environment)
+                .map_err(|message| Failure { reason: "InvalidImage", message })?;
             return Ok(RunFiles { rootfs: RootFs::Host, process, image: None });
         }
         if self.driver.kind() == DriverKind::Process {
@@ -146,7 +158,7 @@ impl Context {
         let request = ProcessRequest {
             command: Some(template.command.clone()).filter(|words| !words.is_empty()),
             args: Some(template.args.clone()).filter(|words| !words.is_empty()),
-            env: template.environment.clone(),
+            env: environment,
             user: template.user.clone(),
             working_dir: None,
         };
@@ -270,6 +282,7 @@ impl Context {
         })
         .await?;
         self.callers.remove(id);
+        self.remove_settings(id).await;
         if let Some(network) = &self.network {
             let reason = |error: heptad_net::Error| ExecError::Start { id: id.to_string(), reason: chain(&error) };
             network.detach(id.as_str()).await.map_err(reason)?;

@@ -112,7 +112,10 @@ pub(crate) fn spec(
 }
 
 /// The command of the image `host`, where no image says anything.
-pub(crate) fn host_process(container: &Container) -> Result<ProcessPlan, String> {
+pub(crate) fn host_process(
+    container: &Container,
+    environment: BTreeMap<String, String>,
+) -> Result<ProcessPlan, String> {
     let template = &container.template;
     let args: Vec<String> = template.command.iter().chain(&template.args).cloned().collect();
     if args.is_empty() {
@@ -124,7 +127,7 @@ pub(crate) fn host_process(container: &Container) -> Result<ProcessPlan, String>
     };
     Ok(ProcessPlan {
         args,
-        env: template.environment.clone(),
+        env: environment,
         uid,
         gid,
         additional_gids: Vec::new(),
@@ -197,7 +200,7 @@ mod tests {
         let container = container();
         let files = RunFiles {
             rootfs: RootFs::Host,
-            process: host_process(&container).expect("it has a command"),
+            process: host_process(&container, BTreeMap::new()).expect("it has a command"),
             image: None,
         };
         let network = RunNetwork {
@@ -219,7 +222,7 @@ mod tests {
         let mut container = container();
         container.template.command = vec!["heptad".to_owned(), "version".to_owned()];
         let spec_with = |network| {
-            let process = host_process(&container).expect("it has a command");
+            let process = host_process(&container, BTreeMap::new()).expect("it has a command");
             let files = RunFiles { rootfs: RootFs::Host, process, image: None };
             let (addresses, environment) = (BTreeMap::new(), BTreeMap::new());
             let network = RunNetwork { network, addresses, resolv_conf: None, hosts: None, environment };
@@ -233,11 +236,11 @@ mod tests {
     #[test]
     fn host_containers_never_run_as_root() {
         let mut container = container();
-        assert_eq!(host_process(&container).map(|p| p.uid), Ok(65_534));
+        assert_eq!(host_process(&container, BTreeMap::new()).map(|p| p.uid), Ok(65_534));
         container.template.user = Some("0".to_owned());
-        assert!(host_process(&container).is_err());
+        assert!(host_process(&container, BTreeMap::new()).is_err());
         container.template.user = Some("1000:0".to_owned());
-        assert!(host_process(&container).is_err());
+        assert!(host_process(&container, BTreeMap::new()).is_err());
     }
 
     #[test]

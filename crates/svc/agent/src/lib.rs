@@ -13,6 +13,7 @@ mod options;
 mod probe;
 mod reporter;
 mod services;
+mod settings;
 mod sync;
 mod worker;
 

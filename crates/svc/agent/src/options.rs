@@ -14,6 +14,8 @@ pub struct Options {
     pub capacity: ResourceVector,
     /// The platform's own program, which services with the image `host` can run as `heptad`.
     pub program: PathBuf,
+    /// Where files of configs and secrets are written for containers; best in memory.
+    pub settings_dir: PathBuf,
     /// Milliseconds between two heartbeats.
     pub heartbeat_ms: u64,
     /// Milliseconds before the first restart of a container that ended; doubled with each further one.
@@ -40,6 +42,7 @@ impl Options {
             labels: BTreeMap::new(),
             capacity,
             program: program.into(),
+            settings_dir: std::env::temp_dir().join("heptad-settings"),
             heartbeat_ms: 2_000,
             restart_delay_ms_min: 500,
             restart_delay_ms_max: 60_000,

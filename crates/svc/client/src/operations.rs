@@ -9,7 +9,8 @@ use heptad_api::{
     Object,
     mesh::{CallRequest, CallResponse, CheckResponse},
     operations::{
-        ApplyRequest, ApplyResponse, ContainerReport, ExecRequest, ExecResponse, LogLine, PlanResponse, Version,
+        ApplyRequest, ApplyResponse, ContainerReport, ContainerSettings, ExecRequest, ExecResponse, LogLine,
+        PlanResponse, Version,
     },
     report::{VerifyResponse, WhyResponse},
 };
@@ -94,6 +95,11 @@ impl Client {
     /// Reports where a bound container stands; refused unless it is bound to the report's node.
     pub async fn report_container(&self, id: &ContainerId, report: &ContainerReport) -> Result<Object<Container>> {
         self.json(Call::new(Method::PUT, container_path(id, "/status")).json(report)).await
+    }
+
+    /// What a container takes of its configs and secrets.
+    pub async fn container_settings(&self, id: &ContainerId) -> Result<ContainerSettings> {
+        self.json(Call::new(Method::GET, container_path(id, "/settings"))).await
     }
 
     /// Says that a stopped container is gone from its node: deletes its record and frees what it took.

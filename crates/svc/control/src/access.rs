@@ -7,6 +7,7 @@ use heptad_api::{
     operations::{ExecRequest, ExecResponse, LogLine},
 };
 use heptad_model::Container;
+use heptad_pki::Keyring;
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 /// A future that can be sent between threads.
@@ -47,6 +48,8 @@ pub struct ServerParts {
     pub mesh: Option<Arc<dyn MeshAccess>>,
     /// The storage's routes, relative to `/v1/storage`: `/`, `/{bucket}`, `/{bucket}/{*key}`.
     pub storage: Option<axum::Router>,
+    /// Seals the values of secrets.
+    pub keyring: Option<Arc<Keyring>>,
     /// The version of the program.
     pub version: String,
 }
@@ -57,6 +60,7 @@ impl fmt::Debug for ServerParts {
             .field("nodes", &self.nodes.is_some())
             .field("mesh", &self.mesh.is_some())
             .field("storage", &self.storage.is_some())
+            .field("keyring", &self.keyring.is_some())
             .field("version", &self.version)
             .finish()
     }

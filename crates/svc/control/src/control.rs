@@ -51,6 +51,10 @@ impl Control {
         // A store that cannot be read is said now, not by the first request.
         store.current_revision().await.during("read", "the revision")?;
         let objects = Objects::new(store, options.service_cidr, options.events_max);
+        let objects = match &parts.keyring {
+            Some(keyring) => objects.with_keyring(keyring.clone()),
+            None => objects,
+        };
         let unix = match &options.socket {
             Some(path) => Some(listen::unix(path).await?),
             None => None,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use heptad_api::{Kind, Resource};
-use heptad_model::{ContainerId, Namespace, NodeName, ServiceKey};
+use heptad_model::{ContainerId, Namespace, NodeName, ServiceKey, SettingsRef};
 use heptad_state::KeyRange;
 
 /// Changed together with every new service address, so that two services never get the same.
@@ -17,6 +17,11 @@ pub(crate) const SERVERS: &str = "/servers/";
 pub(crate) const ALLOCATIONS: &str = "/allocations/";
 /// The prefix of the rows that are changed with every new set of containers of a service.
 const REPLICAS: &str = "/replicas/";
+
+/// The row with the sealed values of a secret, apart from what is listed and watched.
+pub(crate) fn vault(namespace: &Namespace, name: &str) -> String {
+    format!("/vault/{namespace}/{name}")
+}
 
 /// The row of an object.
 pub(crate) fn object(kind: Kind, namespace: &Namespace, name: &str) -> String {
@@ -73,6 +78,8 @@ pub(crate) enum Row {
     Container,
     Policy,
     Rule,
+    /// A config or a secret: its namespace, and how services name it.
+    Settings(Namespace, SettingsRef),
     Allocation(NodeName),
     Replicas(ServiceKey),
     Other,
@@ -87,10 +94,17 @@ pub(crate) fn row(key: &[u8]) -> Row {
         "containers" => Row::Container,
         "policies" => Row::Policy,
         "rules" => Row::Rule,
+        "configs" => settings(rest, SettingsRef::Config),
+        "secrets" => settings(rest, SettingsRef::Secret),
         "allocations" => Row::Allocation(rest.into()),
         "replicas" => rest.split_once('/').map_or(Row::Other, |(ns, name)| Row::Replicas(ServiceKey::new(ns, name))),
         _ => Row::Other,
     }
+}
+
+fn settings(rest: &str, of_name: fn(String) -> SettingsRef) -> Row {
+    let parts = rest.split_once('/');
+    parts.map_or(Row::Other, |(space, name)| Row::Settings(Namespace(space.to_owned()), of_name(name.to_owned())))
 }
 
 /// A key for messages.

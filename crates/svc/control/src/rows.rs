@@ -4,12 +4,12 @@
 use crate::{
     error::{Result, with_causes},
     keys::{self, Row},
-    objects::{Objects, row_object, row_value},
+    objects::{Objects, row_object, row_value, settings_version},
 };
 use heptad_api::Object;
 use heptad_model::{
-    Container, ContainerId, DesiredState, NetworkPolicy, Node, NodeName, NodeStatus, Service, ServiceKey, Snapshot,
-    TrafficRule,
+    Container, ContainerId, DesiredState, Namespace, NetworkPolicy, Node, NodeName, NodeStatus, Service, ServiceKey,
+    SettingsRef, Snapshot, TrafficRule,
 };
 use heptad_sched::{Allocation, NodesView};
 use heptad_state::{EventKind, KeyRange, KeyValue, Revision, WatchBatch};
@@ -28,6 +28,8 @@ pub(crate) struct Rows {
     policies: BTreeMap<String, NetworkPolicy>,
     rules: BTreeMap<String, TrafficRule>,
     by_service: BTreeMap<ServiceKey, BTreeSet<ContainerId>>,
+    /// The versions of configs and secrets.
+    settings: BTreeMap<(Namespace, SettingsRef), String>,
     /// Containers that are to run and have no node.
     pub(crate) unbound: BTreeSet<ContainerId>,
     /// Services of which something changed since they were looked at last.
@@ -104,6 +106,10 @@ impl Rows {
             Row::Rule => {
                 self.rules.insert(keys::shown(&kv.key), row_value(kv)?);
             }
+            Row::Settings(namespace, reference) => {
+                self.users_are_dirty(&namespace, &reference);
+                self.settings.insert((namespace, reference), settings_version(kv)?);
+            }
             Row::Allocation(node) => {
                 self.room_changed = true;
                 self.allocations.insert(node, row_object(kv)?);
@@ -114,6 +120,24 @@ impl Rows {
             Row::Other => {}
         }
         Ok(())
+    }
+
+    /// Services that use a config or secret are looked at again.
+    fn users_are_dirty(&mut self, namespace: &Namespace, reference: &SettingsRef) {
+        let of_space = self.services.iter().filter(|(key, _)| key.namespace == *namespace);
+        let users = of_space.filter(|(_, item)| item.object.settings_refs().any(|used| used == *reference));
+        self.dirty.extend(users.map(|(key, _)| key.clone()));
+    }
+
+    /// A service with the versions of the configs and secrets that it uses.
+    pub(crate) fn service(&self, key: &ServiceKey) -> Option<Service> {
+        let mut service = self.services.get(key)?.object.clone();
+        let version = |reference: SettingsRef| {
+            let known = self.settings.get(&(key.namespace.clone(), reference.clone()))?;
+            Some((reference.to_string(), known.clone()))
+        };
+        service.settings = service.settings_refs().filter_map(version).collect();
+        Some(service)
     }
 
     fn put_container(&mut self, container: Object<Container>) {
@@ -148,6 +172,10 @@ impl Rows {
             }
             Row::Rule => {
                 self.rules.remove(&text);
+            }
+            Row::Settings(namespace, reference) => {
+                self.users_are_dirty(&namespace, &reference);
+                self.settings.remove(&(namespace, reference));
             }
             Row::Allocation(node) => {
                 self.room_changed = true;

@@ -13,6 +13,7 @@ mod manifests;
 mod power;
 mod refusals;
 mod rolling;
+mod settings;
 mod storage;
 mod survival;
 

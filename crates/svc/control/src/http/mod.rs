@@ -18,7 +18,7 @@ use crate::{
 };
 use axum::{Router, middleware};
 use heptad_api::ErrorCode;
-use heptad_model::{Container, Event, NetworkPolicy, Node, Service, TrafficRule};
+use heptad_model::{Config, Container, Event, NetworkPolicy, Node, Secret, Service, TrafficRule};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +50,8 @@ pub(crate) fn router(app: Shared) -> Router {
         .merge(objects::writable::<Service>())
         .merge(objects::writable::<NetworkPolicy>())
         .merge(objects::writable::<TrafficRule>())
+        .merge(objects::writable::<Config>())
+        .merge(objects::writable::<Secret>())
         .merge(objects::readable::<Container>())
         .merge(objects::readable::<Event>())
         .merge(operations::routes())

@@ -35,6 +35,7 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/v1/containers/{id}", delete(delete_container))
         .route("/v1/containers/{id}/logs", get(logs))
         .route("/v1/containers/{id}/exec", post(exec))
+        .route("/v1/containers/{id}/settings", get(container_settings))
         .route("/v1/version", get(version))
         .route("/v1/apply", post(apply))
         .route("/v1/plan", post(plan))
@@ -100,6 +101,10 @@ async fn logs(State(app): State<Shared>, Path(id): Path<String>, uri: Uri) -> Re
     let permit = app.stream_permit()?;
     let lines = nodes.logs(container, tail, follow).await.map_err(refused)?;
     Ok(stream::log_lines(lines, app.stop.clone(), permit))
+}
+
+async fn container_settings(State(app): State<Shared>, Path(id): Path<String>) -> Result<Response> {
+    Ok(Json(app.objects.container_settings(&ContainerId(id)).await?).into_response())
 }
 
 async fn exec(State(app): State<Shared>, Path(id): Path<String>, body: Body) -> Result<Response> {

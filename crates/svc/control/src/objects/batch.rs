@@ -6,7 +6,7 @@ use crate::{
     keys, random,
 };
 use heptad_api::{ErrorCode, Kind, Object, ProblemDetails, operations::Outcome};
-use heptad_model::{Namespace, Service, ServiceKey};
+use heptad_model::{Namespace, Secret, Service, ServiceKey};
 use heptad_sched::Allocation;
 use heptad_state::{KeyRange, Revision, StoreExt};
 use serde::Deserialize;
@@ -80,6 +80,10 @@ impl<'a> Batch<'a> {
         }
         if T::ADDRESSED && new.wants_address(before) {
             given.address = Some(self.free_address(&namespace, new.name()).await?);
+        }
+        if let Some(secret) = (&mut new as &mut dyn Any).downcast_mut::<Secret>() {
+            let before = before.and_then(|before| (before as &dyn Any).downcast_ref());
+            self.objects.seal(secret, before, &mut self.pending).await?;
         }
         new.admit(before, &given);
         self.pending.expect(&key, old.as_ref().map_or(0, |old| old.revision));

@@ -37,6 +37,11 @@ impl Objects {
         }
         let nodes: Vec<Node> = self.list::<Node>(None).await?.items.into_iter().map(|item| item.object).collect();
         let nodes = NodesView::new(&nodes, containers.values().map(|item| &item.object));
+        let filled = match service {
+            Some(service) => Some(self.with_settings(service).await?),
+            None => None,
+        };
+        let service = filled.as_ref();
         let of_key = containers.values().map(|item| &item.object).collect();
         let view = ServiceView { service, containers: of_key, nodes: &nodes, now_ms: now_ms() };
         // Only stops are taken, so that the identifiers of what would be created do not matter.

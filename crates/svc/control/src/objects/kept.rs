@@ -2,8 +2,8 @@
 
 use heptad_api::Resource;
 use heptad_model::{
-    Container, Dimension, Event, NetworkPolicy, Node, NodeStatus, Problem, ResourceVector, Service, TrafficRule,
-    Validate, ids::is_label, validate,
+    Config, Container, Dimension, Event, NetworkPolicy, Node, NodeStatus, Problem, ResourceVector, Secret, Service,
+    TrafficRule, Validate, ids::is_label, validate,
 };
 use heptad_sched::Allocation;
 use std::net::Ipv4Addr;
@@ -66,6 +66,28 @@ impl Kept for Service {
 
     fn wants_address(&self, old: Option<&Self>) -> bool {
         old.is_none_or(|old| old.address.is_none())
+    }
+}
+
+impl Kept for Config {
+    fn problems(&self, _given: &Given) -> Vec<Problem> {
+        self.validate()
+    }
+
+    fn admit(&mut self, old: Option<&Self>, given: &Given) {
+        self.id = kept_id(old.map(|old| old.id.as_str()), given);
+        self.generation = old.map_or(1, |old| old.generation + u64::from(old.data != self.data));
+    }
+}
+
+impl Kept for Secret {
+    fn problems(&self, _given: &Given) -> Vec<Problem> {
+        self.validate()
+    }
+
+    /// Its values, and whether they changed, are looked at where they are sealed.
+    fn admit(&mut self, old: Option<&Self>, given: &Given) {
+        self.id = kept_id(old.map(|old| old.id.as_str()), given);
     }
 }
 

@@ -10,12 +10,14 @@ mod kept;
 mod liveness;
 mod pending;
 mod read;
+mod settings;
 mod watch;
 mod write;
 
 pub(crate) use batch::{Batch, Staged};
 pub(crate) use decode::{body_json, body_object, body_value, object_of, row_object, row_value};
 pub(crate) use pending::Pending;
+pub(crate) use settings::version as settings_version;
 pub(crate) use write::distinct;
 
 pub use kept::{Given, Kept};
@@ -23,6 +25,7 @@ pub use watch::ObjectWatch;
 
 use heptad_api::Kind;
 use heptad_model::Namespace;
+use heptad_pki::Keyring;
 use heptad_state::{Compare, FencedStore, Store};
 use ipnet::Ipv4Net;
 use std::sync::{Arc, atomic::AtomicU64};
@@ -35,6 +38,8 @@ const WRITE_TRIES_MAX: usize = 32;
 pub struct Objects {
     store: Arc<dyn Store>,
     service_cidr: Ipv4Net,
+    /// Seals the values of secrets; without it there are none.
+    keyring: Option<Arc<Keyring>>,
     events_max: usize,
     events_made: Arc<AtomicU64>,
     /// How many had been made when somebody last looked whether there are too many.
@@ -44,7 +49,19 @@ pub struct Objects {
 impl Objects {
     /// The objects in `store`; services get addresses of `service_cidr`; the newest `events_max` events are kept.
     pub fn new(store: Arc<dyn Store>, service_cidr: Ipv4Net, events_max: usize) -> Self {
-        Self { store, service_cidr, events_max, events_made: Arc::default(), events_looked_at: Arc::default() }
+        Self {
+            store,
+            service_cidr,
+            keyring: None,
+            events_max,
+            events_made: Arc::default(),
+            events_looked_at: Arc::default(),
+        }
+    }
+
+    /// The same objects, with secrets that are sealed by `keyring`.
+    pub fn with_keyring(self, keyring: Arc<Keyring>) -> Self {
+        Self { keyring: Some(keyring), ..self }
     }
 
     /// The same objects for a loop that may write only while `fence` holds: whatever it writes compares it.

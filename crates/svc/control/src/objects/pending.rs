@@ -29,6 +29,12 @@ impl Pending {
         self.ops.push(Op::put(key.to_owned(), value));
     }
 
+    /// A row that is no JSON.
+    pub(crate) fn put_bytes(&mut self, key: &str, value: Vec<u8>) {
+        self.first_key.get_or_insert_with(|| key.to_owned());
+        self.ops.push(Op::put(key.to_owned(), value));
+    }
+
     pub(crate) fn delete(&mut self, key: &str) {
         self.first_key.get_or_insert_with(|| key.to_owned());
         self.ops.push(Op::delete(key.to_owned()));

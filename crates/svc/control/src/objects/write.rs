@@ -121,6 +121,7 @@ impl Objects {
                     self.stage_surplus(&service, None, &mut pending).await?;
                     pending.delete(&keys::replicas(&service));
                 }
+                Kind::Secrets => pending.delete(&keys::vault(namespace, name)),
                 _ => {}
             }
             if pending.commit(&*self.store).await?.is_some() {
@@ -211,6 +212,8 @@ async fn stage_manifest(batch: &mut Batch<'_>, manifest: &Manifest) -> Result<Ap
         Manifest::Service(x) => summed(batch.stage(x.clone(), mode).await?),
         Manifest::Policy(x) => summed(batch.stage(x.clone(), mode).await?),
         Manifest::Rule(x) => summed(batch.stage(x.clone(), mode).await?),
+        Manifest::Config(x) => summed(batch.stage(x.clone(), mode).await?),
+        Manifest::Secret(x) => summed(batch.stage(x.clone(), mode).await?),
     };
     Ok(ApplyResult {
         kind: manifest.kind(),

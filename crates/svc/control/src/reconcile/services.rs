@@ -62,8 +62,9 @@ impl Reconciler {
     }
 
     fn plan_service(&self, rows: &Rows, nodes: &NodesView, key: &ServiceKey) -> Result<Vec<Action>> {
-        let service = rows.services.get(key).map(|item| &item.object);
-        let view = ServiceView { service, containers: rows.containers_of(key), nodes, now_ms: now_ms() };
+        let service = rows.service(key);
+        let view =
+            ServiceView { service: service.as_ref(), containers: rows.containers_of(key), nodes, now_ms: now_ms() };
         let mut failed = None;
         let actions = reconcile::service(&view, || {
             random::word(6, "a container's identifier").unwrap_or_else(|error| {

@@ -79,6 +79,7 @@ impl<'a> World<'a> {
         let mut service = wanted.clone();
         service.id = before.map_or_else(|| "planned".to_owned(), |old| old.id.clone());
         service.generation = before.map_or(1, |old| old.generation + 1);
+        service.settings = rows.service(&key).map(|old| old.settings).unwrap_or_default();
         let template = service.template();
         let own = rows.containers_of(&key);
         let old = own.iter().filter(|c| c.is_alive() && c.service_id == service.id && c.template != template).count();

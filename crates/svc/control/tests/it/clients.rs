@@ -84,6 +84,7 @@ async fn world() -> World {
         mesh: Some(Arc::new(Parts)),
         storage: Some(storage()),
         version: "1.2.3".into(),
+        ..ServerParts::default()
     };
     World::with(Arc::new(MemoryStore::new()), |_| {}, parts).await
 }

@@ -7,5 +7,6 @@ mod deployers;
 mod endpoints;
 mod leaders;
 mod life;
+mod settings;
 mod sockets;
 mod watches;
