@@ -143,6 +143,43 @@ pub enum Error {
         #[source]
         source: Cause,
     },
+    /// A setting of the store on etcd cannot be used.
+    #[error("etcd option {option}: {reason}")]
+    EtcdOption {
+        /// The setting.
+        option: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file with certificates or a key cannot be used.
+    #[error("cannot use {} for TLS", file.display())]
+    TlsFile {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// etcd refused a request or cannot be reached; nothing was done.
+    #[error("etcd at {endpoints} does not do it; {remedy}")]
+    Etcd {
+        /// The members that were tried.
+        endpoints: String,
+        /// What to do.
+        remedy: String,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// No answer to a transaction came. It was sent once, and it may have been done, or may be done yet.
+    #[error("the outcome of a transaction on etcd at {endpoints} is unknown; read before it is tried again")]
+    Ambiguous {
+        /// The members that were tried.
+        endpoints: String,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
     /// The condition of a [`FencedStore`](crate::FencedStore) does not hold any more: nothing was written.
     #[error("nothing was written: {key} was changed by whoever took over")]
     Fenced {

@@ -1,15 +1,18 @@
 //! The cluster's state behind one trait: revisions, transactions, watches, with etcd's semantics.
-//! Two backends: `MemoryStore`, the model that tests compare with, and `EmbeddedStore`, durable on one machine.
+//! Backends: `MemoryStore`, the model that tests compare with; `EmbeddedStore`, durable on one machine; `EtcdStore`.
 //! Knows keys and values as bytes only: no resource types, no API, no scheduling, no leases and no locks.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
 mod embedded;
 mod error;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod fenced;
 mod limits;
 mod memory;
 mod range;
+mod ring;
 mod store;
 mod txn;
 mod watch;
@@ -17,6 +20,8 @@ mod watch;
 pub use bytes::Bytes;
 pub use embedded::{EmbeddedStore, Options};
 pub use error::{Cause, Error, Result};
+#[cfg(feature = "etcd")]
+pub use etcd::{EtcdOptions, EtcdStore, EtcdUser};
 pub use fenced::FencedStore;
 pub use limits::Limits;
 pub use memory::MemoryStore;

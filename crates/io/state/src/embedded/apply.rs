@@ -3,10 +3,11 @@
 
 use super::{
     merge::{Item, merge},
-    ring::Changes,
     view::{Page, View},
 };
-use crate::{Event, EventKind, KeyRange, KeyValue, Limits, Op, OpResponse, Result, Revision, Txn, TxnResponse};
+use crate::{
+    Event, EventKind, KeyRange, KeyValue, Limits, Op, OpResponse, Result, Revision, Txn, TxnResponse, ring::Changes,
+};
 use bytes::Bytes;
 use std::{collections::BTreeMap, ops::Bound};
 

@@ -7,7 +7,6 @@ mod compact;
 mod merge;
 mod open;
 mod options;
-mod ring;
 mod rows;
 mod view;
 mod watcher;
@@ -17,9 +16,8 @@ pub use options::Options;
 
 use crate::{
     BoxFuture, Error, KeyRange, Limits, RangeRequest, RangeResponse, Result, Revision, Store, Txn, TxnResponse,
-    WatchRequest, WatchStream,
+    WatchRequest, WatchStream, ring::Ring,
 };
-use ring::Ring;
 use std::{
     fmt,
     path::Path,

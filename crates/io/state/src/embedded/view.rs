@@ -3,11 +3,11 @@
 
 use super::{
     merge::{Item, merge},
-    ring::Changes,
     rows::{self, LogEntry, Span},
 };
 use crate::{
     Error, Event, EventKind, FIRST_REVISION, KeyRange, KeyValue, Limits, RangeRequest, RangeResponse, Result, Revision,
+    ring::Changes,
 };
 use bytes::Bytes;
 use fjall::{Keyspace, Readable, Snapshot};

@@ -1,8 +1,10 @@
 //! One watch on the embedded store. It pulls: recent changes from memory, older ones from the disk, so it holds
 //! at most one small chunk whatever its speed. Keeps no store open.
 
-use super::{Shared, ring::Changes};
-use crate::{BoxFuture, Error, Event, Result, Revision, WatchBatch, WatchEvent, WatchRequest, WatchSource};
+use super::Shared;
+use crate::{
+    BoxFuture, Error, Event, Result, Revision, WatchBatch, WatchEvent, WatchRequest, WatchSource, ring::Changes,
+};
 use std::{
     collections::VecDeque,
     sync::{Arc, Weak},

@@ -1,8 +1,8 @@
 //! The one thread that writes: takes what is queued, evaluates it, flushes once, publishes the new view, answers.
 //! Nothing is answered before it is flushed. After a failed write it only says so.
 
-use super::{Shared, apply::Pending, compact, open::Opened, ring::Changes, rows, view::View};
-use crate::{Cause, Error, KeyValue, Result, Revision, Txn, TxnResponse};
+use super::{Shared, apply::Pending, compact, open::Opened, rows, view::View};
+use crate::{Cause, Error, KeyValue, Result, Revision, Txn, TxnResponse, ring::Changes};
 use fjall::PersistMode;
 use std::{sync::Arc, thread::JoinHandle};
 use tokio::sync::{mpsc, oneshot, watch};

@@ -4,6 +4,8 @@
 mod conformance;
 mod disk_full;
 mod durable;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod kill;
 mod model;
 mod support;
@@ -36,3 +38,7 @@ macro_rules! conforms {
 conforms!(memory, crate::support::memory());
 conforms!(embedded, crate::support::embedded());
 conforms!(embedded_without_memory, crate::support::embedded_from_disk());
+#[cfg(feature = "etcd")]
+conforms!(etcd_cluster, crate::etcd::fresh().await);
+#[cfg(feature = "etcd")]
+conforms!(etcd_without_memory, crate::etcd::fresh_without_memory().await);

@@ -1,12 +1,12 @@
-//! Random operations on the embedded store and on the model: every answer, every watch and every restart agree.
+//! Random operations on a durable store and on the model: every answer, every watch and every restart agree.
 
 use crate::support::temp_dir;
 use heptad_state::{
-    Bytes, Cmp, Compare, CompareTarget, EmbeddedStore, Error, KeyRange, MemoryStore, Op, Options, RangeRequest,
-    Revision, Store, Txn, WatchBatch, WatchEvent, WatchRequest, WatchStream,
+    BoxFuture, Bytes, Cmp, Compare, CompareTarget, EmbeddedStore, Error, KeyRange, MemoryStore, Op, Options,
+    RangeRequest, Revision, Store, StoreExt, Txn, WatchBatch, WatchEvent, WatchRequest, WatchStream,
 };
 use proptest::prelude::*;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 const KEYS: [&[u8]; 8] = [b"a", b"a\0", b"a\0\xff", b"a/1", b"a/2", b"b", b"b\xff", b"\xff"];
 
@@ -90,7 +90,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A watch on the embedded store and what it must still say.
+/// A watch on the store and what it must still say.
 struct Watched {
     stream: WatchStream,
     range: KeyRange,
@@ -98,38 +98,55 @@ struct Watched {
     ended: bool,
 }
 
-struct World {
-    dir: tempfile::TempDir,
-    options: Options,
-    embedded: Option<EmbeddedStore>,
+/// Opens the store that is tested, again and again with what it had before.
+type Open<'a> = Box<dyn Fn() -> BoxFuture<'a, Arc<dyn Store>> + 'a>;
+
+struct World<'a> {
+    open: Open<'a>,
+    ours: Option<Arc<dyn Store>>,
     model: MemoryStore,
     /// Everything that ever happened, from a model that is never compacted.
     history: Vec<WatchBatch>,
     recorder: (MemoryStore, WatchStream),
     compacted: Revision,
+    /// Where the store stood at first.
+    began: Revision,
     watched: Vec<Watched>,
 }
 
-impl World {
-    async fn new(options: Options) -> Self {
-        let dir = temp_dir();
-        let embedded = EmbeddedStore::open(dir.path(), options.clone()).unwrap();
-        let whole = MemoryStore::new();
-        let everything = whole.watch(WatchRequest::new(KeyRange::all()).prev_kv()).await.unwrap();
-        Self {
-            dir,
-            options,
-            embedded: Some(embedded),
-            model: MemoryStore::new(),
-            history: Vec::new(),
-            recorder: (whole, everything),
-            compacted: 0,
-            watched: Vec::new(),
+/// A model that stands where the store stands.
+async fn model_at(revision: Revision) -> MemoryStore {
+    let model = MemoryStore::new();
+    while model.current_revision().await.unwrap() < revision.saturating_sub(1) {
+        model.put("a", "").await.unwrap();
+    }
+    if model.current_revision().await.unwrap() < revision {
+        model.delete("a").await.unwrap();
+    }
+    assert_eq!((model.current_revision().await.unwrap(), model.list("").await.unwrap().0), (revision, vec![]));
+    model
+}
+
+impl<'a> World<'a> {
+    async fn new(open: Open<'a>) -> Self {
+        let ours = open().await;
+        let revision = ours.current_revision().await.unwrap();
+        let (model, whole) = (model_at(revision).await, model_at(revision).await);
+        let mut compacted = 0;
+        if revision > heptad_state::FIRST_REVISION {
+            // What others did before is nobody's concern.
+            ours.compact(revision).await.unwrap();
+            model.compact(revision).await.unwrap();
+            compacted = revision;
         }
+        let everything = whole.watch(WatchRequest::new(KeyRange::all()).prev_kv()).await.unwrap();
+        let recorder = (whole, everything);
+        let (history, watched) = (Vec::new(), Vec::new());
+        Self { open, ours: Some(ours), model, history, recorder, compacted, began: revision, watched }
     }
 
-    fn embedded(&self) -> &EmbeddedStore {
-        self.embedded.as_ref().expect("it is open between steps")
+    fn ours(&self) -> &dyn Store {
+        &**self.ours.as_ref().expect("it is open between steps")
     }
 
     async fn back(&self, back: i64) -> Revision {
@@ -145,12 +162,12 @@ impl World {
                     None => None,
                 };
                 let request = RangeRequest { range, revision, limit, keys_only };
-                let (ours, model) = (self.embedded().range(request.clone()).await, self.model.range(request).await);
+                let (ours, model) = (self.ours().range(request.clone()).await, self.model.range(request).await);
                 assert_eq!(brief(ours), brief(model));
             }
             Step::Compact { back } => {
                 let revision = self.back(back).await;
-                let (ours, model) = (self.embedded().compact(revision).await, self.model.compact(revision).await);
+                let (ours, model) = (self.ours().compact(revision).await, self.model.compact(revision).await);
                 if ours.is_ok() {
                     self.compacted = revision;
                 }
@@ -171,13 +188,13 @@ impl World {
     }
 
     async fn txn(&mut self, txn: Txn) {
-        let ours = self.embedded().txn(txn.clone()).await;
+        let ours = self.ours().txn(txn.clone()).await;
         let model = self.model.txn(txn.clone()).await;
         assert_eq!(brief(ours), brief(model));
         let (whole, everything) = &mut self.recorder;
         let _ = whole.txn(txn).await;
         let newest = whole.current_revision().await.unwrap();
-        while self.history.last().map_or(1, |last| last.revision) < newest {
+        while self.history.last().map_or(self.began, |last| last.revision) < newest {
             if let WatchEvent::Batch(batch) = everything.next().await.unwrap() {
                 self.history.push(batch);
             }
@@ -186,14 +203,13 @@ impl World {
 
     async fn start(&self, range: &KeyRange, next: Revision) -> WatchStream {
         let request = WatchRequest::new(range.clone()).from(next).prev_kv();
-        self.embedded().watch(request).await.unwrap()
+        self.ours().watch(request).await.unwrap()
     }
 
     /// Watches end with the store and resume where they stood.
     async fn reopen(&mut self) {
-        self.embedded = None;
-        let reopened = EmbeddedStore::open(self.dir.path(), self.options.clone()).unwrap();
-        self.embedded = Some(reopened);
+        self.ours = None;
+        self.ours = Some((self.open)().await);
         let mut watched = std::mem::take(&mut self.watched);
         for watch in &mut watched {
             watch.stream = self.start(&watch.range, watch.next).await;
@@ -260,21 +276,27 @@ fn brief<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
     }
 }
 
+async fn walk(steps: Vec<Step>, open: Open<'_>) {
+    let mut world = World::new(open).await;
+    for step in steps {
+        world.step(step).await;
+    }
+    world.reopen().await;
+    for watcher in 0..world.watched.len() {
+        world.drain(watcher, usize::MAX).await;
+    }
+    let everything = RangeRequest::new(KeyRange::all());
+    let (ours, model) = (world.ours().range(everything.clone()).await, world.model.range(everything).await);
+    assert_eq!(brief(ours), brief(model));
+}
+
 fn run(steps: Vec<Step>, options: Options) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let mut world = World::new(options).await;
-        for step in steps {
-            world.step(step).await;
-        }
-        world.reopen().await;
-        for watcher in 0..world.watched.len() {
-            world.drain(watcher, usize::MAX).await;
-        }
-        let everything = RangeRequest::new(KeyRange::all());
-        let (ours, model) = (world.embedded().range(everything.clone()).await, world.model.range(everything).await);
-        assert_eq!(brief(ours), brief(model));
-    });
+    let dir = temp_dir();
+    let open = || -> BoxFuture<'_, Arc<dyn Store>> {
+        Box::pin(async { Arc::new(EmbeddedStore::open(dir.path(), options.clone()).unwrap()) as Arc<dyn Store> })
+    };
+    runtime.block_on(walk(steps, Box::new(open)));
 }
 
 /// Nothing is compacted by itself, so that both stand alike; buffers so small that the disk is read.
@@ -299,5 +321,38 @@ proptest! {
         recent_bytes_max in prop::sample::select(vec![0_usize, 2_000, 1 << 20]),
     ) {
         run(steps, options(recent_bytes_max));
+    }
+}
+
+#[cfg(feature = "etcd")]
+mod on_etcd {
+    use super::*;
+    use heptad_state::EtcdOptions;
+
+    /// Steps on a real cluster; with `recent_bytes_max` of 0 every watch of the past asks etcd.
+    fn run(steps: Vec<Step>, recent_bytes_max: usize) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let change = |options: &mut EtcdOptions| options.recent_bytes_max = recent_bytes_max;
+            let (_, cluster) = crate::etcd::empty(change).await;
+            let mut options = cluster.options();
+            change(&mut options);
+            let open = || -> BoxFuture<'_, Arc<dyn Store>> {
+                Box::pin(async { Arc::new(cluster.open_with(options.clone()).await) as Arc<dyn Store> })
+            };
+            walk(steps, Box::new(open)).await;
+        });
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+        #[test]
+        fn etcd_is_the_model(
+            steps in prop::collection::vec(step(), 1..100),
+            recent_bytes_max in prop::sample::select(vec![0_usize, 2_000, 1 << 20]),
+        ) {
+            run(steps, recent_bytes_max);
+        }
     }
 }

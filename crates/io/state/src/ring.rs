@@ -8,37 +8,38 @@ use std::{
 
 /// All changes of one revision, with what was there before.
 #[derive(Debug)]
-pub(super) struct Changes {
-    pub(super) revision: Revision,
-    pub(super) events: Vec<Event>,
+pub(crate) struct Changes {
+    pub(crate) revision: Revision,
+    pub(crate) events: Vec<Event>,
 }
 
 impl Changes {
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let one = |event: &Event| event.kv.bytes() + event.prev_kv.as_ref().map_or(0, KeyValue::bytes) + 128;
         self.events.iter().map(one).sum()
     }
 }
 
 /// Neighbouring revisions, the newest at the end.
-pub(super) struct Ring {
+#[derive(Debug)]
+pub(crate) struct Ring {
     recent: Mutex<Recent>,
     bytes_max: usize,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Recent {
     changes: VecDeque<Arc<Changes>>,
     bytes: usize,
 }
 
 impl Ring {
-    pub(super) fn new(bytes_max: usize) -> Self {
+    pub(crate) fn new(bytes_max: usize) -> Self {
         Self { recent: Mutex::default(), bytes_max }
     }
 
     /// Adds the next revisions and forgets the oldest ones that no longer fit.
-    pub(super) fn extend(&self, changes: impl IntoIterator<Item = Changes>) {
+    pub(crate) fn extend(&self, changes: impl IntoIterator<Item = Changes>) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         for change in changes {
             recent.bytes += change.bytes();
@@ -50,8 +51,21 @@ impl Ring {
         }
     }
 
+    /// The oldest revision that is here.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn first(&self) -> Option<Revision> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.changes.front().map(|changes| changes.revision)
+    }
+
+    /// Forgets everything.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn clear(&self) {
+        *self.recent.lock().unwrap_or_else(PoisonError::into_inner) = Recent::default();
+    }
+
     /// Up to `count_max` revisions from `from` on; none if `from` is no longer (or not yet) here.
-    pub(super) fn since(&self, from: Revision, count_max: usize) -> Option<Vec<Arc<Changes>>> {
+    pub(crate) fn since(&self, from: Revision, count_max: usize) -> Option<Vec<Arc<Changes>>> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let skip = from.checked_sub(recent.changes.front()?.revision)?;
         let skip = usize::try_from(skip).ok().filter(|skip| *skip < recent.changes.len())?;
