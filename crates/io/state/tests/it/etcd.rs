@@ -17,9 +17,9 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 const START_S_MAX: u64 = 30;
 /// What each member is started with, as the documentation says.
 pub(crate) const FLAGS: [&str; 4] = ["--max-txn-ops", "4096", "--max-request-bytes", "8388608"];
-/// Runs what follows, says its process, and ends it when its own input ends.
-const KEEPER: &str =
-    r#"log="$1"; shift; "$@" >>"$log" 2>&1 </dev/null & echo $!; cat >/dev/null; kill -9 $! 2>/dev/null"#;
+/// Runs what follows, says its process, and ends it when its own input ends; removes its directory if not told to keep it.
+const KEEPER: &str = r#"dir="$1"; shift; "$@" >>"$dir/log" 2>&1 </dev/null & echo $!
+read -r word; kill -9 $! 2>/dev/null; wait; [ "$word" = keep ] || rm -rf "$dir"; rmdir "${dir%/*}" 2>/dev/null"#;
 
 /// A member: `sh` keeps it, so that it cannot outlive this process.
 pub(crate) struct Member {

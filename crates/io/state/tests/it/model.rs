@@ -345,7 +345,7 @@ mod on_etcd {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 200, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 0, ..ProptestConfig::default() })]
 
         #[test]
         fn etcd_is_the_model(
