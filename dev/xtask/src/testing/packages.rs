@@ -21,7 +21,7 @@ const fn tool(program: &'static str, package: &'static str, use_of_it: &'static 
     Tool { program, package, use_of_it }
 }
 
-const TOOLS: [Tool; 15] = [
+const TOOLS: [Tool; 16] = [
     tool("nft", "nftables", "container networks, and the proxy's redirection"),
     tool("ip", "iproute2", "hosts made of network namespaces"),
     tool("nsenter", "util-linux", "programs inside those hosts"),
@@ -36,6 +36,7 @@ const TOOLS: [Tool; 15] = [
     tool("docker-registry", "docker-registry", "pulling from a real registry on loopback"),
     tool("etcd", "etcd-server", "state that several servers share"),
     tool("etcdctl", "etcd-client", "looking at that state"),
+    tool("etcd", "etcd-server", "the state on a real etcd cluster"),
     tool("curl", "curl", "calling the API and the proxy with somebody else's client"),
 ];
 
