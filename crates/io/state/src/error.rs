@@ -143,6 +143,31 @@ pub enum Error {
         #[source]
         source: Cause,
     },
+    /// A backup, or a file beside it, cannot be read or written.
+    #[error("cannot {operation} the backup {}", file.display())]
+    BackupFile {
+        /// What was done.
+        operation: &'static str,
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// A backup was cut, changed, or is none.
+    #[error("{} is no whole backup: {reason}; use another one", file.display())]
+    BackupDamaged {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A restore or a copy was refused, or went wrong.
+    #[error("not restored: {reason}")]
+    Restore {
+        /// Why, and what to do.
+        reason: &'static str,
+    },
     /// A setting of the store on etcd cannot be used.
     #[error("etcd option {option}: {reason}")]
     EtcdOption {

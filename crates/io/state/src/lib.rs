@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod backup;
 mod embedded;
 mod error;
 #[cfg(feature = "etcd")]

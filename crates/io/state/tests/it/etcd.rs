@@ -142,10 +142,6 @@ impl Cluster {
         EtcdOptions { endpoints, limits, watch_progress_revisions: 1_000, ..EtcdOptions::default() }
     }
 
-    pub(crate) async fn open(&self) -> EtcdStore {
-        self.open_with(self.options()).await
-    }
-
     /// Opens it as soon as the cluster works.
     pub(crate) async fn open_with(&self, options: EtcdOptions) -> EtcdStore {
         let deadline = Instant::now() + Duration::from_secs(START_S_MAX);

@@ -1,11 +1,14 @@
 //! Integration tests of the stores: one conformance suite for all backends, and what only the durable one promises.
 //! Knows nothing of what is stored.
 
+mod backups;
 mod conformance;
 mod disk_full;
 mod durable;
 #[cfg(feature = "etcd")]
 mod etcd;
+mod faults;
+mod history;
 mod kill;
 mod model;
 mod support;
