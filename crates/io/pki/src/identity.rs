@@ -88,6 +88,11 @@ impl TlsIdentity {
         Ok(())
     }
 
+    /// Shows and trusts what another identity does now.
+    pub fn adopt(&self, other: &Self) {
+        self.0.0.store(other.0.0.load_full());
+    }
+
     /// Trusts other roots from the next handshake on.
     pub fn replace_bundle(&self, bundle: TrustBundle) -> Result<()> {
         let old = self.0.0.load_full();

@@ -54,6 +54,23 @@ pub enum Error {
         /// What is wrong and what would be right.
         reason: String,
     },
+    /// Something with certificates, tokens or the keyring failed.
+    #[error("{operation}")]
+    Trust {
+        /// What was done.
+        operation: &'static str,
+        /// Why.
+        #[source]
+        source: heptad_pki::Error,
+    },
+    /// The policies cannot be used.
+    #[error("policies {}: {reason}", path.display())]
+    Policies {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The system gave no random bytes.
     #[error("the system gives no random bytes for {subject}")]
     Random {

@@ -23,6 +23,11 @@ impl Pending {
         self.compares.push(Compare::mod_revision(key.to_owned(), revision));
     }
 
+    /// The row must not have been changed after `revision`.
+    pub(crate) fn expect_unchanged(&mut self, key: &str, revision: Revision) {
+        self.compares.push(Compare::unchanged_since(key.to_owned(), revision));
+    }
+
     pub(crate) fn put(&mut self, key: &str, value: &impl Serialize) {
         let value = serde_json::to_vec(value).expect("the model's types have string keys and serialize");
         self.first_key.get_or_insert_with(|| key.to_owned());

@@ -1,0 +1,42 @@
+//! Who asks.
+
+use crate::trust::Person;
+use heptad_model::NodeName;
+use std::fmt;
+
+/// Who asks, as far as it was proven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Principal {
+    /// The user of the platform's own machine.
+    Operator,
+    /// A control server, by its certificate.
+    Server(String),
+    /// A node, by its certificate and the key of its row.
+    Node(NodeName),
+    /// A person, by a token.
+    Person(Person),
+    /// Nobody knows.
+    Anonymous,
+}
+
+impl Principal {
+    /// With what people know of it.
+    pub(crate) fn described(&self) -> String {
+        match self {
+            Self::Person(person) => format!("{self} ({}, {})", person.name, person.role),
+            _ => self.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Operator => f.pad("operator"),
+            Self::Server(name) => write!(f, "server/{name}"),
+            Self::Node(name) => write!(f, "node/{name}"),
+            Self::Person(person) => write!(f, "person/{}", person.id),
+            Self::Anonymous => f.pad("anonymous"),
+        }
+    }
+}
