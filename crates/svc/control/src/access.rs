@@ -1,5 +1,6 @@
 //! What the binary gives the server beside the store: the way to containers, to the mesh, and the storage's routes.
 
+use crate::trust::Trust;
 use futures_util::Stream;
 use heptad_api::{
     ProblemDetails,
@@ -48,8 +49,12 @@ pub struct ServerParts {
     pub mesh: Option<Arc<dyn MeshAccess>>,
     /// The storage's routes, relative to `/v1/storage`: `/`, `/{bucket}`, `/{bucket}/{*key}`.
     pub storage: Option<axum::Router>,
-    /// Seals the values of secrets.
+    /// Seals the values of secrets; none: that of the cluster's identity.
     pub keyring: Option<Arc<Keyring>>,
+    /// The identity of the cluster.
+    pub trust: Option<Arc<Trust>>,
+    /// What a joining server needs besides the keyring, such as where the state store is.
+    pub join_settings: Option<serde_json::Value>,
     /// The version of the program.
     pub version: String,
 }
@@ -61,6 +66,7 @@ impl fmt::Debug for ServerParts {
             .field("mesh", &self.mesh.is_some())
             .field("storage", &self.storage.is_some())
             .field("keyring", &self.keyring.is_some())
+            .field("trust", &self.trust.is_some())
             .field("version", &self.version)
             .finish()
     }

@@ -268,7 +268,8 @@ mod tests {
         }
         audit.sync().await;
         let kept = lines(dir);
-        let numbers: Vec<u64> = kept.iter().map(|l| l["object"].as_str().expect("a word").parse().expect("a number")).collect();
+        let numbers: Vec<u64> =
+            kept.iter().map(|l| l["object"].as_str().expect("a word").parse().expect("a number")).collect();
         assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
         assert_eq!(fs::read_dir(dir).expect("read").count(), 3);
         assert!(kept.len() < 40, "the oldest are gone");

@@ -2,6 +2,8 @@
 
 use crate::{
     access::ServerParts,
+    audit::{Audit, Bounds},
+    authorize::Policies,
     error::{Error, Result, StoreContext},
     http::{self, App, Peer, listen, serve::Server},
     leader::{Leader, Loops},
@@ -19,6 +21,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     sync::Semaphore,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -32,12 +35,14 @@ pub struct Control;
 pub struct ControlHandle {
     socket: Option<PathBuf>,
     tcp: Option<SocketAddr>,
+    tls: Option<SocketAddr>,
     token_file: Option<PathBuf>,
     objects: Objects,
     server: Server,
     /// Bounds the connections that were accepted elsewhere.
     connections: Arc<Semaphore>,
     leader: Arc<Leader>,
+    audit: Option<Audit>,
     stop: CancellationToken,
     tracker: TaskTracker,
     drain: Duration,
@@ -46,7 +51,7 @@ pub struct ControlHandle {
 impl Control {
     /// Starts the control plane on `store`. When it returns, the sockets accept and the reconcilers run.
     pub async fn start(options: Options, store: Arc<dyn Store>, parts: ServerParts) -> Result<ControlHandle> {
-        check(&options)?;
+        check(&options, &parts)?;
         let options = Arc::new(options);
         // A store that cannot be read is said now, not by the first request.
         store.current_revision().await.during("read", "the revision")?;
@@ -63,7 +68,12 @@ impl Control {
             Some(address) => Some(listen::tcp(address).await?),
             None => None,
         };
-        let address = tcp.as_ref().and_then(|listener| listener.local_addr().ok());
+        let tls = match &options.tls {
+            Some(tls) => Some(listen::bound(tls.listen).await?),
+            None => None,
+        };
+        let local = |listener: &Option<TcpListener>| listener.as_ref().and_then(|bound| bound.local_addr().ok());
+        let (tcp_address, tls_address) = (local(&tcp), local(&tls));
         let token = match options.token_file.as_ref().filter(|_| tcp.is_some()) {
             Some(path) => Some(Token::load_or_create(path)?),
             None => None,
@@ -72,6 +82,14 @@ impl Control {
         let servers = Servers::new(objects.store().clone());
         if let Some(url) = &options.server_url {
             servers.register(&options.server_name, url, &parts.version).await?;
+        }
+        let audit = options.audit_dir.as_deref().map(|dir| Audit::open(dir, bounds(&options))).transpose()?;
+        let policies = Policies::load(options.policies.as_deref())?;
+        let trust = parts.trust.clone();
+        if let Some(trust) = &trust {
+            trust.roster().sync(&objects).await?;
+            let (trust, objects, stop) = (trust.clone(), objects.clone(), stop.clone());
+            tracker.spawn(async move { trust.roster().follow(&objects, stop).await });
         }
         let leader = Arc::new(Leader::new(objects.clone(), options.clone())?);
         let app = Arc::new(App {
@@ -84,28 +102,57 @@ impl Control {
             options: options.clone(),
             parts,
             token,
+            policies,
+            audit: audit.clone(),
             stop: stop.clone(),
         });
         let loops = Loops { reports: app.reports.clone(), liveness: app.liveness.clone(), tracker: tracker.clone() };
         leader.start(loops, stop.clone()).await?;
         let router = http::router(app);
-        let server = Server { router, options: options.clone(), tracker: tracker.clone(), stop: stop.clone() };
+        let server = Server { router, trust, options: options.clone(), tracker: tracker.clone(), stop: stop.clone() };
         if let Some(socket) = unix {
             tracker.spawn(server.clone().unix(socket));
         }
         if let Some(listener) = tcp {
             tracker.spawn(server.clone().tcp(listener));
         }
+        if let (Some(listener), Some(tls)) = (tls, &options.tls) {
+            tracker.spawn(server.clone().tls(listener, tls.tls.clone()));
+        }
         let drain = Duration::from_millis(options.drain_ms_max);
         let (socket, token_file) = (options.socket.clone(), options.token_file.clone());
         let connections = Arc::new(Semaphore::new(options.connections_max));
-        let tcp = address;
-        Ok(ControlHandle { socket, tcp, token_file, objects, leader, server, connections, stop, tracker, drain })
+        let (tcp, tls) = (tcp_address, tls_address);
+        Ok(ControlHandle {
+            socket,
+            tcp,
+            tls,
+            token_file,
+            objects,
+            leader,
+            audit,
+            server,
+            connections,
+            stop,
+            tracker,
+            drain,
+        })
     }
 }
 
-fn check(options: &Options) -> Result<()> {
+fn bounds(options: &Options) -> Bounds {
+    Bounds {
+        file_bytes_max: options.audit_file_bytes_max,
+        files_max: options.audit_files_max,
+        sync_delay_ms_max: options.audit_sync_delay_ms_max,
+    }
+}
+
+fn check(options: &Options, parts: &ServerParts) -> Result<()> {
     let wrong = |option, reason: &str| Err(Error::Option { option, reason: reason.to_owned() });
+    if options.tls.is_some() && parts.trust.is_none() {
+        return wrong("tls", "TLS needs the cluster's identity; make it with `heptad server init`");
+    }
     if options.tcp.is_some() && options.token_file.is_none() {
         return wrong("token_file", "TCP needs a file for its token");
     }
@@ -132,6 +179,11 @@ impl ControlHandle {
     /// The TCP address, with the port that was given.
     pub fn tcp(&self) -> Option<SocketAddr> {
         self.tcp
+    }
+
+    /// The TLS address, with the port that was given.
+    pub fn tls(&self) -> Option<SocketAddr> {
+        self.tls
     }
 
     /// The file with the token for TCP.
@@ -169,6 +221,9 @@ impl ControlHandle {
         self.tracker.close();
         if tokio::time::timeout(self.drain * 2, self.tracker.wait()).await.is_err() {
             tracing::warn!("some connections did not end in time");
+        }
+        if let Some(audit) = &self.audit {
+            audit.sync().await;
         }
     }
 }

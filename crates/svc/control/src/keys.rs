@@ -13,10 +13,6 @@ pub(crate) const LEASE: &str = "/leader/lease";
 pub(crate) const GENERATION: &str = "/leader/generation";
 /// The prefix of the rows that say which servers there are.
 pub(crate) const SERVERS: &str = "/servers/";
-/// Changed at every takeover of the leadership; names the leader.
-pub(crate) const GENERATION: &str = "/leader/generation";
-/// The prefix of the rows that say which servers there are.
-pub(crate) const SERVERS: &str = "/servers/";
 /// The prefix of the rows that say what nodes gave.
 pub(crate) const ALLOCATIONS: &str = "/allocations/";
 /// The prefix of the rows that are changed with every new set of containers of a service.

@@ -4,6 +4,8 @@
 #![deny(missing_docs)]
 
 mod access;
+mod audit;
+mod authorize;
 mod clock;
 mod control;
 mod election;
@@ -20,12 +22,14 @@ mod reports;
 mod rows;
 mod servers;
 mod token;
+mod trust;
 
 pub use access::{BoxFuture, LogStream, MeshAccess, NodeAccess, ServerParts};
 pub use control::{Control, ControlHandle};
 pub use error::{Error, Result};
 pub use http::Peer;
 pub use objects::{Given, Kept, ObjectWatch, Objects};
-pub use options::{Leadership, Options};
+pub use options::{Leadership, Options, ServerTls};
 pub use reconcile::Reconciler;
 pub use servers::{ServerRow, Servers};
+pub use trust::{ClusterInit, ClusterRow, Initialized, Trust, TrustOptions};

@@ -16,8 +16,7 @@ pub(crate) enum Verb {
 }
 
 impl Verb {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Read, Self::Create, Self::Update, Self::Patch, Self::Delete, Self::Do];
+    pub(crate) const ALL: [Self; 6] = [Self::Read, Self::Create, Self::Update, Self::Patch, Self::Delete, Self::Do];
 
     /// The action's word in the policies.
     pub(crate) fn word(self) -> &'static str {

@@ -56,7 +56,8 @@ fn unasked(error: impl std::error::Error) -> Error {
 impl Policies {
     /// The policies of this program, and those of `file`, which may permit and forbid more.
     pub(crate) fn load(file: Option<&Path>) -> Result<Self> {
-        let wrong = |reason: String| Error::Policies { path: file.unwrap_or(Path::new("policies.cedar")).into(), reason };
+        let wrong =
+            |reason: String| Error::Policies { path: file.unwrap_or(Path::new("policies.cedar")).into(), reason };
         let mut source = POLICIES.to_owned();
         if let Some(path) = file {
             source.push_str(&std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?);

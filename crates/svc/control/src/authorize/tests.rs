@@ -215,7 +215,11 @@ fn own_policies_add_and_take_away() {
     assert!(!may("admin", "DELETE", "/v1/namespaces/shop/services/web"));
     assert!(may("admin", "PUT", "/v1/namespaces/shop/services/web"));
     assert!(may("viewer", "GET", "/v1/tokens") && !may("viewer", "POST", "/v1/tokens"));
-    for bad in ["permit (", "permit (principal is Nobody, action, resource);", "permit (principal, action, resource) when { resource.knd == \"x\" };"] {
+    for bad in [
+        "permit (",
+        "permit (principal is Nobody, action, resource);",
+        "permit (principal, action, resource) when { resource.knd == \"x\" };",
+    ] {
         write(bad);
         let error = Policies::load(Some(&path)).expect_err("it is wrong").to_string();
         assert!(error.contains("more.cedar"), "{error}");

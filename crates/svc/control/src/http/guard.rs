@@ -1,89 +1,162 @@
-//! Who may ask, and how much at once. On the Unix socket the peer was checked when it connected; on TCP each request
-//! needs the token, and must not come from a web page.
+//! Every request passes here: within a bound, from somebody who is known, permitted by the policies, written to the audit log.
 
-use super::{Shared, problem};
-use crate::{error::Error, token::Token};
+use super::{
+    App, Shared,
+    authenticate::{Asking, Peer, bearer},
+    problem,
+};
+use crate::{
+    audit::Line,
+    authorize::{Asked, Principal, Verb},
+    error::{Error, Result},
+};
 use axum::{
+    body::Body,
     extract::{Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use heptad_api::ErrorCode;
-use http::{HeaderMap, Uri, header};
+use futures_util::StreamExt;
+use heptad_api::{ErrorCode, Kind, ProblemDetails, operations::ApplyRequest};
+use heptad_model::{Container, Namespace};
+use http::{Method, StatusCode, header};
+use std::time::{Duration, Instant};
 
-/// How a request came in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peer {
-    /// Over the Unix socket, or another way on which only a user that may can come.
-    Unix,
-    /// Over TCP, from anybody on this machine.
-    Tcp,
-}
+/// Most bytes of a path in the audit log.
+const PATH_BYTES_MAX: usize = 1_024;
 
 /// Lets a request through if it may, and if there are not too many.
-pub(crate) async fn guard(State(app): State<Shared>, request: Request, next: Next) -> Response {
-    // A request of which nobody said whence it comes is treated as the least trusted.
-    let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer::Tcp);
-    if peer == Peer::Tcp
-        && let Err(error) = permitted(request.uri(), request.headers(), app.token.as_ref())
-    {
-        return error.into_response();
-    }
+pub(crate) async fn guard(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
     let Ok(_permit) = app.requests.clone().try_acquire_owned() else {
         let detail = format!("{} requests are worked on; try again", app.options.requests_max);
-        return problem::response(&heptad_api::ProblemDetails::new(ErrorCode::Busy, detail));
+        return problem::response(&ProblemDetails::new(ErrorCode::Busy, detail));
     };
-    next.run(request).await
+    let began = Instant::now();
+    // A request of which nobody said whence it comes is treated as the least trusted.
+    let peer = request.extensions().get::<Peer>().cloned().unwrap_or(Peer::Tcp);
+    let principal = match app.authenticate(&peer, request.uri(), request.headers()).await {
+        Ok(principal) => principal,
+        Err(error) => {
+            tracing::info!(path = request.uri().path(), %error, "somebody unknown was refused");
+            return error.into_response();
+        }
+    };
+    let mut asked = Asked::of(request.method(), request.uri().path());
+    let call = Call { method: request.method().clone(), path: request.uri().path().to_owned(), began };
+    let token = match &principal {
+        Principal::Person(_) => bearer(request.headers()).ok().flatten().map(<[u8]>::to_vec),
+        _ => None,
+    };
+    let response = match app.allowed(&principal, &mut asked).await {
+        Ok(()) => {
+            request.extensions_mut().insert(principal.clone());
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+    };
+    app.after(&principal, &asked, call, response.status()).await;
+    match token {
+        Some(token) => until_revoked(app, token, response),
+        None => response,
+    }
 }
 
-fn permitted(uri: &Uri, headers: &HeaderMap, token: Option<&Token>) -> Result<(), Error> {
-    let forbidden = |detail: &str| Err(Error::refused(ErrorCode::Forbidden, detail));
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let host = match (hosts.next().map(|host| host.to_str()), hosts.next()) {
-        (Some(Ok(host)), None) if is_local(host) => host,
-        _ => return forbidden("the Host header must be localhost, 127.0.0.1 or [::1]"),
-    };
-    if uri.authority().is_some_and(|authority| !is_local(authority.as_str())) {
-        return forbidden("the request names another host");
+/// What the audit log says of a request beside who and what.
+struct Call {
+    method: Method,
+    path: String,
+    began: Instant,
+}
+
+impl App {
+    /// Whether the policies permit it.
+    async fn allowed(&self, principal: &Principal, asked: &mut Asked) -> Result<()> {
+        let looked_at = matches!(principal, Principal::Node(_) | Principal::Person(_));
+        if looked_at && asked.kind == Kind::Containers.plural() && !asked.name.is_empty() {
+            // Of a container counts where it runs and whose it is.
+            let found = self.objects.get::<Container>(&Namespace::default(), &asked.name).await?.object;
+            asked.namespace = found.service.namespace.0;
+            asked.node = found.node.map(|node| node.0).unwrap_or_default();
+        }
+        self.policies.require(principal, asked)
     }
-    let same = |origin: &http::HeaderValue| origin.as_bytes() == format!("http://{host}").as_bytes();
-    if !headers.get_all(header::ORIGIN).iter().all(same) {
-        return forbidden("the request comes from another web page");
+
+    /// Whether every object of an apply may be written.
+    pub(super) fn may_apply(&self, Asking(principal): &Asking, request: &ApplyRequest) -> Result<()> {
+        for manifest in &request.objects {
+            let (kind, namespace) = (manifest.kind().plural(), manifest.namespace().as_str());
+            self.policies.require(principal, &Asked::update(kind, namespace, manifest.name()))?;
+        }
+        Ok(())
     }
-    let mut given = headers.get_all(header::AUTHORIZATION).iter();
-    let bearer = given.next().and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    match (bearer, token, given.next()) {
-        (Some(bearer), Some(token), None) if token.is(bearer) => Ok(()),
-        _ => {
-            let detail = "send `Authorization: Bearer TOKEN` with the token of the server's token file";
-            Err(Error::refused(ErrorCode::Unauthorized, detail))
+
+    /// Whether somebody may record an event about `subject`: a node only about itself and what is bound to it.
+    pub(super) async fn may_tell(&self, Asking(principal): &Asking, subject: &str) -> Result<()> {
+        let Principal::Node(node) = principal else { return Ok(()) };
+        let own = match subject.split_once('/') {
+            Some(("node", name)) => name == node.as_str(),
+            Some(("container", id)) => {
+                let found = self.objects.find::<Container>(&Namespace::default(), id).await?;
+                found.is_none_or(|container| container.object.node.as_ref() == Some(node))
+            }
+            _ => false,
+        };
+        let refused = || format!("{principal} may not record events of {subject}; it is not bound to it");
+        if own { Ok(()) } else { Err(Error::refused(ErrorCode::Forbidden, refused())) }
+    }
+
+    /// What follows from an answer: a line in the audit log, and connections that are cut.
+    async fn after(&self, principal: &Principal, asked: &Asked, call: Call, status: StatusCode) {
+        let removed = asked.verb == Verb::Delete && asked.kind == Kind::Nodes.plural() && status.is_success();
+        if let Some(trust) = self.parts.trust.as_ref().filter(|_| removed) {
+            trust.roster().remove(&asked.name.as_str().into());
+        }
+        // Strangers who are refused must not push others' lines out of the log.
+        let noise = *principal == Principal::Anonymous && !status.is_success();
+        if let Some(audit) = self.audit.as_ref().filter(|_| asked.is_mutating() && !noise) {
+            audit.log(&self.line(principal, asked, call, status)).await;
+        }
+    }
+
+    fn line(&self, principal: &Principal, asked: &Asked, call: Call, status: StatusCode) -> Line {
+        let (name, role) = match principal {
+            Principal::Person(person) => (Some(person.name.clone()), Some(person.role.clone())),
+            _ => (None, None),
+        };
+        Line {
+            time: jiff::Timestamp::now().to_string(),
+            server: self.options.server_url.is_some().then(|| self.options.server_name.clone()),
+            principal: principal.to_string(),
+            name,
+            role,
+            method: call.method.to_string(),
+            path: call.path.chars().take(PATH_BYTES_MAX).collect(),
+            verb: asked.verb.word(),
+            kind: asked.kind.clone(),
+            namespace: asked.namespace.clone(),
+            object: asked.name.clone(),
+            status: status.as_u16(),
+            duration_ms: u64::try_from(call.began.elapsed().as_millis()).unwrap_or(u64::MAX),
         }
     }
 }
 
-/// Whether a host, with or without a port, is this machine's own name.
-fn is_local(host: &str) -> bool {
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !host.ends_with(']') => (name, Some(port)),
-        _ => (host, None),
-    };
-    let good_port = port.is_none_or(|port| port.parse::<u16>().is_ok());
-    good_port && (name.eq_ignore_ascii_case("localhost") || matches!(name, "127.0.0.1" | "[::1]"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_own_names_are_local() {
-        for good in ["localhost", "LOCALHOST:80", "127.0.0.1", "127.0.0.1:8080", "[::1]", "[::1]:9"] {
-            assert!(is_local(good), "{good}");
-        }
-        for bad in
-            ["", "example.com", "localhost.evil.com", "127.0.0.1.evil.com:80", "localhost:x", "::1", "localhost:80:80"]
-        {
-            assert!(!is_local(bad), "{bad}");
-        }
+/// A stream for a person ends soon after the token was revoked or has ended.
+fn until_revoked(app: Shared, token: Vec<u8>, response: Response) -> Response {
+    let streams = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/x-ndjson");
+    if !streams {
+        return response;
     }
+    let interval = Duration::from_millis(app.options.token_recheck_ms.max(1));
+    let revoked = async move {
+        loop {
+            tokio::time::sleep(interval).await;
+            let Ok(trust) = app.trust() else { return };
+            // A store that does not answer revokes nothing.
+            if trust.person(&token).await.is_err_and(|error| error.code() == ErrorCode::Unauthorized) {
+                return;
+            }
+        }
+    };
+    response.map(|body| Body::from_stream(body.into_data_stream().take_until(Box::pin(revoked))))
 }

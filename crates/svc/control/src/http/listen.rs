@@ -1,4 +1,4 @@
-//! Sockets to listen on: a Unix socket that only its owner can use, and TCP on loopback only.
+//! Sockets to listen on: a Unix socket that only its owner can use, TCP on loopback only, and any address for TLS.
 
 use crate::error::{Error, Result};
 use std::{
@@ -82,6 +82,11 @@ pub(crate) async fn tcp(address: SocketAddr) -> Result<TcpListener> {
         let reason = format!("{address} is not a loopback address; use 127.0.0.1 or [::1]");
         return Err(Error::Option { option: "tcp", reason });
     }
+    bound(address).await
+}
+
+/// Listens on any address, for TLS.
+pub(crate) async fn bound(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|source| Error::Listen {
         operation: "bind address",
         path: address.to_string().into(),

@@ -2,6 +2,7 @@
 
 use super::{
     Shared,
+    authenticate::Asking,
     objects::{object_response, query},
     stream,
 };
@@ -60,8 +61,9 @@ async fn heartbeat(State(app): State<Shared>, Path(name): Path<String>) -> Resul
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn create_event(State(app): State<Shared>, body: Body) -> Result<Response> {
+async fn create_event(State(app): State<Shared>, principal: Asking, body: Body) -> Result<Response> {
     let event: Event = body_value(&app.body(body).await?, "event")?;
+    app.may_tell(&principal, &event.subject).await?;
     app.objects.create_event(event).await.map(object_response)
 }
 
@@ -120,8 +122,9 @@ async fn version(State(app): State<Shared>) -> Result<Json<Version>> {
     Ok(Json(Version { version: app.parts.version.clone(), api: "v1".to_owned(), revision }))
 }
 
-async fn apply(State(app): State<Shared>, body: Body) -> Result<Response> {
+async fn apply(State(app): State<Shared>, principal: Asking, body: Body) -> Result<Response> {
     let request: ApplyRequest = body_value(&app.body(body).await?, "request to apply")?;
+    app.may_apply(&principal, &request)?;
     Ok(Json(app.objects.apply(&request).await?).into_response())
 }
 

@@ -1,7 +1,7 @@
 //! Connections: accepted within a bound, served as HTTP/1.1 with time limits, ended gracefully. Knows no route.
 
-use super::{guard::Peer, listen::UnixSocket};
-use crate::options::Options;
+use super::{authenticate::Peer, listen::UnixSocket};
+use crate::{clock::now_ms, options::Options, trust::Trust};
 use axum::{Router, body::Body};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -10,7 +10,9 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
@@ -21,6 +23,7 @@ const ACCEPT_RETRY_MS: u64 = 50;
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
     pub(crate) router: Router,
+    pub(crate) trust: Option<Arc<Trust>>,
     pub(crate) options: Arc<Options>,
     pub(crate) tracker: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -39,7 +42,7 @@ impl Server {
             }
             Ok(Some(stream))
         };
-        self.serve(Peer::Unix, accept).await;
+        self.serve(accept, |server, stream, permit| server.connection(stream, Peer::Unix, permit)).await;
     }
 
     /// Serves TCP; each request is checked by the guard.
@@ -49,13 +52,38 @@ impl Server {
             stream.set_nodelay(true)?;
             Ok(Some(stream))
         };
-        self.serve(Peer::Tcp, accept).await;
+        self.serve(accept, |server, stream, permit| server.connection(stream, Peer::Tcp, permit)).await;
     }
 
-    async fn serve<S, F>(&self, peer: Peer, accept: impl Fn() -> F)
+    /// Serves TLS; who it is, is what the certificate says, or a token.
+    pub(crate) async fn tls(self, listener: TcpListener, config: Arc<rustls::ServerConfig>) {
+        let acceptor = TlsAcceptor::from(config);
+        let accept = async || {
+            let (stream, address) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            Ok(Some((stream, address)))
+        };
+        let run = |server: Self, (stream, address), permit| {
+            let acceptor = acceptor.clone();
+            async move {
+                let longest = Duration::from_millis(server.options.tls_handshake_ms_max);
+                match tokio::time::timeout(longest, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => match Peer::of(stream.get_ref().1.peer_certificates()) {
+                        Ok(peer) => server.connection(stream, peer, permit).await,
+                        Err(error) => tracing::warn!(%address, %error, "a certificate names nobody"),
+                    },
+                    Ok(Err(error)) => tracing::info!(%address, %error, "a TLS handshake failed"),
+                    Err(_) => tracing::info!(%address, "a TLS handshake took too long"),
+                }
+            }
+        };
+        self.serve(accept, run).await;
+    }
+
+    async fn serve<S, A, C>(&self, accept: impl Fn() -> A, run: impl Fn(Self, S, OwnedSemaphorePermit) -> C)
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        F: Future<Output = io::Result<Option<S>>>,
+        A: Future<Output = io::Result<Option<S>>>,
+        C: Future<Output = ()> + Send + 'static,
     {
         let connections = Arc::new(Semaphore::new(self.options.connections_max));
         loop {
@@ -66,7 +94,7 @@ impl Server {
             };
             match accepted {
                 Ok(Some(stream)) => {
-                    self.tracker.spawn(self.clone().connection(stream, peer, permit));
+                    self.tracker.spawn(run(self.clone(), stream, permit));
                 }
                 Ok(None) => {}
                 Err(error) => {
@@ -81,11 +109,12 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let life = Life::of(&peer, self.trust.as_deref());
         let Self { router, options, stop, .. } = self;
         let service = service_fn(move |request: Request<Incoming>| {
             let router = router.clone();
             let mut request = request.map(Body::new);
-            request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(peer.clone());
             router.oneshot(request)
         });
         let mut connection = std::pin::pin!(
@@ -94,16 +123,66 @@ impl Server {
                 .header_read_timeout(Duration::from_millis(options.header_timeout_ms))
                 .serve_connection(TokioIo::new(stream), service)
         );
+        let leave = async {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = life.retired() => {}
+            }
+        };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = stop.cancelled() => {
+            () = life.cut() => {
+                tracing::warn!("a connection was cut: its certificate is no longer that of a node");
+                return;
+            }
+            () = leave => {
                 connection.as_mut().graceful_shutdown();
-                let drained = tokio::time::timeout(Duration::from_millis(options.drain_ms_max), connection).await;
-                drained.unwrap_or(Ok(()))
+                let drained = tokio::time::timeout(Duration::from_millis(options.drain_ms_max), connection);
+                tokio::select! {
+                    drained = drained => drained.unwrap_or(Ok(())),
+                    () = life.cut() => return,
+                }
             }
         };
         if let Err(error) = ended {
             tracing::debug!(%error, "a connection ended");
+        }
+    }
+}
+
+/// A connection is retired so long before the certificate that opened it ends: its owner has a newer one by then.
+const RETIRE_BEFORE_MS: u64 = 60_000;
+
+/// How long a connection may live.
+struct Life {
+    cut: Option<CancellationToken>,
+    retired_at: Option<Instant>,
+}
+
+impl Life {
+    fn of(peer: &Peer, trust: Option<&Trust>) -> Self {
+        let Peer::Tls(Some(identity)) = peer else { return Self { cut: None, retired_at: None } };
+        let roster = trust.map(Trust::roster).zip(identity.id.node());
+        let cut = roster.and_then(|(roster, name)| roster.cut(name, &identity.key_sha256));
+        let left_ms = identity.not_after_ms.saturating_sub(now_ms());
+        // One that is short-lived as a whole is used to its end.
+        let left_ms = if left_ms > 2 * RETIRE_BEFORE_MS { left_ms - RETIRE_BEFORE_MS } else { left_ms };
+        Self { cut, retired_at: Instant::now().checked_add(Duration::from_millis(left_ms)) }
+    }
+
+    /// Comes when whoever is at the other end is no longer who they were.
+    async fn cut(&self) {
+        match &self.cut {
+            Some(cut) => cut.cancelled().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Comes when the certificate is about to end.
+    async fn retired(&self) {
+        match self.retired_at {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
         }
     }
 }

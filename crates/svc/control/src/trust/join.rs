@@ -99,7 +99,7 @@ impl Trust {
         Ok(JoinTokenCreated {
             token: token.expose().to_string(),
             ca_pin: self.signing().await?.pin().to_string(),
-            urls: self.servers().await?.into_iter().map(|(_, row)| row.url).collect(),
+            urls: self.servers().list().await?.into_iter().map(|(_, row)| row.url).collect(),
             info: row.info(token.id()),
         })
     }
@@ -201,7 +201,7 @@ impl Trust {
             }
             stage_node(&name, old, &issued.key_sha256, request.address, pending)?;
         } else {
-            let known = self.servers().await?.iter().any(|(name, _)| *name == request.name);
+            let known = self.servers().list().await?.iter().any(|(name, _)| *name == request.name);
             if known && !again && !may_replace {
                 return Err(taken(&format!("server/{}", request.name)));
             }

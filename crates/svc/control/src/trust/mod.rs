@@ -17,10 +17,13 @@ pub(crate) use tokens::Person;
 use crate::{
     clock::now_ms,
     error::{Error, Result, StoreContext, with_causes},
-    keys,
+    servers::Servers,
 };
 use authorities::Authorities;
-use heptad_api::{ErrorCode, trust::CertificateResponse};
+use heptad_api::{
+    ErrorCode,
+    trust::{CertificateResponse, ClusterInfo, ServerInfo},
+};
 use heptad_pki::{Authority, IssuedCertificate, Keyring, SpiffeId, TrustBundle};
 use heptad_state::{Store, StoreExt};
 use std::{sync::Arc, time::Duration};
@@ -149,15 +152,21 @@ impl Trust {
         self.answer(issued).await
     }
 
-    /// Where the servers' rows say that the API is.
-    pub(crate) async fn servers(&self) -> Result<Vec<(String, rows::ServerRow)>> {
-        let (rows, _) = self.store.list(keys::SERVERS).await.during("list", "servers")?;
-        rows.iter().map(|kv| Ok((keys::shown(&kv.key)[keys::SERVERS.len()..].to_owned(), rows::decoded(kv)?))).collect()
+    /// The servers of the cluster.
+    pub(crate) fn servers(&self) -> Servers {
+        Servers::new(self.store.clone())
     }
 
-    /// The server that leads.
-    pub(crate) async fn leader(&self) -> Result<Option<String>> {
-        let row = self.store.get(keys::GENERATION).await.during("read", keys::GENERATION)?;
-        Ok(row.map(|kv| rows::decoded::<rows::HolderRow>(&kv)).transpose()?.map(|row| row.holder))
+    /// What the cluster is at this moment, as a server of `version` tells it.
+    pub async fn cluster_info(&self, version: &str) -> Result<ClusterInfo> {
+        let servers = self.servers().list().await?.into_iter();
+        Ok(ClusterInfo {
+            id: self.cluster.id.clone(),
+            trust_domain: self.cluster.trust_domain.clone(),
+            service_cidr: self.cluster.service_cidr,
+            servers: servers.map(|(name, row)| ServerInfo { name, url: row.url }).collect(),
+            leader: self.servers().leader().await?,
+            version: version.to_owned(),
+        })
     }
 }

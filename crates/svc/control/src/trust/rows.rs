@@ -125,18 +125,6 @@ pub(crate) struct TokenRow {
     pub(crate) expires_at_ms: Option<u64>,
 }
 
-/// What is read here of a server's row.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct ServerRow {
-    pub(crate) url: String,
-}
-
-/// What is read here of the leadership's row.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct HolderRow {
-    pub(crate) holder: String,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
