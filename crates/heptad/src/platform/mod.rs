@@ -169,6 +169,7 @@ impl Platform {
             storage: Some(storage.router()),
             keyring: Some(keyring::load_or_create(&data)?),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..ServerParts::default()
         };
         let socket = socket(&data);
         let options = heptad_control::Options {

@@ -9,4 +9,5 @@ mod leaders;
 mod life;
 mod settings;
 mod sockets;
+mod trust;
 mod watches;

@@ -1,0 +1,213 @@
+//! What is refused to whom, over the real API.
+
+use super::{cluster::Cluster, refusal};
+use crate::common::{node, running, service};
+use heptad_api::{
+    ErrorCode, ProblemDetails, endpoints,
+    operations::{ApplyRequest, ExecRequest},
+    trust::{Role, TokenRequest},
+};
+use heptad_client::Client;
+use heptad_control::Peer;
+use heptad_model::{Container, DesiredState, Event, EventKind, Namespace, Node, NodeName, Service, ServiceKey};
+use heptad_pki::{PeerIdentity, SpiffeId};
+use std::{
+    process::Command,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+async fn containers(client: &Client) -> Vec<Container> {
+    client.list::<Container>().await.expect("listed").items.into_iter().map(|item| item.object).collect()
+}
+
+/// Two nodes with a container each.
+async fn two_nodes(cluster: &Cluster) -> (super::cluster::Joined, super::cluster::Joined, Container, Container) {
+    let (n1, n2) = (cluster.node("n1").await, cluster.node("n2").await);
+    let mut pair = service("web", 2);
+    pair.resources = crate::common::resources(600, 64);
+    cluster.admin().create(&pair).await.expect("made");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let all = containers(&cluster.operator).await;
+        let on = |name: &str| all.iter().find(|c| c.node.as_ref() == Some(&NodeName::from(name))).cloned();
+        if let (Some(first), Some(second)) = (on("n1"), on("n2")) {
+            return (n1, n2, first, second);
+        }
+        assert!(Instant::now() < deadline, "still {all:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn event(subject: &str) -> Event {
+    Event {
+        id: String::new(),
+        at_ms: 0,
+        kind: EventKind::Normal,
+        reason: "Test".into(),
+        subject: subject.into(),
+        message: "x".into(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_writes_only_itself_and_what_is_bound_to_it() {
+    let cluster = Cluster::new().await;
+    let (n1, _n2, own, other) = two_nodes(&cluster).await;
+    let client = &n1.client;
+    let (me, them) = (NodeName::from("n1"), NodeName::from("n2"));
+    client.report_container(&own.id, &running(&me)).await.expect("its own");
+    for report in [running(&me), running(&them)] {
+        assert_eq!(refusal(client.report_container(&other.id, &report).await), ErrorCode::Forbidden);
+    }
+    // Not its own under another's name either.
+    assert!(client.report_container(&own.id, &running(&them)).await.is_err());
+    for node in [&me, &them] {
+        assert_eq!(refusal(client.delete_container(&other.id, node).await), ErrorCode::Forbidden);
+    }
+    let gone = client.delete_container(&"web-none".into(), &me).await;
+    assert_eq!(refusal(gone), ErrorCode::NotFound, "what is gone is gone, not forbidden");
+    assert_eq!(refusal(client.heartbeat(&them).await), ErrorCode::Forbidden);
+    assert_eq!(refusal(client.replace(&node("n2", 1, 1), None).await), ErrorCode::Forbidden);
+    assert_eq!(refusal(client.create(&node("n3", 1, 1)).await), ErrorCode::Forbidden);
+    assert_eq!(refusal(client.delete::<Node>(&Namespace::default(), "n1", None).await), ErrorCode::Forbidden);
+    assert_eq!(refusal(client.create(&service("x", 1)).await), ErrorCode::Forbidden);
+    assert_eq!(refusal(client.apply(&ApplyRequest::default()).await), ErrorCode::Forbidden);
+    assert_eq!(refusal(client.snapshot().await), ErrorCode::Forbidden);
+    assert_eq!(refusal(client.tokens().await), ErrorCode::Forbidden);
+    let request = ExecRequest { command: vec!["sh".into()], stdin: String::new(), timeout_ms: 1 };
+    assert_eq!(refusal(client.exec(&own.id, &request).await), ErrorCode::Forbidden);
+    for (subject, permitted) in [
+        ("node/n1".to_owned(), true),
+        (format!("container/{}", own.id), true),
+        ("node/n2".to_owned(), false),
+        (format!("container/{}", other.id), false),
+        ("service/default/web".to_owned(), false),
+    ] {
+        assert_eq!(client.create_event(&event(&subject)).await.is_ok(), permitted, "{subject}");
+    }
+    // What its proxy needs.
+    assert!(client.list::<Service>().await.is_ok() && client.list::<Node>().await.is_ok());
+    assert_eq!(containers(client).await.len(), 2);
+    // Stopped and gone: its own only.
+    cluster.admin().delete::<Service>(&Namespace::default(), "web", None).await.expect("deleted");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !containers(client).await.iter().all(|c| c.desired == DesiredState::Stopped) {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    client.delete_container(&own.id, &me).await.expect("its own is gone");
+}
+
+/// What a request with this token, or none, is refused with, by curl.
+fn refused_with(cluster: &Cluster, token: Option<&str>, method: &str, path: &str) -> Option<ErrorCode> {
+    let address = cluster.control.tls().expect("it listens on TLS");
+    let mut curl = Command::new("curl");
+    curl.args(["-ksS", "--max-time", "5", "-w", "\n%{http_code}", &format!("https://{address}{path}")]);
+    match method {
+        "HEAD" => curl.arg("-I"),
+        "GET" => curl.arg("-G"),
+        _ => curl.args(["-X", method, "-d", "{}"]),
+    };
+    if let Some(token) = token {
+        curl.args(["-H", &format!("Authorization: Bearer {token}")]);
+    }
+    let output = curl.output().expect("this test needs curl: apt-get install curl");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (body, status) = text.rsplit_once('\n').expect("a status");
+    match status {
+        "000" => panic!("curl: {}", String::from_utf8_lossy(&output.stderr)),
+        "401" => Some(ErrorCode::Unauthorized),
+        "403" => Some(ErrorCode::Forbidden),
+        _ => serde_json::from_str::<ProblemDetails>(body).ok().map(|problem| problem.code),
+    }
+}
+
+/// Every operation of the table, by method and path.
+fn sweep(cluster: &Cluster, token: Option<&str>) -> Vec<(String, Option<ErrorCode>)> {
+    let all = endpoints::all().into_iter().map(|endpoint| {
+        let path = endpoint.path.replace("{namespace}", "default").replace(['{', '}'], "");
+        let path = if endpoint.operation == "delete_container" { format!("{path}?node=n1") } else { path };
+        let code = refused_with(cluster, token, endpoint.method, &path);
+        (format!("{} {}", endpoint.method, endpoint.path), code)
+    });
+    all.collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_and_viewers_are_refused_whatever_the_table_has() {
+    let cluster = Cluster::new().await;
+    for (asked, code) in sweep(&cluster, None) {
+        let open = asked == "GET /v1/health" || asked == "POST /v1/join";
+        assert_eq!(code == Some(ErrorCode::Unauthorized), !open, "{asked}: {code:?}");
+    }
+    let request = TokenRequest { name: "v".into(), role: Role::Viewer, ttl_ms: None };
+    let viewer = cluster.admin().create_token(&request).await.expect("a token").token;
+    for (asked, code) in sweep(&cluster, Some(&viewer)) {
+        let changes = !asked.starts_with("GET") && !asked.starts_with("HEAD");
+        let harmless = ["POST /v1/plan", "POST /v1/mesh/check"].contains(&asked.as_str());
+        // What is looked up first may not be there.
+        let absent = asked.contains("/v1/containers/{id}") && code == Some(ErrorCode::NotFound);
+        if changes && !harmless && !absent {
+            assert_eq!(code, Some(ErrorCode::Forbidden), "{asked}");
+        }
+    }
+    for (asked, code) in sweep(&cluster, Some(&cluster.made.admin_token.expose())) {
+        assert_ne!(code, Some(ErrorCode::Unauthorized), "{asked}");
+        assert!(code != Some(ErrorCode::Forbidden) || asked == "POST /v1/certificates", "{asked}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployer_stays_in_one_namespace() {
+    let cluster = Cluster::new().await;
+    let deployer = cluster.with_role("deployer:shop").await;
+    let of = |namespace: &str, name: &str| Service { namespace: namespace.into(), ..service(name, 1) };
+    deployer.create(&of("shop", "web")).await.expect("its own");
+    assert_eq!(refusal(deployer.create(&of("other", "web")).await), ErrorCode::Forbidden);
+    let apply = |services: &[Service]| ApplyRequest {
+        objects: services.iter().cloned().map(heptad_api::Manifest::Service).collect(),
+    };
+    deployer.apply(&apply(&[of("shop", "a"), of("shop", "b")])).await.expect("its own");
+    let mixed = apply(&[of("shop", "c"), of("other", "d")]);
+    assert_eq!(refusal(deployer.apply(&mixed).await), ErrorCode::Forbidden);
+    assert!(deployer.get::<Service>(&"shop".into(), "c").await.is_err(), "nothing of it was applied");
+    let viewer = cluster.with_role("viewer").await;
+    assert_eq!(refusal(viewer.apply(&apply(&[of("shop", "e")])).await), ErrorCode::Forbidden);
+    assert_eq!(refusal(viewer.apply(&ApplyRequest::default()).await), ErrorCode::Forbidden);
+    viewer.plan(&apply(&[of("shop", "e")])).await.expect("a plan changes nothing");
+    assert_eq!(refusal(deployer.create(&node("n9", 1, 1)).await), ErrorCode::Forbidden);
+    let more = TokenRequest { name: "me".into(), role: "admin".parse().expect("a role"), ttl_ms: None };
+    assert_eq!(refusal(deployer.create_token(&more).await), ErrorCode::Forbidden, "nobody lifts himself");
+}
+
+fn identity(id: SpiffeId, trust_domain: &str, key_sha256: &str, not_after_ms: u64) -> Peer {
+    let (trust_domain, key_sha256) = (trust_domain.to_owned(), key_sha256.to_owned());
+    Peer::Tls(Some(Arc::new(PeerIdentity { id, trust_domain, key_sha256, not_after_ms })))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_must_be_of_this_cluster_of_this_time_and_of_this_key() {
+    let cluster = Cluster::new().await;
+    let n1 = cluster.node("n1").await;
+    let key = n1.key.sha256();
+    let (node, late) = (SpiffeId::Node("n1".into()), u64::MAX);
+    let whoami = |peer| {
+        let client = cluster.as_peer(peer);
+        async move { client.whoami().await }
+    };
+    let good = whoami(identity(node.clone(), "cluster.local", &key, late)).await.expect("it is n1");
+    assert_eq!(good.principal, "node/n1");
+    for (peer, code) in [
+        (identity(node.clone(), "other.local", &key, late), ErrorCode::Unauthorized),
+        (identity(node.clone(), "cluster.local", &key, 1), ErrorCode::Unauthorized),
+        (identity(node.clone(), "cluster.local", "other", late), ErrorCode::Unauthorized),
+        (identity(SpiffeId::Node("n7".into()), "cluster.local", &key, late), ErrorCode::Unauthorized),
+        (identity(SpiffeId::Service(ServiceKey::new("a", "b")), "cluster.local", &key, late), ErrorCode::Forbidden),
+    ] {
+        let shown = format!("{peer:?}");
+        // One that has ended is closed before or after it is answered.
+        let result = whoami(peer).await.expect_err("refused");
+        assert!(result.code().is_none_or(|c| c == code), "{shown}: {result}");
+    }
+}
