@@ -56,8 +56,9 @@ impl Control {
         // A store that cannot be read is said now, not by the first request.
         store.current_revision().await.during("read", "the revision")?;
         let objects = Objects::new(store, options.service_cidr, options.events_max);
-        let objects = match &parts.keyring {
-            Some(keyring) => objects.with_keyring(keyring.clone()),
+        let of_cluster = || parts.trust.as_ref().map(|trust| Arc::new(trust.keyring().clone()));
+        let objects = match parts.keyring.clone().or_else(of_cluster) {
+            Some(keyring) => objects.with_keyring(keyring),
             None => objects,
         };
         let unix = match &options.socket {

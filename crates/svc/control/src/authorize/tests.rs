@@ -56,6 +56,8 @@ const ASKED: &[(&str, &str)] = &[
     ("GET", "/v1/containers"),
     ("GET", "/v1/containers/shop-n1"),
     ("GET", "/v1/containers/shop-n1/logs"),
+    ("GET", "/v1/containers/shop-n1/settings"),
+    ("GET", "/v1/containers/shop-n2/settings"),
     ("POST", "/v1/containers/shop-n1/exec"),
     ("POST", "/v1/containers/other-n1/exec"),
     ("PUT", "/v1/containers/shop-n1/status"),
@@ -138,6 +140,7 @@ fn a_node_reads_the_mesh_and_writes_itself_and_what_is_bound_to_it() {
             "POST /v1/events",
             "GET /v1/containers",
             "GET /v1/containers/shop-n1",
+            "GET /v1/containers/shop-n1/settings",
             "PUT /v1/containers/shop-n1/status",
             "DELETE /v1/containers/shop-n1",
         ]
