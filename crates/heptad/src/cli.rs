@@ -1,5 +1,9 @@
 //! The command line as a value: commands, flags, their help. Does nothing.
 
+mod trust;
+
+pub use trust::{CaCommand, JoinTokenArgs, TokenCommand};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use heptad_api::Kind;
 use std::{net::SocketAddr, path::PathBuf};
@@ -70,6 +74,12 @@ pub enum Command {
     /// Nodes
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Tokens of people
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// The CA that signs the certificates of servers and nodes
+    #[command(subcommand)]
+    Ca(CaCommand),
     /// Calls through the mesh, and why they would be denied
     #[command(subcommand)]
     Mesh(MeshCommand),
@@ -318,6 +328,8 @@ pub struct Events {
 pub enum NodeCommand {
     /// List nodes with what they have given and have left
     List(OutputFlag),
+    /// Make a token with which a machine joins, and print the line to run there
+    JoinToken(JoinTokenArgs),
 }
 
 #[derive(Clone, Debug, Subcommand)]

@@ -8,6 +8,7 @@ mod mesh;
 mod misc;
 mod settings;
 mod storage;
+mod trust;
 mod why;
 
 use crate::{
@@ -40,6 +41,9 @@ pub async fn run(connect: &Connect, command: Command) -> anyhow::Result<ExitCode
         Command::Why(args) => why::why(&client, args).await,
         Command::Events(args) => misc::events(&client, args).await,
         Command::Node(NodeCommand::List(output)) => get::nodes(&client, output.output).await,
+        Command::Node(NodeCommand::JoinToken(args)) => trust::join_token(&client, args).await,
+        Command::Token(command) => trust::token(&client, command).await,
+        Command::Ca(command) => trust::ca(&client, command).await,
         Command::Mesh(MeshCommand::Call(args)) => mesh::call(&client, args).await,
         Command::Mesh(MeshCommand::Check(args)) => mesh::check(&client, args).await,
         Command::Config(command) => settings::run::<Config>(&client, command).await,

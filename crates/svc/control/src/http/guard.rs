@@ -17,7 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::StreamExt;
-use heptad_api::{ErrorCode, Kind, ProblemDetails, operations::ApplyRequest};
+use heptad_api::{ErrorCode, Kind, ProblemDetails};
 use heptad_model::{Container, Namespace};
 use http::{Method, StatusCode, header};
 use std::time::{Duration, Instant};
@@ -78,14 +78,9 @@ impl App {
             asked.namespace = found.service.namespace.0;
             asked.node = found.node.map(|node| node.0).unwrap_or_default();
         }
-        self.policies.require(principal, asked)
-    }
-
-    /// Whether every object of an apply may be written.
-    pub(super) fn may_apply(&self, Asking(principal): &Asking, request: &ApplyRequest) -> Result<()> {
-        for manifest in &request.objects {
-            let (kind, namespace) = (manifest.kind().plural(), manifest.namespace().as_str());
-            self.policies.require(principal, &Asked::update(kind, namespace, manifest.name()))?;
+        self.policies.require(principal, asked)?;
+        if asked.kind == Kind::Policies.plural() && asked.verb != Verb::Read && !asked.name.is_empty() {
+            self.may_change_policy(principal, &Namespace(asked.namespace.clone()), &asked.name).await?;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ mod local;
 mod objects;
 mod operations;
 mod problem;
+mod reach;
 pub(crate) mod serve;
 mod stream;
 mod trust;

@@ -2,6 +2,7 @@
 
 use super::{
     Shared,
+    authenticate::Asking,
     body::if_match,
     stream::{self, Feed},
 };
@@ -143,9 +144,15 @@ async fn get_one<T: Kept>(State(app): State<Shared>, parameters: Parameters) -> 
     app.objects.get::<T>(&target.namespace(), &target.name).await.map(object_response)
 }
 
-async fn create<T: Kept>(State(app): State<Shared>, parameters: Parameters, body: Body) -> Result<Response> {
+async fn create<T: Kept>(
+    State(app): State<Shared>,
+    principal: Asking,
+    parameters: Parameters,
+    body: Body,
+) -> Result<Response> {
     let target = Target::of(parameters);
     let mut value = body_json(&app.body(body).await?)?;
+    app.may_write::<T>(&principal, &value)?;
     target.complete(&mut value);
     let object: T = object_of(&value)?;
     target.matches(&object, false)?;
@@ -154,6 +161,7 @@ async fn create<T: Kept>(State(app): State<Shared>, parameters: Parameters, body
 
 async fn replace<T: Kept>(
     State(app): State<Shared>,
+    principal: Asking,
     parameters: Parameters,
     headers: HeaderMap,
     body: Body,
@@ -161,6 +169,7 @@ async fn replace<T: Kept>(
     let target = Target::of(parameters);
     let expected = if_match(&headers)?;
     let mut value = body_json(&app.body(body).await?)?;
+    app.may_write::<T>(&principal, &value)?;
     let (object, read_at) = body_object::<T>(&mut value, |object| target.complete(object))?;
     target.matches(&object, true)?;
     app.objects.replace(object, expected.or(read_at)).await.map(object_response)
@@ -168,6 +177,7 @@ async fn replace<T: Kept>(
 
 async fn patch<T: Kept>(
     State(app): State<Shared>,
+    principal: Asking,
     parameters: Parameters,
     headers: HeaderMap,
     body: Body,
@@ -175,6 +185,7 @@ async fn patch<T: Kept>(
     let target = Target::of(parameters);
     let expected = if_match(&headers)?;
     let patch = body_json(&app.body(body).await?)?;
+    app.may_write::<T>(&principal, &patch)?;
     app.objects.patch::<T>(&target.namespace(), &target.name, &patch, expected).await.map(object_response)
 }
 

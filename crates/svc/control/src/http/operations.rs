@@ -124,7 +124,7 @@ async fn version(State(app): State<Shared>) -> Result<Json<Version>> {
 
 async fn apply(State(app): State<Shared>, principal: Asking, body: Body) -> Result<Response> {
     let request: ApplyRequest = body_value(&app.body(body).await?, "request to apply")?;
-    app.may_apply(&principal, &request)?;
+    app.may_apply(&principal, &request).await?;
     Ok(Json(app.objects.apply(&request).await?).into_response())
 }
 

@@ -9,8 +9,11 @@ use heptad_api::{
 };
 use heptad_client::Client;
 use heptad_control::Peer;
-use heptad_model::{Container, DesiredState, Event, EventKind, Namespace, Node, NodeName, Service, ServiceKey};
+use heptad_model::{
+    Container, DesiredState, Event, EventKind, Namespace, NetworkPolicy, Node, NodeName, Service, ServiceKey,
+};
 use heptad_pki::{PeerIdentity, SpiffeId};
+use serde_json::json;
 use std::{
     process::Command,
     sync::Arc,
@@ -179,6 +182,33 @@ async fn a_deployer_stays_in_one_namespace() {
     assert_eq!(refusal(deployer.create(&node("n9", 1, 1)).await), ErrorCode::Forbidden);
     let more = TokenRequest { name: "me".into(), role: "admin".parse().expect("a role"), ttl_ms: None };
     assert_eq!(refusal(deployer.create_token(&more).await), ErrorCode::Forbidden, "nobody lifts himself");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployers_network_policies_reach_no_other_namespace() {
+    let cluster = Cluster::new().await;
+    let deployer = cluster.with_role("deployer:shop").await;
+    let policy = |name: &str, selects: Option<&str>| -> NetworkPolicy {
+        let selector = selects.map_or(json!({}), |namespace| json!({ "namespace": namespace }));
+        let value = json!({ "name": name, "namespace": "shop", "selector": selector, "ingress": [] });
+        serde_json::from_value(value).expect("a policy")
+    };
+    deployer.create(&policy("own", None)).await.expect("its own");
+    deployer.create(&policy("same", Some("shop"))).await.expect("its own, said twice");
+    assert_eq!(refusal(deployer.create(&policy("x", Some("other"))).await), ErrorCode::Forbidden);
+    assert_eq!(refusal(deployer.replace(&policy("own", Some("other")), None).await), ErrorCode::Forbidden);
+    let patch = json!({ "selector": { "namespace": "other" } });
+    let shop = Namespace::from("shop");
+    assert_eq!(refusal(deployer.patch::<NetworkPolicy>(&shop, "own", &patch, None).await), ErrorCode::Forbidden);
+    let apply = |policy| ApplyRequest { objects: vec![heptad_api::Manifest::Policy(policy)] };
+    assert_eq!(refusal(deployer.apply(&apply(policy("own", Some("other")))).await), ErrorCode::Forbidden);
+    // One that an administrator made reaches further, and is not the deployer's to change.
+    cluster.admin().create(&policy("wide", Some("other"))).await.expect("an administrator's");
+    let open = json!({ "ingress": null });
+    assert_eq!(refusal(deployer.patch::<NetworkPolicy>(&shop, "wide", &open, None).await), ErrorCode::Forbidden);
+    assert_eq!(refusal(deployer.delete::<NetworkPolicy>(&shop, "wide", None).await), ErrorCode::Forbidden);
+    assert_eq!(refusal(deployer.apply(&apply(policy("wide", None))).await), ErrorCode::Forbidden);
+    deployer.delete::<NetworkPolicy>(&shop, "own", None).await.expect("its own");
 }
 
 fn identity(id: SpiffeId, trust_domain: &str, key_sha256: &str, not_after_ms: u64) -> Peer {

@@ -1,0 +1,66 @@
+//! Network policies of one namespace may select services of another, and so open or close what is there. Who writes such a
+//! policy must be permitted to write policies there too. Knows no other kind.
+
+use super::{App, authenticate::Asking};
+use crate::{
+    authorize::{Asked, Principal},
+    error::Result,
+    objects::Kept,
+};
+use heptad_api::{Kind, Manifest, operations::ApplyRequest};
+use heptad_model::{Namespace, NetworkPolicy};
+use serde_json::Value;
+
+fn kind() -> &'static str {
+    Kind::Policies.plural()
+}
+
+impl App {
+    /// Whether every object of an apply may be written.
+    pub(super) async fn may_apply(&self, Asking(principal): &Asking, request: &ApplyRequest) -> Result<()> {
+        for manifest in &request.objects {
+            let (kind, namespace) = (manifest.kind().plural(), manifest.namespace());
+            self.policies.require(principal, &Asked::update(kind, namespace.as_str(), manifest.name()))?;
+            if let Manifest::Policy(policy) = manifest {
+                self.may_change_policy(principal, namespace, &policy.name).await?;
+                let selected = policy.selector.namespace.as_ref();
+                self.may_select(principal, selected.map(Namespace::as_str), &policy.name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an object, or a patch of one, may be written as it is in a body.
+    pub(super) fn may_write<T: Kept>(&self, Asking(principal): &Asking, body: &Value) -> Result<()> {
+        if T::KIND != Kind::Policies {
+            return Ok(());
+        }
+        // Bare, or as it was read with its revision.
+        for place in ["/selector/namespace", "/object/selector/namespace"] {
+            self.may_select(principal, body.pointer(place).and_then(Value::as_str), "")?;
+        }
+        Ok(())
+    }
+
+    fn may_select(&self, principal: &Principal, namespace: Option<&str>, name: &str) -> Result<()> {
+        match namespace {
+            Some(namespace) => self.policies.require(principal, &Asked::update(kind(), namespace, name)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the policy that is there, if there is one, may be changed or deleted: it may select what its namespace does not say.
+    pub(super) async fn may_change_policy(
+        &self,
+        principal: &Principal,
+        namespace: &Namespace,
+        name: &str,
+    ) -> Result<()> {
+        if !matches!(principal, Principal::Person(_)) {
+            return Ok(());
+        }
+        let found = self.objects.find::<NetworkPolicy>(namespace, name).await?;
+        let selected = found.and_then(|policy| policy.object.selector.namespace);
+        self.may_select(principal, selected.as_ref().map(Namespace::as_str), name)
+    }
+}
