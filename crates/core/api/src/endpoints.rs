@@ -1,5 +1,6 @@
 //! The endpoint table: every operation of the API with its types. The OpenAPI document and the server's tests read it.
 
+use crate::work::{DrainStatus, NodeSilence, RemoveNodeRequest, RevisionList, RolloutStatus, UndoRequest};
 use crate::{
     mesh::{CallRequest, CallResponse, CheckResponse},
     object::{Kind, List, Object, Resource},
@@ -8,10 +9,6 @@ use crate::{
         PlanResponse, Version,
     },
     report::{VerifyResponse, WhyResponse},
-    trust::{
-        Authorities, CertificateRequest, CertificateResponse, ClusterInfo, JoinRequest, JoinResponse, JoinTokenCreated,
-        JoinTokenInfo, JoinTokenRequest, TokenCreated, TokenInfo, TokenRequest, TrustBundleResponse, WhoAmI,
-    },
 };
 use heptad_model::{Config, Container, Event, NetworkPolicy, Node, Secret, Service, Snapshot, TrafficRule};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -119,9 +116,10 @@ pub fn all() -> Vec<Endpoint> {
     readable::<Container>(&mut out);
     readable::<Event>(&mut out);
     out.extend(node_operations());
+    out.extend(rollout_operations());
+    out.extend(node_orders());
     out.extend(cluster_operations());
     out.extend(storage_operations());
-    out.extend(trust_operations());
     out
 }
 
@@ -156,6 +154,41 @@ fn node_operations() -> Vec<Endpoint> {
         Endpoint::new("POST", format!("{id}/exec"), "container_exec", "Run a program inside a container")
             .takes::<ExecRequest>()
             .gives::<ExecResponse>(),
+    ]
+}
+
+fn rollout_operations() -> Vec<Endpoint> {
+    let service = "/v1/namespaces/{namespace}/services/{name}";
+    let order = |word: &str, summary: &str| {
+        Endpoint::new("POST", format!("{service}/rollout/{word}"), format!("{word}_rollout"), summary)
+            .gives::<RolloutStatus>()
+    };
+    vec![
+        Endpoint::new("GET", format!("{service}/rollout"), "rollout", "How the exchange of containers stands")
+            .gives::<RolloutStatus>(),
+        Endpoint::new("GET", format!("{service}/revisions"), "revisions", "The revisions that are kept")
+            .gives::<RevisionList>(),
+        order("undo", "Make an earlier revision the wanted one again").takes::<UndoRequest>(),
+        order("pause", "Stop the exchange of containers where it is"),
+        order("resume", "Go on with what was paused, waits or had failed"),
+        order("restart", "Replace all containers by new ones of the same specification; run a job again"),
+    ]
+}
+
+fn node_orders() -> Vec<Endpoint> {
+    let order = |word: &str, summary: &str| {
+        Endpoint::new("POST", format!("/v1/nodes/{{name}}/{word}"), format!("{word}_node"), summary)
+            .gives::<Object<Node>>()
+    };
+    vec![
+        order("cordon", "Place no new containers on a node"),
+        order("uncordon", "Place containers on a node again, and move none away"),
+        order("drain", "Move all containers of a node elsewhere"),
+        order("fence", "Say that a node which does not report is off"),
+        order("remove", "Take a node out of the cluster").takes::<RemoveNodeRequest>(),
+        Endpoint::new("GET", "/v1/nodes/{name}/drain", "drain_status", "How far the emptying of a node is")
+            .gives::<DrainStatus>(),
+        Endpoint::new("GET", "/v1/liveness", "liveness", "When each node was heard last").gives::<Vec<NodeSilence>>(),
     ]
 }
 
@@ -194,45 +227,5 @@ fn storage_operations() -> Vec<Endpoint> {
         Endpoint::new("GET", object, "get_object", "Read an object from any good copy"),
         Endpoint::new("HEAD", object, "head_object", "What is known of an object"),
         Endpoint::new("DELETE", object, "delete_object", "Delete an object"),
-    ]
-}
-
-fn trust_operations() -> Vec<Endpoint> {
-    let (joins, tokens) = ("/v1/join-tokens", "/v1/tokens");
-    vec![
-        Endpoint::new("GET", "/v1/health", "health", "Whether the server answers; needs no token"),
-        Endpoint::new("GET", "/v1/whoami", "whoami", "Who asks, as the server sees it").gives::<WhoAmI>(),
-        Endpoint::new("GET", "/v1/cluster", "cluster", "What the cluster is, and its servers").gives::<ClusterInfo>(),
-        Endpoint::new("POST", "/v1/join", "join", "Join the cluster; needs a join token and no certificate")
-            .takes::<JoinRequest>()
-            .gives::<JoinResponse>(),
-        Endpoint::new(
-            "POST",
-            "/v1/certificates",
-            "renew_certificate",
-            "A new certificate for who shows the present one",
-        )
-        .takes::<CertificateRequest>()
-        .gives::<CertificateResponse>(),
-        Endpoint::new("GET", "/v1/trust-bundle", "trust_bundle", "The roots that are trusted now")
-            .gives::<TrustBundleResponse>(),
-        Endpoint::new("GET", "/v1/authorities", "list_authorities", "The CAs of the cluster").gives::<Authorities>(),
-        Endpoint::new(
-            "POST",
-            "/v1/authorities/rotate",
-            "rotate_authority",
-            "Make a new CA; both are trusted meanwhile",
-        )
-        .gives::<Authorities>(),
-        Endpoint::new("POST", joins, "create_join_token", "Make a token with which machines join")
-            .takes::<JoinTokenRequest>()
-            .gives::<JoinTokenCreated>(),
-        Endpoint::new("GET", joins, "list_join_tokens", "List join tokens").gives::<Vec<JoinTokenInfo>>(),
-        Endpoint::new("DELETE", format!("{joins}/{{id}}"), "delete_join_token", "Delete a join token"),
-        Endpoint::new("POST", tokens, "create_token", "Make a token for a person")
-            .takes::<TokenRequest>()
-            .gives::<TokenCreated>(),
-        Endpoint::new("GET", tokens, "list_tokens", "List tokens of people").gives::<Vec<TokenInfo>>(),
-        Endpoint::new("DELETE", format!("{tokens}/{{id}}"), "delete_token", "Revoke a token; it is refused at once"),
     ]
 }

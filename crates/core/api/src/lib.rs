@@ -11,6 +11,7 @@ pub mod operations;
 pub mod problem;
 pub mod report;
 pub mod trust;
+pub mod work;
 
 pub use object::{Kind, List, Manifest, Object, Resource, WatchBatch, WatchChange, WatchEvent};
 pub use problem::{ErrorCode, ProblemDetails};

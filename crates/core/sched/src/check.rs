@@ -231,7 +231,7 @@ impl<'a> Tally<'a> {
             let asked = u128::from(asked.get(*d));
             asked > 0 && self.given[*d as usize] + asked > u128::from(self.node.capacity.get(*d))
         };
-        self.node.status == NodeStatus::Ready && ports.is_disjoint(&self.ports) && !Dimension::ALL.iter().any(short)
+        self.node.status == NodeStatus::Ready && !self.node.draining && ports.is_disjoint(&self.ports) && !Dimension::ALL.iter().any(short)
     }
 }
 

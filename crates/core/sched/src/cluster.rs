@@ -38,7 +38,8 @@ pub struct Cluster<'a> {
 impl<'a> Cluster<'a> {
     /// The nodes of `view`, nothing planned yet.
     pub fn new(view: &'a NodesView) -> Self {
-        let free = |node: &NodeView| (node.status == NodeStatus::Ready).then(|| node.allocation.free(&node.capacity));
+        let open = |node: &NodeView| node.status == NodeStatus::Ready && !node.draining;
+        let free = |node: &NodeView| open(node).then(|| node.allocation.free(&node.capacity));
         let largest = |i: usize| view.nodes().iter().map(|node| node.capacity.amounts()[i]).max().unwrap_or(0);
         Self {
             view,

@@ -2,130 +2,108 @@
 //! Knows only counts and readiness; that stopping and starting take time shows in the next view.
 
 use crate::{
-    cluster::Cluster,
-    reconcile::{Action, ServiceView, StopReason},
-    request::{HostPort, Request},
-    view::{NodeView, NodesView},
+    ends::{Ends, given_up, is_gone, is_lost, may_run, pattern},
+    memory::{Counts, Memory, Wave},
+    reconcile::{ServiceView, StopReason},
+    request::HostPort,
+    view::NodeView,
 };
-use heptad_model::{Container, ContainerId, ContainerTemplate, DesiredState, NodeStatus, Service};
+use heptad_model::{Container, ContainerTemplate, DesiredState, NodeStatus, Service};
 use std::{cmp::Reverse, collections::BTreeSet};
 
-/// How often a suffix is drawn for one container before its creation is left to the next time.
-const SUFFIX_DRAWS_MAX: u32 = 16;
-/// How many containers above the replicas asked a replacement may use.
-const SURGE_MAX: usize = 1;
-
-pub(crate) fn steps(view: &ServiceView<'_>, draw: impl FnMut() -> String) -> Vec<Action> {
-    let mut ends = Ends { nodes: view.nodes, actions: Vec::new() };
-    let (wanted, leaving): (Vec<_>, Vec<_>) =
-        view.containers.iter().copied().partition(|c| c.desired == DesiredState::Running);
-    leaving.iter().for_each(|container| ends.bury(container));
-    let (own, strange): (Vec<_>, Vec<_>) =
-        wanted.into_iter().partition(|c| view.service.is_some_and(|service| service.id == c.service_id));
-    strange.iter().for_each(|container| ends.end(container, StopReason::ServiceDeleted));
-    let Some(service) = view.service else { return ends.actions };
-    let mut rollout = Rollout::new(view, service, own, ends);
-    rollout.end_surplus();
-    rollout.replace_lost();
-    rollout.end_old();
-    rollout.free_host_port();
-    rollout.create(draw);
-    rollout.ends.actions
-}
-
-/// Collects who goes.
-struct Ends<'a> {
-    nodes: &'a NodesView,
-    actions: Vec<Action>,
-}
-
-impl Ends<'_> {
-    /// A container that some node holds is stopped by that node; any other has nobody to delete it but us.
-    fn end(&mut self, container: &Container, reason: StopReason) {
-        let id = container.id.clone();
-        self.actions.push(match &container.node {
-            None => Action::Delete(id, reason),
-            Some(node) if self.nodes.index(node).is_none() => Action::Delete(id, StopReason::NodeGone),
-            Some(_) => Action::Stop(id, reason),
-        });
+pub(crate) fn steps(
+    view: &ServiceView<'_>,
+    service: &Service,
+    own: Vec<&Container>,
+    ends: &mut Ends<'_>,
+    memory: &mut Memory<'_>,
+    mut draw: impl FnMut() -> String,
+) {
+    let mut exchange = Exchange::new(view, service, own, ends);
+    exchange.replace_lost();
+    let counts = exchange.counts();
+    if memory.judge(&exchange.current, counts) {
+        return;
     }
-
-    /// A container that is being stopped is its node's to delete, if it has one.
-    fn bury(&mut self, container: &Container) {
-        match &container.node {
-            None => self.end(container, StopReason::NeverStarted),
-            Some(node) if self.nodes.index(node).is_none() => self.end(container, StopReason::NodeGone),
-            Some(_) => {}
-        }
-    }
-
-    fn stopping(&self) -> BTreeSet<&ContainerId> {
-        self.actions.iter().filter(|action| matches!(action, Action::Stop(..))).map(Action::container).collect()
-    }
-
-    /// Ends the first `most` of `list` that are `meant`.
-    fn end_of(
-        &mut self,
-        list: &mut Vec<&Container>,
-        most: usize,
-        reason: StopReason,
-        meant: impl Fn(&Container) -> bool,
-    ) {
-        let mut left = most;
-        list.retain(|container| {
-            let goes = left > 0 && meant(container);
-            if goes {
-                left -= 1;
-                self.end(container, reason);
-            }
-            !goes
-        });
-    }
+    exchange.wave = memory.wave(counts);
+    exchange.end_surplus();
+    exchange.end_old();
+    exchange.free_host_port();
+    exchange.create(memory.revision(), &mut draw);
 }
 
 /// A service and the containers that are wanted for it; those that are ended are taken off the lists.
-struct Rollout<'a> {
+struct Exchange<'a, 'e, 'n> {
     view: &'a ServiceView<'a>,
     service: &'a Service,
     template: ContainerTemplate,
     replicas: usize,
-    /// Those made of the service's template; who is missed least comes first.
+    wave: Wave,
+    /// Those made of the service's template, on nodes where they may stay; who is missed least comes first.
     current: Vec<&'a Container>,
-    /// Those made of another; who is missed least comes first.
+    /// Those made of another, or on a node that is emptied; who is missed least comes first.
     old: Vec<&'a Container>,
-    ends: Ends<'a>,
+    ends: &'e mut Ends<'n>,
+}
+
+/// Whether the container is what the service asks now, with its configs and secrets.
+fn is_fresh(service: &Service, template: &ContainerTemplate, container: &Container) -> bool {
+    container.template == *template && container.settings == service.settings
 }
 
 fn is_bound(container: &Container) -> bool {
     container.node.is_some()
 }
 
-fn is_ready(container: &Container) -> bool {
-    container.ready
-}
-
 fn count(list: &[&Container], meant: impl Fn(&Container) -> bool) -> usize {
     list.iter().filter(|container| meant(container)).count()
 }
 
-impl<'a> Rollout<'a> {
-    fn new(view: &'a ServiceView<'a>, service: &'a Service, own: Vec<&'a Container>, mut ends: Ends<'a>) -> Self {
+impl<'a, 'e, 'n> Exchange<'a, 'e, 'n> {
+    fn new(view: &'a ServiceView<'a>, service: &'a Service, own: Vec<&'a Container>, ends: &'e mut Ends<'n>) -> Self {
         let template = service.template();
-        let gone = |c: &&Container| c.node.as_ref().is_some_and(|node| view.nodes.index(node).is_none());
-        let (gone, own): (Vec<_>, Vec<_>) = own.into_iter().partition(gone);
+        let (gone, own): (Vec<_>, Vec<_>) = own.into_iter().partition(|c| is_gone(view.nodes, c));
         gone.iter().for_each(|container| ends.end(container, StopReason::NodeGone));
-        let (mut current, mut old): (Vec<_>, Vec<_>) = own.into_iter().partition(|c| c.template == template && c.settings == service.settings);
-        current.sort_by_key(|c| (c.ready, is_bound(c), Reverse(c.created_at_ms), Reverse(&c.id)));
-        old.sort_by_key(|c| (c.ready, is_bound(c), c.generation, c.created_at_ms, &c.id));
-        Self { view, service, template, replicas: service.replicas as usize, current, old, ends }
+        let leaves = |c: &Container| node_of(view, c).is_some_and(|node| node.draining);
+        let stays = |c: &&Container| is_fresh(service, &template, c) && !leaves(c);
+        let (mut current, mut old): (Vec<_>, Vec<_>) = own.into_iter().partition(stays);
+        let ready = |c: &Container| c.ready && !is_lost(view.nodes, c);
+        current.sort_by_key(|c| (ready(c), is_bound(c), Reverse(c.created_at_ms), Reverse(&c.id)));
+        // Nodes are emptied before anything else is exchanged.
+        old.sort_by_key(|c| (ready(c), is_bound(c), !leaves(c), c.generation, c.created_at_ms, &c.id));
+        let replicas = service.replicas as usize;
+        let wave = Wave { fresh: replicas, surge: 0, missing: 0, keeps_old: false, holds: false };
+        Self { view, service, template, replicas, wave, current, old, ends }
+    }
+
+    fn is_lost(&self, container: &Container) -> bool {
+        is_lost(self.view.nodes, container)
+    }
+
+    fn serves(&self, container: &Container) -> bool {
+        container.ready && !self.is_lost(container)
     }
 
     fn ready(&self) -> usize {
-        count(&self.current, is_ready) + count(&self.old, is_ready)
+        count(&self.current, |c| self.serves(c)) + count(&self.old, |c| self.serves(c))
     }
 
     fn total(&self) -> usize {
         self.current.len() + self.old.len()
+    }
+
+    fn counts(&self) -> Counts {
+        let older = |c: &Container| !is_fresh(self.service, &self.template, c);
+        let left = |c: &&&Container| {
+            c.service_id == self.service.id && older(c) && may_run(self.view.nodes, c) && !self.is_lost(c)
+        };
+        Counts {
+            fresh_ready: count(&self.current, |c| self.serves(c)),
+            older: count(&self.old, older),
+            older_ready: count(&self.old, |c| older(c) && self.serves(c)),
+            older_left: self.view.containers.iter().filter(left).count(),
+            wanted: self.replicas,
+        }
     }
 
     /// Whether a successor has a node and is not ready: until it is, nobody else makes room for it.
@@ -133,66 +111,47 @@ impl<'a> Rollout<'a> {
         self.current.iter().any(|c| is_bound(c) && !c.ready)
     }
 
-    fn is_lost(&self, container: &Container) -> bool {
-        let node = container.node.as_ref().and_then(|node| self.view.nodes.get(node));
-        node.is_some_and(|node| node.status == NodeStatus::NotReady)
-    }
-
     fn end_surplus(&mut self) {
-        let surplus = self.current.len().saturating_sub(self.replicas);
-        self.ends.end_of(&mut self.current, surplus, StopReason::ScaledDown, |_| true);
+        // Those that stand in for old ones that are missing altogether stay.
+        let wanted = self.wave.fresh.max(self.replicas.saturating_sub(self.old.len()));
+        let surplus = self.current.len().saturating_sub(wanted);
+        self.ends.end_of(&mut self.current, surplus, |_| StopReason::ScaledDown, |_| true);
         if self.replicas == 0 {
-            self.ends.end_of(&mut self.old, usize::MAX, StopReason::ScaledDown, |_| true);
+            self.ends.end_of(&mut self.old, usize::MAX, |_| StopReason::ScaledDown, |_| true);
         }
     }
 
-    /// Containers of nodes that do not answer are given up if a ready node has room for a successor. If none has, they
-    /// may as well still serve: a node whose agent is away for a while goes on with them when it is back.
     fn replace_lost(&mut self) {
-        let mut cluster = Cluster::new(self.view.nodes);
-        let lost: Vec<&Container> =
-            self.current.iter().chain(&self.old).copied().filter(|container| self.is_lost(container)).collect();
-        let mut given_up = BTreeSet::new();
-        for container in lost {
-            let request = self.successor_of(container);
-            let node = cluster.candidates(&request).map(|candidate| candidate.node).next();
-            if node.is_some_and(|node| cluster.bind(node, &request).is_ok()) {
-                given_up.insert(&container.id);
-            }
-        }
+        let given_up = given_up(self.view, self.service, self.current.iter().chain(&self.old).copied());
         for list in [&mut self.current, &mut self.old] {
-            self.ends.end_of(list, usize::MAX, StopReason::NodeNotReady, |c| given_up.contains(&c.id));
+            self.ends.end_of(list, usize::MAX, |_| StopReason::NodeNotReady, |c| given_up.contains(&c.id));
         }
     }
 
-    fn successor_of(&self, container: &Container) -> Request {
-        Request {
-            container: container.id.clone(),
-            service: self.service.key(),
-            resources: self.template.resources,
-            host_ports: self.host_ports(),
-            placement: self.service.placement,
-        }
-    }
-
-    /// Ends old containers that serve nobody, or that are not needed any more for as many to be ready as are asked.
+    /// Ends old containers that serve nobody, or that are not needed any more for as many to be ready as were promised.
     fn end_old(&mut self) {
-        let reason = StopReason::Replaced;
-        let done = count(&self.current, is_ready) >= self.replicas;
-        let lost: BTreeSet<&ContainerId> = self.old.iter().filter(|c| self.is_lost(c)).map(|c| &c.id).collect();
+        let (view, service, template) = (self.view, self.service, self.template.clone());
+        let reason = move |c: &Container| match is_fresh(service, &template, c) {
+            true => StopReason::NodeDrained,
+            false => StopReason::Replaced,
+        };
+        self.ends.end_of(&mut self.old, usize::MAX, &reason, |c| !is_bound(c));
+        if self.wave.keeps_old || self.wave.holds {
+            return;
+        }
+        let lost = |c: &Container| is_lost(view.nodes, c);
+        let done = count(&self.current, |c| self.serves(c)) >= self.replicas;
         // While a successor is on trial, an old container that is unready for a moment may be needed again.
         let give_up = !self.is_on_trial();
-        self.ends.end_of(&mut self.old, usize::MAX, reason, |c| {
-            done || !is_bound(c) || (give_up && !c.ready && !lost.contains(&c.id))
-        });
-        let spare = self.ready().saturating_sub(self.replicas);
-        self.ends.end_of(&mut self.old, spare, reason, is_ready);
+        self.ends.end_of(&mut self.old, usize::MAX, &reason, |c| done || (give_up && !c.ready && !lost(c)));
+        let spare = self.ready().saturating_sub(self.replicas.saturating_sub(self.wave.missing));
+        self.ends.end_of(&mut self.old, spare, &reason, |c| c.ready && !lost(c));
         // More than that are wanted only after the replicas asked were lowered during a replacement.
-        let beyond = self.total().saturating_sub(self.replicas + SURGE_MAX);
+        let beyond = self.total().saturating_sub(self.replicas + self.wave.surge);
         let before = self.old.len();
-        self.ends.end_of(&mut self.old, beyond, StopReason::ScaledDown, |c| !c.ready);
+        self.ends.end_of(&mut self.old, beyond, |_| StopReason::ScaledDown, |c| !c.ready);
         let beyond = beyond - (before - self.old.len());
-        self.ends.end_of(&mut self.current, beyond, StopReason::ScaledDown, |c| !c.ready);
+        self.ends.end_of(&mut self.current, beyond, |_| StopReason::ScaledDown, |c| !c.ready);
     }
 
     fn host_ports(&self) -> BTreeSet<HostPort> {
@@ -204,39 +163,47 @@ impl<'a> Rollout<'a> {
     fn free_host_port(&mut self) {
         let waits = self.current.len() < self.replicas || !self.current.iter().all(|c| is_bound(c));
         let ports = self.host_ports();
-        if !waits || ports.is_empty() || self.is_on_trial() {
+        if !waits || ports.is_empty() || self.is_on_trial() || self.wave.keeps_old || self.wave.holds {
             return;
         }
         let holds = |c: &Container| c.host_ports().any(|port| ports.contains(&port));
-        let is_able = |n: &&NodeView| n.status == NodeStatus::Ready && self.template.resources.fits(&n.capacity);
+        let resources = self.template.resources;
+        let is_able = |n: &&NodeView| n.status == NodeStatus::Ready && !n.draining && resources.fits(&n.capacity);
         let able: Vec<&NodeView> = self.view.nodes.nodes().iter().filter(is_able).collect();
-        let node_of = |c: &Container| c.node.as_ref().and_then(|name| self.view.nodes.get(name));
-        let on_able = |c: &Container| node_of(c).is_some_and(|node| is_able(&node));
+        let on_able = |c: &Container| node_of(self.view, c).is_some_and(|node| is_able(&node));
         let stopping = self.ends.stopping();
         let leaves = |c: &Container| c.desired == DesiredState::Stopped || stopping.contains(&c.id);
         let soon = self.view.containers.iter().any(|c| leaves(c) && holds(c) && on_able(c));
         let taken = able.iter().all(|node| !ports.is_disjoint(&node.allocation.host_ports));
         if taken && !soon {
-            self.ends.end_of(&mut self.old, 1, StopReason::HostPortNeeded, |c| holds(c) && on_able(c));
+            let reason = |_: &Container| StopReason::HostPortNeeded;
+            self.ends.end_of(&mut self.old, 1, reason, |c| holds(c) && on_able(c));
         }
     }
 
-    /// Creates what is missing; if nothing is and no successor is awaited, one more so that an old one can go.
-    fn create(&mut self, mut draw: impl FnMut() -> String) {
-        let missing = self.replicas.saturating_sub(self.current.len());
-        let room = match self.replicas.saturating_sub(self.total()) {
-            0 if self.current.iter().all(|c| c.ready) => (self.replicas + SURGE_MAX).saturating_sub(self.total()),
-            short => short,
-        };
-        let mut taken: BTreeSet<ContainerId> = self.view.containers.iter().map(|c| c.id.clone()).collect();
-        for _ in 0..missing.min(room) {
-            let mut fresh = (0..SUFFIX_DRAWS_MAX).map(|_| ContainerId(format!("{}-{}", self.service.name, draw())));
-            let Some(id) = fresh.find(|id| !taken.contains(id)) else { return };
-            taken.insert(id.clone());
-            let container = Container::pending(id, self.service, self.view.now_ms);
-            self.ends.actions.push(Action::Create(Box::new(container)));
+    /// Creates what is missing; if nothing is and no successor is awaited, some more so that old ones can go.
+    fn create(&mut self, revision: u64, draw: &mut impl FnMut() -> String) {
+        let missing = self.wave.fresh.saturating_sub(self.current.len());
+        let short = self.replicas.saturating_sub(self.total());
+        let awaited = count(&self.current, |c| !c.ready);
+        let at_once = (self.wave.surge + self.wave.missing).max(1).saturating_sub(awaited);
+        let beyond = (self.replicas + self.wave.surge).saturating_sub(self.total()).min(at_once);
+        let mut room = if self.wave.holds { short } else { short.max(beyond) };
+        if self.service.never_twice {
+            let stopping =
+                self.view.containers.iter().filter(|c| !c.is_alive() || self.ends.stopping().contains(&c.id));
+            let stopping = stopping.filter(|c| may_run(self.view.nodes, c)).count();
+            room = room.min(self.replicas.saturating_sub(self.total() + stopping));
         }
+        // Whatever the strategy wants, what is missing altogether is made of the present template.
+        let missing = missing.max(short.min(self.replicas.saturating_sub(self.current.len())));
+        let pattern = pattern(self.service, revision, self.view.now_ms);
+        self.ends.create(self.view, missing.min(room), &pattern, draw);
     }
+}
+
+fn node_of<'a>(view: &'a ServiceView<'_>, container: &Container) -> Option<&'a NodeView> {
+    container.node.as_ref().and_then(|name| view.nodes.get(name))
 }
 
 #[cfg(test)]

@@ -16,6 +16,10 @@ pub struct NodeView {
     pub capacity: ResourceVector,
     /// What it gave.
     pub allocation: Allocation,
+    /// Whether its containers are being moved away.
+    pub draining: bool,
+    /// Whether nothing runs on it for certain while it does not report.
+    pub fenced: bool,
 }
 
 /// How many replicas a service has on which node.
@@ -63,6 +67,8 @@ impl NodesView {
                 status: node.status,
                 capacity: node.capacity,
                 allocation: row(&node.name),
+                draining: node.draining,
+                fenced: node.fenced,
             })
             .collect();
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
@@ -79,6 +85,12 @@ impl NodesView {
         if container.is_alive() {
             *self.replicas.entry(container.service.clone()).or_default().entry(index).or_default() += 1;
         }
+    }
+
+    /// Whether a container of `service` may be on that node, if only it has room. Whether it takes new ones from anywhere
+    /// else does not matter: this is for services that are on every node.
+    pub(crate) fn may_have(&self, _service: &heptad_model::Service, _node: &NodeView) -> bool {
+        true
     }
 
     /// The nodes, ordered by name.

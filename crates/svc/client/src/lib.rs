@@ -17,6 +17,7 @@ mod state;
 mod storage;
 mod trust;
 mod watch;
+mod work;
 
 pub use body::Body;
 pub use client::{Client, Options};

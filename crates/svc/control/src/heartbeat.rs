@@ -5,6 +5,7 @@ use crate::{
     objects::Objects,
     options::Options,
 };
+use heptad_api::work::NodeSilence;
 use heptad_model::{Node, NodeName, NodeStatus};
 use std::{
     collections::BTreeMap,
@@ -59,6 +60,13 @@ impl Liveness {
         let life = nodes.get_mut(name)?;
         life.last = Instant::now();
         Some(life.status != NodeStatus::Ready)
+    }
+
+    /// How long each node has been silent.
+    pub(crate) fn silences(&self) -> Vec<NodeSilence> {
+        let nodes = self.lock();
+        let silence = |life: &Life| u64::try_from(life.last.elapsed().as_millis()).unwrap_or(u64::MAX);
+        nodes.iter().map(|(node, life)| NodeSilence { node: node.clone(), silence_ms: silence(life) }).collect()
     }
 
     /// The nodes whose status must change.

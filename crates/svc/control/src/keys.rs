@@ -44,6 +44,21 @@ pub(crate) fn prefix(kind: Kind, namespace: Option<&Namespace>) -> String {
     }
 }
 
+/// What is remembered of a service from one look to the next.
+pub(crate) fn rollout(service: &ServiceKey) -> String {
+    format!("/rollouts/{service}")
+}
+
+/// The prefix of the rows of a service's revisions.
+pub(crate) fn revisions(service: &ServiceKey) -> String {
+    format!("/revisions/{service}/")
+}
+
+/// The row of one revision; rows are in the order of their numbers.
+pub(crate) fn revision(service: &ServiceKey, number: u64) -> String {
+    format!("{}{number:020}", revisions(service))
+}
+
 pub(crate) fn service(key: &ServiceKey) -> String {
     object(Kind::Services, &key.namespace, &key.name)
 }
@@ -82,6 +97,8 @@ pub(crate) enum Row {
     Settings(Namespace, SettingsRef),
     Allocation(NodeName),
     Replicas(ServiceKey),
+    Rollout(ServiceKey),
+    Revision(ServiceKey, u64),
     Other,
 }
 
@@ -98,6 +115,8 @@ pub(crate) fn row(key: &[u8]) -> Row {
         "secrets" => settings(rest, SettingsRef::Secret),
         "allocations" => Row::Allocation(rest.into()),
         "replicas" => rest.split_once('/').map_or(Row::Other, |(ns, name)| Row::Replicas(ServiceKey::new(ns, name))),
+        "rollouts" => rest.split_once('/').map_or(Row::Other, |(ns, name)| Row::Rollout(ServiceKey::new(ns, name))),
+        "revisions" => revision_row(rest).unwrap_or(Row::Other),
         _ => Row::Other,
     }
 }
@@ -105,6 +124,12 @@ pub(crate) fn row(key: &[u8]) -> Row {
 fn settings(rest: &str, of_name: fn(String) -> SettingsRef) -> Row {
     let parts = rest.split_once('/');
     parts.map_or(Row::Other, |(space, name)| Row::Settings(Namespace(space.to_owned()), of_name(name.to_owned())))
+}
+
+fn revision_row(rest: &str) -> Option<Row> {
+    let (service, number) = rest.rsplit_once('/')?;
+    let (namespace, name) = service.split_once('/')?;
+    Some(Row::Revision(ServiceKey::new(namespace, name), number.parse().ok()?))
 }
 
 /// A key for messages.
@@ -127,12 +152,15 @@ mod tests {
             container(&"web-1".into()),
             allocation(&"n1".into()),
             replicas(&service.key()),
+            rollout(&service.key()),
+            revision(&service.key(), 7),
         ] {
             assert!(range.contains(key.as_bytes()), "{key}");
             assert_ne!(row(key.as_bytes()), Row::Other, "{key}");
         }
         assert!(!range.contains(b"/storage/x") && !range.contains(ADDRESSES.as_bytes()));
         assert_eq!(row(replicas(&service.key()).as_bytes()), Row::Replicas(service.key()));
+        assert_eq!(row(revision(&service.key(), 7).as_bytes()), Row::Revision(service.key(), 7));
         assert_eq!(prefix(NetworkPolicy::KIND, Some(&Namespace::default())), "/policies/default/");
     }
 }

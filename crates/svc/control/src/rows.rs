@@ -8,23 +8,28 @@ use crate::{
 };
 use heptad_api::Object;
 use heptad_model::{
-    Container, ContainerId, DesiredState, Namespace, NetworkPolicy, Node, NodeName, NodeStatus, Service, ServiceKey,
-    SettingsRef, Snapshot, TrafficRule,
+    Container, ContainerId, DesiredState, Mode, Namespace, NetworkPolicy, Node, NodeName, NodeStatus, Revision,
+    Rollout, Service, ServiceKey, SettingsRef, Snapshot, TrafficRule,
 };
-use heptad_sched::{Allocation, NodesView};
-use heptad_state::{EventKind, KeyRange, KeyValue, Revision, WatchBatch};
+use heptad_sched::{Allocation, NodesView, ServiceView};
+use heptad_state::{EventKind, KeyRange, KeyValue, WatchBatch};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The cluster's rows at one revision.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rows {
-    pub(crate) revision: Revision,
+    pub(crate) revision: heptad_state::Revision,
     pub(crate) nodes: BTreeMap<NodeName, Object<Node>>,
     pub(crate) services: BTreeMap<ServiceKey, Object<Service>>,
     pub(crate) containers: BTreeMap<ContainerId, Object<Container>>,
     pub(crate) allocations: BTreeMap<NodeName, Object<Allocation>>,
     /// The revisions of the rows that guard each service's set of containers.
-    pub(crate) replicas: BTreeMap<ServiceKey, Revision>,
+    pub(crate) replicas: BTreeMap<ServiceKey, heptad_state::Revision>,
+    /// What is remembered of each service.
+    pub(crate) rollouts: BTreeMap<ServiceKey, Object<Rollout>>,
+    pub(crate) revisions: BTreeMap<ServiceKey, BTreeMap<u64, Revision>>,
+    /// Services that are to be looked at at that time, in milliseconds since the Unix epoch, changed or not.
+    pub(crate) due: BTreeMap<ServiceKey, u64>,
     policies: BTreeMap<String, NetworkPolicy>,
     rules: BTreeMap<String, TrafficRule>,
     by_service: BTreeMap<ServiceKey, BTreeSet<ContainerId>>,
@@ -75,6 +80,13 @@ impl Rows {
         let on_lost = on_lost.flat_map(|row| &row.object.containers);
         let waiting = self.unbound.iter().chain(on_lost).filter_map(|id| self.containers.get(id));
         self.dirty.extend(waiting.map(|item| item.object.service.clone()));
+        // A service that is on every node follows the nodes; what is on a node that is emptied has to go.
+        let daemons = self.services.values().filter(|item| item.object.mode == Mode::Daemon);
+        self.dirty.extend(daemons.map(|item| item.object.key()));
+        let drained = self.nodes.values().filter(|item| item.object.draining);
+        let drained = drained.filter_map(|item| self.allocations.get(&item.object.name));
+        let drained = drained.flat_map(|row| &row.object.containers).filter_map(|id| self.containers.get(id));
+        self.dirty.extend(drained.map(|item| item.object.service.clone()));
     }
 
     fn put_or_skip(&mut self, kv: &KeyValue, strict: bool) -> Result<()> {
@@ -116,6 +128,13 @@ impl Rows {
             }
             Row::Replicas(service) => {
                 self.replicas.insert(service, kv.mod_revision);
+            }
+            Row::Rollout(service) => {
+                self.dirty.insert(service.clone());
+                self.rollouts.insert(service, row_object(kv)?);
+            }
+            Row::Revision(service, number) => {
+                self.revisions.entry(service).or_default().insert(number, row_value(kv)?);
             }
             Row::Other => {}
         }
@@ -184,6 +203,17 @@ impl Rows {
             Row::Replicas(service) => {
                 self.replicas.remove(&service);
             }
+            Row::Rollout(service) => {
+                self.rollouts.remove(&service);
+            }
+            Row::Revision(service, number) => {
+                if let Some(revisions) = self.revisions.get_mut(&service) {
+                    revisions.remove(&number);
+                    if revisions.is_empty() {
+                        self.revisions.remove(&service);
+                    }
+                }
+            }
             Row::Other => {}
         }
     }
@@ -214,6 +244,33 @@ impl Rows {
         }
         self.revision = self.revision.max(batch.revision);
         Ok(matters)
+    }
+
+    /// The services whose time has come are to be looked at.
+    pub(crate) fn take_due(&mut self, now_ms: u64) {
+        let due = self.due.iter().filter(|(_, at_ms)| **at_ms <= now_ms).map(|(key, _)| key.clone());
+        for key in due.collect::<Vec<_>>() {
+            self.due.remove(&key);
+            self.dirty.insert(key);
+        }
+    }
+
+    /// What is known of a service, as the planner of its steps sees it.
+    pub(crate) fn service_view<'a>(
+        &'a self,
+        key: &ServiceKey,
+        service: Option<&'a Service>,
+        nodes: &'a NodesView,
+        now_ms: u64,
+    ) -> ServiceView<'a> {
+        ServiceView {
+            service,
+            containers: self.containers_of(key),
+            nodes,
+            rollout: self.rollouts.get(key).map(|item| &item.object),
+            revisions: self.revisions.get(key).into_iter().flat_map(BTreeMap::values).collect(),
+            now_ms,
+        }
     }
 
     /// The containers under a service's key.

@@ -58,6 +58,9 @@ impl Objects {
             pending.expect(&key, old.revision);
             pending.put(&key, &new);
             self.stage_health_event(&old.object, &new, &mut pending)?;
+            if new.is_finished() && !old.object.is_finished() {
+                self.stage_release(&new, &mut pending).await?;
+            }
             if let Some(revision) = pending.commit(&*self.store).await? {
                 self.trim_events_sometimes().await;
                 return Ok(Object { revision, object: new });
@@ -106,9 +109,14 @@ impl Objects {
         let key = keys::container(&container.object.id);
         pending.expect(&key, container.revision);
         pending.delete(&key);
-        if let Some(node) = &container.object.node {
+        self.stage_release(&container.object, pending).await
+    }
+
+    /// Stages that the node gets back what the container was given.
+    async fn stage_release(&self, container: &Container, pending: &mut Pending) -> Result<()> {
+        if let Some(node) = &container.node {
             let (mut row, revision) = self.allocation(node).await?;
-            self.release(&mut row, &container.object, node).await?;
+            self.release(&mut row, container, node).await?;
             let key = keys::allocation(node);
             pending.expect(&key, revision);
             if revision > 0 {

@@ -1,14 +1,16 @@
 //! Containers that a write of their service makes superfluous: stopped in the same transaction, so that no committed
 //! state has a running container without its service, or more of them than are asked.
 
-use super::{Objects, Pending, row_object};
+use super::{Objects, Pending, row_object, row_value};
 use crate::{
     clock::now_ms,
     error::{Result, StoreContext},
     keys,
 };
 use heptad_api::{Kind, Object};
-use heptad_model::{Container, ContainerId, DesiredState, Event, EventKind, Node, Service, ServiceKey};
+use heptad_model::{
+    Container, ContainerId, DesiredState, Event, EventKind, Node, Revision, Rollout, Service, ServiceKey,
+};
 use heptad_sched::{
     NodesView,
     reconcile::{self, Action, ServiceView, StopReason},
@@ -43,16 +45,24 @@ impl Objects {
         };
         let service = filled.as_ref();
         let of_key = containers.values().map(|item| &item.object).collect();
-        let view = ServiceView { service, containers: of_key, nodes: &nodes, now_ms: now_ms() };
+        let (rollout, revisions) = self.remembered(key).await?;
+        let view = ServiceView {
+            service,
+            containers: of_key,
+            nodes: &nodes,
+            rollout: rollout.as_ref().map(|item| &item.object),
+            revisions: revisions.iter().collect(),
+            now_ms: now_ms(),
+        };
         // Only stops are taken, so that the identifiers of what would be created do not matter.
         let mut drawn = 0u64;
-        let actions = reconcile::service(&view, || {
+        let steps = reconcile::service(&view, || {
             drawn += 1;
             format!("surplus-{drawn}")
         });
-        let stops = actions.into_iter().filter_map(|action| match action {
+        let stops = steps.actions.into_iter().filter_map(|action| match action {
             Action::Stop(id, reason) | Action::Delete(id, reason) => Some((id, reason)),
-            Action::Create(_) => None,
+            Action::Create(_) | Action::Lose(..) => None,
         });
         let wanted = |reason: &StopReason| match service {
             None => true,
@@ -67,6 +77,14 @@ impl Objects {
         Ok(())
     }
 
+    /// What is remembered of a service: how far the exchange of its containers is, and its revisions.
+    pub(crate) async fn remembered(&self, key: &ServiceKey) -> Result<(Option<Object<Rollout>>, Vec<Revision>)> {
+        let row = self.store.get(keys::rollout(key)).await.during("read", keys::rollout(key))?;
+        let rollout = row.as_ref().map(row_object).transpose()?;
+        let rows = self.rows_at(KeyRange::prefix(keys::revisions(key)), None).await?.0;
+        Ok((rollout, rows.iter().map(row_value).collect::<Result<_>>()?))
+    }
+
     /// The event of a container that has to go.
     pub(crate) fn stop_event(&self, id: &ContainerId, reason: StopReason) -> Result<Event> {
         let (kind, word) = match reason {
@@ -78,7 +96,7 @@ impl Objects {
     }
 
     /// The containers of a service, found by their identifiers, which begin with its name.
-    async fn containers_of(&self, key: &ServiceKey) -> Result<BTreeMap<String, Object<Container>>> {
+    pub(crate) async fn containers_of(&self, key: &ServiceKey) -> Result<BTreeMap<String, Object<Container>>> {
         let prefix = format!("{}{}-", keys::prefix(Kind::Containers, None), key.name);
         let rows = self.rows_at(KeyRange::prefix(prefix), None).await?.0;
         let mut found = BTreeMap::new();

@@ -25,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 const PASSES_MAX: usize = 10_000;
 /// Longest wait for the change that a lost compare proves to have happened.
 const CONFLICT_WAIT_MS_MAX: u64 = 100;
+/// Shortest wait for the time of a service, whatever the clock does.
+const DUE_WAIT_MS_MIN: u64 = 10;
 
 /// Leads the cluster on. Made by the control plane, or by tests beside it.
 #[derive(Clone, Debug)]
@@ -154,10 +156,17 @@ impl Session {
 
     /// Waits for a change that matters, at most `resync`, then takes in what comes within `debounce`.
     async fn wake(&mut self, resync: Duration, debounce: Duration) -> Result<()> {
-        let deadline = Instant::now() + resync;
+        let resync = Instant::now() + resync;
+        // Some services wait for a time, not for a change.
+        let now_ms = crate::clock::now_ms();
+        let due = self.rows.due.values().min().map(|at_ms| at_ms.saturating_sub(now_ms).max(DUE_WAIT_MS_MIN));
+        let due = due.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));
+        let deadline = due.map_or(resync, |due| due.min(resync));
         loop {
             let Ok(stepped) = timeout_at(deadline, self.step()).await else {
-                self.rows.everything_is_dirty();
+                if deadline == resync {
+                    self.rows.everything_is_dirty();
+                }
                 break;
             };
             if stepped? {
@@ -168,6 +177,7 @@ impl Session {
         while let Ok(stepped) = timeout_at(settled, self.step()).await {
             stepped?;
         }
+        self.rows.take_due(crate::clock::now_ms());
         Ok(())
     }
 

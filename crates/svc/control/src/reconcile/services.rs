@@ -2,17 +2,17 @@
 
 use super::{PASSES_MAX, Phase, Reconciler, Session};
 use crate::{clock::now_ms, error::Result, keys, objects::Pending, random, rows::Rows};
-use heptad_model::{Container, ContainerId, DesiredState, EventKind, ServiceKey};
-use heptad_sched::{
-    NodesView,
-    reconcile::{self, Action, ServiceView, StopReason},
-};
-use std::collections::BTreeSet;
+use heptad_model::{Container, ContainerId, ContainerStatus, DesiredState, EventKind, ServiceKey};
+use heptad_sched::reconcile::{self, Action, ServiceView, Steps, StopReason};
+use std::collections::BTreeMap;
+
+/// The services that were looked at, each with the time at which it is to be looked at again.
+type LookedAt = BTreeMap<ServiceKey, Option<u64>>;
 
 /// Rows that one transaction of this phase changes, at most; far below what the store takes.
 const ROWS_MAX: usize = 240;
-/// Rows that one step may compare or change: the service, its guard, the record, an event.
-const ROWS_OF_STEP_MAX: usize = 4;
+/// Rows that one step may compare or change: the service, its guard, what is remembered, the record, events.
+const ROWS_OF_STEP_MAX: usize = 16;
 
 impl Reconciler {
     /// Takes the next steps of all services that changed, until there are none.
@@ -23,8 +23,12 @@ impl Reconciler {
                 return Ok(Phase::Done);
             }
             let (pending, looked_at) = self.next_steps(&session.rows)?;
-            for key in &looked_at {
+            for (key, due_ms) in &looked_at {
                 session.rows.dirty.remove(key);
+                match due_ms {
+                    Some(at_ms) => session.rows.due.insert(key.clone(), *at_ms),
+                    None => session.rows.due.remove(key),
+                };
             }
             if pending.is_empty() {
                 continue;
@@ -32,7 +36,7 @@ impl Reconciler {
             match pending.commit(&**self.objects.store()).await? {
                 Some(revision) => session.catch_up(revision).await?,
                 None => {
-                    session.rows.dirty.extend(looked_at);
+                    session.rows.dirty.extend(looked_at.into_keys());
                     conflicts += 1;
                     if conflicts >= self.options.commit_tries_max {
                         return Ok(Phase::Contended);
@@ -45,15 +49,17 @@ impl Reconciler {
     }
 
     /// The steps of as many services as one transaction takes, and which services these are.
-    fn next_steps(&self, rows: &Rows) -> Result<(Pending, BTreeSet<ServiceKey>)> {
-        let (mut pending, mut looked_at) = (Pending::default(), BTreeSet::new());
-        let nodes = rows.nodes_view();
+    fn next_steps(&self, rows: &Rows) -> Result<(Pending, LookedAt)> {
+        let (mut pending, mut looked_at) = (Pending::default(), LookedAt::default());
+        let (nodes, now_ms) = (rows.nodes_view(), now_ms());
         for key in &rows.dirty {
-            let actions = self.plan_service(rows, &nodes, key)?;
-            if !actions.is_empty() {
-                self.stage_steps(rows, key, actions, &mut pending)?;
+            let service = rows.service(key);
+            let steps = self.plan_service(&rows.service_view(key, service.as_ref(), &nodes, now_ms))?;
+            looked_at.insert(key.clone(), steps.due_ms);
+            let forgotten = rows.services.get(key).is_none() && rows.rollouts.contains_key(key);
+            if !steps.is_empty() || forgotten {
+                self.stage_steps(rows, key, steps, &mut pending)?;
             }
-            looked_at.insert(key.clone());
             if pending.len() + ROWS_OF_STEP_MAX >= ROWS_MAX {
                 break;
             }
@@ -61,22 +67,19 @@ impl Reconciler {
         Ok((pending, looked_at))
     }
 
-    fn plan_service(&self, rows: &Rows, nodes: &NodesView, key: &ServiceKey) -> Result<Vec<Action>> {
-        let service = rows.service(key);
-        let view =
-            ServiceView { service: service.as_ref(), containers: rows.containers_of(key), nodes, now_ms: now_ms() };
+    fn plan_service(&self, view: &ServiceView<'_>) -> Result<Steps> {
         let mut failed = None;
-        let actions = reconcile::service(&view, || {
+        let steps = reconcile::service(view, || {
             random::word(6, "a container's identifier").unwrap_or_else(|error| {
                 failed = Some(error);
                 String::new()
             })
         });
-        failed.map_or(Ok(actions), Err)
+        failed.map_or(Ok(steps), Err)
     }
 
     /// Stages steps of one service. They hold only if neither the service nor its set of containers was changed.
-    fn stage_steps(&self, rows: &Rows, key: &ServiceKey, actions: Vec<Action>, pending: &mut Pending) -> Result<()> {
+    fn stage_steps(&self, rows: &Rows, key: &ServiceKey, steps: Steps, pending: &mut Pending) -> Result<()> {
         let guard = keys::replicas(key);
         let service = rows.services.get(key);
         pending.expect(&keys::service(key), service.map_or(0, |item| item.revision));
@@ -84,13 +87,14 @@ impl Reconciler {
         if service.is_some() {
             pending.put(&guard, &rows.revision);
         }
-        let (mut created, mut steps) = (0, 0);
-        for action in actions {
-            if pending.len() + ROWS_OF_STEP_MAX >= ROWS_MAX && steps > 0 {
+        self.stage_memory(rows, key, &steps, pending)?;
+        let (mut created, mut staged) = (0, 0);
+        for action in steps.actions {
+            if pending.len() + ROWS_OF_STEP_MAX >= ROWS_MAX && staged > 0 {
                 // The change of these rows makes the service dirty again, and the rest is planned anew.
                 break;
             }
-            steps += 1;
+            staged += 1;
             match action {
                 Action::Create(container) => {
                     created += 1;
@@ -98,6 +102,7 @@ impl Reconciler {
                 }
                 Action::Stop(id, reason) => self.stage_stop(rows, &id, reason, pending)?,
                 Action::Delete(id, reason) => self.stage_delete(rows, &id, reason, pending)?,
+                Action::Lose(id, still_ready) => stage_loss(rows, &id, still_ready, pending),
             }
         }
         if created > 0 {
@@ -107,11 +112,42 @@ impl Reconciler {
         Ok(())
     }
 
+    /// Stages what is remembered of a service, what of it the control plane itself changes, and what people are told.
+    fn stage_memory(&self, rows: &Rows, key: &ServiceKey, steps: &Steps, pending: &mut Pending) -> Result<()> {
+        let rollout = keys::rollout(key);
+        let revision = rows.rollouts.get(key).map_or(0, |item| item.revision);
+        if let Some(new) = &steps.rollout {
+            pending.expect(&rollout, revision);
+            pending.put(&rollout, new);
+        } else if !rows.services.contains_key(key) && revision > 0 {
+            pending.expect(&rollout, revision);
+            pending.delete(&rollout);
+        }
+        for revision in &steps.revisions {
+            pending.put(&keys::revision(key, revision.number), revision);
+        }
+        for number in &steps.forgotten {
+            pending.delete(&keys::revision(key, *number));
+        }
+        if let Some(service) = &steps.service {
+            pending.put(&keys::service(key), service);
+        }
+        for note in &steps.notes {
+            let message = note.message.clone();
+            pending.event(&self.objects.event(note.kind, note.reason, &format!("service/{key}"), message)?);
+        }
+        Ok(())
+    }
+
     fn stage_stop(&self, rows: &Rows, id: &ContainerId, reason: StopReason, pending: &mut Pending) -> Result<()> {
         let Some(item) = rows.containers.get(id) else { return Ok(()) };
         let key = keys::container(id);
         pending.expect(&key, item.revision);
-        pending.put(&key, &Container { desired: DesiredState::Stopped, ..item.object.clone() });
+        let mut stopped = Container { desired: DesiredState::Stopped, ..item.object.clone() };
+        if reason == StopReason::NodeNotReady {
+            lose(&mut stopped, false);
+        }
+        pending.put(&key, &stopped);
         pending.event(&self.objects.stop_event(id, reason)?);
         Ok(())
     }
@@ -127,6 +163,22 @@ impl Reconciler {
         }
         Ok(())
     }
+}
+
+fn stage_loss(rows: &Rows, id: &ContainerId, still_ready: bool, pending: &mut Pending) {
+    let Some(item) = rows.containers.get(id) else { return };
+    let key = keys::container(id);
+    let mut lost = item.object.clone();
+    lose(&mut lost, still_ready);
+    pending.expect(&key, item.revision);
+    pending.put(&key, &lost);
+}
+
+/// Nobody can say how the container stands; its node says so anew when it is back.
+fn lose(container: &mut Container, still_ready: bool) {
+    (container.status, container.ready) = (ContainerStatus::Unknown, still_ready);
+    container.reason = "NodeLost".to_owned();
+    container.message = "its node does not answer".to_owned();
 }
 
 fn stage_create(container: &Container, pending: &mut Pending) {

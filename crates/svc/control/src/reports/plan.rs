@@ -6,7 +6,9 @@ use heptad_api::{
     operations::{ApplyRequest, Outcome, PlanResponse, PlannedPlacement},
     report::Unplaced,
 };
-use heptad_model::{Container, ContainerId, ContainerStatus, NodeName, Service, ServiceKey};
+use heptad_model::{
+    Container, ContainerId, ContainerStatus, NodeName, Revision, Rollout, Service, ServiceKey, Strategy,
+};
 use heptad_sched::{
     NodesView, Request,
     reconcile::{self, Action, ServiceView},
@@ -60,12 +62,15 @@ struct World<'a> {
     rows: &'a Rows,
     containers: BTreeMap<ContainerId, Container>,
     made: u64,
+    /// What would be remembered of the service that is looked at.
+    rollout: Option<Rollout>,
+    revisions: BTreeMap<u64, Revision>,
 }
 
 impl<'a> World<'a> {
     fn new(rows: &'a Rows) -> Self {
         let containers = rows.containers.iter().map(|(id, item)| (id.clone(), item.object.clone())).collect();
-        Self { rows, containers, made: 0 }
+        Self { rows, containers, made: 0, rollout: None, revisions: BTreeMap::new() }
     }
 
     fn nodes(&self) -> NodesView {
@@ -80,6 +85,15 @@ impl<'a> World<'a> {
         service.id = before.map_or_else(|| "planned".to_owned(), |old| old.id.clone());
         service.generation = before.map_or(1, |old| old.generation + 1);
         service.settings = rows.service(&key).map(|old| old.settings).unwrap_or_default();
+        service.restarts_asked = before.map_or(0, |old| old.restarts_asked);
+        // Nobody waits in a plan: what a canary or a switch does in steps is looked at as a whole.
+        match &mut service.strategy {
+            Strategy::Rolling(_) => {}
+            Strategy::Canary(_) => service.strategy = Strategy::default(),
+            Strategy::BlueGreen(blue_green) => blue_green.keep_ms = 0,
+        }
+        self.rollout = rows.rollouts.get(&key).map(|item| Rollout { paused: false, ..item.object.clone() });
+        self.revisions = rows.revisions.get(&key).cloned().unwrap_or_default();
         let template = service.template();
         let own = rows.containers_of(&key);
         let old = own.iter().filter(|c| c.is_alive() && c.service_id == service.id && c.template != template).count();
@@ -112,22 +126,35 @@ impl<'a> World<'a> {
     ) -> bool {
         let key = service.key();
         let nodes = self.nodes();
-        let containers = self.containers.values().filter(|c| c.service == key).collect();
-        let view = ServiceView { service: Some(service), containers, nodes: &nodes, now_ms: now_ms() };
+        let view = ServiceView {
+            service: Some(service),
+            containers: self.containers.values().filter(|c| c.service == key).collect(),
+            nodes: &nodes,
+            rollout: self.rollout.as_ref(),
+            revisions: self.revisions.values().collect(),
+            now_ms: now_ms(),
+        };
         let mut made = self.made;
-        let actions = reconcile::service(&view, || {
+        let steps = reconcile::service(&view, || {
             made += 1;
             format!("planned-{made}")
         });
         self.made = made;
-        let acted = !actions.is_empty();
-        for action in actions {
+        let acted = !steps.actions.is_empty() || steps.rollout.is_some();
+        self.rollout = steps.rollout.or(self.rollout.take());
+        self.revisions.extend(steps.revisions.into_iter().map(|revision| (revision.number, revision)));
+        for action in steps.actions {
             match action {
                 Action::Create(container) => {
                     self.containers.insert(container.id.clone(), *container);
                 }
                 Action::Stop(id, _) | Action::Delete(id, _) => {
                     self.containers.remove(&id);
+                }
+                Action::Lose(id, _) => {
+                    if let Some(container) = self.containers.get_mut(&id) {
+                        (container.status, container.ready) = (ContainerStatus::Unknown, false);
+                    }
                 }
             }
         }

@@ -68,7 +68,8 @@ async fn a_changed_image_replaces_containers_one_by_one() {
     world.client.patch::<Service>(&Namespace::default(), "web", &patch, None).await.expect("patched");
     let changed = |all: &[Container]| all_ready(3)(all) && all.iter().all(|c| c.template.args == ["again"]);
     world.containers_until(changed).await;
-    let last = world.client.list::<Container>().await.expect("a list").revision;
+    let items = world.client.list::<Container>().await.expect("a list").items;
+    let last = items.iter().map(|item| item.revision).max().expect("there are three");
     // Replays what was committed, revision by revision.
     let items = before.items.into_iter().map(|item| (item.object.id.clone(), item.object));
     let mut alive: BTreeMap<_, Container> = items.collect();
