@@ -9,6 +9,10 @@ use crate::{
         PlanResponse, Version,
     },
     report::{VerifyResponse, WhyResponse},
+    trust::{
+        Authorities, CertificateRequest, CertificateResponse, ClusterInfo, JoinRequest, JoinResponse, JoinTokenCreated,
+        JoinTokenInfo, JoinTokenRequest, TokenCreated, TokenInfo, TokenRequest, TrustBundleResponse, WhoAmI,
+    },
 };
 use heptad_model::{Config, Container, Event, NetworkPolicy, Node, Secret, Service, Snapshot, TrafficRule};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -120,6 +124,7 @@ pub fn all() -> Vec<Endpoint> {
     out.extend(node_orders());
     out.extend(cluster_operations());
     out.extend(storage_operations());
+    out.extend(trust_operations());
     out
 }
 
@@ -227,5 +232,45 @@ fn storage_operations() -> Vec<Endpoint> {
         Endpoint::new("GET", object, "get_object", "Read an object from any good copy"),
         Endpoint::new("HEAD", object, "head_object", "What is known of an object"),
         Endpoint::new("DELETE", object, "delete_object", "Delete an object"),
+    ]
+}
+
+fn trust_operations() -> Vec<Endpoint> {
+    let (joins, tokens) = ("/v1/join-tokens", "/v1/tokens");
+    vec![
+        Endpoint::new("GET", "/v1/health", "health", "Whether the server answers; needs no token"),
+        Endpoint::new("GET", "/v1/whoami", "whoami", "Who asks, as the server sees it").gives::<WhoAmI>(),
+        Endpoint::new("GET", "/v1/cluster", "cluster", "What the cluster is, and its servers").gives::<ClusterInfo>(),
+        Endpoint::new("POST", "/v1/join", "join", "Join the cluster; needs a join token and no certificate")
+            .takes::<JoinRequest>()
+            .gives::<JoinResponse>(),
+        Endpoint::new(
+            "POST",
+            "/v1/certificates",
+            "renew_certificate",
+            "A new certificate for who shows the present one",
+        )
+        .takes::<CertificateRequest>()
+        .gives::<CertificateResponse>(),
+        Endpoint::new("GET", "/v1/trust-bundle", "trust_bundle", "The roots that are trusted now")
+            .gives::<TrustBundleResponse>(),
+        Endpoint::new("GET", "/v1/authorities", "list_authorities", "The CAs of the cluster").gives::<Authorities>(),
+        Endpoint::new(
+            "POST",
+            "/v1/authorities/rotate",
+            "rotate_authority",
+            "Make a new CA; both are trusted meanwhile",
+        )
+        .gives::<Authorities>(),
+        Endpoint::new("POST", joins, "create_join_token", "Make a token with which machines join")
+            .takes::<JoinTokenRequest>()
+            .gives::<JoinTokenCreated>(),
+        Endpoint::new("GET", joins, "list_join_tokens", "List join tokens").gives::<Vec<JoinTokenInfo>>(),
+        Endpoint::new("DELETE", format!("{joins}/{{id}}"), "delete_join_token", "Delete a join token"),
+        Endpoint::new("POST", tokens, "create_token", "Make a token for a person")
+            .takes::<TokenRequest>()
+            .gives::<TokenCreated>(),
+        Endpoint::new("GET", tokens, "list_tokens", "List tokens of people").gives::<Vec<TokenInfo>>(),
+        Endpoint::new("DELETE", format!("{tokens}/{{id}}"), "delete_token", "Revoke a token; it is refused at once"),
     ]
 }

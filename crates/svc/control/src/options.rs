@@ -4,6 +4,7 @@ use ipnet::Ipv4Net;
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
 };
 
 /// Settings of [`Control`](crate::Control).
@@ -15,6 +16,22 @@ pub struct Options {
     pub tcp: Option<SocketAddr>,
     /// The file with the token for TCP; made with mode 0600 if absent. Needed with `tcp`.
     pub token_file: Option<PathBuf>,
+    /// Where nodes, other servers and people connect over TLS; none: nowhere. Needs the cluster's identity among the parts.
+    pub tls: Option<ServerTls>,
+    /// Longest time for a TLS handshake.
+    pub tls_handshake_ms_max: u64,
+    /// How often it is looked, while a person watches, whether the token is still good.
+    pub token_recheck_ms: u64,
+    /// A file of Cedar policies besides those of the program.
+    pub policies: Option<PathBuf>,
+    /// The directory of the audit log; none: no audit log.
+    pub audit_dir: Option<PathBuf>,
+    /// An audit file of this size is followed by a new one.
+    pub audit_file_bytes_max: u64,
+    /// Audit files that are kept.
+    pub audit_files_max: usize,
+    /// Longest time after which lines of the audit log are on disk.
+    pub audit_sync_delay_ms_max: u64,
     /// The range from which services get their addresses.
     pub service_cidr: Ipv4Net,
     /// Requests that are worked on at once; more are answered with 429.
@@ -57,6 +74,15 @@ pub struct Options {
     pub leadership: Leadership,
 }
 
+/// The listener for TLS.
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    /// The address; port 0 for any.
+    pub listen: SocketAddr,
+    /// How; clients may show a certificate, or a token.
+    pub tls: Arc<rustls::ServerConfig>,
+}
+
 /// How it is decided which server runs the reconcilers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leadership {
@@ -84,6 +110,14 @@ impl Default for Options {
             socket: None,
             tcp: None,
             token_file: None,
+            tls: None,
+            tls_handshake_ms_max: 10_000,
+            token_recheck_ms: 2_000,
+            policies: None,
+            audit_dir: None,
+            audit_file_bytes_max: 16 << 20,
+            audit_files_max: 10,
+            audit_sync_delay_ms_max: 200,
             service_cidr: Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16),
             requests_max: 128,
             streams_max: 512,

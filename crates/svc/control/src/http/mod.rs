@@ -1,21 +1,25 @@
 //! The HTTP face: routes over the objects and reports, guarded, with problem details for every error.
 //! Decides nothing about objects.
 
+mod authenticate;
 mod body;
 mod guard;
 pub(crate) mod listen;
+mod local;
 mod objects;
 mod operations;
 mod problem;
+mod reach;
 pub(crate) mod serve;
 mod stream;
+mod trust;
 mod work;
 
-pub use guard::Peer;
+pub use authenticate::Peer;
 
 use crate::{
-    access::ServerParts, error::Error, heartbeat::Liveness, leader::Leader, objects::Objects, options::Options,
-    reconcile::Reports, token::Token,
+    access::ServerParts, audit::Audit, authorize::Policies, error::Error, heartbeat::Liveness, leader::Leader,
+    objects::Objects, options::Options, reconcile::Reports, token::Token,
 };
 use axum::{Router, middleware};
 use heptad_api::ErrorCode;
@@ -33,7 +37,10 @@ pub(crate) struct App {
     pub(crate) leader: Arc<Leader>,
     pub(crate) options: Arc<Options>,
     pub(crate) parts: ServerParts,
+    /// For requests over loopback TCP.
     pub(crate) token: Option<Token>,
+    pub(crate) policies: Policies,
+    pub(crate) audit: Option<Audit>,
     /// Bounds the requests that are worked on.
     pub(crate) requests: Arc<Semaphore>,
     /// Bounds watches and log streams.
@@ -56,6 +63,7 @@ pub(crate) fn router(app: Shared) -> Router {
         .merge(objects::readable::<Container>())
         .merge(objects::readable::<Event>())
         .merge(operations::routes())
+        .merge(trust::routes())
         .merge(work::routes())
         .with_state(app.clone())
         .nest("/v1/storage", storage)
