@@ -5,12 +5,13 @@ use crate::{
     audit::{Audit, Bounds},
     authorize::Policies,
     error::{Error, Result, StoreContext},
-    http::{self, App, Peer, listen, serve::Server},
+    http::{self, App, Peer, serve::Listeners, serve::Server},
     leader::{Leader, Loops},
     objects::Objects,
     options::{Leadership, Options},
     servers::Servers,
     token::Token,
+    trust::Trust,
 };
 use heptad_state::Store;
 use std::{
@@ -21,7 +22,6 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
     sync::Semaphore,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -55,26 +55,9 @@ impl Control {
         let options = Arc::new(options);
         // A store that cannot be read is said now, not by the first request.
         store.current_revision().await.during("read", "the revision")?;
-        let objects = Objects::new(store, options.service_cidr, options.events_max);
-        let of_cluster = || parts.trust.as_ref().map(|trust| Arc::new(trust.keyring().clone()));
-        let objects = match parts.keyring.clone().or_else(of_cluster) {
-            Some(keyring) => objects.with_keyring(keyring),
-            None => objects,
-        };
-        let unix = match &options.socket {
-            Some(path) => Some(listen::unix(path).await?),
-            None => None,
-        };
-        let tcp = match options.tcp {
-            Some(address) => Some(listen::tcp(address).await?),
-            None => None,
-        };
-        let tls = match &options.tls {
-            Some(tls) => Some(listen::bound(tls.listen).await?),
-            None => None,
-        };
-        let local = |listener: &Option<TcpListener>| listener.as_ref().and_then(|bound| bound.local_addr().ok());
-        let (tcp_address, tls_address) = (local(&tcp), local(&tls));
+        let objects = objects_of(store, &options, &parts);
+        let listeners = Listeners::open(&options).await?;
+        let (tcp, tls) = listeners.addresses();
         let token = match options.token_file.as_ref().filter(|_| tcp.is_some()) {
             Some(path) => Some(Token::load_or_create(path)?),
             None => None,
@@ -88,9 +71,7 @@ impl Control {
         let policies = Policies::load(options.policies.as_deref())?;
         let trust = parts.trust.clone();
         if let Some(trust) = &trust {
-            trust.roster().sync(&objects).await?;
-            let (trust, objects, stop) = (trust.clone(), objects.clone(), stop.clone());
-            tracker.spawn(async move { trust.roster().follow(&objects, stop).await });
+            follow_nodes(trust, &objects, &stop, &tracker).await?;
         }
         let leader = Arc::new(Leader::new(objects.clone(), options.clone())?);
         let app = Arc::new(App {
@@ -111,19 +92,10 @@ impl Control {
         leader.start(loops, stop.clone()).await?;
         let router = http::router(app);
         let server = Server { router, trust, options: options.clone(), tracker: tracker.clone(), stop: stop.clone() };
-        if let Some(socket) = unix {
-            tracker.spawn(server.clone().unix(socket));
-        }
-        if let Some(listener) = tcp {
-            tracker.spawn(server.clone().tcp(listener));
-        }
-        if let (Some(listener), Some(tls)) = (tls, &options.tls) {
-            tracker.spawn(server.clone().tls(listener, tls.tls.clone()));
-        }
+        listeners.serve(&server);
         let drain = Duration::from_millis(options.drain_ms_max);
         let (socket, token_file) = (options.socket.clone(), options.token_file.clone());
         let connections = Arc::new(Semaphore::new(options.connections_max));
-        let (tcp, tls) = (tcp_address, tls_address);
         Ok(ControlHandle {
             socket,
             tcp,
@@ -139,6 +111,28 @@ impl Control {
             drain,
         })
     }
+}
+
+fn objects_of(store: Arc<dyn Store>, options: &Options, parts: &ServerParts) -> Objects {
+    let objects = Objects::new(store, options.service_cidr, options.events_max);
+    let of_cluster = || parts.trust.as_ref().map(|trust| Arc::new(trust.keyring().clone()));
+    match parts.keyring.clone().or_else(of_cluster) {
+        Some(keyring) => objects.with_keyring(keyring),
+        None => objects,
+    }
+}
+
+/// The keys of all nodes are known before anybody is let in, and followed from then on.
+async fn follow_nodes(
+    trust: &Arc<Trust>,
+    objects: &Objects,
+    stop: &CancellationToken,
+    tracker: &TaskTracker,
+) -> Result<()> {
+    trust.roster().sync(objects).await?;
+    let (trust, objects, stop) = (trust.clone(), objects.clone(), stop.clone());
+    tracker.spawn(async move { trust.roster().follow(&objects, stop).await });
+    Ok(())
 }
 
 fn bounds(options: &Options) -> Bounds {

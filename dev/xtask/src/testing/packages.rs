@@ -37,6 +37,7 @@ const TOOLS: [Tool; 16] = [
     tool("etcd", "etcd-server", "state that several servers share"),
     tool("etcdctl", "etcd-client", "looking at that state"),
     tool("etcd", "etcd-server", "the state on a real etcd cluster"),
+    tool("openssl", "openssl", "certificates and handshakes with somebody else's TLS"),
     tool("curl", "curl", "calling the API and the proxy with somebody else's client"),
 ];
 

@@ -1,11 +1,14 @@
 //! Connections: accepted within a bound, served as HTTP/1.1 with time limits, ended gracefully. Knows no route.
 
-use super::{authenticate::Peer, listen::UnixSocket};
-use crate::{clock::now_ms, options::Options, trust::Trust};
+use super::{
+    authenticate::Peer,
+    listen::{self, UnixSocket},
+};
+use crate::{clock::now_ms, error::Result, options::Options, trust::Trust};
 use axum::{Router, body::Body};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -27,6 +30,50 @@ pub(crate) struct Server {
     pub(crate) options: Arc<Options>,
     pub(crate) tracker: TaskTracker,
     pub(crate) stop: CancellationToken,
+}
+
+/// The sockets of a server, bound and not yet served.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    unix: Option<UnixSocket>,
+    tcp: Option<TcpListener>,
+    tls: Option<(TcpListener, Arc<rustls::ServerConfig>)>,
+}
+
+impl Listeners {
+    /// Binds what the options name.
+    pub(crate) async fn open(options: &Options) -> Result<Self> {
+        let mut all = Self { unix: None, tcp: None, tls: None };
+        if let Some(path) = &options.socket {
+            all.unix = Some(listen::unix(path).await?);
+        }
+        if let Some(address) = options.tcp {
+            all.tcp = Some(listen::tcp(address).await?);
+        }
+        if let Some(tls) = &options.tls {
+            all.tls = Some((listen::bound(tls.listen).await?, tls.tls.clone()));
+        }
+        Ok(all)
+    }
+
+    /// The addresses of TCP and TLS, with the ports that were given.
+    pub(crate) fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
+        let local = |listener: Option<&TcpListener>| listener.and_then(|bound| bound.local_addr().ok());
+        (local(self.tcp.as_ref()), local(self.tls.as_ref().map(|(listener, _)| listener)))
+    }
+
+    /// Accepts on all of them until the server stops.
+    pub(crate) fn serve(self, server: &Server) {
+        if let Some(socket) = self.unix {
+            server.tracker.spawn(server.clone().unix(socket));
+        }
+        if let Some(listener) = self.tcp {
+            server.tracker.spawn(server.clone().tcp(listener));
+        }
+        if let Some((listener, config)) = self.tls {
+            server.tracker.spawn(server.clone().tls(listener, config));
+        }
+    }
 }
 
 impl Server {
