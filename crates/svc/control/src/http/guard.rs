@@ -102,7 +102,8 @@ impl App {
 
     /// What follows from an answer: a line in the audit log, and connections that are cut.
     async fn after(&self, principal: &Principal, asked: &Asked, call: Call, status: StatusCode) {
-        let removed = asked.verb == Verb::Delete && asked.kind == Kind::Nodes.plural() && status.is_success();
+        let removes = asked.verb == Verb::Delete || asked.sub == "remove";
+        let removed = removes && asked.kind == Kind::Nodes.plural() && status.is_success();
         if let Some(trust) = self.parts.trust.as_ref().filter(|_| removed) {
             trust.roster().remove(&asked.name.as_str().into());
         }
