@@ -69,6 +69,9 @@ pub enum Command {
     Exec(Exec),
     /// Say why a service is not as wanted
     Why(ServiceName),
+    /// The exchange of a service's containers: how it stands, its revisions, undo, pause, resume, restart
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
     /// List what happened, newest last
     Events(Events),
     /// Nodes
@@ -325,11 +328,88 @@ pub struct Events {
 }
 
 #[derive(Clone, Debug, Subcommand)]
+pub enum RolloutCommand {
+    /// Show how it stands; exit code 1 if it failed
+    Status(RolloutStatusOf),
+    /// List the revisions that are kept
+    History(ServiceName),
+    /// Make an earlier revision the wanted one again
+    Undo(Undo),
+    /// Stop where it is
+    Pause(ServiceName),
+    /// Go on: with what was paused, with the next step of a canary, with what had failed
+    Resume(ServiceName),
+    /// Replace all containers by new ones of the same specification; a job runs again
+    Restart(Restart),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct RolloutStatusOf {
+    #[command(flatten)]
+    pub service: ServiceName,
+    /// Wait until it is complete
+    #[arg(long)]
+    pub wait: bool,
+    /// Give up waiting after so many seconds
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    pub timeout: u64,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Undo {
+    #[command(flatten)]
+    pub service: ServiceName,
+    /// The number of the revision [default: the one before the present one]
+    #[arg(long, value_name = "REVISION")]
+    pub to: Option<u64>,
+    /// Wait until it is complete
+    #[arg(long)]
+    pub wait: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Restart {
+    #[command(flatten)]
+    pub service: ServiceName,
+    /// Wait until it is complete
+    #[arg(long)]
+    pub wait: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct DrainNode {
+    /// The node
+    pub name: String,
+    /// Give up waiting after so many seconds; the node goes on being emptied until it is uncordoned
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    pub timeout: u64,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct RemoveNode {
+    /// The node
+    pub name: String,
+    /// Also if it has containers: they are forgotten and made anew elsewhere
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Clone, Debug, Subcommand)]
 pub enum NodeCommand {
     /// List nodes with what they have given and have left
     List(OutputFlag),
     /// Make a token with which a machine joins, and print the line to run there
     JoinToken(JoinTokenArgs),
+    /// Place no new containers on a node; those that are there stay
+    Cordon { name: String },
+    /// Place containers on a node again, and stop moving those away that are there
+    Uncordon { name: String },
+    /// Move all containers of a node elsewhere, one after the other
+    Drain(DrainNode),
+    /// Say that a node that does not answer is off: services with `never_twice` run elsewhere then
+    Fence { name: String },
+    /// Take a node out of the cluster
+    Remove(RemoveNode),
 }
 
 #[derive(Clone, Debug, Subcommand)]

@@ -16,7 +16,7 @@ pub fn decide<'t>(table: &'t Table, facts: &Facts<'_>, draw: Draw) -> Verdict<'t
         return Verdict::Deny(denial);
     }
     let Some(rule) = addressed.rules.iter().find(|rule| rule.holds(facts.http.as_ref())) else {
-        return serve(table, addressed, Chosen { index, port: facts.port, rule: None });
+        return serve(table, addressed, draw, Chosen { index, port: facts.port, rule: None });
     };
     let backend = rule.backend(draw);
     let rule = Some(rule.name.as_str());
@@ -28,7 +28,7 @@ pub fn decide<'t>(table: &'t Table, facts: &Facts<'_>, draw: Draw) -> Verdict<'t
     let port = port_of(chosen, facts.port);
     match denial(table, facts.caller, chosen, port) {
         Some(denial) => Verdict::Deny(denial),
-        None => serve(table, addressed, Chosen { index, port, rule }),
+        None => serve(table, addressed, draw, Chosen { index, port, rule }),
     }
 }
 
@@ -46,10 +46,10 @@ struct Chosen<'t> {
     rule: Option<&'t str>,
 }
 
-fn serve<'t>(table: &'t Table, addressed: &'t Entry, chosen: Chosen<'t>) -> Verdict<'t> {
+fn serve<'t>(table: &'t Table, addressed: &'t Entry, draw: Draw, chosen: Chosen<'t>) -> Verdict<'t> {
     let Chosen { index, port, rule } = chosen;
     let entry = table.entry_at(index);
-    let (service, endpoints) = (&entry.key, table.endpoints_at(index, port));
+    let (service, endpoints) = (&entry.key, table.endpoints_drawn(index, port, draw));
     if endpoints.is_empty() {
         return Verdict::NoEndpoint(NoEndpoint { service, port, rule, why: why_none(entry, port) });
     }

@@ -12,6 +12,7 @@ mod explain;
 mod facts;
 mod policy;
 mod rule;
+mod split;
 mod table;
 mod verdict;
 

@@ -2,8 +2,10 @@
 //! what is costly to compile (policies and rules), so that a changed endpoint costs no compilation.
 
 use crate::{
+    facts::Draw,
     policy::{Direction, Policy},
     rule::Rule,
+    split::Sides,
 };
 use heptad_model::{
     Container, ContainerId, Endpoint, NetworkPolicy, NodeName, Protocol, Service, ServiceKey, Snapshot, TrafficRule,
@@ -87,6 +89,8 @@ pub struct Table {
     mesh: Arc<Mesh>,
     /// By the index of the service, then by container port; ordered by container.
     endpoints: Vec<BTreeMap<u16, Vec<Endpoint>>>,
+    /// By the index of the service: of which the requests are shared out by revision.
+    splits: BTreeMap<usize, Sides>,
     by_container: BTreeMap<ContainerId, ServiceKey>,
     /// The services of which a node has containers, in any state.
     bound: BTreeMap<NodeName, BTreeSet<ServiceKey>>,
@@ -111,9 +115,14 @@ impl Table {
                 ports.entry(endpoint.port).or_default().push(endpoint);
             }
         }
+        let splits = self.mesh.services.iter().enumerate().filter_map(|(index, entry)| {
+            let mine = containers.clone().filter(|c| c.service == entry.key && c.service_id == entry.service.id);
+            Some((index, Sides::new(entry.service.split?, mine)))
+        });
+        let splits = splits.collect();
         let (bound, revision) = (bound(containers.clone()), self.revision);
         let by_container = containers.map(|c| (c.id.clone(), c.service.clone())).collect();
-        Self { mesh: Arc::clone(&self.mesh), endpoints, by_container, bound, revision }
+        Self { mesh: Arc::clone(&self.mesh), endpoints, splits, by_container, bound, revision }
     }
 
     /// The same as of a revision of the state, by which the tables of two nodes can be compared.
@@ -194,6 +203,12 @@ impl Table {
 
     pub(crate) fn entry_at(&self, index: usize) -> &Entry {
         &self.mesh.services[index]
+    }
+
+    /// The ready endpoints among which the draw leaves a choice: those of one side, while a service has two.
+    pub(crate) fn endpoints_drawn(&self, index: usize, port: u16, draw: Draw) -> &[Endpoint] {
+        let all = self.endpoints_at(index, port);
+        self.splits.get(&index).and_then(|sides| sides.drawn(port, draw)).unwrap_or(all)
     }
 
     pub(crate) fn endpoints_at(&self, index: usize, port: u16) -> &[Endpoint] {

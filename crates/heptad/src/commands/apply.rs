@@ -12,7 +12,7 @@ use heptad_api::{
     operations::{ApplyRequest, ApplyResponse, ApplyResult, Outcome, PlanResponse},
 };
 use heptad_client::{Client, watch_state};
-use heptad_model::{Container, ContainerStatus, Service, ServiceKey};
+use heptad_model::{Container, Service, ServiceKey, Standing};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::{
     collections::BTreeMap,
@@ -22,6 +22,9 @@ use std::{
     time::Duration,
 };
 
+/// Between two looks at a rollout of which nothing else changes, and after a change.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
 const EXIT_CHANGES: u8 = 3;
 const EXIT_CANNOT_PLACE: u8 = 4;
 
@@ -184,25 +187,6 @@ fn progress(names: &[ServiceKey]) -> (MultiProgress, BTreeMap<ServiceKey, Progre
     (all, bars)
 }
 
-/// How many containers of a service are as its specification says and ready, and what the others wait for.
-fn standing(service: &Service, containers: &BTreeMap<String, heptad_api::Object<Container>>) -> (u32, bool, String) {
-    let template = service.template();
-    let own = containers.values().map(|item| &item.object).filter(|c| c.service == service.key());
-    let own: Vec<&Container> = own.collect();
-    let current = own.iter().filter(|c| c.is_alive() && c.template == template);
-    let ready = current.filter(|c| c.ready).count();
-    let settled = own.len() == service.replicas as usize && ready == own.len();
-    let waiting = own.iter().find(|c| !c.ready);
-    let words = waiting.map_or(String::new(), |c| match (c.status, c.reason.is_empty()) {
-        (ContainerStatus::Pending, true) => "pending".to_owned(),
-        (_, true) => c.status.to_string(),
-        // How much of an image has come is worth watching; other messages are for `why`.
-        (_, false) if c.reason == "Pulling" => c.message.clone(),
-        (_, false) => c.reason.clone(),
-    });
-    (u32::try_from(ready).unwrap_or(u32::MAX), settled, words)
-}
-
 /// The same as [`wait_ready`], and says when it is so where no progress is drawn.
 pub async fn show_until_ready(client: &Client, names: &[ServiceKey], limit: Duration) -> anyhow::Result<()> {
     let (_screen, bars) = progress(names);
@@ -222,26 +206,34 @@ pub async fn wait_ready(
     services.synced().await;
     containers.synced().await;
     let deadline = tokio::time::Instant::now() + limit;
+    let mut waits: Vec<Wait> =
+        names.iter().map(|key| Wait { key: key.clone(), first: None, open: String::new() }).collect();
     loop {
-        let (known, running) = (services.view(), containers.view());
-        let mut open = Vec::new();
-        for key in names {
-            let Some(item) = known.objects.get(&key.to_string()) else { continue };
-            let (ready, settled, words) = standing(&item.object, &running.objects);
-            if let Some(bar) = bars.get(key) {
-                move_bar(bar, item.object.replicas, ready, if settled { None } else { Some(&words) });
+        let mut settled = true;
+        for wait in &mut waits {
+            let standing = wait.look(client).await?;
+            if let (Some(bar), Some(standing)) = (bars.get(&wait.key), &standing) {
+                move_bar(bar, standing);
             }
-            if !settled {
-                open.push(format!("{key} ({ready} of {} ready{})", item.object.replicas, suffix(&words)));
-            }
+            settled &= standing.is_none_or(|standing| standing.settled);
         }
-        if open.is_empty() {
+        if settled {
             return Ok(());
         }
+        let changed = async {
+            tokio::select! {
+                _ = services.changed() => {}
+                _ = containers.changed() => {}
+                // What the rollout itself decides, such as that it failed, may change neither.
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            }
+            // Many changes come together.
+            tokio::time::sleep(LOOK_PAUSE).await;
+        };
         tokio::select! {
-            _ = services.changed() => {}
-            _ = containers.changed() => {}
+            () = changed => {}
             () = tokio::time::sleep_until(deadline) => {
+                let open: Vec<&str> = waits.iter().map(|w| w.open.as_str()).filter(|open| !open.is_empty()).collect();
                 let names = open.join(", ");
                 bail!("not ready after {} s: {names}; `heptad why NAME` says what is missing", limit.as_secs());
             }
@@ -249,13 +241,44 @@ pub async fn wait_ready(
     }
 }
 
-/// `waits_for`: what the others wait for; `None` if nothing is left to wait for.
-fn move_bar(bar: &ProgressBar, replicas: u32, ready: u32, waits_for: Option<&str>) {
-    bar.set_length(replicas.into());
-    bar.set_position(ready.into());
-    match waits_for {
-        Some(words) => bar.set_message(words.to_owned()),
-        None => bar.finish_with_message(""),
+/// One service that is waited for.
+struct Wait {
+    key: ServiceKey,
+    /// When the rollout began that was seen first: whether that one is a return says nothing of what is waited for.
+    first: Option<u64>,
+    /// What is not as wanted yet.
+    open: String,
+}
+
+impl Wait {
+    /// How the service stands; none if there is none of that name. A rollout that failed is an error.
+    async fn look(&mut self, client: &Client) -> anyhow::Result<Option<Standing>> {
+        let status = match client.rollout(&self.key).await {
+            Err(error) if error.is_not_found() => return Ok(None),
+            status => status?,
+        };
+        let (key, first) = (&self.key, *self.first.get_or_insert(status.started_at_ms));
+        if let Some(reason) = &status.standing.failed {
+            bail!("{key} failed: {reason}");
+        }
+        if status.back_from.is_some() && status.started_at_ms != first {
+            bail!("{key} is back at revision {}: {}", status.revision, status.reason);
+        }
+        let Standing { wanted, ready, waits_for, settled, .. } = &status.standing;
+        self.open = match settled {
+            true => String::new(),
+            false => format!("{key} ({ready} of {wanted} ready{})", suffix(waits_for)),
+        };
+        Ok(Some(status.standing))
+    }
+}
+
+fn move_bar(bar: &ProgressBar, standing: &Standing) {
+    bar.set_length(standing.wanted.into());
+    bar.set_position(standing.ready.into());
+    match standing.settled {
+        false => bar.set_message(standing.waits_for.clone()),
+        true => bar.finish_with_message(""),
     }
 }
 

@@ -9,9 +9,10 @@ use anyhow::bail;
 use heptad_api::{Kind, List, Object, Resource};
 use heptad_client::Client;
 use heptad_model::{
-    Config, Container, ContainerStatus, Dimension, Event, NetworkPolicy, Node, NodeStatus, Secret, Service, TrafficRule,
+    Config, Container, ContainerStatus, Dimension, Event, NetworkPolicy, Node, NodeName, NodeStatus, Secret, Service,
+    TrafficRule,
 };
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 /// How objects of a kind look in a table.
 pub(super) trait Shown: Resource {
@@ -24,6 +25,7 @@ pub(super) trait Shown: Resource {
 /// What a row needs beside its object.
 pub(super) struct Context {
     containers: Vec<Container>,
+    silences: BTreeMap<NodeName, u64>,
     now_ms: u64,
 }
 
@@ -33,7 +35,15 @@ impl Context {
             Kind::Services => client.list::<Container>().await?.items.into_iter().map(|item| item.object).collect(),
             _ => Vec::new(),
         };
-        Ok(Self { containers, now_ms: now_ms() })
+        let silences = match kind {
+            Kind::Nodes => client.liveness().await?.into_iter().map(|node| (node.node, node.silence_ms)).collect(),
+            _ => BTreeMap::new(),
+        };
+        Ok(Self { containers, silences, now_ms: now_ms() })
+    }
+
+    fn empty() -> Self {
+        Self { containers: Vec::new(), silences: BTreeMap::new(), now_ms: now_ms() }
     }
 }
 
@@ -103,24 +113,43 @@ fn share(node: &Node, dimension: Dimension) -> String {
     format!("{}/{}", show(node.allocated.get(dimension)), show(node.capacity.get(dimension)))
 }
 
+/// Whether containers come to a node, stay, or go.
+fn scheduling(node: &Node) -> &'static str {
+    match (node.draining, node.unschedulable, node.fenced) {
+        (_, _, true) => "fenced",
+        (true, ..) => "draining",
+        (false, true, _) => "cordoned",
+        (false, false, _) => "yes",
+    }
+}
+
 impl Shown for Node {
     fn headings(wide: bool) -> Vec<&'static str> {
-        let mut headings = vec!["NAME", "STATUS", "DRIVER", "CONTAINERS", "CPU", "MEMORY"];
-        headings.extend(wide.then_some(["STORAGE", "NETWORK", "NOT ENFORCED"]).into_iter().flatten());
+        let mut headings = vec!["NAME", "STATUS", "SCHEDULING", "HEARD", "CONTAINERS", "CPU", "MEMORY", "VERSION"];
+        let more = ["DRIVER", "STORAGE", "NETWORK", "ADDRESS", "NOT ENFORCED"];
+        headings.extend(wide.then_some(more).into_iter().flatten());
         headings
     }
 
-    fn cells(&self, _: &Context, wide: bool) -> Vec<String> {
+    fn cells(&self, context: &Context, wide: bool) -> Vec<String> {
+        let silence = context.silences.get(&self.name);
+        let heard = silence.map_or_else(|| "-".to_owned(), |ms| format!("{} ago", age(0, *ms)));
         let mut cells = vec![
             self.name.to_string(),
             self.status.to_string(),
-            self.driver.to_string(),
+            scheduling(self).to_owned(),
+            heard,
             self.containers.len().to_string(),
             share(self, Dimension::Cpu),
             share(self, Dimension::Memory),
+            self.labels.get("heptad.dev/version").cloned().unwrap_or_else(|| "-".to_owned()),
         ];
         if wide {
-            cells.extend([share(self, Dimension::Storage), share(self, Dimension::Network), self.unenforced.join(",")]);
+            let address = self.address.map(|address| address.to_string()).unwrap_or_default();
+            let shares = [share(self, Dimension::Storage), share(self, Dimension::Network)];
+            cells.push(self.driver.to_string());
+            cells.extend(shares);
+            cells.extend([address, self.unenforced.join(",")]);
         }
         cells
     }
@@ -262,7 +291,7 @@ fn rows<T: Shown>(items: &[Object<T>], context: &Context, output: Output) -> Str
 
 async fn watch<T: Shown>(client: &Client, args: &Get) -> anyhow::Result<ExitCode> {
     let (mut state, mut view) = followed::<T>(client).await?;
-    let mut known = std::collections::BTreeMap::new();
+    let mut known = BTreeMap::new();
     let in_namespace = namespace(&args.namespace.namespace);
     loop {
         let context = Context::of(client, T::KIND).await?;
@@ -286,7 +315,7 @@ async fn watch<T: Shown>(client: &Client, args: &Get) -> anyhow::Result<ExitCode
 
 pub(super) async fn nodes(client: &Client, output: Output) -> anyhow::Result<ExitCode> {
     let list = client.list::<Node>().await?;
-    let context = Context { containers: Vec::new(), now_ms: now_ms() };
+    let context = Context::of(client, Kind::Nodes).await?;
     print(output, &list, || rows(&list.items, &context, output))?;
     let down = list.items.iter().filter(|item| item.object.status != NodeStatus::Ready).count();
     if down > 0 {
@@ -327,7 +356,7 @@ async fn service(client: &Client, args: &Named) -> anyhow::Result<String> {
     let key = item.object.key();
     let mut own = client.list::<Container>().await?.items;
     own.retain(|container| container.object.service == key);
-    let context = Context { containers: Vec::new(), now_ms: now_ms() };
+    let context = Context::empty();
     let mut out = yaml(&item.object)?;
     out += &format!("\n{}\n{}", paint("Containers", 1), rows(&own, &context, Output::Wide));
     let why = client.why(&key).await?;
@@ -345,11 +374,11 @@ async fn events_of(client: &Client, of: impl Fn(&Event) -> bool) -> anyhow::Resu
     if events.is_empty() {
         return Ok(String::new());
     }
-    let context = Context { containers: Vec::new(), now_ms: now_ms() };
+    let context = Context::empty();
     Ok(format!("\n{}\n{}", paint("Events", 1), rows(&events, &context, Output::Table)))
 }
 
 /// Events as a table.
 pub(super) fn event_rows(events: &[Object<Event>], output: Output) -> String {
-    rows(events, &Context { containers: Vec::new(), now_ms: now_ms() }, output)
+    rows(events, &Context::empty(), output)
 }

@@ -6,6 +6,8 @@ mod get;
 mod logs;
 mod mesh;
 mod misc;
+mod node;
+mod rollout;
 mod settings;
 mod storage;
 mod trust;
@@ -44,6 +46,12 @@ pub async fn run(connect: &Connect, command: Command) -> anyhow::Result<ExitCode
         Command::Node(NodeCommand::JoinToken(args)) => trust::join_token(&client, args).await,
         Command::Token(command) => trust::token(&client, command).await,
         Command::Ca(command) => trust::ca(&client, command).await,
+        Command::Node(NodeCommand::Cordon { name }) => node::cordon(&client, &name).await,
+        Command::Node(NodeCommand::Uncordon { name }) => node::uncordon(&client, &name).await,
+        Command::Node(NodeCommand::Drain(args)) => node::drain(&client, args).await,
+        Command::Node(NodeCommand::Fence { name }) => node::fence(&client, &name).await,
+        Command::Node(NodeCommand::Remove(args)) => node::remove(&client, args).await,
+        Command::Rollout(command) => rollout::run(&client, command).await,
         Command::Mesh(MeshCommand::Call(args)) => mesh::call(&client, args).await,
         Command::Mesh(MeshCommand::Check(args)) => mesh::check(&client, args).await,
         Command::Config(command) => settings::run::<Config>(&client, command).await,

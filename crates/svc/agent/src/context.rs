@@ -290,6 +290,16 @@ impl Context {
         Ok(())
     }
 
+    /// Gives back the network of a container that does not run any more.
+    pub(crate) async fn release_network(&self, id: &ContainerId) {
+        self.callers.remove(id);
+        if let Some(network) = &self.network
+            && let Err(error) = network.detach(id.as_str()).await
+        {
+            tracing::warn!(container = %id, error = chain(&error), "the network of a finished container stays for now");
+        }
+    }
+
     /// Kills and removes every container of this node.
     pub(crate) async fn clear_all(self: Arc<Self>) {
         // Starts that are under way end first and no other follows, or their containers would be missed.

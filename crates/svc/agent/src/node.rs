@@ -28,6 +28,7 @@ fn describe(context: &Context, facts: &NodeFacts) -> Node {
     node.status = NodeStatus::Ready;
     node.labels = context.options.labels.clone();
     node.labels.insert("heptad.dev/arch".to_owned(), facts.architecture.clone());
+    node.labels.insert("heptad.dev/version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
     node.driver = match context.driver.kind() {
         DriverKind::Oci => Driver::Oci,
         DriverKind::Process => Driver::Process,

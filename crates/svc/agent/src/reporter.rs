@@ -38,6 +38,15 @@ impl Reporter {
         });
     }
 
+    /// Tells the newest state once more, if there is one.
+    pub(crate) fn again(&self) {
+        self.told.send_if_modified(|(count, _)| {
+            let told = *count > 0 && *count < u64::MAX - 1;
+            *count += u64::from(told);
+            told
+        });
+    }
+
     /// Waits until the newest state was heard, but not longer than `limit`.
     pub(crate) async fn delivered(&self, limit: Duration) {
         let newest = self.told.borrow().0;

@@ -48,6 +48,8 @@ pub(crate) struct Worker {
     reporter: Reporter,
     run: u32,
     backoff: Backoff,
+    /// Whether it is part of a job and will not be started again.
+    finished: bool,
 }
 
 /// A run that is under way.
@@ -70,13 +72,18 @@ impl Worker {
         exits: mpsc::UnboundedReceiver<ExitEvent>,
     ) -> Self {
         let reporter = Reporter::start(id.clone(), context.clone());
-        Self { id, context, wishes, exits, reporter, run: 0, backoff: Backoff::default() }
+        tokio::spawn(say_again(wishes.clone(), reporter.clone()));
+        Self { id, context, wishes, exits, reporter, run: 0, backoff: Backoff::default(), finished: false }
     }
 
     /// Lives until the container is gone from this node.
     pub(crate) async fn live(mut self) {
         let mut adopted = self.adopt().await;
         while let Some(container) = self.wanted() {
+            if self.finished || container.is_finished() {
+                self.rest().await;
+                continue;
+            }
             let run = match adopted.take() {
                 Some(run) => run,
                 None => match self.start(&container).await {
@@ -85,10 +92,16 @@ impl Worker {
                 },
             };
             if let Ended::Exited(exit) = self.watch(&container, &run).await {
-                self.ended(&run, &exit).await;
+                self.ended(&container, &run, &exit).await;
             }
         }
         self.leave().await;
+    }
+
+    /// What is finished keeps its logs, and nothing else, until it is no longer wanted.
+    async fn rest(&self) {
+        self.context.release_network(&self.id).await;
+        unwanted(self.wishes.clone()).await;
     }
 
     fn wanted(&self) -> Option<Container> {
@@ -122,8 +135,8 @@ impl Worker {
                 None
             }
             ContainerState::Exited(exit) => {
-                if self.wanted().is_some() {
-                    self.ended(&run, &exit).await;
+                if let Some(container) = self.wanted().filter(|container| !container.is_finished()) {
+                    self.ended(&container, &run, &exit).await;
                 }
                 None
             }
@@ -237,10 +250,15 @@ impl Worker {
     }
 
     /// Says how the run ended, waits, and counts the next run.
-    async fn ended(&mut self, run: &Run, exit: &Exit) {
+    async fn ended(&mut self, container: &Container, run: &Run, exit: &Exit) {
         let ran_ms = exit.at_ms.saturating_sub(run.started_at_ms);
-        let delay_ms = self.backoff.next_delay_ms(ran_ms, &self.context.options);
         let code = exit.how.shell_code();
+        match container.template.retries {
+            Some(_) if code == 0 => return self.finish(ContainerStatus::Succeeded, code, ran_ms),
+            Some(retries) if self.run >= retries => return self.finish(ContainerStatus::Failed, code, ran_ms),
+            _ => {}
+        }
+        let delay_ms = self.backoff.next_delay_ms(ran_ms, &self.context.options);
         let how = if exit.oom_killed {
             "it was killed for using more memory than its limit".to_owned()
         } else {
@@ -265,6 +283,23 @@ impl Worker {
         self.pause(delay_ms).await;
         self.forget_run(self.run.checked_sub(1)).await;
         self.run = self.run.saturating_add(1);
+    }
+
+    /// Says how a container of a job ended that is not started again.
+    fn finish(&mut self, status: ContainerStatus, code: i32, ran_ms: u64) {
+        self.finished = true;
+        let (kind, reason) = match status {
+            ContainerStatus::Succeeded => (EventKind::Normal, "Completed"),
+            _ => (EventKind::Warning, "RetriesExhausted"),
+        };
+        let message = format!("it ended with exit code {code} after {} s", ran_ms / 1000);
+        self.reporter.set(|report| {
+            (report.status, report.ready) = (status, false);
+            (report.reason, report.message) = (reason.to_owned(), message.clone());
+            (report.exit_code, report.restarts) = (Some(code), self.run);
+            report.addresses.clear();
+        });
+        self.context.event(&self.id, kind, reason, &message);
     }
 
     /// Removes what is left of an older run: the logs of the last one stay until the one after it has ended.
@@ -304,6 +339,20 @@ impl Worker {
         self.reporter.end();
         if known {
             self.context.say_gone(&self.id).await;
+        }
+    }
+}
+
+/// Reports again whenever the record says that nobody knows how the container stands: the node was away.
+async fn say_again(mut wishes: watch::Receiver<Wish>, reporter: Reporter) {
+    // The sender is dropped when the container is gone, or when the whole agent ends.
+    while wishes.changed().await.is_ok() {
+        let unknown = match &*wishes.borrow_and_update() {
+            Wish::Run(container) | Wish::Stop(container) => container.status == ContainerStatus::Unknown,
+            Wish::Forget => false,
+        };
+        if unknown {
+            reporter.again();
         }
     }
 }

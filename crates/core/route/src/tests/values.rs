@@ -245,3 +245,34 @@ fn explanations_name_policies_rules_and_shares() {
              egress of default/job: open, no policy selects it"
     );
 }
+
+#[test]
+fn a_revision_gets_its_share_whatever_the_number_of_its_containers() {
+    let mut web = service("web");
+    let mut containers: Vec<_> = (1..=5).map(|number| container(&web, number, true)).collect();
+    for (made, revision) in containers.iter_mut().zip([1, 1, 1, 1, 2]) {
+        made.revision = revision;
+    }
+    let of_new = |web: &Service, containers: &[Container]| {
+        let services = std::slice::from_ref(web);
+        let table = Table::build(&Inputs { services, containers, ..Inputs::default() });
+        let chosen = (0..4_000u64).filter(|draw| {
+            let Verdict::Forward(to) = get(&table, "external", "web", "/", *draw) else { panic!("nobody serves") };
+            to.endpoints.iter().all(|endpoint| endpoint.container.as_str() == "web-5")
+        });
+        chosen.count()
+    };
+    assert_eq!(of_new(&web, &containers), 0, "without a split all are one");
+    for (percent, least, most) in [(0, 0, 0), (100, 4_000, 4_000), (10, 300, 500), (50, 1_850, 2_150)] {
+        web.split = Some(heptad_model::TrafficSplit { revision: 2, percent });
+        let count = of_new(&web, &containers);
+        assert!((least..=most).contains(&count), "{percent} %: {count} of 4000");
+    }
+    // Whoever has no ready container leaves its share to the other.
+    containers[4].ready = false;
+    assert_eq!(of_new(&web, &containers), 0);
+    containers[4].ready = true;
+    containers[..4].iter_mut().for_each(|old| old.ready = false);
+    web.split = Some(heptad_model::TrafficSplit { revision: 2, percent: 0 });
+    assert_eq!(of_new(&web, &containers), 4_000);
+}
