@@ -4,6 +4,7 @@ mod trust;
 
 pub use trust::{CaCommand, JoinTokenArgs, TokenCommand};
 
+use crate::cli_state::{Backup, Restore, StateCommand};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use heptad_api::Kind;
 use std::{net::SocketAddr, path::PathBuf};
@@ -97,6 +98,13 @@ pub enum Command {
     Storage(StorageCommand),
     /// Evaluate the guarantees on the live state; exit code 1 if one does not hold
     Verify(OutputFlag),
+    /// Write the whole state into a file, as it is at one revision; not the containers and not the storage's objects
+    Backup(Backup),
+    /// Bring the state back from a file
+    Restore(Restore),
+    /// The state itself: from the data directory to etcd and back
+    #[command(subcommand)]
+    State(StateCommand),
     /// Print the completion script of a shell
     Completion { shell: clap_complete::Shell },
     /// Print the versions of this program and of the platform

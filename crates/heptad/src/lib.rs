@@ -33,6 +33,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod cli_state;
 pub mod commands;
 pub mod demo;
 pub mod example;

@@ -9,6 +9,7 @@ mod misc;
 mod node;
 mod rollout;
 mod settings;
+mod state;
 mod storage;
 mod trust;
 mod why;
@@ -30,6 +31,12 @@ pub async fn run(connect: &Connect, command: Command) -> anyhow::Result<ExitCode
     if let Command::Completion { shell } = command {
         return misc::completion(shell);
     }
+    let command = match command {
+        Command::Backup(args) => return state::backup(args).await,
+        Command::Restore(args) => return state::restore(args).await,
+        Command::State(command) => return state::run(command).await,
+        command => command,
+    };
     let client = client(connect)?;
     match command {
         Command::Apply(args) => apply::apply(&client, args).await,
@@ -66,6 +73,9 @@ pub async fn run(connect: &Connect, command: Command) -> anyhow::Result<ExitCode
         Command::Demo(_)
         | Command::Dev(_)
         | Command::Server(_)
+        | Command::Backup(_)
+        | Command::Restore(_)
+        | Command::State(_)
         | Command::Completion { .. }
         | Command::Shim { .. }
         | Command::ExampleService(_) => anyhow::bail!("this command does not ask a platform"),

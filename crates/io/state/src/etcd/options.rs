@@ -43,7 +43,7 @@ impl Default for EtcdOptions {
             cert_file: None,
             key_file: None,
             user: None,
-            limits: Limits { txn_bytes_max: 4 << 20, ..Limits::default() },
+            limits: Limits { txn_ops_max: 4_000, txn_bytes_max: 4 << 20, ..Limits::default() },
             connect_timeout_ms: 1_000,
             read_timeout_ms: 1_500,
             write_timeout_ms: 2_000,
