@@ -2,7 +2,7 @@
 
 use crate::work::{DrainStatus, NodeSilence, RemoveNodeRequest, RevisionList, RolloutStatus, UndoRequest};
 use crate::{
-    mesh::{CallRequest, CallResponse, CheckResponse},
+    mesh::{CallRequest, CallResponse, CheckResponse, MeshState},
     object::{Kind, List, Object, Resource},
     operations::{
         ApplyRequest, ApplyResponse, ContainerReport, ContainerSettings, ExecRequest, ExecResponse, LogLine,
@@ -211,6 +211,15 @@ fn cluster_operations() -> Vec<Endpoint> {
         Endpoint::new("GET", "/v1/snapshot", "snapshot", "The whole system at one revision").gives::<Snapshot>(),
         Endpoint::new("GET", "/v1/verify", "verify", "The guarantees evaluated on the live state")
             .gives::<VerifyResponse>(),
+        Endpoint::new(
+            "GET",
+            "/v1/mesh",
+            "mesh_state",
+            "What proxies route by, all at one revision, or watch it as newline-delimited JSON",
+        )
+        .query("watch", "`true`: stream changes instead of listing, those of all kinds of one revision together")
+        .query("revision", "with `watch`: the first revision to see; absent: from now on")
+        .gives::<MeshState>(),
         Endpoint::new("POST", "/v1/mesh/call", "mesh_call", "Send a request through the mesh")
             .takes::<CallRequest>()
             .gives::<CallResponse>(),

@@ -1,6 +1,6 @@
-//! Calls through the mesh and questions about them.
+//! Calls through the mesh, questions about them, and what proxies route by.
 
-use heptad_model::{ContainerId, ServiceKey};
+use heptad_model::{Container, ContainerId, NetworkPolicy, Service, ServiceKey, TrafficRule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -64,4 +64,34 @@ pub struct CheckResponse {
     pub rule: Option<String>,
     /// The backends and their weights.
     pub backends: BTreeMap<String, u32>,
+}
+
+/// Everything that proxies route by, at one revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MeshState {
+    /// The revision; watch from the next one.
+    pub revision: u64,
+    /// All services.
+    pub services: Vec<Service>,
+    /// All containers, without what they are made of.
+    pub containers: Vec<Container>,
+    /// All network policies.
+    pub policies: Vec<NetworkPolicy>,
+    /// All traffic rules.
+    pub rules: Vec<TrafficRule>,
+}
+
+/// One object that proxies route by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", content = "object", rename_all = "lowercase")]
+#[expect(clippy::large_enum_variant, reason = "they are moved once, from the line into the view")]
+pub enum MeshObject {
+    /// A service.
+    Service(Service),
+    /// A container, without what it is made of.
+    Container(Container),
+    /// A network policy.
+    Policy(NetworkPolicy),
+    /// A traffic rule.
+    Rule(TrafficRule),
 }

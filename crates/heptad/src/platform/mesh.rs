@@ -6,24 +6,24 @@ use heptad_api::{
     ErrorCode, ProblemDetails,
     mesh::{CallRequest, CallResponse, CheckResponse},
 };
-use heptad_client::{Client, View, watch_state};
+use heptad_client::{Client, MeshView};
 use heptad_control::{BoxFuture, MeshAccess};
-use heptad_model::{Container, NetworkPolicy, Protocol, Service, ServiceKey, TrafficRule};
-use heptad_proxy::{Body, CallError, CallerResolver, Options, Proxy};
+use heptad_model::{NetworkPolicy, Protocol, Service, ServiceKey, TrafficRule};
+use heptad_proxy::{Body, CallError, CallerResolver, Options, Parts, Proxy};
 use heptad_route::{Caller, Explanation, Facts, HttpFacts, Inputs, NoHeaders, Table, explain};
 use http_body_util::{BodyExt, Limited};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, OnceLock},
-    time::Duration,
+    sync::Arc,
 };
+use tokio::sync::SetOnce;
 
 /// Most bytes of a body that a call on behalf of people returns.
 const CALL_BODY_BYTES_MAX: usize = 1 << 20;
 
 /// The agent of this node, once it runs; nobody calls before that.
-pub(super) type AgentSlot = Arc<OnceLock<Arc<Agent>>>;
+pub(super) type AgentSlot = Arc<SetOnce<Arc<Agent>>>;
 
 /// Finds callers by their container address, or by their process where containers have none.
 struct Callers {
@@ -41,7 +41,8 @@ impl CallerResolver for Callers {
     }
 }
 
-/// Starts the proxy. `transparent` is where redirected connections arrive; without it, callers are processes.
+/// Starts the proxy; it accepts nothing before `follow` has given it a table. `transparent` is where redirected
+/// connections arrive; without it, callers are processes.
 pub(super) async fn start_proxy(
     transparent: Option<SocketAddr>,
     ingress: Option<SocketAddr>,
@@ -49,32 +50,28 @@ pub(super) async fn start_proxy(
 ) -> Result<Proxy, PlatformError> {
     let options = Options { transparent, ingress, ..Options::default() };
     let callers = Callers { agent, by_address: transparent.is_some() };
-    Ok(Proxy::start(options, Arc::new(callers), Arc::new(Table::default())).await?)
+    Ok(Proxy::start_with(options, Parts::new(Arc::new(callers))).await?)
 }
 
-/// Keeps the proxy's table up to date for ever; with `listen_on_services`, also a listener per service address.
-pub(super) async fn follow(client: Client, proxy: Proxy, listen_on_services: bool) {
-    let mut services = watch_state::<Service>(&client);
-    let mut containers = watch_state::<Container>(&client);
-    let mut policies = watch_state::<NetworkPolicy>(&client);
-    let mut rules = watch_state::<TrafficRule>(&client);
-    // Before everything is known nothing is forwarded: a policy that is missing would let calls pass.
-    services.synced().await;
-    policies.synced().await;
-    rules.synced().await;
-    containers.synced().await;
+/// Keeps the proxy's table up to date for ever; with `listen_on_services`, also a listener per service address. The first
+/// table comes when everything is known and, if this is a node, its agent can say who calls: until then connections wait.
+pub(super) async fn follow(client: Client, proxy: Proxy, listen_on_services: bool, agent: Option<AgentSlot>) {
+    let mut mesh = client.follow_mesh();
+    let mut change = mesh.changed().await;
+    if let Some(agent) = agent {
+        agent.wait().await;
+    }
+    let mut table = compiled(mesh.view());
     let mut listened = BTreeMap::new();
     loop {
-        level(|| {
-            [services.view().revision, containers.view().revision, policies.view().revision, rules.view().revision]
-        })
-        .await;
-        let (specs, running) = (objects(&services.view()), objects(&containers.view()));
-        let (policy, rule) = (objects(&policies.view()), objects(&rules.view()));
-        let inputs = Inputs { services: &specs, containers: &running, policies: &policy, rules: &rule };
-        proxy.set_table(Arc::new(Table::build(&inputs)));
-        if listen_on_services {
-            let wanted = service_listeners(&specs);
+        let view = mesh.view();
+        if !change.only_containers {
+            table = compiled(view);
+        }
+        let next = table.with_containers(view.containers.values()).at_revision(view.revision);
+        proxy.set_table(Arc::new(next));
+        if listen_on_services && !change.only_containers {
+            let wanted = service_listeners(view.services.values());
             if wanted != listened {
                 let failed = proxy.set_service_listeners(wanted.clone()).await;
                 // Those that failed are tried again with the next change.
@@ -86,36 +83,24 @@ pub(super) async fn follow(client: Client, proxy: Proxy, listen_on_services: boo
                 }
             }
         }
-        tokio::select! {
-            _ = services.changed() => {}
-            _ = containers.changed() => {}
-            _ = policies.changed() => {}
-            _ = rules.changed() => {}
-        }
+        change = mesh.changed().await;
     }
 }
 
-/// How long the kinds may take to come to one revision.
-const LEVEL_MS_MAX: u64 = 100;
-
-/// Waits until all kinds have been seen up to the same revision: a service that was applied together with its policy is
-/// then never routed to without it. A server that is that slow, or away, is not waited for: the mesh must go on.
-async fn level(revisions: impl Fn() -> [u64; 4]) {
-    for _ in 0..LEVEL_MS_MAX {
-        let seen = revisions();
-        if seen.iter().all(|revision| *revision == seen[0]) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
+/// The table of a view without its containers.
+fn compiled(view: &MeshView) -> Table {
+    let services: Vec<Service> = view.services.values().cloned().collect();
+    let policies: Vec<NetworkPolicy> = view.policies.values().cloned().collect();
+    let rules: Vec<TrafficRule> = view.rules.values().cloned().collect();
+    let table = Table::build(&Inputs { services: &services, containers: &[], policies: &policies, rules: &rules });
+    for problem in table.problems() {
+        tracing::warn!(%problem, "the mesh");
     }
-}
-
-fn objects<T: Clone>(view: &View<T>) -> Vec<T> {
-    view.objects.values().map(|item| item.object.clone()).collect()
+    table
 }
 
 /// Where services are found by processes on loopback.
-fn service_listeners(services: &[Service]) -> BTreeMap<SocketAddr, (ServiceKey, u16)> {
+fn service_listeners<'a>(services: impl Iterator<Item = &'a Service>) -> BTreeMap<SocketAddr, (ServiceKey, u16)> {
     let mut out = BTreeMap::new();
     for service in services {
         let Some(address) = service.address else { continue };

@@ -28,7 +28,7 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::Duration,
 };
 use thiserror::Error;
@@ -160,7 +160,7 @@ impl Platform {
     ) -> Result<Self, PlatformError> {
         let data = settings.data_dir.clone();
         let storage = storage::open(&data, store.clone(), base.free_bytes()).await?;
-        let agent: AgentSlot = Arc::new(OnceLock::new());
+        let agent: AgentSlot = AgentSlot::default();
         let ingress = settings.ingress.or(Some(SocketAddr::from(([127, 0, 0, 1], 0))));
         let proxy = mesh::start_proxy(base.proxy_address(), ingress, agent.clone()).await?;
         let parts = ServerParts {
@@ -182,7 +182,7 @@ impl Platform {
         let control = Control::start(options, store, parts).await?;
         let client = Client::unix(&socket);
         let mut tasks = JoinSet::new();
-        tasks.spawn(mesh::follow(client.clone(), proxy.clone(), base.proxy_address().is_none()));
+        tasks.spawn(mesh::follow(client.clone(), proxy.clone(), base.proxy_address().is_none(), Some(agent.clone())));
         let node = base.start(&settings, client.clone(), &agent).await?;
         publish(&socket);
         let maintenance = storage.maintain();
@@ -300,11 +300,7 @@ fn take(dir: &Path) -> Result<nix::fcntl::Flock<File>, PlatformError> {
 
 async fn open_store(data_dir: &Path) -> Result<EmbeddedStore, PlatformError> {
     let dir = data_dir.join("state");
-    let mut options = heptad_state::Options {
-        // Every watcher hears of every revision, so that the proxy can tell when it has seen all kinds at one of them.
-        watch_progress_revisions: 1,
-        ..Default::default()
-    };
+    let mut options = heptad_state::Options::default();
     // An apply of the largest size is one transaction.
     options.limits.txn_ops_max = options.limits.txn_ops_max.max(4 * APPLY_OBJECTS_MAX);
     let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(dir, options)).await;

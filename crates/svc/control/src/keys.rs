@@ -85,6 +85,16 @@ pub(crate) fn cluster() -> KeyRange {
     KeyRange::span(ALLOCATIONS, "/services0")
 }
 
+/// Everything that proxies route by, and what lies between.
+pub(crate) fn mesh() -> KeyRange {
+    KeyRange::span("/containers/", "/services0")
+}
+
+/// Whether proxies route by a row.
+pub(crate) fn mesh_row(key: &[u8]) -> bool {
+    matches!(row(key), Row::Service | Row::Container | Row::Policy | Row::Rule)
+}
+
 /// What a row of [`cluster`] is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Row {

@@ -74,6 +74,7 @@ const ASKED: &[(&str, &str)] = &[
     ("GET", "/v1/verify"),
     ("POST", "/v1/apply"),
     ("POST", "/v1/plan"),
+    ("GET", "/v1/mesh"),
     ("POST", "/v1/mesh/call"),
     ("POST", "/v1/mesh/check"),
     ("GET", "/v1/storage"),
@@ -143,11 +144,12 @@ fn a_node_reads_the_mesh_and_writes_itself_and_what_is_bound_to_it() {
             "GET /v1/containers/shop-n1/settings",
             "PUT /v1/containers/shop-n1/status",
             "DELETE /v1/containers/shop-n1",
+            "GET /v1/mesh",
         ]
     );
 }
 
-const VIEWED: [&str; 23] = [
+const VIEWED: [&str; 24] = [
     "GET /v1/health",
     "GET /v1/version",
     "GET /v1/whoami",
@@ -169,6 +171,7 @@ const VIEWED: [&str; 23] = [
     "GET /v1/snapshot",
     "GET /v1/verify",
     "POST /v1/plan",
+    "GET /v1/mesh",
     "POST /v1/mesh/check",
     "GET /v1/storage",
 ];

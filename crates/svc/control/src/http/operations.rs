@@ -24,6 +24,7 @@ use heptad_api::{
     report::{VerifyResponse, WhyResponse},
 };
 use heptad_model::{Container, ContainerId, Event, Namespace, NodeName, ServiceKey, Snapshot};
+use heptad_state::Revision;
 use http::{StatusCode, Uri};
 use serde::Deserialize;
 
@@ -43,6 +44,7 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/v1/namespaces/{namespace}/services/{name}/why", get(why))
         .route("/v1/snapshot", get(snapshot))
         .route("/v1/verify", get(verify))
+        .route("/v1/mesh", get(mesh_state))
         .route("/v1/mesh/call", post(mesh_call))
         .route("/v1/mesh/check", post(mesh_check))
 }
@@ -144,6 +146,24 @@ async fn snapshot(State(app): State<Shared>) -> Result<Json<Snapshot>> {
 
 async fn verify(State(app): State<Shared>) -> Result<Json<VerifyResponse>> {
     Ok(Json(reports::verify(&app.objects.snapshot().await?)))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MeshQuery {
+    #[serde(default)]
+    watch: bool,
+    revision: Option<Revision>,
+}
+
+async fn mesh_state(State(app): State<Shared>, uri: Uri) -> Result<Response> {
+    let MeshQuery { watch, revision } = query(&uri)?;
+    if !watch {
+        return Ok(Json(app.objects.mesh().await?).into_response());
+    }
+    let permit = app.stream_permit()?;
+    let watch = app.objects.watch_mesh(revision).await?;
+    Ok(stream::lines(stream::Feed::new(&app, watch, permit, revision)))
 }
 
 async fn mesh_call(State(app): State<Shared>, body: Body) -> Result<Response> {

@@ -4,7 +4,7 @@
 use super::{App, Shared};
 use crate::{
     error::{Error, Result},
-    objects::{Kept, ObjectWatch},
+    objects::{Kept, MeshWatch, ObjectWatch},
 };
 use axum::{
     body::Body,
@@ -12,7 +12,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use heptad_api::{ErrorCode, ProblemDetails, WatchBatch, operations::LogLine};
+use heptad_api::{ErrorCode, ProblemDetails, WatchBatch, mesh::MeshObject, operations::LogLine};
 use heptad_state::Revision;
 use http::header;
 use serde::Serialize;
@@ -30,9 +30,31 @@ impl App {
     }
 }
 
+/// What can be sent as a stream of batches.
+pub(crate) trait Watched: Send + 'static {
+    /// What changes.
+    type Object: Serialize + Send;
+    /// The next changes. Dropping the future loses nothing.
+    fn next(&mut self) -> impl Future<Output = Result<WatchBatch<Self::Object>>> + Send;
+}
+
+impl<T: Kept> Watched for ObjectWatch<T> {
+    type Object = T;
+    fn next(&mut self) -> impl Future<Output = Result<WatchBatch<T>>> + Send {
+        self.next()
+    }
+}
+
+impl Watched for MeshWatch {
+    type Object = MeshObject;
+    fn next(&mut self) -> impl Future<Output = Result<WatchBatch<MeshObject>>> + Send {
+        self.next()
+    }
+}
+
 /// A watch that is sent to one client.
-pub(crate) struct Feed<T> {
-    watch: ObjectWatch<T>,
+pub(crate) struct Feed<W> {
+    watch: W,
     bookmark: Duration,
     revision: Revision,
     ended: bool,
@@ -40,13 +62,8 @@ pub(crate) struct Feed<T> {
     _permit: OwnedSemaphorePermit,
 }
 
-impl<T: Kept> Feed<T> {
-    pub(crate) fn new(
-        app: &Shared,
-        watch: ObjectWatch<T>,
-        permit: OwnedSemaphorePermit,
-        from: Option<Revision>,
-    ) -> Self {
+impl<W: Watched> Feed<W> {
+    pub(crate) fn new(app: &Shared, watch: W, permit: OwnedSemaphorePermit, from: Option<Revision>) -> Self {
         let bookmark = Duration::from_millis(app.options.bookmark_interval_ms);
         let revision = from.map_or(0, |from| from.saturating_sub(1));
         Self { watch, bookmark, revision, ended: false, stop: app.stop.clone(), _permit: permit }
@@ -66,7 +83,7 @@ impl<T: Kept> Feed<T> {
             Ok(Ok(batch)) => batch,
             Ok(Err(error)) => {
                 self.ended = true;
-                WatchBatch::<T> { revision: self.revision, events: Vec::new(), error: Some(error.problem()) }
+                WatchBatch::<W::Object> { revision: self.revision, events: Vec::new(), error: Some(error.problem()) }
             }
         };
         self.revision = self.revision.max(batch.revision);
@@ -85,7 +102,7 @@ fn response(body: Body) -> Response {
 }
 
 /// A watch as a response.
-pub(crate) fn lines<T: Kept>(feed: Feed<T>) -> Response {
+pub(crate) fn lines<W: Watched>(feed: Feed<W>) -> Response {
     let lines = stream::unfold(feed, |mut feed| async {
         let line = feed.next().await?;
         Some((Ok::<_, Infallible>(line), feed))

@@ -8,6 +8,7 @@ mod events;
 mod fewer;
 mod kept;
 mod liveness;
+mod mesh;
 mod nodes;
 mod pending;
 mod read;
@@ -23,6 +24,7 @@ pub(crate) use settings::version as settings_version;
 pub(crate) use write::distinct;
 
 pub use kept::{Given, Kept};
+pub use mesh::MeshWatch;
 pub use watch::ObjectWatch;
 
 use heptad_api::Kind;

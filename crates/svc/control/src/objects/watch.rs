@@ -73,7 +73,7 @@ async fn typed<T: Kept>(objects: &Objects, event: &heptad_state::Event, revision
     Ok(WatchEvent { change, object })
 }
 
-fn compacted(oldest: Revision) -> Error {
+pub(super) fn compacted(oldest: Revision) -> Error {
     let detail = format!("the history before revision {oldest} is not kept; list again and watch from there");
     Error::refused(ErrorCode::Compacted, detail)
 }

@@ -1,10 +1,10 @@
 //! Watches: every change once and in order, resumed over lost connections and compactions.
 
 use crate::common::{World, options, service, until};
-use heptad_api::{ErrorCode, WatchChange};
+use heptad_api::{ErrorCode, Manifest, WatchChange, operations::ApplyRequest};
 use heptad_client::{Client, watch_state};
 use heptad_control::{Control, ServerParts};
-use heptad_model::{Namespace, Service};
+use heptad_model::{Namespace, NetworkPolicy, Selector, Service};
 use heptad_state::{MemoryStore, Store};
 use std::{sync::Arc, time::Duration};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -136,5 +136,51 @@ async fn too_many_watches_and_a_client_that_does_not_read_hurt_nobody() {
         let bytes = deaf.read(&mut buffer).await.expect("it reads");
         assert_ne!(bytes, 0);
         read.extend_from_slice(&buffer[..bytes]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_applied_together_is_seen_together_by_proxies() {
+    let world = World::new().await;
+    let mut mesh = world.client.follow_mesh();
+    mesh.changed().await;
+    assert!(mesh.view().services.is_empty());
+    let applier = world.client.clone();
+    let applying = tokio::spawn(async move {
+        for number in 0..50 {
+            let service = service(&format!("s{number}"), 1);
+            let policy = NetworkPolicy {
+                id: String::new(),
+                name: format!("p{number}"),
+                namespace: Namespace::default(),
+                selector: Selector { services: vec![service.name.clone()], ..Selector::default() },
+                ingress: Some(Vec::new()),
+                egress: None,
+            };
+            // The service comes first, the policy with it.
+            let objects = vec![Manifest::Service(service), Manifest::Policy(policy)];
+            applier.apply(&ApplyRequest { objects }).await.expect("applied");
+        }
+    });
+    let mut views = 0;
+    while mesh.view().services.len() < 50 || mesh.view().containers.len() < 50 {
+        mesh.changed().await;
+        views += 1;
+        let (services, policies) = (mesh.view().services.keys(), mesh.view().policies.keys());
+        let (services, policies) = (services.map(|k| &k.name[1..]), policies.map(|k| &k.name[1..]));
+        assert!(services.eq(policies), "a service is there without its policy");
+        let own = |c: &heptad_model::Container| mesh.view().services.contains_key(&c.service);
+        assert!(mesh.view().containers.values().all(own), "a container is there without its service");
+        assert!(mesh.view().containers.values().all(|c| c.template == Default::default()), "what it is made of stays");
+    }
+    applying.await.expect("applied");
+    println!("{views} views");
+    assert!(views > 3, "{views}");
+    // The same is read at once, and a change of a container alone says so.
+    let read = heptad_client::MeshView::from(world.client.mesh_state().await.expect("read"));
+    assert_eq!((&read.services, &read.policies), (&mesh.view().services, &mesh.view().policies));
+    world.client.delete::<Service>(&Namespace::default(), "s0", None).await.expect("deleted");
+    while mesh.view().services.len() == 50 {
+        assert!(mesh.changed().await.only_containers == (mesh.view().services.len() == 50));
     }
 }
