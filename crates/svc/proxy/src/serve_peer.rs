@@ -215,7 +215,9 @@ impl Core {
 async fn serve_stream(core: &Core, mut io: Box<dyn Io>, from: &PeerNode, arrivals: &Arrivals) -> io::Result<()> {
     let wait = Duration::from_millis(core.options.peer_preamble_wait_ms_max);
     let asserted: Assertion = timeout(wait, read_frame(&mut io)).await??;
+    let stopping = || Refusal::new(Reason::Stopping, "this proxy stops");
     let connected = match core.admitted(from, &asserted).await {
+        Ok(_) if core.drain.is_cancelled() => Err(stopping()),
         Err(refusal) => Err(refusal),
         Ok((_, taken)) => match socket::connect(taken.endpoint.address, &core.options).await {
             Ok(stream) => Ok((core.pool.enter(&taken.endpoint, &core.options), stream)),
