@@ -231,7 +231,10 @@ impl<'a> Tally<'a> {
             let asked = u128::from(asked.get(*d));
             asked > 0 && self.given[*d as usize] + asked > u128::from(self.node.capacity.get(*d))
         };
-        self.node.status == NodeStatus::Ready && !self.node.draining && ports.is_disjoint(&self.ports) && !Dimension::ALL.iter().any(short)
+        self.node.status == NodeStatus::Ready
+            && !self.node.draining
+            && ports.is_disjoint(&self.ports)
+            && !Dimension::ALL.iter().any(short)
     }
 }
 
@@ -243,14 +246,17 @@ fn left_out<'a>(
     found: &mut Vec<Finding>,
 ) {
     let bound: BTreeSet<&ContainerId> = after.values().flat_map(|tally| &tally.node.allocation.containers).collect();
-    let mut full: BTreeSet<([u64; 4], &BTreeSet<HostPort>)> = BTreeSet::new();
+    let mut full: BTreeSet<([u64; 4], &BTreeSet<HostPort>, Option<&NodeName>)> = BTreeSet::new();
     for request in requests {
         let served = plan.bindings.contains_key(&request.container) || bound.contains(&request.container);
-        let shape = (request.resources.amounts(), &request.host_ports);
+        let shape = (request.resources.amounts(), &request.host_ports, request.pinned.as_ref());
         if served || full.contains(&shape) {
             continue;
         }
-        match after.values().find(|tally| tally.has_room(&request.resources, &request.host_ports)) {
+        let takes = |tally: &&Tally<'_>| {
+            request.may_be_on(&tally.node.name) && tally.has_room(&request.resources, &request.host_ports)
+        };
+        match after.values().find(takes) {
             Some(tally) => {
                 let (container, node) = (request.container.clone(), tally.node.name.clone());
                 found.push(Finding::LeftOut { container, node });

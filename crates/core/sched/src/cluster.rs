@@ -72,7 +72,9 @@ impl<'a> Cluster<'a> {
         let spread = self.spread_of(&request.service);
         self.free.iter().enumerate().filter_map(move |(node, free)| {
             let free = free.as_ref()?;
-            if obstacle(free, self.ports(node, request), request).is_some() {
+            if !request.may_be_on(&self.view.nodes()[node].name)
+                || obstacle(free, self.ports(node, request), request).is_some()
+            {
                 return None;
             }
             let replicas = spread.and_then(|spread| spread.get(&node)).copied().unwrap_or(0);
@@ -95,6 +97,10 @@ impl<'a> Cluster<'a> {
         let at = &self.view.nodes()[node];
         if at.status != NodeStatus::Ready {
             let reason = Reason::NotReady { status: at.status };
+            return Err(AllocationError::Refused { container: request.container.clone(), reason });
+        }
+        if !request.may_be_on(&at.name) {
+            let reason = Reason::Pinned;
             return Err(AllocationError::Refused { container: request.container.clone(), reason });
         }
         let row = match self.touched.entry(node) {
@@ -120,6 +126,8 @@ impl<'a> Cluster<'a> {
     pub fn refuses(&self, node: NodeIndex, request: &Request) -> Option<Refusal> {
         let at = &self.view.nodes()[node];
         let reason = match at.status {
+            NodeStatus::Ready if at.draining => Reason::Draining,
+            NodeStatus::Ready if !request.may_be_on(&at.name) => Reason::Pinned,
             NodeStatus::Ready => self.allocation(node).refuses(&at.capacity, request)?,
             status => Reason::NotReady { status },
         };

@@ -61,8 +61,15 @@ impl World {
                 }
             }
         }
-        for container in self.containers.values_mut().filter(|c| c.node.is_none()) {
-            container.node = container.pinned.clone();
+        let view = NodesView::new(&self.nodes, self.containers.values());
+        let unbound = self.containers.values().filter(|c| c.node.is_none());
+        let requests: Vec<_> = unbound.map(|c| crate::Request::of(c, Default::default())).collect();
+        let (plan, _) = crate::plan(&view, &requests);
+        assert_eq!(crate::check(&view, &plan, &requests), []);
+        for (id, node) in plan.bindings() {
+            let container = self.containers.get_mut(id).expect("it was requested");
+            assert_eq!(container.pinned.as_ref(), Some(node));
+            container.node = Some(node.clone());
         }
         let up: BTreeSet<_> =
             self.nodes.iter().filter(|n| n.status == NodeStatus::Ready).map(|n| n.name.clone()).collect();

@@ -22,6 +22,10 @@ pub enum Reason {
         /// What it is instead.
         status: NodeStatus,
     },
+    /// Its containers are being moved away.
+    Draining,
+    /// The container is for another node only.
+    Pinned,
     /// Another container has the port of the node.
     HostPort {
         /// The port.
@@ -49,6 +53,8 @@ impl Reason {
     pub fn word(&self) -> String {
         match self {
             Self::NotReady { .. } => "not ready".to_owned(),
+            Self::Draining => "draining".to_owned(),
+            Self::Pinned => "for another node".to_owned(),
             Self::HostPort { port, .. } => format!("host port {port}"),
             Self::Dimension { dimension, .. } => dimension.to_string(),
         }
@@ -59,6 +65,8 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotReady { status } => write!(f, "it is not ready (status {status})"),
+            Self::Draining => write!(f, "it is being drained"),
+            Self::Pinned => write!(f, "the container is for another node only"),
             Self::HostPort { port, protocol } => write!(f, "host port {port}/{protocol} is taken"),
             Self::Dimension { dimension: d, asked, allocatable, allocated, free } => write!(
                 f,

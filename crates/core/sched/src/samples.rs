@@ -17,6 +17,7 @@ pub(crate) fn request(container: &str, service: &str, mib: u64) -> Request {
         resources: memory(mib),
         host_ports: [].into(),
         placement: Placement::Pack,
+        pinned: None,
     }
 }
 
@@ -70,6 +71,7 @@ prop_compose! {
                 [(78 + port, if udp { Protocol::Udp } else { Protocol::Tcp })].into()
             },
             placement: if spread { Placement::Spread } else { Placement::Pack },
+            pinned: None,
         }).collect()
     }
 }
