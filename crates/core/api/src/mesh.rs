@@ -84,7 +84,6 @@ pub struct MeshState {
 /// One object that proxies route by.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", content = "object", rename_all = "lowercase")]
-#[expect(clippy::large_enum_variant, reason = "they are moved once, from the line into the view")]
 pub enum MeshObject {
     /// A service.
     Service(Service),

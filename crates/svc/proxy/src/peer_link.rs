@@ -345,9 +345,9 @@ impl Peer {
         let now_ms = self.now_ms();
         let mut links = self.lock();
         links.open.retain(|link| {
-            let is_idle = link.active.load(Relaxed) == 0;
             let idle_ms = now_ms.saturating_sub(link.used_at_ms.load(Relaxed));
-            !link.sender.is_closed() && !(is_idle && idle_ms > self.options.peer_idle_ms_max)
+            let is_used = link.active.load(Relaxed) > 0 || idle_ms <= self.options.peer_idle_ms_max;
+            is_used && !link.sender.is_closed()
         });
         self.is_wanted.load(Relaxed) || !links.open.is_empty() || links.is_connecting
     }
