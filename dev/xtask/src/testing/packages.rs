@@ -35,8 +35,7 @@ const TOOLS: [Tool; 17] = [
     tool("skopeo", "skopeo", "pushing images"),
     tool("docker-registry", "docker-registry", "pulling from a real registry on loopback"),
     tool("etcd", "etcd-server", "state that several servers share"),
-    tool("etcdctl", "etcd-client", "looking at that state"),
-    tool("etcd", "etcd-server", "the state on a real etcd cluster"),
+    tool("etcdctl", "etcd-client", "looking at that state, and users of it"),
     tool("openssl", "openssl", "certificates and handshakes with somebody else's TLS"),
     tool("curl", "curl", "calling the API and the proxy with somebody else's client"),
 ];

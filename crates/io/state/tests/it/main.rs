@@ -11,6 +11,8 @@ mod faults;
 mod history;
 mod kill;
 mod model;
+#[cfg(feature = "etcd")]
+mod secure;
 mod support;
 
 /// Runs the conformance suite on one backend; the expression makes a fresh store and what keeps it alive.
