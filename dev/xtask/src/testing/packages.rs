@@ -21,7 +21,7 @@ const fn tool(program: &'static str, package: &'static str, use_of_it: &'static 
     Tool { program, package, use_of_it }
 }
 
-const TOOLS: [Tool; 17] = [
+const TOOLS: [Tool; 16] = [
     tool("nft", "nftables", "container networks, and the proxy's redirection"),
     tool("ip", "iproute2", "hosts made of network namespaces"),
     tool("nsenter", "util-linux", "programs inside those hosts"),
