@@ -1,7 +1,12 @@
 //! The command line as a value: commands, flags, their help. Does nothing.
 
+mod cluster;
 mod trust;
 
+pub use cluster::{
+    Agent, AgentCommand, AgentJoin, AgentRun, ContextCommand, Etcd, Joining, Login, Server, ServerCommand, ServerInit,
+    ServerJoin, Upgrade,
+};
 pub use trust::{CaCommand, JoinTokenArgs, TokenCommand};
 
 use crate::cli_state::{Backup, Restore, StateCommand};
@@ -26,6 +31,9 @@ Each flag with an environment variable can be set there, such as HEPTAD_SOCKET."
 pub struct Cli {
     #[command(flatten)]
     pub connect: Connect,
+    /// Take over the listening sockets that wait on the standard input (the program says so to itself)
+    #[arg(long, global = true, hide = true)]
+    pub handover: bool,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -33,6 +41,9 @@ pub struct Cli {
 /// Where the platform is reached.
 #[derive(Clone, Debug, Args)]
 pub struct Connect {
+    /// The cluster to ask, as `heptad context list` names it; `local`: the platform of this machine
+    #[arg(long, global = true, env = "HEPTAD_CONTEXT", value_name = "NAME")]
+    pub context: Option<String>,
     /// The API's Unix socket; found by itself if a platform of this user runs
     #[arg(long, global = true, env = "HEPTAD_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
@@ -50,8 +61,17 @@ pub enum Command {
     Demo(Demo),
     /// Run a platform for this terminal; Ctrl-C removes it and all its containers
     Dev(Run),
-    /// Run the platform of this machine; containers and data outlive the process
-    Server(Run),
+    /// Run the platform of this machine, or a server of a cluster; containers and data outlive the process
+    Server(Box<Server>),
+    /// Run this machine as a node of a cluster
+    Agent(Box<Agent>),
+    /// Let the server or agent of this machine start its program file anew; containers and connections are kept
+    Upgrade(Upgrade),
+    /// Log in to a cluster
+    Login(Login),
+    /// The clusters that you are logged in to
+    #[command(subcommand)]
+    Context(ContextCommand),
     /// Make the objects of files as they are written there
     Apply(Apply),
     /// Show what an apply would change, and where each replica would go
@@ -547,6 +567,20 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_line_of_a_join_token_is_understood() {
+        let line = "heptad agent join https://10.0.0.1:7443 --token a.b --ca-pin sha256:c --label zone=a --data-dir /d";
+        let cli = Cli::try_parse_from(line.split(' ')).expect("understood");
+        let Command::Agent(agent) = cli.command else { panic!("{:?}", cli.command) };
+        let Some(AgentCommand::Join(join)) = agent.command else { panic!("{agent:?}") };
+        assert_eq!((join.joining.url.as_str(), join.labels.len()), ("https://10.0.0.1:7443", 1));
+        let line = "heptad server join https://10.0.0.1:7443 --token a.b --ca-pin c --data-dir /d --no-agent";
+        assert!(Cli::try_parse_from(line.split(' ')).is_ok());
+        for line in ["heptad server --data-dir /d --no-agent", "heptad login https://h --token a.b --ca-pin c"] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
     }
 
     #[test]

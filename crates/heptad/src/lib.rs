@@ -34,9 +34,11 @@
 
 pub mod cli;
 pub mod cli_state;
+pub mod cluster;
 pub mod commands;
 pub mod demo;
 pub mod example;
+pub mod handover;
 mod library;
 pub mod manifest;
 pub mod output;

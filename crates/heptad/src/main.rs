@@ -35,7 +35,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         match cli.command {
             Command::Demo(args) => demo::run(args).await,
             Command::Dev(args) => serve::dev(args).await,
-            Command::Server(args) => serve::server(args).await,
+            Command::Server(args) => serve::server(*args).await,
+            Command::Agent(args) => serve::agent(*args).await,
+            Command::Upgrade(args) => serve::upgrade(args).await,
             Command::ExampleService(args) => example::serve(args).await,
             command => commands::run(&cli.connect, command).await,
         }
@@ -47,7 +49,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 /// Logs go to stderr: `HEPTAD_LOG` chooses what (as RUST_LOG), `HEPTAD_LOG_FORMAT=json` how.
 fn log(command: &Command) {
-    let default = if matches!(command, Command::Server(_)) { "info" } else { "error" };
+    let default = if matches!(command, Command::Server(_) | Command::Agent(_)) { "info" } else { "error" };
     let filter = std::env::var("HEPTAD_LOG").unwrap_or_else(|_| default.to_owned());
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(filter))

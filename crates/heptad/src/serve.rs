@@ -1,4 +1,8 @@
-//! `dev` and `server`: a platform for as long as the process lives.
+//! `dev`, `server` and `agent`: a platform, or a member of a cluster, for as long as the process lives.
+
+mod members;
+
+pub use members::{agent, server, upgrade};
 
 use crate::{
     cli::Run,
@@ -12,9 +16,6 @@ use std::{
     time::Instant,
 };
 use tokio::signal::unix::{SignalKind, signal};
-
-/// The data directory of `server` when none is named.
-const SERVER_DATA_DIR: &str = "/var/lib/heptad";
 
 /// The settings that the flags describe, in `data_dir`.
 pub fn settings(args: &Run, data_dir: PathBuf) -> Settings {
@@ -99,17 +100,6 @@ pub async fn dev(args: Run) -> anyhow::Result<ExitCode> {
     announce(format!("\nTry   heptad apply -f examples/shop.yaml --wait\n      heptad get services\n\n{end}\n"));
     stop.wait().await;
     tell("\nstopping ...");
-    Ok(stop_platform(platform, &mut stop).await)
-}
-
-/// `heptad server`.
-pub async fn server(args: Run) -> anyhow::Result<ExitCode> {
-    let dir = absolute(&args.data_dir.clone().unwrap_or_else(|| PathBuf::from(SERVER_DATA_DIR)))?;
-    let mut stop = Stop::listen()?;
-    let platform = Platform::start(settings(&args, dir)).await?;
-    announce(describe(&platform));
-    stop.wait().await;
-    tracing::info!("stopping; containers go on");
     Ok(stop_platform(platform, &mut stop).await)
 }
 

@@ -1,6 +1,7 @@
 //! What each command does. Each module asks the API and prints; none decides anything that the server decides.
 
 mod apply;
+mod context;
 mod delete;
 mod get;
 mod logs;
@@ -32,6 +33,8 @@ pub async fn run(connect: &Connect, command: Command) -> anyhow::Result<ExitCode
         return misc::completion(shell);
     }
     let command = match command {
+        Command::Login(args) => return context::login(args).await,
+        Command::Context(args) => return context::run(args),
         Command::Backup(args) => return state::backup(args).await,
         Command::Restore(args) => return state::restore(args).await,
         Command::State(command) => return state::run(command).await,
@@ -76,13 +79,17 @@ pub async fn run(connect: &Connect, command: Command) -> anyhow::Result<ExitCode
         | Command::Backup(_)
         | Command::Restore(_)
         | Command::State(_)
+        | Command::Agent(_)
+        | Command::Upgrade(_)
+        | Command::Login(_)
+        | Command::Context(_)
         | Command::Completion { .. }
         | Command::Shim { .. }
         | Command::ExampleService(_) => anyhow::bail!("this command does not ask a platform"),
     }
 }
 
-/// The client that the flags describe; without any, of the platform that this user started last.
+/// The client that the flags describe; without any, of the cluster that is in use, or of the platform of this machine.
 pub fn client(connect: &Connect) -> anyhow::Result<Client> {
     if let (Some(server), Some(file)) = (connect.server, &connect.token_file) {
         let token =
@@ -91,6 +98,9 @@ pub fn client(connect: &Connect) -> anyhow::Result<Client> {
     }
     if let Some(socket) = &connect.socket {
         return Ok(Client::unix(socket));
+    }
+    if let Some(client) = context::client(connect.context.as_deref())? {
+        return Ok(client);
     }
     let dir = paths::runtime_dir();
     if paths::is_foreign(&dir) {

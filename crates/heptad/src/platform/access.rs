@@ -8,13 +8,33 @@ use heptad_api::{
     operations::{ExecRequest, ExecResponse},
 };
 use heptad_control::{BoxFuture, LogStream, NodeAccess};
-use heptad_model::Container;
+use heptad_model::{Container, ContainerId};
 use std::sync::Arc;
 
 /// The node of this process.
-pub(super) struct LocalNodeAccess(pub(super) AgentSlot);
+pub(crate) struct LocalNodeAccess(pub(crate) AgentSlot);
 
 impl LocalNodeAccess {
+    /// What the container wrote.
+    pub(crate) async fn logs_of(
+        &self,
+        container: &ContainerId,
+        tail: Option<usize>,
+        follow: bool,
+    ) -> Result<LogStream, ProblemDetails> {
+        let lines = self.agent()?.logs(container, tail, follow).await.map_err(|error| problem(&error))?;
+        Ok(Box::pin(tokio_stream(lines).map(Ok)))
+    }
+
+    /// Runs a program inside the container.
+    pub(crate) async fn exec_in(
+        &self,
+        container: &ContainerId,
+        request: ExecRequest,
+    ) -> Result<ExecResponse, ProblemDetails> {
+        self.agent()?.exec(container, request).await.map_err(|error| problem(&error))
+    }
+
     fn agent(&self) -> Result<&Arc<Agent>, ProblemDetails> {
         self.0.get().ok_or_else(|| {
             ProblemDetails::new(ErrorCode::Unavailable, "the agent of this node is still starting; try again")
@@ -39,15 +59,11 @@ impl NodeAccess for LocalNodeAccess {
         tail: Option<usize>,
         follow: bool,
     ) -> BoxFuture<'_, Result<LogStream, ProblemDetails>> {
-        Box::pin(async move {
-            let lines = self.agent()?.logs(&container.id, tail, follow).await.map_err(|error| problem(&error))?;
-            let stream: LogStream = Box::pin(tokio_stream(lines).map(Ok));
-            Ok(stream)
-        })
+        Box::pin(async move { self.logs_of(&container.id, tail, follow).await })
     }
 
     fn exec(&self, container: Container, request: ExecRequest) -> BoxFuture<'_, Result<ExecResponse, ProblemDetails>> {
-        Box::pin(async move { self.agent()?.exec(&container.id, request).await.map_err(|error| problem(&error)) })
+        Box::pin(async move { self.exec_in(&container.id, request).await })
     }
 }
 

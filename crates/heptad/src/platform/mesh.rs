@@ -8,8 +8,8 @@ use heptad_api::{
 };
 use heptad_client::{Client, MeshView};
 use heptad_control::{BoxFuture, MeshAccess};
-use heptad_model::{NetworkPolicy, Protocol, Service, ServiceKey, TrafficRule};
-use heptad_proxy::{Body, CallError, CallerResolver, Options, Parts, Proxy};
+use heptad_model::{NetworkPolicy, NodeName, Protocol, Service, ServiceKey, TrafficRule};
+use heptad_proxy::{Body, CallError, CallerResolver, Options, Parts, PeerConnector, Proxy};
 use heptad_route::{Caller, Explanation, Facts, HttpFacts, Inputs, NoHeaders, Table, explain};
 use http_body_util::{BodyExt, Limited};
 use std::{
@@ -41,16 +41,30 @@ impl CallerResolver for Callers {
     }
 }
 
-/// Starts the proxy; it accepts nothing before `follow` has given it a table. `transparent` is where redirected
-/// connections arrive; without it, callers are processes.
-pub(super) async fn start_proxy(
-    transparent: Option<SocketAddr>,
-    ingress: Option<SocketAddr>,
-    agent: AgentSlot,
-) -> Result<Proxy, PlatformError> {
-    let options = Options { transparent, ingress, ..Options::default() };
+/// Where a proxy listens, and how it reaches other nodes.
+#[derive(Default)]
+pub(super) struct ProxyParts {
+    /// Where redirected connections arrive; without it, callers are processes.
+    pub(super) transparent: Option<SocketAddr>,
+    /// Where requests from outside arrive.
+    pub(super) ingress: Option<SocketAddr>,
+    /// The node and its trust domain, with the way to others.
+    pub(super) others: Option<(NodeName, String, Arc<dyn PeerConnector>)>,
+    /// Listeners of the process before this one.
+    pub(super) inherited: BTreeMap<String, std::net::TcpListener>,
+}
+
+/// Starts the proxy; it accepts nothing before `follow` has given it a table.
+pub(super) async fn start_proxy(parts: ProxyParts, agent: AgentSlot) -> Result<Proxy, PlatformError> {
+    let ProxyParts { transparent, ingress, others, inherited } = parts;
     let callers = Callers { agent, by_address: transparent.is_some() };
-    Ok(Proxy::start_with(options, Parts::new(Arc::new(callers))).await?)
+    let mut options = Options { transparent, ingress, ..Options::default() };
+    let mut parts = Parts { inherited, ..Parts::new(Arc::new(callers)) };
+    if let Some((node, trust_domain, connector)) = others {
+        options = Options { node: Some(node), trust_domain, ..options };
+        parts.connector = Some(connector);
+    }
+    Ok(Proxy::start_with(options, parts).await?)
 }
 
 /// Keeps the proxy's table up to date for ever; with `listen_on_services`, also a listener per service address. The first

@@ -2,119 +2,49 @@
 //! stopped in reverse. Composes the parts; decides nothing that they decide.
 
 mod access;
+mod cluster_node;
+mod cluster_server;
+mod error;
 mod keyring;
+mod lock;
 mod mesh;
 mod node;
 pub mod paths;
 mod settings;
+mod state;
 mod storage;
 
+pub(crate) use access::LocalNodeAccess;
+pub use cluster_node::ClusterNode;
+pub(crate) use cluster_server::save_state_settings;
+pub use cluster_server::{ClusterServer, Initialized, NewCluster, initialize};
+pub use error::PlatformError;
+pub(crate) use lock::{DataLock, Running, take};
 pub use settings::{IDENTITY_FILE, Settings};
+pub(crate) use state::StateSettings;
 
-use access::LocalNodeAccess;
 use heptad_agent::Agent;
-use heptad_api::operations::APPLY_OBJECTS_MAX;
 use heptad_client::Client;
 use heptad_control::{Control, ControlHandle, ServerParts};
 use heptad_model::{Container, Service};
 use heptad_proxy::Proxy;
-use heptad_state::{EmbeddedStore, Store};
-use heptad_store::{DistributedStorage, Maintenance, StorageError};
-use mesh::{AgentSlot, Mesh};
+use heptad_state::Store;
+use heptad_store::{DistributedStorage, Maintenance};
+use mesh::{AgentSlot, Mesh, ProxyParts};
 use node::Node;
 use settings::Identity;
 use std::{
-    fs::File,
-    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
-use thiserror::Error;
 use tokio::task::JoinSet;
 
 /// How long a platform that is removed waits for its containers to end.
 const STOP_SECONDS_MAX: u64 = 60;
 /// How long the proxy lets requests end that are in progress.
 const DRAIN_MS_MAX: u64 = 5_000;
-
-/// Why a platform could not be started.
-#[derive(Debug, Error)]
-pub enum PlatformError {
-    /// A directory cannot be used.
-    #[error("cannot use the directory {}", dir.display())]
-    Directory {
-        /// The directory.
-        dir: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// Another platform runs there.
-    #[error("another platform uses {}; stop it, or choose another directory with --data-dir", dir.display())]
-    InUse {
-        /// The directory.
-        dir: PathBuf,
-    },
-    /// What the platform remembers of its first start cannot be read or written.
-    #[error("cannot read or write {}; restore it, or remove the data directory to begin anew", file.display())]
-    Identity {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The node's name is none.
-    #[error("`{name}` is not a node's name; use 1 to 63 lower-case letters, digits and `-`")]
-    NodeName {
-        /// What was given.
-        name: String,
-    },
-    /// Containers were asked for, and this user or machine cannot make them.
-    #[error("containers cannot be made here: {missing}; use --driver process for plain processes")]
-    NoContainers {
-        /// What is missing.
-        missing: String,
-    },
-    /// The state store.
-    #[error("cannot open the state store")]
-    State(#[from] heptad_state::Error),
-    /// The control plane.
-    #[error("cannot start the control plane")]
-    Control(#[from] heptad_control::Error),
-    /// The keyring.
-    #[error("cannot use the keyring, which seals secrets; restore its file from a backup")]
-    Keyring(#[from] heptad_pki::Error),
-    /// The container driver.
-    #[error("cannot start the container driver")]
-    Exec(#[from] heptad_exec::ExecError),
-    /// The image store.
-    #[error("cannot open the image store")]
-    Images(#[from] heptad_exec::image::ImageError),
-    /// The container network.
-    #[error("cannot set up the container network")]
-    Network(#[from] heptad_net::Error),
-    /// The proxy.
-    #[error("cannot start the mesh proxy")]
-    Proxy(#[from] heptad_proxy::ProxyError),
-    /// A storage node.
-    #[error("cannot open a storage node")]
-    Blob(#[from] heptad_blob::BlobError),
-    /// The distributed storage.
-    #[error("cannot open the distributed storage")]
-    Storage(#[from] StorageError),
-    /// A task of the start broke off.
-    #[error("{what} broke off")]
-    Task {
-        /// The task.
-        what: &'static str,
-        /// Why.
-        #[source]
-        source: tokio::task::JoinError,
-    },
-}
 
 /// A running platform.
 pub struct Platform {
@@ -126,7 +56,7 @@ pub struct Platform {
     node: Node,
     tasks: JoinSet<()>,
     maintenance: Maintenance,
-    _lock: nix::fcntl::Flock<File>,
+    _lock: DataLock,
 }
 
 impl std::fmt::Debug for Platform {
@@ -140,8 +70,8 @@ impl Platform {
     pub async fn start(settings: Settings) -> Result<Self, PlatformError> {
         let lock = take(&settings.data_dir)?;
         let mut identity = Identity::load(&settings.data_dir)?;
-        let store: Arc<dyn Store> = Arc::new(open_store(&settings.data_dir).await?);
-        let base = node::Base::open(&settings, &mut identity).await?;
+        let store: Arc<dyn Store> = Arc::new(state::open_embedded(&settings.data_dir).await?);
+        let base = node::Base::open(&settings, &mut identity, None).await?;
         let network = base.network();
         let started = Self::start_on(base, store, settings, lock).await;
         if started.is_err()
@@ -156,13 +86,14 @@ impl Platform {
         base: node::Base,
         store: Arc<dyn Store>,
         settings: Settings,
-        lock: nix::fcntl::Flock<File>,
+        lock: DataLock,
     ) -> Result<Self, PlatformError> {
         let data = settings.data_dir.clone();
         let storage = storage::open(&data, store.clone(), base.free_bytes()).await?;
         let agent: AgentSlot = AgentSlot::default();
         let ingress = settings.ingress.or(Some(SocketAddr::from(([127, 0, 0, 1], 0))));
-        let proxy = mesh::start_proxy(base.proxy_address(), ingress, agent.clone()).await?;
+        let listening = ProxyParts { transparent: base.proxy_address(), ingress, ..ProxyParts::default() };
+        let proxy = mesh::start_proxy(listening, agent.clone()).await?;
         let parts = ServerParts {
             nodes: Some(Arc::new(LocalNodeAccess(agent.clone()))),
             mesh: Some(Arc::new(Mesh(proxy.clone()))),
@@ -183,7 +114,7 @@ impl Platform {
         let client = Client::unix(&socket);
         let mut tasks = JoinSet::new();
         tasks.spawn(mesh::follow(client.clone(), proxy.clone(), base.proxy_address().is_none(), Some(agent.clone())));
-        let node = base.start(&settings, client.clone(), &agent).await?;
+        let node = base.start(&settings, node::Registration::alone(&settings)?, client.clone(), &agent).await?;
         publish(&socket);
         let maintenance = storage.maintain();
         Ok(Self { settings, control, client, proxy, storage, node, tasks, maintenance, _lock: lock })
@@ -285,26 +216,8 @@ impl Platform {
     }
 }
 
-fn socket(data_dir: &Path) -> PathBuf {
+pub(crate) fn socket(data_dir: &Path) -> PathBuf {
     data_dir.join("api.sock")
-}
-
-/// Makes the data directory and takes it for this process.
-fn take(dir: &Path) -> Result<nix::fcntl::Flock<File>, PlatformError> {
-    let unusable = |source: io::Error| PlatformError::Directory { dir: dir.to_owned(), source };
-    paths::private_dir(dir).map_err(unusable)?;
-    let file = File::create(dir.join("lock")).map_err(unusable)?;
-    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock)
-        .map_err(|_| PlatformError::InUse { dir: dir.to_owned() })
-}
-
-async fn open_store(data_dir: &Path) -> Result<EmbeddedStore, PlatformError> {
-    let dir = data_dir.join("state");
-    let mut options = heptad_state::Options::default();
-    // An apply of the largest size is one transaction.
-    options.limits.txn_ops_max = options.limits.txn_ops_max.max(4 * APPLY_OBJECTS_MAX);
-    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(dir, options)).await;
-    Ok(opened.map_err(|source| PlatformError::Task { what: "opening the state store", source })??)
 }
 
 /// Lets commands without flags find this platform; several platforms can run, the first one is found.

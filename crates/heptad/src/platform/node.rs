@@ -6,6 +6,7 @@ use super::{
     paths,
     settings::{Identity, Settings, capacity, wants_containers},
 };
+use crate::handover::Inherited;
 use heptad_agent::{Agent, Parts};
 use heptad_client::Client;
 use heptad_exec::{
@@ -17,10 +18,12 @@ use heptad_net::{
 };
 use ipnet::Ipv4Net;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
+    os::fd::OwnedFd,
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 use tokio::task::spawn_blocking;
 
@@ -28,7 +31,22 @@ use tokio::task::spawn_blocking;
 const PROXY_PORT: u16 = 15_001;
 const DNS_PORT: u16 = 53;
 /// Service addresses of nodes without container network: part of loopback, all of which is this host.
-const LOOPBACK_SERVICES: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 96, 0, 0), 16);
+pub(crate) const LOOPBACK_SERVICES: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 96, 0, 0), 16);
+
+/// As whom the node registers.
+pub(super) struct Registration {
+    pub(super) name: String,
+    /// Where other members reach it.
+    pub(super) address: Option<SocketAddr>,
+    pub(super) labels: BTreeMap<String, String>,
+}
+
+impl Registration {
+    /// The node of a platform without others.
+    pub(super) fn alone(settings: &Settings) -> Result<Self, PlatformError> {
+        Ok(Self { name: settings.node_name()?, address: None, labels: BTreeMap::new() })
+    }
+}
 
 /// What of the node stands before the control plane does.
 pub(super) struct Base {
@@ -69,9 +87,20 @@ impl NodeNetwork {
 }
 
 impl Base {
-    pub(super) async fn open(settings: &Settings, identity: &mut Identity) -> Result<Self, PlatformError> {
+    /// With `services`, that is the range of the services' addresses; else one that is free here is chosen.
+    pub(super) async fn open(
+        settings: &Settings,
+        identity: &mut Identity,
+        services: Option<Ipv4Net>,
+    ) -> Result<Self, PlatformError> {
         let facts = heptad_exec::facts();
         let isolated = wants_containers(settings.driver, &facts)?;
+        if let Some(range) = services {
+            if !isolated && !range.network().is_loopback() {
+                return Err(PlatformError::ServiceRange { range });
+            }
+            identity.service_cidr = Some(range);
+        }
         let driver = open_driver(settings, identity, isolated).await?;
         let image_options = heptad_exec::image::Options {
             insecure_registries: settings.insecure_registries.clone(),
@@ -87,7 +116,7 @@ impl Base {
         };
         let service_cidr = match &network {
             Some(own) => own.network.service_cidr(),
-            None => Ipv4Net::new_assert(LOOPBACK_SERVICES.0, LOOPBACK_SERVICES.1),
+            None => services.unwrap_or(LOOPBACK_SERVICES),
         };
         if network.is_some() && identity.service_cidr != Some(service_cidr) {
             identity.service_cidr = Some(service_cidr);
@@ -119,14 +148,18 @@ impl Base {
     pub(super) async fn start(
         self,
         settings: &Settings,
+        registration: Registration,
         client: Client,
         slot: &AgentSlot,
     ) -> Result<Node, PlatformError> {
-        let name = settings.node_name()?;
+        let Registration { name, address, labels } = registration;
         let capacity = capacity(&self.facts, &settings.data_dir);
+        let program = shim_of(settings)?.program;
         let options = heptad_agent::Options {
+            address,
+            labels,
             settings_dir: self.settings_dir.clone(),
-            ..heptad_agent::Options::new(name, capacity, shim_of(settings)?.program)
+            ..heptad_agent::Options::new(name, capacity, program)
         };
         let network = self.network;
         let attaching = network.as_ref().map(|own| own.network.clone());
@@ -134,11 +167,11 @@ impl Base {
         let agent = Arc::new(Agent::start(options, parts).await);
         // Set only here, once.
         let _ = slot.set(agent.clone());
-        let mut node = Node { agent, network, settings_dir: self.settings_dir, _dns: None };
+        let mut node = Node { agent, network, settings_dir: self.settings_dir, dns: None };
         if let Some(own) = &node.network {
             let listen = SocketAddr::from((own.network.gateway(), DNS_PORT));
-            match DnsServer::start(DnsOptions { listen, ..Default::default() }, node.agent.names()).await {
-                Ok(dns) => node._dns = Some(dns),
+            match start_dns(listen, &node.agent, &settings.inherited).await {
+                Ok(dns) => node.dns = Some(dns),
                 Err(error) => {
                     node.agent.stop(settings.ephemeral).await;
                     return Err(error.into());
@@ -146,6 +179,24 @@ impl Base {
             }
         }
         Ok(node)
+    }
+}
+
+/// How long queries wait, after an upgrade, until the services are known again.
+const NAMES_MS_MAX: u64 = 10_000;
+const DNS_UDP: &str = "dns/udp";
+const DNS_TCP: &str = "dns/tcp";
+
+async fn start_dns(listen: SocketAddr, agent: &Agent, inherited: &Inherited) -> Result<DnsServer, heptad_net::Error> {
+    let options = DnsOptions { listen, ..Default::default() };
+    let mut names = agent.names();
+    match (inherited.udp(DNS_UDP), inherited.tcp(DNS_TCP)) {
+        (Some(udp), Some(tcp)) => {
+            // Queries wait in the sockets meanwhile. Without the names, an answer would be that there is no such service.
+            let _ = tokio::time::timeout(Duration::from_millis(NAMES_MS_MAX), names.changed()).await;
+            DnsServer::adopt(options, names, udp, tcp)
+        }
+        _ => DnsServer::start(options, names).await,
     }
 }
 
@@ -207,7 +258,7 @@ pub(super) struct Node {
     agent: Arc<Agent>,
     network: Option<NodeNetwork>,
     settings_dir: PathBuf,
-    _dns: Option<DnsServer>,
+    dns: Option<DnsServer>,
 }
 
 impl Node {
@@ -217,6 +268,13 @@ impl Node {
 
     pub(super) fn runs_containers(&self) -> bool {
         self.network.is_some()
+    }
+
+    /// Copies of its listening sockets.
+    pub(super) fn sockets(&self) -> std::io::Result<BTreeMap<String, OwnedFd>> {
+        let Some(dns) = &self.dns else { return Ok(BTreeMap::new()) };
+        let (udp, tcp) = dns.sockets()?;
+        Ok(BTreeMap::from([(DNS_UDP.to_owned(), udp), (DNS_TCP.to_owned(), tcp)]))
     }
 
     /// Ends the agent; with `remove`, what is left of containers is killed and the network goes.

@@ -1,7 +1,7 @@
 //! What a platform of one machine is started with, and what it remembers of its first start.
 
 use super::{PlatformError, paths};
-use crate::cli::DriverChoice;
+use crate::{cli::DriverChoice, handover::Inherited};
 use heptad_model::{Bytes, CpuMillis, Mbps, ResourceVector, ids::is_label};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,8 @@ pub struct Settings {
     pub node: Option<String>,
     /// Whether everything is removed at the end.
     pub ephemeral: bool,
+    /// Listening sockets of the program that this process was before.
+    pub inherited: Inherited,
     /// The program that is started as shim, with its first arguments; `None`: this program.
     pub shim: Option<heptad_exec::ShimCommand>,
 }
@@ -46,12 +48,13 @@ impl Settings {
             insecure_registries: Vec::new(),
             node: None,
             ephemeral: false,
+            inherited: Inherited::default(),
             shim: None,
         }
     }
 
     /// The node's name: the one that was given, or the host's as far as it is one.
-    pub(super) fn node_name(&self) -> Result<String, PlatformError> {
+    pub(crate) fn node_name(&self) -> Result<String, PlatformError> {
         if let Some(name) = &self.node {
             return match is_label(name) {
                 true => Ok(name.clone()),

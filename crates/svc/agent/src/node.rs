@@ -26,6 +26,7 @@ const HEARTBEAT_RETRY_MS: u64 = 500;
 fn describe(context: &Context, facts: &NodeFacts) -> Node {
     let mut node = Node::new(context.options.node.as_str(), context.options.capacity);
     node.status = NodeStatus::Ready;
+    node.address = context.options.address;
     node.labels = context.options.labels.clone();
     node.labels.insert("heptad.dev/arch".to_owned(), facts.architecture.clone());
     node.labels.insert("heptad.dev/version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());

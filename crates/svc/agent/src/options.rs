@@ -1,13 +1,15 @@
 //! What the binary chooses for the node's agent. Plain values.
 
 use heptad_model::{NodeName, ResourceVector};
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 /// How one node's agent works.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The node's name in the cluster.
     pub node: NodeName,
+    /// Where other nodes and the servers reach this one; none where there are no others.
+    pub address: Option<SocketAddr>,
     /// Labels that the node registers with.
     pub labels: BTreeMap<String, String>,
     /// What containers may be given in all.
@@ -39,6 +41,7 @@ impl Options {
     pub fn new(node: impl Into<NodeName>, capacity: ResourceVector, program: impl Into<PathBuf>) -> Self {
         Self {
             node: node.into(),
+            address: None,
             labels: BTreeMap::new(),
             capacity,
             program: program.into(),

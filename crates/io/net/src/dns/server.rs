@@ -3,6 +3,7 @@
 use std::{
     io::{self, ErrorKind},
     net::{IpAddr, SocketAddr},
+    os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::Duration,
 };
@@ -33,6 +34,8 @@ const ACCEPT_RETRY_DELAY_MS: u64 = 50;
 #[derive(Debug)]
 pub struct DnsServer {
     address: SocketAddr,
+    udp: Arc<UdpSocket>,
+    tcp: Arc<TcpListener>,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -53,7 +56,34 @@ impl DnsServer {
     pub async fn start(options: DnsOptions, table: watch::Receiver<Arc<DnsTable>>) -> Result<Self> {
         let subject = format!("DNS sockets at {}", options.listen);
         let (udp, tcp) = bind(options.listen).await.map_err(Error::io("bind", subject.clone()))?;
-        let own = udp.local_addr().map_err(Error::io("inspect", subject))?;
+        Self::serve(options, table, udp, tcp).map_err(Error::io("inspect", subject))
+    }
+
+    /// Serves on the sockets of a server before this one, in which queries may wait already.
+    ///
+    /// # Errors
+    /// If they are no such sockets.
+    pub fn adopt(
+        options: DnsOptions,
+        table: watch::Receiver<Arc<DnsTable>>,
+        udp: std::net::UdpSocket,
+        tcp: std::net::TcpListener,
+    ) -> Result<Self> {
+        let adopted = || {
+            udp.set_nonblocking(true)?;
+            tcp.set_nonblocking(true)?;
+            Self::serve(options, table, UdpSocket::from_std(udp)?, TcpListener::from_std(tcp)?)
+        };
+        adopted().map_err(Error::io("adopt", "DNS sockets"))
+    }
+
+    fn serve(
+        options: DnsOptions,
+        table: watch::Receiver<Arc<DnsTable>>,
+        udp: UdpSocket,
+        tcp: TcpListener,
+    ) -> io::Result<Self> {
+        let own = udp.local_addr()?;
         let shared = Arc::new(Shared {
             own,
             table,
@@ -61,8 +91,20 @@ impl DnsServer {
             connections: Limit::new(options.tcp_connections_max),
             options,
         });
-        let tasks = [tokio::spawn(serve_udp(Arc::clone(&shared), Arc::new(udp))), tokio::spawn(serve_tcp(shared, tcp))];
-        Ok(Self { address: own, tasks })
+        let (udp, tcp) = (Arc::new(udp), Arc::new(tcp));
+        let tasks = [
+            tokio::spawn(serve_udp(Arc::clone(&shared), Arc::clone(&udp))),
+            tokio::spawn(serve_tcp(shared, Arc::clone(&tcp))),
+        ];
+        Ok(Self { address: own, udp, tcp, tasks })
+    }
+
+    /// Copies of its UDP and its TCP socket, for a server after this one.
+    ///
+    /// # Errors
+    /// If there are no more descriptors.
+    pub fn sockets(&self) -> io::Result<(OwnedFd, OwnedFd)> {
+        Ok((self.udp.as_fd().try_clone_to_owned()?, self.tcp.as_fd().try_clone_to_owned()?))
     }
 
     /// Where it listens.
@@ -149,7 +191,7 @@ async fn send(socket: &UdpSocket, answer: &[u8], client: SocketAddr) {
     }
 }
 
-async fn serve_tcp(shared: Arc<Shared>, listener: TcpListener) {
+async fn serve_tcp(shared: Arc<Shared>, listener: Arc<TcpListener>) {
     loop {
         let (stream, client) = match listener.accept().await {
             Ok(accepted) => accepted,

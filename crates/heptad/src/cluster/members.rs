@@ -1,0 +1,115 @@
+//! Who belongs to the cluster now: the nodes as the servers list them, with address and key. A certificate alone is not
+//! enough: a removed node keeps its own until it ends.
+
+use super::connect::{Spoken, Wires, dial};
+use heptad_client::{Client, State, watch_state};
+use heptad_model::{Node, NodeName};
+use heptad_pki::{PeerIdentity, SpiffeId};
+use heptad_proxy::{BoxFuture, Io, PeerConnector, PeerNode, PeerProtocol};
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+/// How long a connection waits for the first list of nodes after a start.
+const SYNC_MS_MAX: u64 = 3_000;
+
+/// The members that may be on the other side of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// A control server of that name.
+    Server(String),
+    /// A node that is a member now.
+    Node(NodeName),
+}
+
+impl Caller {
+    /// As the proxy knows it.
+    pub(crate) fn as_peer(&self) -> PeerNode {
+        match self {
+            Self::Server(_) => PeerNode { node: None, is_server: true },
+            Self::Node(name) => PeerNode::node(name.clone()),
+        }
+    }
+}
+
+/// The nodes of the cluster, always as of now.
+#[derive(Clone)]
+pub(crate) struct Members {
+    nodes: Arc<State<Node>>,
+    wires: Wires,
+}
+
+impl fmt::Debug for Members {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Members").field("wires", &self.wires).finish_non_exhaustive()
+    }
+}
+
+fn refused(text: String) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, text)
+}
+
+/// Whether the certificate is that of the node as it is listed.
+fn is_of(node: &Node, peer: &PeerIdentity) -> bool {
+    node.key_sha256.as_deref() == Some(peer.key_sha256.as_str())
+}
+
+impl Members {
+    /// Follows the nodes that `client` sees, for the identity of `wires`.
+    pub(crate) fn follow(client: &Client, wires: Wires) -> Self {
+        Self { nodes: Arc::new(watch_state::<Node>(client)), wires }
+    }
+
+    async fn node(&self, name: &NodeName) -> Option<Node> {
+        if !self.nodes.view().synced {
+            let mut views = self.nodes.receiver();
+            let synced = views.wait_for(|view| view.synced);
+            // Without a list nobody is a member.
+            let _ = tokio::time::timeout(Duration::from_millis(SYNC_MS_MAX), synced).await;
+        }
+        self.nodes.view().objects.get(name.as_str()).map(|item| item.object.clone())
+    }
+
+    /// Who shows this certificate, if it is a member.
+    pub(crate) async fn caller(&self, peer: &PeerIdentity) -> io::Result<Caller> {
+        let own = self.wires.identity.own().trust_domain;
+        if peer.trust_domain != own {
+            return Err(refused(format!("the peer is of trust domain {}, not of {own}", peer.trust_domain)));
+        }
+        match &peer.id {
+            SpiffeId::Server(name) => Ok(Caller::Server(name.clone())),
+            SpiffeId::Node(name) => match self.node(name).await {
+                Some(node) if is_of(&node, peer) => Ok(Caller::Node(name.clone())),
+                Some(_) => Err(refused(format!("node {name} has joined again with another key"))),
+                None => Err(refused(format!("node {name} is not a member of the cluster"))),
+            },
+            SpiffeId::Service(key) => Err(refused(format!("{key} is a service, which no member is"))),
+        }
+    }
+
+    /// Connects to a node, and makes sure that it is this one.
+    pub(crate) async fn dial(&self, name: &NodeName, spoken: Spoken) -> io::Result<TlsStream<TcpStream>> {
+        let node = self.node(name).await.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotFound, format!("node {name} is not a member of the cluster"))
+        })?;
+        let address: SocketAddr = node.address.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::AddrNotAvailable, format!("node {name} has told no address yet"))
+        })?;
+        let (stream, peer) = dial(address, self.wires.config(spoken)).await?;
+        match &peer.id {
+            SpiffeId::Node(there) if there == name && is_of(&node, &peer) => Ok(stream),
+            _ => Err(refused(format!("{} answers at {address}, the address of node {name}", peer.id))),
+        }
+    }
+}
+
+/// The way of a proxy to the proxies of other nodes.
+impl PeerConnector for Members {
+    fn connect<'a>(&'a self, node: &'a NodeName, protocol: PeerProtocol) -> BoxFuture<'a, io::Result<Box<dyn Io>>> {
+        let spoken = match protocol {
+            PeerProtocol::Http => Spoken::Mesh,
+            PeerProtocol::Stream => Spoken::Stream,
+        };
+        Box::pin(async move { Ok(Box::new(self.dial(node, spoken).await?) as Box<dyn Io>) })
+    }
+}

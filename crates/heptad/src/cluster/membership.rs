@@ -1,0 +1,232 @@
+//! What a member of a cluster keeps on its disk: who it is, its key and certificate, the roots, where the servers are.
+//! Knows no connection.
+
+use heptad_pki::{KeyPair, TlsIdentity, TrustBundle, read_private, write_private};
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+use thiserror::Error;
+
+const MEMBER_FILE: &str = "member.json";
+const KEY_FILE: &str = "key.pem";
+const CERTIFICATE_FILE: &str = "certificate.pem";
+const BUNDLE_FILE: &str = "trust-bundle.pem";
+/// What opens what is sealed in the state store; of servers, in their data directory.
+pub(crate) const KEYRING_FILE: &str = "keyring";
+
+/// Why what a member keeps cannot be used.
+#[derive(Debug, Error)]
+pub enum MembershipError {
+    /// A file or directory cannot be used.
+    #[error("cannot use {}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Key, certificate or roots cannot be used.
+    #[error("cannot use {what} in {}; join again in an empty directory, or restore it", dir.display())]
+    Identity {
+        /// What.
+        what: &'static str,
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: heptad_pki::Error,
+    },
+    /// The description cannot be read.
+    #[error("cannot read {}; join again in an empty directory, or restore it", path.display())]
+    Description {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// What a member knows of itself and its cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    /// The cluster.
+    pub cluster: String,
+    /// The trust domain of all its names.
+    pub trust_domain: String,
+    /// From which services get their addresses.
+    pub service_cidr: Ipv4Net,
+    /// The member's name.
+    pub name: String,
+    /// Where others reach it: of a node its node port, of a server its API.
+    pub advertise: SocketAddr,
+    /// Labels with which a node registers.
+    #[serde(default)]
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// The servers, as URLs.
+    pub servers: Vec<String>,
+}
+
+/// The directory of a member's files; all are for their owner alone.
+#[derive(Clone, Debug)]
+pub struct MemberFiles {
+    dir: PathBuf,
+}
+
+/// What the files say, ready for use.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) member: Member,
+    pub(crate) key: KeyPair,
+    pub(crate) identity: TlsIdentity,
+}
+
+impl MemberFiles {
+    /// The files of the node in a data directory.
+    pub fn of_node(data_dir: &Path) -> Self {
+        Self { dir: data_dir.join("node") }
+    }
+
+    /// The files of the server in a data directory.
+    pub fn of_server(data_dir: &Path) -> Self {
+        Self { dir: data_dir.join("server") }
+    }
+
+    /// Whether a join was finished here.
+    pub fn exist(&self) -> bool {
+        self.dir.join(MEMBER_FILE).is_file()
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn identity_error(&self, what: &'static str) -> impl FnOnce(heptad_pki::Error) -> MembershipError {
+        let dir = self.dir.clone();
+        move |source| MembershipError::Identity { what, dir, source }
+    }
+
+    /// Makes the directory, closed to others.
+    pub(crate) fn make(&self) -> Result<(), MembershipError> {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir);
+        made.map_err(|source| MembershipError::File { path: self.dir.clone(), source })
+    }
+
+    /// The key, if one was made here.
+    pub(crate) fn key(&self) -> Result<Option<KeyPair>, MembershipError> {
+        let path = self.dir.join(KEY_FILE);
+        match path.is_file() {
+            true => KeyPair::load(&path).map(Some).map_err(self.identity_error("the key")),
+            false => Ok(None),
+        }
+    }
+
+    /// Keeps the key.
+    pub(crate) fn save_key(&self, key: &KeyPair) -> Result<(), MembershipError> {
+        key.save(&self.dir.join(KEY_FILE)).map_err(self.identity_error("the key"))
+    }
+
+    /// Keeps everything; the description last, so that a join that was broken off is none.
+    pub(crate) fn save(
+        &self,
+        member: &Member,
+        key: &KeyPair,
+        chain_pem: &str,
+        bundle_pem: &str,
+    ) -> Result<(), MembershipError> {
+        self.make()?;
+        self.save_key(key)?;
+        self.save_certificate(chain_pem, bundle_pem)?;
+        self.save_member(member)
+    }
+
+    /// Keeps another certificate of the same key.
+    pub(crate) fn save_certificate(&self, chain_pem: &str, bundle_pem: &str) -> Result<(), MembershipError> {
+        let bundle = self.dir.join(BUNDLE_FILE);
+        write_private(&bundle, bundle_pem.as_bytes()).map_err(self.identity_error("the roots"))?;
+        let certificate = self.dir.join(CERTIFICATE_FILE);
+        write_private(&certificate, chain_pem.as_bytes()).map_err(self.identity_error("the certificate"))
+    }
+
+    /// Keeps other roots.
+    pub(crate) fn save_bundle(&self, bundle_pem: &str) -> Result<(), MembershipError> {
+        let bundle = self.dir.join(BUNDLE_FILE);
+        write_private(&bundle, bundle_pem.as_bytes()).map_err(self.identity_error("the roots"))
+    }
+
+    /// Keeps what the member knows of itself and its cluster.
+    pub(crate) fn save_member(&self, member: &Member) -> Result<(), MembershipError> {
+        let text = serde_json::to_vec_pretty(member).expect("names, addresses and lists serialize");
+        write_private(&self.dir.join(MEMBER_FILE), &text).map_err(self.identity_error("the description"))
+    }
+
+    fn text(&self, file: &str, what: &'static str) -> Result<String, MembershipError> {
+        let bytes = read_private(&self.dir.join(file)).map_err(self.identity_error(what))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// What is known of the member, without its key.
+    pub fn member(&self) -> Result<Member, MembershipError> {
+        let path = self.dir.join(MEMBER_FILE);
+        let bytes = read_private(&path).map_err(self.identity_error("the description"))?;
+        serde_json::from_slice(&bytes).map_err(|source| MembershipError::Description { path, source })
+    }
+
+    /// Everything, ready for use.
+    pub(crate) fn load(&self) -> Result<Loaded, MembershipError> {
+        let member = self.member()?;
+        let key = KeyPair::load(&self.dir.join(KEY_FILE)).map_err(self.identity_error("the key"))?;
+        let chain = self.text(CERTIFICATE_FILE, "the certificate")?;
+        let roots = self.text(BUNDLE_FILE, "the roots")?;
+        let bundle = TrustBundle::from_pem(&roots).map_err(self.identity_error("the roots"))?;
+        let identity = TlsIdentity::new(&chain, &key, bundle).map_err(self.identity_error("the certificate"))?;
+        Ok(Loaded { member, key, identity })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use heptad_pki::{Authority, SpiffeId};
+    use std::{os::unix::fs::PermissionsExt, time::Duration};
+
+    #[test]
+    fn what_a_member_keeps_is_for_its_owner_alone_and_read_again() {
+        let data = tempfile::tempdir().expect("a directory");
+        let files = MemberFiles::of_node(data.path());
+        assert!(!files.exist());
+        let now = crate::cluster::unix_ms();
+        let authority = Authority::generate("cluster.local", now, Duration::from_secs(3_600)).expect("a CA");
+        let key = KeyPair::generate().expect("a key");
+        let csr = key.csr_pem().expect("a request");
+        let id = SpiffeId::Node("n1".into());
+        let issued = authority.sign(&csr, &id, &[], Duration::from_secs(60), now).expect("signed");
+        let member = Member {
+            cluster: "c1".to_owned(),
+            trust_domain: "cluster.local".to_owned(),
+            service_cidr: "10.96.0.0/16".parse().expect("a range"),
+            name: "n1".to_owned(),
+            advertise: "10.0.0.1:7444".parse().expect("an address"),
+            labels: Default::default(),
+            servers: vec!["https://10.0.0.1:7443".to_owned()],
+        };
+        files.save(&member, &key, &issued.chain_pem, authority.certificate_pem()).expect("kept");
+        let loaded = files.load().expect("read");
+        assert_eq!((loaded.member, loaded.identity.own().id), (member, id));
+        assert_eq!(loaded.key.sha256(), issued.key_sha256);
+        for entry in fs::read_dir(files.dir()).expect("a directory") {
+            let mode = entry.expect("an entry").metadata().expect("there").permissions().mode();
+            assert_eq!(mode & 0o077, 0);
+        }
+        fs::write(files.dir().join(CERTIFICATE_FILE), "nothing").expect("written");
+        assert!(matches!(files.load(), Err(MembershipError::Identity { what: "the certificate", .. })));
+    }
+}

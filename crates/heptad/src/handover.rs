@@ -1,0 +1,193 @@
+//! Listening sockets that outlive their program: the same process starts its program file anew and finds them again, so that
+//! no connection is refused meanwhile. They travel in a socket that becomes the standard input of the new program.
+//! Knows nothing of who listens.
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    io::{self, IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    net::{TcpListener, UdpSocket},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// The flag that tells the new program that sockets wait on its standard input.
+pub const FLAG: &str = "--handover";
+/// Sockets of one message; the kernel permits 253.
+const SOCKETS_PER_MESSAGE_MAX: usize = 128;
+const MESSAGE_BYTES_MAX: usize = 64 << 10;
+const LAST: &[u8] = b"last";
+
+/// Sockets by name, which are taken by those who listen.
+#[derive(Clone, Debug, Default)]
+pub struct Inherited(Arc<Mutex<BTreeMap<String, OwnedFd>>>);
+
+impl Inherited {
+    /// These sockets.
+    pub fn new(sockets: BTreeMap<String, OwnedFd>) -> Self {
+        Self(Arc::new(Mutex::new(sockets)))
+    }
+
+    fn take(&self, name: &str) -> Option<OwnedFd> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name)
+    }
+
+    /// The TCP socket of that name.
+    pub fn tcp(&self, name: &str) -> Option<TcpListener> {
+        self.take(name).map(TcpListener::from)
+    }
+
+    /// The UDP socket of that name.
+    pub fn udp(&self, name: &str) -> Option<UdpSocket> {
+        self.take(name).map(UdpSocket::from)
+    }
+
+    /// Closes those that nobody has taken.
+    pub fn close_rest(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// All TCP sockets whose names begin so, by the rest of their names.
+    pub fn tcp_below(&self, prefix: &str) -> BTreeMap<String, TcpListener> {
+        let mut sockets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let names: Vec<String> = sockets.keys().filter(|name| name.starts_with(prefix)).cloned().collect();
+        let taken = names.iter().filter_map(|name| {
+            let socket = sockets.remove(name)?;
+            Some((name[prefix.len()..].to_owned(), TcpListener::from(socket)))
+        });
+        taken.collect()
+    }
+}
+
+fn send(to: BorrowedFd<'_>, names: &[u8], sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_PER_MESSAGE_MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !sockets.is_empty() && !control.push(SendAncillaryMessage::ScmRights(sockets)) {
+        return Err(io::Error::other("too many sockets in one message"));
+    }
+    // Both ends are in this process: a full buffer would be waited for in vain.
+    sendmsg(to, &[IoSlice::new(names)], &mut control, SendFlags::DONTWAIT)?;
+    Ok(())
+}
+
+/// A socket in which these sockets wait to be received.
+fn packed(sockets: &BTreeMap<String, OwnedFd>) -> io::Result<OwnedFd> {
+    let (here, there) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let all: Vec<(&String, &OwnedFd)> = sockets.iter().collect();
+    for some in all.chunks(SOCKETS_PER_MESSAGE_MAX) {
+        let names: Vec<&str> = some.iter().map(|(name, _)| name.as_str()).collect();
+        let fds: Vec<BorrowedFd<'_>> = some.iter().map(|(_, socket)| socket.as_fd()).collect();
+        send(here.as_fd(), names.join("\n").as_bytes(), &fds)?;
+    }
+    send(here.as_fd(), LAST, &[])?;
+    Ok(there)
+}
+
+fn unpacked(from: BorrowedFd<'_>) -> io::Result<BTreeMap<String, OwnedFd>> {
+    let mut out = BTreeMap::new();
+    let mut bytes = vec![0; MESSAGE_BYTES_MAX];
+    loop {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_PER_MESSAGE_MAX))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+        let received = recvmsg(from, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)?;
+        let text = String::from_utf8_lossy(&bytes[..received.bytes]).into_owned();
+        let mut sockets = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                sockets.extend(fds);
+            }
+        }
+        if sockets.is_empty() {
+            let whole = text.as_bytes() == LAST;
+            return if whole { Ok(out) } else { Err(io::Error::other("the handed sockets ended too early")) };
+        }
+        out.extend(text.split('\n').map(str::to_owned).zip(sockets));
+    }
+}
+
+/// The sockets that the program before this one has left on the standard input.
+pub fn receive() -> io::Result<Inherited> {
+    Ok(Inherited::new(unpacked(io::stdin().as_fd())?))
+}
+
+/// The file of this program, as it was started: what lies there later is what is started anew.
+pub fn program_file() -> io::Result<PathBuf> {
+    match std::env::args_os().next().map(PathBuf::from) {
+        // As named, not as resolved: an upgrade may point a link elsewhere.
+        Some(named) if named.components().count() > 1 => std::path::absolute(named),
+        _ => std::env::current_exe(),
+    }
+}
+
+/// Whether the file is a program that starts.
+pub fn check(program: &Path) -> io::Result<()> {
+    let ran = Command::new(program).arg("--version").stdin(Stdio::null()).output()?;
+    match ran.status.success() {
+        true => Ok(()),
+        false => Err(io::Error::other(format!("`{} --version` ended with {}", program.display(), ran.status))),
+    }
+}
+
+/// The arguments of this process with the flag, once.
+fn arguments() -> Vec<OsString> {
+    let mut args: Vec<OsString> = std::env::args_os().skip(1).filter(|arg| arg != FLAG).collect();
+    args.push(FLAG.into());
+    args
+}
+
+/// Becomes the program in that file, with the same arguments and these sockets. Returns only if that failed.
+pub fn become_program(program: &Path, sockets: &BTreeMap<String, OwnedFd>) -> io::Error {
+    match packed(sockets) {
+        Ok(stdin) => Command::new(program).args(arguments()).stdin(stdin).exec(),
+        Err(error) => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    #[test]
+    fn sockets_travel_with_their_names_and_queues() {
+        let listeners: BTreeMap<String, TcpListener> = (0..300)
+            .map(|n| (format!("proxy/{n}"), TcpListener::bind(("127.0.0.1", 0)).expect("a free port")))
+            .collect();
+        let address = listeners["proxy/299"].local_addr().expect("an address");
+        let mut client = std::net::TcpStream::connect(address).expect("it waits in the queue");
+        let mut sockets: BTreeMap<String, OwnedFd> =
+            listeners.into_iter().map(|(name, listener)| (name, listener.into())).collect();
+        sockets.insert("dns".to_owned(), UdpSocket::bind(("127.0.0.1", 0)).expect("a free port").into());
+        let packed = packed(&sockets).expect("packed");
+        drop(sockets);
+        let inherited = Inherited::new(unpacked(packed.as_fd()).expect("unpacked"));
+        assert!(inherited.udp("dns").is_some() && inherited.udp("dns").is_none());
+        let mut below = inherited.tcp_below("proxy/");
+        assert_eq!(below.len(), 300);
+        let (mut served, _) = below.remove("299").expect("there").accept().expect("it waited");
+        served.write_all(b"x").expect("sent");
+        let mut one = [0];
+        client.read_exact(&mut one).expect("received");
+        assert_eq!(below["7"].local_addr().expect("an address").ip(), address.ip());
+    }
+
+    #[test]
+    fn what_is_no_handover_is_refused() {
+        let (here, there) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("a pair");
+        send(here.as_fd(), b"something", &[]).expect("sent");
+        assert!(unpacked(there.as_fd()).is_err());
+        assert!(unpacked(there.as_fd()).is_err(), "nothing there is not waited for");
+    }
+}

@@ -1,0 +1,156 @@
+//! A node of a cluster in this process: driver, images, network, DNS, proxy, agent and node port, with the certificate that
+//! it got when it joined. The same whether a server runs beside it or not.
+
+use super::{
+    PlatformError, Settings,
+    access::LocalNodeAccess,
+    mesh::{self, AgentSlot, ProxyParts},
+    node::{Base, Node, Registration},
+    settings::Identity,
+};
+use crate::cluster::{
+    Member, MemberFiles, Members, NodePort, NodeServices, ServerConnector, ServerList, Wires, keep_fresh,
+};
+use heptad_agent::Agent;
+use heptad_client::{Client, Options};
+use heptad_proxy::Proxy;
+use std::{collections::BTreeMap, io, net::SocketAddr, os::fd::OwnedFd, sync::Arc};
+use tokio::{net::TcpListener, task::JoinSet};
+
+/// How long connections of other members may take to end.
+const DRAIN_MS_MAX: u64 = 5_000;
+/// The same when the listening sockets go to the next program: requests are let end, flows without end are not.
+const HANDOVER_DRAIN_MS_MAX: u64 = 10_000;
+const NODE_SOCKET: &str = "node";
+const PROXY_SOCKETS: &str = "proxy/";
+
+/// A running node of a cluster.
+pub struct ClusterNode {
+    member: Member,
+    client: Client,
+    proxy: Proxy,
+    node: Node,
+    port: NodePort,
+    tasks: JoinSet<()>,
+}
+
+impl std::fmt::Debug for ClusterNode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClusterNode").field("member", &self.member).finish_non_exhaustive()
+    }
+}
+
+impl ClusterNode {
+    /// Starts the node whose membership is kept in the data directory of `settings`, which this process has taken.
+    pub(crate) async fn start(settings: &Settings) -> Result<Self, PlatformError> {
+        let files = MemberFiles::of_node(&settings.data_dir);
+        let loaded = files.load()?;
+        let member = loaded.member.clone();
+        let wires = Wires::new(loaded.identity.clone());
+        let servers = ServerList::new(member.servers.clone());
+        let connector = ServerConnector { servers: servers.clone(), wires: wires.clone() };
+        let client = Client::with_connector(Arc::new(connector), Options::default());
+        let listener = listen(member.advertise, settings.inherited.tcp(NODE_SOCKET)).await?;
+        let mut identity = Identity::load(&settings.data_dir)?;
+        let base = Base::open(settings, &mut identity, Some(member.service_cidr)).await?;
+        let network = base.network();
+        let parts = Parts { member, client: client.clone(), wires, listener };
+        let started = Self::start_on(base, parts, settings).await;
+        if started.is_err()
+            && let Some(network) = network
+        {
+            network.give_up().await;
+        }
+        let mut started = started?;
+        started.tasks.spawn(keep_fresh(files, loaded, servers, client));
+        Ok(started)
+    }
+
+    async fn start_on(base: Base, parts: Parts, settings: &Settings) -> Result<Self, PlatformError> {
+        let Parts { member, client, wires, listener } = parts;
+        let agent: AgentSlot = AgentSlot::default();
+        let members = Members::follow(&client, wires.clone());
+        let ingress = settings.ingress.or(Some(SocketAddr::from(([127, 0, 0, 1], 0))));
+        let others = (member.name.as_str().into(), member.trust_domain.clone(), Arc::new(members.clone()) as _);
+        let transparent = base.proxy_address();
+        let inherited = settings.inherited.tcp_below(PROXY_SOCKETS);
+        let listening = ProxyParts { transparent, ingress, others: Some(others), inherited };
+        let proxy = mesh::start_proxy(listening, agent.clone()).await?;
+        let access = Arc::new(LocalNodeAccess(agent.clone()));
+        let services = NodeServices { access, proxy: proxy.clone(), disks: Arc::default() };
+        let address = member.advertise;
+        let port = NodePort::start(listener, &wires.identity, members, services)
+            .map_err(|source| PlatformError::Listen { address, what: "other members of the cluster", source })?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(mesh::follow(client.clone(), proxy.clone(), base.proxy_address().is_none(), Some(agent.clone())));
+        let registration =
+            Registration { name: member.name.clone(), address: Some(address), labels: member.labels.clone() };
+        let node = base.start(settings, registration, client.clone(), &agent).await?;
+        Ok(Self { member, client, proxy, node, port, tasks })
+    }
+
+    /// What is known of this node and its cluster.
+    pub fn member(&self) -> &Member {
+        &self.member
+    }
+
+    /// The client of the servers, as this node.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The mesh proxy.
+    pub fn proxy(&self) -> &Proxy {
+        &self.proxy
+    }
+
+    /// The agent.
+    pub fn agent(&self) -> &Arc<Agent> {
+        self.node.agent()
+    }
+
+    /// Whether containers are isolated, or plain processes.
+    pub fn runs_containers(&self) -> bool {
+        self.node.runs_containers()
+    }
+
+    /// Where other members reach this node.
+    pub fn address(&self) -> SocketAddr {
+        self.port.address
+    }
+
+    /// Stops; containers go on, and the next start adopts them.
+    pub async fn stop(mut self) {
+        tokio::join!(self.proxy.shutdown(DRAIN_MS_MAX), self.port.shutdown(DRAIN_MS_MAX));
+        self.tasks.shutdown().await;
+        self.node.stop(false).await;
+    }
+
+    /// Stops without closing the listening sockets: who connects waits for the program after this one, which gets them.
+    pub async fn hand_over(mut self) -> io::Result<BTreeMap<String, OwnedFd>> {
+        let mut sockets = self.node.sockets()?;
+        sockets.insert(NODE_SOCKET.to_owned(), self.port.listener()?);
+        let own = self.proxy.listeners().await?;
+        sockets.extend(own.into_iter().map(|(name, socket)| (format!("{PROXY_SOCKETS}{name}"), socket)));
+        tokio::join!(self.proxy.drain(HANDOVER_DRAIN_MS_MAX), self.port.shutdown(HANDOVER_DRAIN_MS_MAX));
+        self.tasks.shutdown().await;
+        self.node.stop(false).await;
+        Ok(sockets)
+    }
+}
+
+/// The address, on the socket of the program before this one if there is one.
+async fn listen(address: SocketAddr, inherited: Option<std::net::TcpListener>) -> Result<TcpListener, PlatformError> {
+    let opened = match inherited {
+        Some(socket) => socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(socket)),
+        None => TcpListener::bind(address).await,
+    };
+    opened.map_err(|source| PlatformError::Listen { address, what: "other members of the cluster", source })
+}
+
+struct Parts {
+    member: Member,
+    client: Client,
+    wires: Wires,
+    listener: TcpListener,
+}

@@ -1,0 +1,81 @@
+//! Who uses a data directory: one process at a time, which says in the lock's file who it is.
+
+use super::{PlatformError, paths};
+use crate::cluster::unix_ms;
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    path::Path,
+};
+
+const FILE: &str = "lock";
+
+/// A data directory that belongs to this process. Dropping it gives it back.
+#[derive(Debug)]
+pub(crate) struct DataLock(#[allow(dead_code, reason = "held, never used")] Flock<File>);
+
+/// The process that uses a data directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Running {
+    /// Its id.
+    pub(crate) pid: i32,
+    /// When its program started, in milliseconds since 1970.
+    pub(crate) started_ms: u64,
+    /// The version of its program.
+    pub(crate) version: String,
+}
+
+/// Makes the data directory and takes it for this process.
+pub(crate) fn take(dir: &Path) -> Result<DataLock, PlatformError> {
+    let unusable = |source: io::Error| PlatformError::Directory { dir: dir.to_owned(), source };
+    paths::private_dir(dir).map_err(unusable)?;
+    // Not truncated before it is taken: it says who has it.
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join(FILE));
+    let mut lock = Flock::lock(opened.map_err(unusable)?, FlockArg::LockExclusiveNonblock)
+        .map_err(|_| PlatformError::InUse { dir: dir.to_owned() })?;
+    let own = Running {
+        pid: nix::unistd::getpid().as_raw(),
+        started_ms: unix_ms(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let text = serde_json::to_vec(&own).expect("numbers and a text serialize");
+    lock.set_len(0).and_then(|()| lock.write_all(&text)).map_err(unusable)?;
+    Ok(DataLock(lock))
+}
+
+impl Running {
+    /// Who uses the directory now; none if nobody does.
+    pub(crate) fn of(dir: &Path) -> io::Result<Option<Self>> {
+        let path = dir.join(FILE);
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        if Flock::lock(file, FlockArg::LockSharedNonblock).is_ok() {
+            return Ok(None);
+        }
+        // Between taking it and writing, the text is not whole.
+        Ok(serde_json::from_slice(&std::fs::read(path)?).ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_process_uses_a_directory_and_says_who_it_is() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let data = dir.path().join("data");
+        assert_eq!(Running::of(&data).expect("readable"), None);
+        let lock = take(&data).expect("free");
+        assert!(matches!(take(&data), Err(PlatformError::InUse { .. })));
+        let running = Running::of(&data).expect("readable").expect("somebody");
+        assert_eq!(running.pid, i32::try_from(std::process::id()).expect("a pid"));
+        drop(lock);
+        assert_eq!(Running::of(&data).expect("readable"), None, "the file alone says nothing");
+        assert!(take(&data).is_ok());
+    }
+}
