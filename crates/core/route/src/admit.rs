@@ -9,7 +9,7 @@ use heptad_model::{ContainerId, Endpoint, NodeName, ServiceKey};
 pub struct Arrival<'a> {
     /// The node that asserts the caller; none if its certificate is no node's.
     pub from: Option<&'a NodeName>,
-    /// Whether a server asserts it: only servers speak for the operator.
+    /// Whether a server asserts it: only servers speak for the operator, and for whomever people name.
     pub from_server: bool,
     /// Who calls, as asserted.
     pub caller: &'a Caller,
@@ -58,6 +58,9 @@ fn may_assert(table: &Table, arrival: &Arrival<'_>) -> bool {
     match arrival.caller {
         Caller::External => true,
         Caller::Operator => arrival.from_server,
-        Caller::Service(service) => arrival.from.is_some_and(|node| table.is_bound(service, node)),
+        // A server signs for every name anyway; it speaks for services when people ask what these may call.
+        Caller::Service(service) => {
+            arrival.from_server || arrival.from.is_some_and(|node| table.is_bound(service, node))
+        }
     }
 }

@@ -159,7 +159,7 @@ async fn joins_that_must_fail_say_why() {
     let other = KeyPair::generate().expect("a key");
     let wrong = Joining { ca_pin: format!("sha256:{}", other.sha256()), ..world.joining("n1", &token, 1) };
     let error = join(&world.data("a"), JoinRole::Node, &wrong).await.expect_err("another CA");
-    assert!(format!("{error:#}").contains("copy the line"), "{error:#}");
+    assert!(format!("{error:#}").contains("Copy the line"), "{error:#}");
     join(&world.data("b"), JoinRole::Node, &world.joining("n1", &token, 1)).await.expect("it was not used up");
     let error = join(&world.data("b"), JoinRole::Node, &world.joining("n1", &token, 1)).await.expect_err("again");
     assert!(error.to_string().contains("already"), "{error:#}");

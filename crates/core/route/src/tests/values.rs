@@ -161,9 +161,10 @@ fn what_other_nodes_send_is_admitted_by_this_nodes_own_table() {
     };
     let of = |name: &str| Caller::Service(key(name));
     assert_eq!(admitted(Some(&n2), false, of("client"), &n1, "web-1", 80), "web-1");
-    // A node speaks only for services of which it has containers, and only a server speaks for the operator.
+    // A node speaks only for services of which it has containers; a server for whomever people name, the operator too.
     assert_eq!(admitted(Some(&n3), false, of("client"), &n1, "web-1", 80), "impostor");
-    assert_eq!(admitted(None, true, of("client"), &n1, "web-1", 80), "impostor");
+    assert_eq!(admitted(None, true, of("client"), &n1, "web-1", 80), "web-1");
+    assert!(admitted(None, true, of("stranger"), &n1, "web-1", 80).contains("may not call default/web"));
     assert_eq!(admitted(Some(&n2), false, Caller::Operator, &n1, "web-1", 80), "impostor");
     assert_eq!(admitted(None, true, Caller::Operator, &n1, "web-1", 80), "web-1");
     // The policies of the receiving side hold, whatever the sender says that it checked.
