@@ -63,6 +63,14 @@ impl Context {
         }
     }
 
+    /// Whether its requests are the last on their connections.
+    pub(crate) fn is_draining(&self) -> bool {
+        match self.target {
+            Target::Service(..) => self.core.drain.is_cancelled(),
+            Target::Host => self.core.outer_drain.is_cancelled(),
+        }
+    }
+
     /// The service that a request addresses by its host.
     pub(crate) fn exposed(&self, uri: &Uri, headers: &HeaderMap) -> Result<(ServiceKey, u16), CallError> {
         let given = uri.host().or_else(|| headers.get(HOST)?.to_str().ok()).unwrap_or_default();

@@ -27,6 +27,13 @@ pub(crate) struct Core {
     draws: AtomicU64,
     /// Everything that serves a client.
     pub(crate) tasks: TaskTracker,
+    /// Those among them whose requests come from outside of the node: by the ingress, or from other proxies.
+    pub(crate) outer_tasks: TaskTracker,
+    /// Like `drain` and `stop`, but only for what comes from outside: what is in progress there may need calls between
+    /// containers, which are accepted meanwhile.
+    pub(crate) outer_drain: CancellationToken,
+    /// See `outer_drain`.
+    pub(crate) outer_stop: CancellationToken,
     /// No more connections; requests on those that are open are the last.
     pub(crate) drain: CancellationToken,
     /// No more waiting for requests.
@@ -45,6 +52,7 @@ impl Core {
             ready.cancel();
         }
         let table = table.unwrap_or_default();
+        let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
         Self {
             pool: Pool::new(options.node.clone()),
             peers: Peers::new(connector, Arc::clone(&options)),
@@ -54,8 +62,11 @@ impl Core {
             ready,
             draws: AtomicU64::new(seed),
             tasks: TaskTracker::new(),
-            drain: CancellationToken::new(),
-            stop: CancellationToken::new(),
+            outer_tasks: TaskTracker::new(),
+            outer_drain: drain.child_token(),
+            outer_stop: stop.child_token(),
+            drain,
+            stop,
             abort: CancellationToken::new(),
             options,
         }

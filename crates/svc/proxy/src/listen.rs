@@ -89,13 +89,17 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: Arc<TcpListener>, role
 }
 
 fn spawn(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, role: Role, permit: OwnedSemaphorePermit) {
-    let served = Arc::clone(shared);
-    shared.core.tasks.spawn(async move {
+    let (served, is_ingress) = (Arc::clone(shared), role == Role::Ingress);
+    let serving = async move {
         tokio::select! {
             () = served.core.abort.cancelled() => {}
             () = serve(&served, stream, peer, role, permit) => {}
         }
-    });
+    };
+    match is_ingress {
+        true => shared.core.tasks.spawn(shared.core.outer_tasks.track_future(serving)),
+        false => shared.core.tasks.spawn(serving),
+    };
 }
 
 async fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr, role: Role, permit: OwnedSemaphorePermit) {
@@ -114,7 +118,7 @@ async fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr, role: Role,
     let caller = if is_ingress { Caller::External } else { shared.resolver.resolve(peer, local) };
     let context = Arc::new(Context::new(Arc::clone(core), caller, target, peer, permit));
     match is_ingress {
-        true => serve_http::serve(context, stream, Bytes::new(), &core.stop).await,
+        true => serve_http::serve(context, stream, Bytes::new(), &core.outer_stop).await,
         false => serve_stream::serve(context, stream, &core.stop).await,
     }
 }

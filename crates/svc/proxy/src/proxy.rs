@@ -239,8 +239,14 @@ impl Proxy {
         let core = Arc::clone(&self.inner.shared.core);
         let abort = core.abort.clone();
         let tasks = core.tasks.clone();
+        let outer = core.outer_tasks.clone();
         let serving = serve_peer::serve(core, Box::new(io), protocol, from);
-        tasks.track_future(abort.run_until_cancelled(serving)).await;
+        let serving = tasks.track_future(abort.run_until_cancelled(serving));
+        match protocol {
+            PeerProtocol::Http => outer.track_future(serving).await,
+            // A flow may have no end; it is waited for with the others.
+            PeerProtocol::Stream => serving.await,
+        };
     }
 
     /// Every listener by name, to be handed to the next process (`Parts::inherited` there). The descriptors are copies:
@@ -260,6 +266,7 @@ impl Proxy {
     pub async fn drain(&self, drain_ms_max: u64) -> bool {
         let core = &self.inner.shared.core;
         let deadline = Instant::now() + Duration::from_millis(drain_ms_max);
+        self.drain_outer(drain_ms_max / 2).await;
         core.drain.cancel();
         core.tasks.close();
         let idle_ms = core.options.drain_idle_ms_max.min(drain_ms_max / 2);
@@ -268,6 +275,20 @@ impl Proxy {
         }
         core.stop.cancel();
         timeout_at(deadline, core.tasks.wait()).await.is_ok()
+    }
+
+    /// Ends what comes from outside of the node first. A request in progress there may call other containers, and such a
+    /// call must not wait for a proxy that waits for the request.
+    async fn drain_outer(&self, drain_ms_max: u64) {
+        let core = &self.inner.shared.core;
+        let deadline = Instant::now() + Duration::from_millis(drain_ms_max);
+        core.outer_drain.cancel();
+        core.outer_tasks.close();
+        let idle_ms = core.options.drain_idle_ms_max.min(drain_ms_max / 2);
+        if timeout(Duration::from_millis(idle_ms), core.outer_tasks.wait()).await.is_err() {
+            core.outer_stop.cancel();
+            let _ = timeout_at(deadline, core.outer_tasks.wait()).await;
+        }
     }
 
     /// Accepts nothing more and closes the listeners, lets what is in progress end for at most `drain_ms_max`, then
@@ -309,7 +330,10 @@ impl Inner {
         };
         let listener = Arc::new(opened.map_err(|source| not_listening(address, &role, source))?);
         let core = &self.shared.core;
-        let stop = core.drain.child_token();
+        let stop = match role {
+            Role::Ingress => core.outer_drain.child_token(),
+            Role::Transparent | Role::Service(..) => core.drain.child_token(),
+        };
         let accepting = listen::accept(Arc::clone(&self.shared), Arc::clone(&listener), role.clone(), stop.clone());
         let task = core.tasks.spawn(accepting);
         Ok(Listening { role, listener, stop, task })

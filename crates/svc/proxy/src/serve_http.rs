@@ -66,7 +66,7 @@ async fn respond(
         Err(error) => reply::problem(&error),
     };
     // The client is told before its connection ends, so that it sends its next request on another.
-    if context.core.drain.is_cancelled() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    if context.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response.map(|body| body.while_busy(busy)))

@@ -60,7 +60,7 @@ pub(crate) async fn serve(core: Arc<Core>, io: Box<dyn Io>, protocol: PeerProtoc
 async fn serve_http(core: Arc<Core>, io: Box<dyn Io>, from: PeerNode, arrivals: Arc<Arrivals>) {
     let options = Arc::clone(&core.options);
     let tracked = Tracked(core.tasks.clone(), core.abort.clone());
-    let drain = core.drain.clone();
+    let drain = core.outer_drain.clone();
     let from = Arc::new(from);
     let service = service_fn(move |request| {
         let (core, from, arrivals) = (Arc::clone(&core), Arc::clone(&from), Arc::clone(&arrivals));
@@ -217,7 +217,7 @@ async fn serve_stream(core: &Core, mut io: Box<dyn Io>, from: &PeerNode, arrival
     let asserted: Assertion = timeout(wait, read_frame(&mut io)).await??;
     let stopping = || Refusal::new(Reason::Stopping, "this proxy stops");
     let connected = match core.admitted(from, &asserted).await {
-        Ok(_) if core.drain.is_cancelled() => Err(stopping()),
+        Ok(_) if core.outer_drain.is_cancelled() => Err(stopping()),
         Err(refusal) => Err(refusal),
         Ok((_, taken)) => match socket::connect(taken.endpoint.address, &core.options).await {
             Ok(stream) => Ok((core.pool.enter(&taken.endpoint, &core.options), stream)),

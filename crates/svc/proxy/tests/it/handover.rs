@@ -130,3 +130,37 @@ async fn without_a_table_connections_wait() {
     proxy.set_table(world.table());
     assert_eq!(getting.await.expect("no panic"), (200, "web".to_owned()));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_from_outside_that_needs_another_service_ends_while_draining() {
+    let (calls, next_call) = tokio::sync::watch::channel(SocketAddr::from(([127, 0, 0, 1], 1)));
+    let (reached, is_reached) = tokio::sync::oneshot::channel::<()>();
+    let reached = Arc::new(std::sync::Mutex::new(Some(reached)));
+    // The endpoint of `web` calls `back` through the proxy, a while after it was asked.
+    let front = http_server(move |_| {
+        let (back, reached) = (*next_call.borrow(), reached.clone());
+        async move {
+            if let Some(reached) = reached.lock().expect("no panic").take() {
+                let _ = reached.send(());
+            }
+            sleep(Duration::from_millis(300)).await;
+            let (_, text) = Client::connect(back).await.get("/").await;
+            hyper::Response::new(text)
+        }
+    });
+    let (front, back) = (front.await.0, named("web").await);
+    let mut world = World::new().service("web", &[front]).service("back", &[back]);
+    let expose = heptad_model::Expose { host: "web.example.com".to_owned(), port: None };
+    world.services.iter_mut().filter(|service| service.name == "web").for_each(|s| s.expose = Some(expose.clone()));
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let proxy = world.start(Options { ingress: Some(any), ..Options::default() }).await;
+    calls.send_replace(listen(&proxy, "back").await);
+    let ingress = proxy.ingress_address().expect("it listens");
+    let asking = tokio::spawn(async move {
+        let mut stream = connect_from("127.0.0.1", ingress).await;
+        timeout(PATIENCE, get(&mut stream, "/")).await.expect("an answer")
+    });
+    is_reached.await.expect("it is asked");
+    assert!(proxy.drain(10_000).await, "everything ended by itself");
+    asking.await.expect("it was answered by both services");
+}
