@@ -549,6 +549,7 @@ fn kind(text: &str) -> Result<Kind, String> {
         Kind::Rules => ["traffic", "rule"],
         Kind::Configs => ["cfg", "config"],
         Kind::Secrets => ["sec", "secret"],
+        Kind::Quotas => ["qu", "quota"],
         Kind::Events => ["ev", "event"],
     };
     let text = text.to_ascii_lowercase();

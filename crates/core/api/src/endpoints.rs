@@ -14,7 +14,7 @@ use crate::{
         JoinTokenInfo, JoinTokenRequest, TokenCreated, TokenInfo, TokenRequest, TrustBundleResponse, WhoAmI,
     },
 };
-use heptad_model::{Config, Container, Event, NetworkPolicy, Node, Secret, Service, Snapshot, TrafficRule};
+use heptad_model::{Config, Container, Event, NetworkPolicy, Node, Quota, Secret, Service, Snapshot, TrafficRule};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 /// Makes the schema of one type.
@@ -117,6 +117,8 @@ pub fn all() -> Vec<Endpoint> {
     writable::<Config>(&mut out);
     readable::<Secret>(&mut out);
     writable::<Secret>(&mut out);
+    readable::<Quota>(&mut out);
+    writable::<Quota>(&mut out);
     readable::<Container>(&mut out);
     readable::<Event>(&mut out);
     out.extend(node_operations());

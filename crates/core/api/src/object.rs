@@ -1,7 +1,7 @@
 //! Objects as they travel: each with the revision of its last change, in lists, and as watched changes.
 //! Knows nothing of how the server keeps them.
 
-use heptad_model::{Config, Container, Event, Namespace, NetworkPolicy, Node, Secret, Service, TrafficRule};
+use heptad_model::{Config, Container, Event, Namespace, NetworkPolicy, Node, Quota, Secret, Service, TrafficRule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fmt;
@@ -24,13 +24,15 @@ pub enum Kind {
     Configs,
     /// Named values that are sealed.
     Secrets,
+    /// Bounds of namespaces.
+    Quotas,
     /// What happened.
     Events,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Nodes,
         Self::Services,
         Self::Containers,
@@ -38,6 +40,7 @@ impl Kind {
         Self::Rules,
         Self::Configs,
         Self::Secrets,
+        Self::Quotas,
         Self::Events,
     ];
 
@@ -51,6 +54,7 @@ impl Kind {
             Self::Rules => "rules",
             Self::Configs => "configs",
             Self::Secrets => "secrets",
+            Self::Quotas => "quotas",
             Self::Events => "events",
         }
     }
@@ -65,13 +69,14 @@ impl Kind {
             Self::Rules => "rule",
             Self::Configs => "config",
             Self::Secrets => "secret",
+            Self::Quotas => "quota",
             Self::Events => "event",
         }
     }
 
     /// Whether its objects live in namespaces.
     pub fn is_namespaced(self) -> bool {
-        matches!(self, Self::Services | Self::Policies | Self::Rules | Self::Configs | Self::Secrets)
+        matches!(self, Self::Services | Self::Policies | Self::Rules | Self::Configs | Self::Secrets | Self::Quotas)
     }
 
     /// The path of the collection over all namespaces.
@@ -147,6 +152,7 @@ namespaced!(NetworkPolicy, Policies);
 namespaced!(TrafficRule, Rules);
 namespaced!(Config, Configs);
 namespaced!(Secret, Secrets);
+namespaced!(Quota, Quotas);
 
 /// An object with the revision of its last change; send that back as `If-Match` to change just this version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -219,6 +225,8 @@ pub enum Manifest {
     Config(Config),
     /// A secret.
     Secret(Secret),
+    /// A quota.
+    Quota(Quota),
 }
 
 impl Manifest {
@@ -230,6 +238,7 @@ impl Manifest {
             Self::Rule(_) => Kind::Rules,
             Self::Config(_) => Kind::Configs,
             Self::Secret(_) => Kind::Secrets,
+            Self::Quota(_) => Kind::Quotas,
         }
     }
 
@@ -241,6 +250,7 @@ impl Manifest {
             Self::Rule(x) => &x.namespace,
             Self::Config(x) => &x.namespace,
             Self::Secret(x) => &x.namespace,
+            Self::Quota(x) => &x.namespace,
         }
     }
 
@@ -252,6 +262,7 @@ impl Manifest {
             Self::Rule(x) => &x.name,
             Self::Config(x) => &x.name,
             Self::Secret(x) => &x.name,
+            Self::Quota(x) => &x.name,
         }
     }
 }

@@ -31,6 +31,8 @@ pub enum ErrorCode {
     TooLarge,
     /// Too many requests at once; try again.
     Busy,
+    /// A quota of the namespace does not permit it.
+    QuotaExceeded,
     /// No replica has room for the data.
     InsufficientSpace,
     /// Something that is needed is not reachable; try again.
@@ -47,7 +49,7 @@ impl ErrorCode {
         match self {
             Self::BadRequest => 400,
             Self::Unauthorized => 401,
-            Self::Forbidden => 403,
+            Self::Forbidden | Self::QuotaExceeded => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::AlreadyExists => 409,
@@ -76,6 +78,7 @@ impl ErrorCode {
             Self::Compacted => "the revision is no longer kept",
             Self::TooLarge => "the body is too large",
             Self::Busy => "too many requests at once",
+            Self::QuotaExceeded => "a quota does not permit it",
             Self::InsufficientSpace => "no room for the data",
             Self::Unavailable => "something that is needed is not reachable",
             Self::NotLeader => "another server leads",

@@ -2,7 +2,7 @@
 //! Knows no store: whoever commits a row compares it with the one that was read.
 
 use crate::{
-    report::Reason,
+    reason::Reason,
     request::{HostPort, Request},
 };
 use heptad_model::{Container, ContainerId, Dimension, ResourceVector};
@@ -55,13 +55,13 @@ pub enum AllocationError {
 
 /// What keeps a request from a node that has `free` left and gave away `taken`; the cheap form of [`Reason`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Obstacle {
+enum Obstacle {
     Port(HostPort),
     Dimension(Dimension),
 }
 
-/// The one rule of feasibility, of planner and committer alike: ports first, then the dimensions in their order.
-pub(crate) fn obstacle(free: &ResourceVector, taken: &BTreeSet<HostPort>, request: &Request) -> Option<Obstacle> {
+/// What the row of a node alone says: ports first, then the dimensions in their order.
+fn obstacle(free: &ResourceVector, taken: &BTreeSet<HostPort>, request: &Request) -> Option<Obstacle> {
     let port = request.host_ports.iter().find(|port| taken.contains(port));
     port.map(|port| Obstacle::Port(*port)).or_else(|| request.resources.first_excess(free).map(Obstacle::Dimension))
 }

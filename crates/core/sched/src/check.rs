@@ -6,9 +6,15 @@ use crate::{
     request::{HostPort, Request},
     view::{NodeView, NodesView},
 };
-use heptad_model::{ContainerId, Dimension, NodeName, NodeStatus, Protocol, ResourceVector};
+use heptad_model::{
+    ContainerId, Dimension, Namespace, NodeName, NodeStatus, Protocol, ResourceVector, Service, ServiceKey,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
+
+mod rules;
+
+use rules::Judge;
 
 /// A place where a plan is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Error)]
@@ -44,6 +50,24 @@ pub enum Finding {
         node: NodeName,
         /// Its status.
         status: NodeStatus,
+    },
+    /// A container is bound where its service, or another one's rule, does not want it.
+    #[error("container {container} is bound to node {node}: {why}")]
+    NotPermitted {
+        /// The container.
+        container: ContainerId,
+        /// The node.
+        node: NodeName,
+        /// What forbids it.
+        why: String,
+    },
+    /// A namespace gets more than a quota says.
+    #[error("quota {quota} of namespace {namespace} is exceeded")]
+    QuotaExceeded {
+        /// The namespace.
+        namespace: Namespace,
+        /// The quota.
+        quota: String,
     },
     /// More is given than the node has.
     #[error("node {node}: {dimension} {} given, capacity {}", .dimension.show_wide(*.given), .dimension.show(*.capacity))]
@@ -123,8 +147,20 @@ impl ShowWide for Dimension {
     }
 }
 
-/// All that is wrong with `plan` for `requests` on `view`; empty if it may be committed.
+/// All that is wrong with `plan` for `requests` on `view`, whose services ask nothing of nodes but room; empty if it may
+/// be committed.
 pub fn check(view: &NodesView, plan: &Plan, requests: &[Request]) -> Vec<Finding> {
+    check_with(view, plan, requests, [])
+}
+
+/// All that is wrong with `plan` for `requests` on `view`; empty if it may be committed. What `services` ask of nodes is
+/// read from themselves, not from the view.
+pub fn check_with<'a>(
+    view: &'a NodesView,
+    plan: &'a Plan,
+    requests: &'a [Request],
+    services: impl IntoIterator<Item = &'a Service>,
+) -> Vec<Finding> {
     let mut asked: BTreeMap<&ContainerId, &Request> = BTreeMap::new();
     // Of a container that is asked twice only the first request counts.
     for request in requests {
@@ -143,13 +179,16 @@ pub fn check(view: &NodesView, plan: &Plan, requests: &[Request]) -> Vec<Finding
             (None, _) => {}
         }
     }
+    let judge = Judge::new(view, plan, &asked, services);
     for tally in after.values() {
         tally.within_capacity(&mut found);
         tally.row_is_right(plan, &mut found);
+        tally.is_permitted(&judge, &mut found);
     }
+    judge.quotas(&after.values().flat_map(|tally| &tally.bound).copied().collect::<Vec<_>>(), &mut found);
     let unknown_rows = plan.allocations.keys().filter(|name| !after.contains_key(name));
     found.extend(unknown_rows.map(|node| Finding::RowsAndBindingsDiffer { node: node.clone() }));
-    left_out(plan, asked.into_values(), &after, &mut found);
+    left_out(plan, asked.into_values(), &mut after, &judge, &mut found);
     found
 }
 
@@ -171,12 +210,16 @@ struct Tally<'a> {
     given: [u128; 4],
     ports: BTreeSet<HostPort>,
     bound: Vec<&'a Request>,
+    /// What is kept for containers that wait for it.
+    held: [u128; 4],
+    held_ports: BTreeSet<HostPort>,
 }
 
 impl<'a> Tally<'a> {
     fn before(node: &'a NodeView) -> Self {
         let given = node.allocation.resources.amounts().map(u128::from);
-        Self { node, given, ports: node.allocation.host_ports.clone(), bound: Vec::new() }
+        let ports = node.allocation.host_ports.clone();
+        Self { node, given, ports, bound: Vec::new(), held: [0; 4], held_ports: BTreeSet::new() }
     }
 
     fn give(&mut self, request: &'a Request, found: &mut Vec<Finding>) {
@@ -207,6 +250,24 @@ impl<'a> Tally<'a> {
         }
     }
 
+    fn is_permitted(&self, judge: &Judge<'_>, found: &mut Vec<Finding>) {
+        // Those of one service are all as good or bad as the first.
+        let mut known: BTreeMap<(&ServiceKey, &Option<NodeName>), Option<String>> = BTreeMap::new();
+        for request in &self.bound {
+            let wrong = known.entry((&request.service, &request.pinned));
+            let wrong = wrong.or_insert_with(|| judge.wrong(request, self.node, 1));
+            if let Some(why) = wrong {
+                let (container, node) = (request.container.clone(), self.node.name.clone());
+                found.push(Finding::NotPermitted { container, node, why: why.clone() });
+            }
+        }
+    }
+
+    fn hold(&mut self, request: &Request) {
+        self.held.iter_mut().zip(request.resources.amounts()).for_each(|(sum, amount)| *sum += u128::from(amount));
+        self.held_ports.extend(&request.host_ports);
+    }
+
     fn row_is_right(&self, plan: &Plan, found: &mut Vec<Finding>) {
         let node = || self.node.name.clone();
         let Some(row) = plan.allocations.get(&self.node.name).filter(|_| !self.bound.is_empty()) else {
@@ -229,41 +290,47 @@ impl<'a> Tally<'a> {
     fn has_room(&self, asked: &ResourceVector, ports: &BTreeSet<HostPort>) -> bool {
         let short = |d: &Dimension| {
             let asked = u128::from(asked.get(*d));
-            asked > 0 && self.given[*d as usize] + asked > u128::from(self.node.capacity.get(*d))
+            let taken = self.given[*d as usize] + self.held[*d as usize];
+            asked > 0 && taken + asked > u128::from(self.node.capacity.get(*d))
         };
         self.node.status == NodeStatus::Ready
             && !self.node.draining
             && ports.is_disjoint(&self.ports)
+            && ports.is_disjoint(&self.held_ports)
             && !Dimension::ALL.iter().any(short)
     }
 }
 
-/// Every request that was not served has no room anywhere; those that ask the same are looked at once.
+/// Every request that was not served has no room anywhere, but for those that wait for room that is kept for them; those
+/// that ask the same are looked at once.
 fn left_out<'a>(
     plan: &Plan,
     requests: impl Iterator<Item = &'a Request>,
-    after: &BTreeMap<&NodeName, Tally<'_>>,
+    after: &mut BTreeMap<&NodeName, Tally<'a>>,
+    judge: &Judge<'_>,
     found: &mut Vec<Finding>,
 ) {
     let bound: BTreeSet<&ContainerId> = after.values().flat_map(|tally| &tally.node.allocation.containers).collect();
-    let mut full: BTreeSet<([u64; 4], &BTreeSet<HostPort>, Option<&NodeName>)> = BTreeSet::new();
-    for request in requests {
-        let served = plan.bindings.contains_key(&request.container) || bound.contains(&request.container);
-        let shape = (request.resources.amounts(), &request.host_ports, request.pinned.as_ref());
-        if served || full.contains(&shape) {
+    let is_served = |r: &&Request| plan.bindings.contains_key(&r.container) || bound.contains(&r.container);
+    let (waiting, unserved): (Vec<&Request>, Vec<&Request>) =
+        requests.filter(|request| !is_served(request)).partition(|request| request.reserved.is_some());
+    for request in waiting {
+        if let Some(tally) = request.reserved.as_ref().and_then(|node| after.get_mut(node)) {
+            tally.hold(request);
+        }
+    }
+    let mut full: BTreeSet<_> = BTreeSet::new();
+    for request in unserved {
+        let shape = (&request.service, &request.pinned, request.resources.amounts(), &request.host_ports);
+        if !judge.has_quota_for(request) || !full.insert(shape) {
             continue;
         }
-        let takes = |tally: &&Tally<'_>| {
-            request.may_be_on(&tally.node.name) && tally.has_room(&request.resources, &request.host_ports)
+        let has_room = |tally: &&Tally<'_>| {
+            tally.has_room(&request.resources, &request.host_ports) && judge.wrong(request, tally.node, 0).is_none()
         };
-        match after.values().find(takes) {
-            Some(tally) => {
-                let (container, node) = (request.container.clone(), tally.node.name.clone());
-                found.push(Finding::LeftOut { container, node });
-            }
-            None => {
-                full.insert(shape);
-            }
+        if let Some(tally) = after.values().find(has_room) {
+            let (container, node) = (request.container.clone(), tally.node.name.clone());
+            found.push(Finding::LeftOut { container, node });
         }
     }
 }

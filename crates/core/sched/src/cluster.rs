@@ -2,12 +2,16 @@
 //! A faster engine would keep its indices here; callers see only candidates and bindings.
 
 use crate::{
-    allocation::{Allocation, AllocationError, obstacle},
-    report::{Reason, Refusal},
+    allocation::{Allocation, AllocationError},
+    gate::{Gate, Obstacle},
+    quota::{NamespaceRoom, QuotaShort},
+    reason::Reason,
+    report::Refusal,
     request::{HostPort, Request},
+    rules::{Counts, RuleIndex, ServiceRules},
     view::{NodeView, NodesView, Spread},
 };
-use heptad_model::{NodeName, NodeStatus, ResourceVector, ServiceKey};
+use heptad_model::{Namespace, NodeName, ResourceVector, ServiceKey};
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 /// Where a node stands in [`NodesView::nodes`]; grows with the name.
@@ -18,6 +22,8 @@ pub type NodeIndex = usize;
 pub struct Candidate {
     /// The node.
     pub node: NodeIndex,
+    /// How many wishes that are not requirements the node does not fulfil.
+    pub unwished: u32,
     /// How many replicas of the request's service it has.
     pub replicas: u32,
     /// What it would have left with the request.
@@ -27,25 +33,29 @@ pub struct Candidate {
 /// Nodes and what is planned on them.
 #[derive(Clone, Debug)]
 pub struct Cluster<'a> {
-    view: &'a NodesView,
-    /// What each node has left; none for a node that is not ready. Kept apart from the rows so that one pass is quick.
-    free: Vec<Option<ResourceVector>>,
+    pub(crate) view: &'a NodesView,
+    /// What each node has left. Kept apart from the rows so that one pass is quick; less than they say by what is held.
+    pub(crate) free: Vec<ResourceVector>,
     touched: BTreeMap<NodeIndex, Allocation>,
     spreads: BTreeMap<ServiceKey, Spread>,
+    counts: BTreeMap<RuleIndex, Counts>,
+    quotas: BTreeMap<Namespace, NamespaceRoom>,
+    held: BTreeMap<NodeIndex, (ResourceVector, BTreeSet<HostPort>)>,
     weights: [u64; 4],
 }
 
 impl<'a> Cluster<'a> {
     /// The nodes of `view`, nothing planned yet.
     pub fn new(view: &'a NodesView) -> Self {
-        let open = |node: &NodeView| node.status == NodeStatus::Ready && !node.draining;
-        let free = |node: &NodeView| open(node).then(|| node.allocation.free(&node.capacity));
         let largest = |i: usize| view.nodes().iter().map(|node| node.capacity.amounts()[i]).max().unwrap_or(0);
         Self {
             view,
-            free: view.nodes().iter().map(free).collect(),
+            free: view.nodes().iter().map(|node| node.allocation.free(&node.capacity)).collect(),
             touched: BTreeMap::new(),
             spreads: BTreeMap::new(),
+            counts: BTreeMap::new(),
+            quotas: BTreeMap::new(),
+            held: BTreeMap::new(),
             weights: std::array::from_fn(|i| u64::MAX / largest(i).max(1)),
         }
     }
@@ -69,69 +79,151 @@ impl<'a> Cluster<'a> {
 
     /// The nodes that can take the request, ordered by name.
     pub fn candidates<'b>(&'b self, request: &'b Request) -> impl Iterator<Item = Candidate> + 'b {
-        let spread = self.spread_of(&request.service);
-        self.free.iter().enumerate().filter_map(move |(node, free)| {
-            let free = free.as_ref()?;
-            if !request.may_be_on(&self.view.nodes()[node].name)
-                || obstacle(free, self.ports(node, request), request).is_some()
-            {
+        let gate = Gate::new(self, request);
+        let mut spread = self.spread_of(&request.service).into_iter().flatten().peekable();
+        (0..self.free.len()).filter_map(move |node| {
+            while spread.next_if(|(other, _)| **other < node).is_some() {}
+            let replicas = spread.next_if(|(other, _)| **other == node).map_or(0, |(_, count)| *count);
+            if !gate.is_open(node) {
                 return None;
             }
-            let replicas = spread.and_then(|spread| spread.get(&node)).copied().unwrap_or(0);
-            Some(Candidate { node, replicas, left: free.checked_sub(&request.resources)? })
+            let left = self.free[node].checked_sub(&request.resources)?;
+            Some(Candidate { node, unwished: gate.unwished(node), replicas, left })
         })
     }
 
-    /// The ports to look at; those of a node are far away in memory, so they are fetched only if ports are asked.
-    fn ports(&self, node: NodeIndex, request: &Request) -> &BTreeSet<HostPort> {
-        static NONE: BTreeSet<HostPort> = BTreeSet::new();
-        if request.host_ports.is_empty() { &NONE } else { &self.allocation(node).host_ports }
+    /// The ports of the request that others have. They are far away in memory, so they are fetched only if asked.
+    pub(crate) fn taken_ports(&self, node: NodeIndex, request: &Request) -> impl Iterator<Item = HostPort> {
+        let is_asked = !request.host_ports.is_empty();
+        let taken = is_asked.then(|| &self.allocation(node).host_ports);
+        let is_taken =
+            move |port: &&HostPort| taken.is_some_and(|taken| taken.contains(port)) || self.is_held(node, port);
+        request.host_ports.iter().filter(is_taken).copied()
     }
 
-    fn spread_of(&self, service: &ServiceKey) -> Option<&Spread> {
+    /// Whether the port is kept for somebody.
+    pub(crate) fn is_held(&self, node: NodeIndex, port: &HostPort) -> bool {
+        self.held.get(&node).is_some_and(|(_, ports)| ports.contains(port))
+    }
+
+    /// What a node would have left if some of its containers gave back `given`.
+    pub(crate) fn free_without(&self, node: NodeIndex, given: &ResourceVector) -> ResourceVector {
+        let rest = self.allocation(node).resources.saturating_sub(given);
+        let free = self.nodes()[node].capacity.saturating_sub(&rest);
+        self.held.get(&node).map_or(free, |(held, _)| free.saturating_sub(held))
+    }
+
+    pub(crate) fn spread_of(&self, service: &ServiceKey) -> Option<&Spread> {
         self.spreads.get(service).or_else(|| self.view.spread_of(service))
+    }
+
+    pub(crate) fn counts(&self, rule: RuleIndex) -> &Counts {
+        self.counts.get(&rule).unwrap_or_else(|| &self.view.rules().rules[rule].counts)
+    }
+
+    /// The quota that the request would exceed.
+    pub(crate) fn quota_refuses(&self, request: &Request) -> Option<QuotaShort> {
+        let namespace = &request.service.namespace;
+        let room = self.quotas.get(namespace).or_else(|| self.view.quotas().get(namespace))?;
+        room.refuses(&request.resources)
     }
 
     /// Plans the request on a node, or changes nothing.
     pub fn bind(&mut self, node: NodeIndex, request: &Request) -> Result<(), AllocationError> {
+        if let Some(obstacle) = Gate::new(self, request).obstacle(node) {
+            let reason = self.reason(node, request, &obstacle);
+            return Err(AllocationError::Refused { container: request.container.clone(), reason });
+        }
         let at = &self.view.nodes()[node];
-        if at.status != NodeStatus::Ready {
-            let reason = Reason::NotReady { status: at.status };
-            return Err(AllocationError::Refused { container: request.container.clone(), reason });
-        }
-        if !request.may_be_on(&at.name) {
-            let reason = Reason::Pinned;
-            return Err(AllocationError::Refused { container: request.container.clone(), reason });
-        }
-        let row = match self.touched.entry(node) {
-            Entry::Occupied(row) => {
-                let row = row.into_mut();
-                row.bind(&at.capacity, request)?;
-                row
-            }
+        match self.touched.entry(node) {
+            Entry::Occupied(row) => row.into_mut().bind(&at.capacity, request)?,
             Entry::Vacant(place) => {
                 let mut row = at.allocation.clone();
                 row.bind(&at.capacity, request)?;
-                place.insert(row)
+                place.insert(row);
             }
-        };
-        self.free[node] = Some(row.free(&at.capacity));
+        }
+        self.free[node] = self.free_without(node, &ResourceVector::ZERO);
         let before = self.view.spread_of(&request.service);
         let spread = self.spreads.entry(request.service.clone()).or_insert_with(|| before.cloned().unwrap_or_default());
         *spread.entry(node).or_default() += 1;
+        if let Some(rules) = self.view.rules().get(&request.service) {
+            self.count(rules, node, |count| *count += 1);
+        }
+        if let Some(before) = self.view.quotas().get(&request.service.namespace) {
+            let room = self.quotas.entry(request.service.namespace.clone()).or_insert_with(|| before.clone());
+            room.take(&request.resources);
+        }
         Ok(())
     }
 
-    /// Why a node cannot take the request; `None` if it can.
-    pub fn refuses(&self, node: NodeIndex, request: &Request) -> Option<Refusal> {
+    fn count(&mut self, service: &ServiceRules, node: NodeIndex, change: impl Fn(&mut u32)) {
+        let rules = self.view.rules();
+        for (index, side) in service.touches() {
+            let rule = &rules.rules[index];
+            if let Some(domain) = rules.topologies[&rule.key].of_node[node] {
+                let counts = self.counts.entry(index).or_insert_with(|| rule.counts.clone());
+                change(&mut counts.side(side)[domain]);
+            }
+        }
+    }
+
+    /// Keeps what the request asks on a node from all that are planned later; its row stays as it is.
+    pub(crate) fn hold(&mut self, node: NodeIndex, request: &Request) {
+        let (resources, ports) = self.held.entry(node).or_default();
+        // More than there is cannot be kept, so what overflows need not be counted.
+        *resources = resources.checked_add(&request.resources).unwrap_or(*resources);
+        ports.extend(request.host_ports.iter().copied());
+        self.free[node] = self.free_without(node, &ResourceVector::ZERO);
+    }
+
+    /// Takes a container that is bound to a node out of the working view. One that does not count any more, since it is
+    /// being stopped, only gives back what it was given.
+    pub(crate) fn release(&mut self, node: NodeIndex, request: &Request, counts: bool) {
         let at = &self.view.nodes()[node];
-        let reason = match at.status {
-            NodeStatus::Ready if at.draining => Reason::Draining,
-            NodeStatus::Ready if !request.may_be_on(&at.name) => Reason::Pinned,
-            NodeStatus::Ready => self.allocation(node).refuses(&at.capacity, request)?,
-            status => Reason::NotReady { status },
-        };
-        Some(Refusal { node: at.name.clone(), reason })
+        let row = self.touched.entry(node).or_insert_with(|| at.allocation.clone());
+        if row.release(request).is_err() {
+            return;
+        }
+        self.free[node] = self.free_without(node, &ResourceVector::ZERO);
+        if !counts {
+            return;
+        }
+        if let Some(rules) = self.view.rules().get(&request.service) {
+            self.count(rules, node, |count| *count = count.saturating_sub(1));
+        }
+        let before = self.view.spread_of(&request.service);
+        let spread = self.spreads.entry(request.service.clone()).or_insert_with(|| before.cloned().unwrap_or_default());
+        if let Some(count) = spread.get_mut(&node) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    /// Why a node cannot take the request; `None` if it can. Quotas, which speak of no node, are not looked at.
+    pub fn refuses(&self, node: NodeIndex, request: &Request) -> Option<Refusal> {
+        self.refusal(&Gate::new(self, request), node, request)
+    }
+
+    pub(crate) fn refusal(&self, gate: &Gate<'_>, node: NodeIndex, request: &Request) -> Option<Refusal> {
+        let obstacle = gate.node_obstacle(node)?;
+        let reason = self.reason(node, request, &obstacle);
+        Some(Refusal { node: self.nodes()[node].name.clone(), reason })
+    }
+
+    pub(crate) fn reason(&self, node: NodeIndex, request: &Request, obstacle: &Obstacle<'_>) -> Reason {
+        match obstacle {
+            Obstacle::Unfit(unfit) => Reason::unfit(unfit),
+            Obstacle::Quota(short) => Reason::Quota(Box::new(short.clone())),
+            Obstacle::Port((port, protocol)) => Reason::HostPort { port: *port, protocol: *protocol },
+            Obstacle::Dimension(dimension) => Reason::Dimension {
+                dimension: *dimension,
+                asked: request.resources.get(*dimension),
+                allocatable: self.nodes()[node].capacity.get(*dimension),
+                allocated: self.allocation(node).resources.get(*dimension),
+                free: self.free[node].get(*dimension),
+            },
+            Obstacle::Rule(rule, held_against) => Reason::rule(self.view, *rule, *held_against, node),
+        }
     }
 
     /// The rows of all nodes on which something was planned.

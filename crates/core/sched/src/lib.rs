@@ -9,26 +9,38 @@ pub mod check;
 pub mod cluster;
 mod daemon;
 mod ends;
+pub mod evict;
+mod gate;
 mod jobs;
 mod memory;
 pub mod plan;
+pub mod preempt;
+pub mod quota;
+pub mod reason;
 pub mod reconcile;
 pub mod report;
 pub mod request;
 mod rollout;
+mod rules;
 pub mod scheduler;
 pub mod view;
 
 pub use allocation::{Allocation, AllocationError};
-pub use check::{Finding, check};
+pub use check::{Finding, check, check_with};
 pub use cluster::{Candidate, Cluster, NodeIndex};
 pub use daemon::nodes_wanted;
+pub use evict::{Eviction, evictions};
 pub use plan::{Plan, plan, plan_with};
+pub use preempt::{Preemption, preempt};
+pub use quota::{QuotaItem, QuotaShort};
+pub use reason::Reason;
 pub use reconcile::{Action, Note, ServiceView, Steps, StopReason};
-pub use report::{Reason, Refusal, Remedy, Report, Shortfall, Unplaced, explain};
+pub use report::{Refusal, Remedy, Report, Shortfall, Unplaced, explain};
 pub use request::{HostPort, Request};
 pub use scheduler::{BestFitScheduler, ByPlacement, Scheduler, SpreadScheduler};
 pub use view::{NodeView, NodesView};
 
+#[cfg(test)]
+mod constraint_tests;
 #[cfg(test)]
 mod samples;

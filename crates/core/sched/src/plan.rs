@@ -5,11 +5,11 @@ use crate::{
     allocation::Allocation,
     cluster::Cluster,
     report::{REFUSALS_MAX, Report, Unplaced, explain_in},
-    request::Request,
+    request::{HostPort, Request},
     scheduler::{ByPlacement, Scheduler},
     view::NodesView,
 };
-use heptad_model::{ContainerId, NodeName};
+use heptad_model::{ContainerId, NodeName, ServiceKey};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,33 +42,91 @@ pub fn plan(view: &NodesView, requests: &[Request]) -> (Plan, Report) {
     plan_with(view, requests, &ByPlacement)
 }
 
-/// Places `requests` by `scheduler`. A choice that the node's row refuses is not followed.
+/// Places `requests` by `scheduler`. A choice that the node refuses is not followed.
 pub fn plan_with(view: &NodesView, requests: &[Request], scheduler: &dyn Scheduler) -> (Plan, Report) {
-    let mut cluster = Cluster::new(view);
-    let (mut bindings, mut report) = (BTreeMap::new(), Report::default());
-    let mut unplaced: Vec<&Request> = Vec::new();
+    let mut report = Report::default();
+    let mut work = Work { scheduler, ..Work::new(view) };
     let mut seen = bound_already(view, requests);
     for request in requests {
-        if !seen.insert(&request.container) {
+        if seen.insert(&request.container) {
+            work.place(request);
+        } else {
             report.repeated.push(request.container.clone());
-            continue;
-        }
-        // Nodes only fill up, so what did not fit once does not fit later.
-        let hopeless = unplaced.iter().rev().take(SHAPES_LOOKED_AT_MAX).any(|other| other.same_shape(request));
-        let node = if hopeless { None } else { scheduler.choose(&cluster, request) };
-        match node {
-            Some(node) if cluster.bind(node, request).is_ok() => {
-                bindings.insert(request.container.clone(), cluster.nodes()[node].name.clone());
-            }
-            _ => unplaced.push(request),
         }
     }
-    report.unplaced = explained(&cluster, &unplaced);
-    (Plan { bindings, allocations: cluster.into_touched() }, report)
+    work.settle();
+    report.unplaced = explained(&work.cluster, &work.unplaced);
+    (Plan { bindings: work.bindings, allocations: work.cluster.into_touched() }, report)
 }
 
-/// How many of the latest refused requests are compared with the next one.
-const SHAPES_LOOKED_AT_MAX: usize = 8;
+/// Requests that every node takes exactly if it takes one of them.
+type Class<'a> = (Option<&'a ServiceKey>, Option<&'a NodeName>, [u64; 4], &'a BTreeSet<HostPort>);
+
+fn class<'a>(view: &NodesView, request: &'a Request) -> Class<'a> {
+    let is_plain =
+        view.rules().get(&request.service).is_none() && !view.quotas().contains_key(&request.service.namespace);
+    let service = (!is_plain).then_some(&request.service);
+    (service, request.pinned.as_ref(), request.resources.amounts(), &request.host_ports)
+}
+
+/// A plan in the making.
+struct Work<'a> {
+    cluster: Cluster<'a>,
+    scheduler: &'a dyn Scheduler,
+    bindings: BTreeMap<ContainerId, NodeName>,
+    unplaced: Vec<&'a Request>,
+    /// What was refused everywhere. Nodes only fill up, so it is not asked again, but for what the rules of
+    /// [`Work::settle`] may permit later.
+    hopeless: BTreeSet<Class<'a>>,
+}
+
+impl<'a> Work<'a> {
+    fn new(view: &'a NodesView) -> Self {
+        Self {
+            cluster: Cluster::new(view),
+            scheduler: &ByPlacement,
+            bindings: BTreeMap::new(),
+            unplaced: Vec::new(),
+            hopeless: BTreeSet::new(),
+        }
+    }
+
+    fn place(&mut self, request: &'a Request) {
+        let class = class(self.cluster.view, request);
+        if !self.hopeless.contains(&class) {
+            let node = self.scheduler.choose(&self.cluster, request);
+            if let Some(node) = node.filter(|node| self.cluster.bind(*node, request).is_ok()) {
+                self.bindings.insert(request.container.clone(), self.cluster.nodes()[node].name.clone());
+                return;
+            }
+            self.hopeless.insert(class);
+        }
+        if let Some(node) = request.reserved.as_ref().and_then(|name| self.cluster.view.index(name)) {
+            self.cluster.hold(node, request);
+        }
+        self.unplaced.push(request);
+    }
+
+    /// Asks those again whom a placement that came later may have helped: a neighbour that they want to be near, a
+    /// replica in another domain. Ends: every round but the last places something.
+    fn settle(&mut self) {
+        loop {
+            let before = self.bindings.len();
+            self.hopeless.clear();
+            for request in std::mem::take(&mut self.unplaced) {
+                let rules = self.cluster.view.rules();
+                if request.reserved.is_none() && rules.get(&request.service).is_some_and(|own| rules.may_open(own)) {
+                    self.place(request);
+                } else {
+                    self.unplaced.push(request);
+                }
+            }
+            if self.bindings.len() == before {
+                return;
+            }
+        }
+    }
+}
 
 /// Those of the requested containers that have a node.
 fn bound_already<'a>(view: &'a NodesView, requests: &'a [Request]) -> BTreeSet<&'a ContainerId> {
@@ -80,17 +138,29 @@ fn bound_already<'a>(view: &'a NodesView, requests: &'a [Request]) -> BTreeSet<&
 fn explained(cluster: &Cluster<'_>, unplaced: &[&Request]) -> Vec<Unplaced> {
     let mut groups: Vec<Unplaced> = Vec::new();
     let mut known: BTreeMap<_, usize> = BTreeMap::new();
+    let mut of_class: BTreeMap<Class<'_>, usize> = BTreeMap::new();
     let mut refusals_left = REFUSALS_MAX;
-    for request in unplaced {
-        let key = (&request.service, request.resources.amounts(), &request.host_ports);
+    for &request in unplaced {
+        let key = (&request.service, &request.pinned, request.resources.amounts(), &request.host_ports);
         if let Some(&group) = known.get(&key) {
             groups[group].containers.push(request.container.clone());
-        } else {
-            let group = explain_in(cluster, request, refusals_left);
-            refusals_left -= group.refusals.len();
-            known.insert(key, groups.len());
-            groups.push(group);
+            continue;
         }
+        let class = class(cluster.view, request);
+        let mut group = match of_class.get(&class) {
+            Some(&same) => {
+                let (containers, service) = (vec![request.container.clone()], request.service.clone());
+                Unplaced { containers, service, ..groups[same].clone() }
+            }
+            None => explain_in(cluster, request, refusals_left),
+        };
+        if group.refusals.len() > refusals_left {
+            group.refusals.clear();
+        }
+        refusals_left -= group.refusals.len();
+        of_class.entry(class).or_insert(groups.len());
+        known.insert(key, groups.len());
+        groups.push(group);
     }
     groups
 }

@@ -2,83 +2,21 @@
 //! would make it fit, as data and as texts for people. Knows nothing of how nodes are chosen.
 
 use crate::{
-    cluster::{Cluster, NodeIndex},
+    cluster::Cluster,
+    gate::Gate,
+    quota::QuotaShort,
+    reason::Reason,
     request::{HostPort, Request},
     view::NodesView,
 };
-use heptad_model::{ContainerId, Dimension, NodeName, NodeStatus, Protocol, ResourceVector, ServiceKey};
+use heptad_model::{ContainerId, Dimension, NodeName, ResourceVector, ServiceKey, Taint};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
 };
 
-/// What stands against a container on one node. Amounts are in the dimension's own unit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Reason {
-    /// The node takes no containers now.
-    NotReady {
-        /// What it is instead.
-        status: NodeStatus,
-    },
-    /// Its containers are being moved away.
-    Draining,
-    /// The container is for another node only.
-    Pinned,
-    /// Another container has the port of the node.
-    HostPort {
-        /// The port.
-        port: u16,
-        /// Its protocol.
-        protocol: Protocol,
-    },
-    /// Too little of a resource is left.
-    Dimension {
-        /// The resource: the first that does not suffice.
-        dimension: Dimension,
-        /// What the container asks.
-        asked: u64,
-        /// What the node can give in all.
-        allocatable: u64,
-        /// What it has given.
-        allocated: u64,
-        /// What is left.
-        free: u64,
-    },
-}
-
-impl Reason {
-    /// The reason in a word or two, the same for all nodes that it holds for.
-    pub fn word(&self) -> String {
-        match self {
-            Self::NotReady { .. } => "not ready".to_owned(),
-            Self::Draining => "draining".to_owned(),
-            Self::Pinned => "for another node".to_owned(),
-            Self::HostPort { port, .. } => format!("host port {port}"),
-            Self::Dimension { dimension, .. } => dimension.to_string(),
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotReady { status } => write!(f, "it is not ready (status {status})"),
-            Self::Draining => write!(f, "it is being drained"),
-            Self::Pinned => write!(f, "the container is for another node only"),
-            Self::HostPort { port, protocol } => write!(f, "host port {port}/{protocol} is taken"),
-            Self::Dimension { dimension: d, asked, allocatable, allocated, free } => write!(
-                f,
-                "{d}: asked {}, allocatable {}, allocated {}, free {}",
-                d.show(*asked),
-                d.show(*allocatable),
-                d.show(*allocated),
-                d.show(*free)
-            ),
-        }
-    }
-}
+mod remedies;
 
 /// A node that cannot take a container, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +51,39 @@ pub enum Remedy {
         /// The node.
         node: NodeName,
     },
+    /// The node would take it if it were not cordoned.
+    Uncordon {
+        /// The node.
+        node: NodeName,
+    },
+    /// The node would take it if it carried this label.
+    Label {
+        /// The node.
+        node: NodeName,
+        /// The label's key.
+        key: String,
+        /// The label's value; any if none.
+        value: Option<String>,
+    },
+    /// The node would take it if the service tolerated this taint.
+    Tolerate {
+        /// The node.
+        node: NodeName,
+        /// The taint.
+        taint: Taint,
+    },
+    /// The node would take it if this rule were a wish and no requirement.
+    Relax {
+        /// The node.
+        node: NodeName,
+        /// The rule, in words.
+        rule: String,
+    },
+    /// It would fit if this quota were higher.
+    RaiseQuota {
+        /// The quota, and what is missing.
+        short: QuotaShort,
+    },
     /// The node would take it if these ports were given back.
     FreeHostPorts {
         /// The node.
@@ -138,6 +109,8 @@ pub enum Remedy {
     AddNode {
         /// What the node must be able to give.
         resources: ResourceVector,
+        /// The labels that it must carry.
+        labels: BTreeMap<String, String>,
     },
 }
 
@@ -149,6 +122,20 @@ impl fmt::Display for Remedy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MakeReady { node } => write!(f, "make node {node} ready"),
+            Self::Uncordon { node } => write!(f, "uncordon node {node}"),
+            Self::Label { node, key, value } => {
+                write!(f, "give node {node} the label {key}={}", value.as_deref().unwrap_or("VALUE"))
+            }
+            Self::Tolerate { node, taint } => write!(f, "tolerate the taint {taint} of node {node}, or remove it"),
+            Self::Relax { node, rule } => write!(f, "say `required: false` in the {rule} to fit node {node}"),
+            Self::RaiseQuota { short } => write!(
+                f,
+                "raise {} of quota {} of namespace {} by {}",
+                short.item,
+                short.quota,
+                short.namespace,
+                short.missing_shown()
+            ),
             Self::FreeHostPorts { node, ports } => {
                 write!(f, "free host port {} on node {node}", listed(ports, |(port, p)| format!("{port}/{p}")))
             }
@@ -160,7 +147,13 @@ impl fmt::Display for Remedy {
                 let what = listed(shortfalls, |s| format!("{} of {}", s.dimension.show(s.by), s.dimension));
                 write!(f, "free {what} on node {node}")
             }
-            Self::AddNode { resources } => write!(f, "add a node that can give {resources}"),
+            Self::AddNode { resources, labels } => {
+                write!(f, "add a node that can give {resources}")?;
+                if labels.is_empty() {
+                    return Ok(());
+                }
+                write!(f, " with the label {}", listed(labels, |(key, value)| format!("{key}={value}")))
+            }
         }
     }
 }
@@ -176,6 +169,9 @@ pub struct Unplaced {
     pub asked: ResourceVector,
     /// The ports of the node that each of them asks.
     pub host_ports: BTreeSet<HostPort>,
+    /// The quota that forbids it on every node, if one does; nodes are not looked at then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<QuotaShort>,
     /// Why each node refuses, ordered by name; after all else that is planned. Empty, with `counts` still told, in
     /// reports beyond [`REFUSALS_MAX`].
     pub refusals: Vec<Refusal>,
@@ -194,9 +190,10 @@ impl Unplaced {
         let nodes: u32 = self.counts.values().sum();
         let counts: Vec<String> = self.counts.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
         let remedies: Vec<String> = self.remedies.iter().map(Remedy::to_string).collect();
-        let why = match nodes {
-            0 => "there is no node".to_owned(),
-            1 => {
+        let why = match (nodes, &self.quota) {
+            (_, Some(short)) => short.to_string(),
+            (0, _) => "there is no node".to_owned(),
+            (1, _) => {
                 let reasons: Vec<&str> = self.counts.keys().map(AsRef::as_ref).collect();
                 format!("the only node refuses: {}", reasons.join(", "))
             }
@@ -256,13 +253,15 @@ impl fmt::Display for Report {
 /// Why no node of `view` takes the request; `None` if one does.
 pub fn explain(view: &NodesView, request: &Request) -> Option<Unplaced> {
     let explained = explain_in(&Cluster::new(view), request, usize::MAX);
-    (explained.refusals.len() == view.nodes().len()).then_some(explained)
+    (explained.quota.is_some() || explained.refusals.len() == view.nodes().len()).then_some(explained)
 }
 
 /// Who refuses the request on the working view and why, listed only if there are at most `refusals_max`.
 pub(crate) fn explain_in(cluster: &Cluster<'_>, request: &Request, refusals_max: usize) -> Unplaced {
-    let refuses = |node: NodeIndex| cluster.refuses(node, request);
-    let mut refusals: Vec<Refusal> = (0..cluster.nodes().len()).filter_map(refuses).collect();
+    let gate = Gate::new(cluster, request);
+    let quota = cluster.quota_refuses(request);
+    let nodes = if quota.is_some() { 0 } else { cluster.nodes().len() };
+    let mut refusals: Vec<Refusal> = (0..nodes).filter_map(|node| cluster.refusal(&gate, node, request)).collect();
     let mut counts: BTreeMap<String, u32> = BTreeMap::new();
     for refusal in &refusals {
         *counts.entry(refusal.reason.word()).or_default() += 1;
@@ -277,79 +276,12 @@ pub(crate) fn explain_in(cluster: &Cluster<'_>, request: &Request, refusals_max:
         host_ports: request.host_ports.clone(),
         refusals,
         counts,
-        remedies: remedies(cluster, request),
+        remedies: match &quota {
+            Some(short) => vec![Remedy::RaiseQuota { short: short.clone() }],
+            None => remedies::remedies(cluster, &gate, request),
+        },
+        quota,
     }
-}
-
-/// All that stands between a request and a node.
-struct Gap {
-    node: NodeIndex,
-    ready: bool,
-    ports: BTreeSet<HostPort>,
-    /// How much less would have to be asked.
-    shortfall: ResourceVector,
-    /// How much would have to be given back: more than the shortfall where the node gave more than it has.
-    excess: ResourceVector,
-}
-
-impl Gap {
-    fn of(cluster: &Cluster<'_>, node: NodeIndex, request: &Request) -> Self {
-        let (at, row) = (&cluster.nodes()[node], cluster.allocation(node));
-        Self {
-            node,
-            ready: at.status == NodeStatus::Ready,
-            ports: request.host_ports.intersection(&row.host_ports).copied().collect(),
-            shortfall: request.resources.saturating_sub(&row.free(&at.capacity)),
-            excess: excess(&request.resources, &row.resources, &at.capacity),
-        }
-    }
-
-    fn only_not_ready(&self) -> bool {
-        !self.ready && self.ports.is_empty() && self.shortfall == ResourceVector::ZERO
-    }
-
-    fn only_ports(&self) -> bool {
-        self.ready && !self.ports.is_empty() && self.shortfall == ResourceVector::ZERO
-    }
-
-    fn only_resources(&self) -> bool {
-        self.ready && self.ports.is_empty()
-    }
-
-    /// Asking less helps only if something of what is asked remains.
-    fn can_lower(&self, request: &Request) -> bool {
-        shortfalls(&self.shortfall).iter().all(|s| request.resources.get(s.dimension) > s.by)
-    }
-}
-
-/// What of `asked` and `given` together exceeds the capacity, in the dimensions of which anything is asked.
-fn excess(asked: &ResourceVector, given: &ResourceVector, capacity: &ResourceVector) -> ResourceVector {
-    let (asked, given, capacity) = (asked.amounts(), given.amounts(), capacity.amounts());
-    let beyond = |i: usize| asked[i].saturating_add(given[i]).saturating_sub(capacity[i]);
-    ResourceVector::from_amounts(std::array::from_fn(|i| if asked[i] == 0 { 0 } else { beyond(i) }))
-}
-
-fn shortfalls(amount: &ResourceVector) -> Vec<Shortfall> {
-    let all = Dimension::ALL.into_iter().map(|dimension| Shortfall { dimension, by: amount.get(dimension) });
-    all.filter(|shortfall| shortfall.by > 0).collect()
-}
-
-fn remedies(cluster: &Cluster<'_>, request: &Request) -> Vec<Remedy> {
-    let gaps: Vec<Gap> = (0..cluster.nodes().len()).map(|node| Gap::of(cluster, node, request)).collect();
-    let name = |gap: &Gap| cluster.nodes()[gap.node].name.clone();
-    let short = || gaps.iter().filter(|gap| gap.only_resources());
-    let lower = short().filter(|gap| gap.can_lower(request)).min_by_key(|gap| cluster.measure(&gap.shortfall));
-    let large_enough = |gap: &&Gap| request.resources.fits(&cluster.nodes()[gap.node].capacity);
-    let free = short().filter(large_enough).min_by_key(|gap| cluster.measure(&gap.excess));
-    let ports = gaps.iter().filter(|gap| gap.only_ports()).min_by_key(|gap| gap.ports.len());
-    let found = [
-        gaps.iter().find(|gap| gap.only_not_ready()).map(|gap| Remedy::MakeReady { node: name(gap) }),
-        ports.map(|gap| Remedy::FreeHostPorts { node: name(gap), ports: gap.ports.clone() }),
-        lower.map(|gap| Remedy::LowerRequest { node: name(gap), shortfalls: shortfalls(&gap.shortfall) }),
-        free.map(|gap| Remedy::FreeResources { node: name(gap), shortfalls: shortfalls(&gap.excess) }),
-    ];
-    let found: Vec<Remedy> = found.into_iter().flatten().collect();
-    if found.is_empty() { vec![Remedy::AddNode { resources: request.resources }] } else { found }
 }
 
 #[cfg(test)]

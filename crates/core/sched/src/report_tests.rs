@@ -5,7 +5,7 @@ use crate::{
     plan,
     samples::{memory, random_requests, random_view, request},
 };
-use heptad_model::Node;
+use heptad_model::{Node, NodeStatus, Protocol};
 use proptest::prelude::*;
 
 fn world() -> NodesView {
@@ -100,7 +100,7 @@ fn after(view: &NodesView, request: &Request, remedy: &Remedy) -> (NodesView, Re
         nodes.push(node);
         rows.insert(at.name.clone(), row);
     }
-    if let Remedy::AddNode { resources } = remedy {
+    if let Remedy::AddNode { resources, .. } = remedy {
         nodes.push(Node::new("new", *resources));
     }
     (NodesView::with_rows(&nodes, &rows, []), request)

@@ -20,13 +20,16 @@ pub struct Request {
     pub host_ports: BTreeSet<HostPort>,
     /// How its node is chosen among the feasible ones.
     pub placement: Placement,
-    /// The only node that may take it, if it is to be on just that one.
+    /// The only node that may take it, cordoned or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned: Option<NodeName>,
+    /// The node on which room is kept for it while those leave who have it now; the caller says how long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved: Option<NodeName>,
 }
 
 impl Request {
-    /// What `container` asks, its node being chosen by `placement`.
+    /// What `container` asks, its node being chosen by `placement`. Nothing is kept for it.
     pub fn of(container: &Container, placement: Placement) -> Self {
         Self {
             container: container.id.clone(),
@@ -35,16 +38,7 @@ impl Request {
             host_ports: container.host_ports().collect(),
             placement,
             pinned: container.pinned.clone(),
+            reserved: None,
         }
-    }
-
-    /// Whether it may be on that node at all.
-    pub(crate) fn may_be_on(&self, node: &NodeName) -> bool {
-        self.pinned.as_ref().is_none_or(|only| only == node)
-    }
-
-    /// Whether a node takes `other` exactly if it takes this one.
-    pub(crate) fn same_shape(&self, other: &Self) -> bool {
-        self.resources == other.resources && self.host_ports == other.host_ports && self.pinned == other.pinned
     }
 }

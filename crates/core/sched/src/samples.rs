@@ -18,6 +18,7 @@ pub(crate) fn request(container: &str, service: &str, mib: u64) -> Request {
         host_ports: [].into(),
         placement: Placement::Pack,
         pinned: None,
+        reserved: None,
     }
 }
 
@@ -72,6 +73,7 @@ prop_compose! {
             },
             placement: if spread { Placement::Spread } else { Placement::Pack },
             pinned: None,
+            reserved: None,
         }).collect()
     }
 }

@@ -1,5 +1,5 @@
-//! How one node is chosen among the feasible ones. Replicas of one service go to different nodes first; then the policy
-//! decides, then the name. Knows only the working view.
+//! How one node is chosen among the feasible ones. Wishes that are not requirements come first, then replicas of one
+//! service go to different nodes; then the policy decides, then the name. Knows only the working view.
 
 use crate::{
     cluster::{Candidate, Cluster, NodeIndex},
@@ -14,10 +14,21 @@ pub trait Scheduler: Debug {
     fn choose(&self, cluster: &Cluster<'_>, request: &Request) -> Option<NodeIndex>;
 }
 
-/// The least by replicas of the service, then by `rank`, then by name: candidates come in the order of names, and the
-/// first of equals is taken.
+/// The least by unfulfilled wishes, then by replicas of the service, then by `rank`, then by name: candidates come in the
+/// order of names, and the first of equals is taken. A rank is worked out only where it decides.
 fn least<R: Ord>(cluster: &Cluster<'_>, request: &Request, rank: impl Fn(&Candidate) -> R) -> Option<NodeIndex> {
-    cluster.candidates(request).min_by_key(|candidate| (candidate.replicas, rank(candidate))).map(|c| c.node)
+    let mut best: Option<((u32, u32), R, NodeIndex)> = None;
+    for candidate in cluster.candidates(request) {
+        let first = (candidate.unwished, candidate.replicas);
+        if best.as_ref().is_some_and(|(least, _, _)| first > *least) {
+            continue;
+        }
+        let rank = rank(&candidate);
+        if best.as_ref().is_none_or(|(least, least_rank, _)| first < *least || rank < *least_rank) {
+            best = Some((first, rank, candidate.node));
+        }
+    }
+    best.map(|(_, _, node)| node)
 }
 
 /// Packs: the node that has the least room left with the container, measured by [`Cluster::measure`].

@@ -1,8 +1,15 @@
 //! The nodes as a planner sees them: who is ready, what each can give, what each gave, where each service's replicas are.
 //! Knows nothing of where that was read.
 
-use crate::{allocation::Allocation, cluster::NodeIndex};
-use heptad_model::{Container, Node, NodeName, NodeStatus, ResourceVector, ServiceKey};
+use crate::{
+    allocation::Allocation,
+    cluster::NodeIndex,
+    quota::NamespaceRoom,
+    rules::{Rules, may_have},
+};
+use heptad_model::{
+    Container, Namespace, Node, NodeName, NodeStatus, Quota, ResourceVector, Service, ServiceKey, Taint,
+};
 use std::collections::BTreeMap;
 
 /// One node.
@@ -20,16 +27,25 @@ pub struct NodeView {
     pub draining: bool,
     /// Whether nothing runs on it for certain while it does not report.
     pub fenced: bool,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it takes no new containers (cordoned).
+    pub unschedulable: bool,
+    /// What keeps containers off it.
+    pub taints: Vec<Taint>,
 }
 
 /// How many replicas a service has on which node.
 pub(crate) type Spread = BTreeMap<NodeIndex, u32>;
 
 /// All nodes of the cluster, ordered by name. Containers on nodes that are missing here count as lost.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Services that are not told by [`NodesView::with_services`] ask nothing of nodes but room.
+#[derive(Clone, Debug, Default)]
 pub struct NodesView {
     nodes: Vec<NodeView>,
     replicas: BTreeMap<ServiceKey, Spread>,
+    rules: Rules,
+    quotas: BTreeMap<Namespace, NamespaceRoom>,
 }
 
 impl NodesView {
@@ -69,11 +85,70 @@ impl NodesView {
                 allocation: row(&node.name),
                 draining: node.draining,
                 fenced: node.fenced,
+                labels: node.labels.clone(),
+                unschedulable: node.unschedulable,
+                taints: node.taints.clone(),
             })
             .collect();
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
         nodes.dedup_by(|a, b| a.name == b.name);
-        Self { nodes, replicas: BTreeMap::new() }
+        let rules = Rules::new(&nodes);
+        Self { nodes, rules, replicas: BTreeMap::new(), quotas: BTreeMap::new() }
+    }
+
+    /// The view with what `services` ask of nodes.
+    #[must_use]
+    pub fn with_services<'a>(mut self, services: impl IntoIterator<Item = &'a Service>) -> Self {
+        let Self { nodes, replicas, rules, .. } = &mut self;
+        *rules = Rules::new(nodes);
+        rules.resolve(nodes, services, |service| replicas.get(service));
+        self
+    }
+
+    /// The view with the bounds of namespaces, of which the bound ones of `containers` take their part.
+    #[must_use]
+    pub fn with_quotas<'a>(
+        mut self,
+        quotas: impl IntoIterator<Item = &'a Quota>,
+        containers: impl IntoIterator<Item = &'a Container>,
+    ) -> Self {
+        self.quotas.clear();
+        for quota in quotas {
+            self.quotas.entry(quota.namespace.clone()).or_default().quotas.push(quota.clone());
+        }
+        if !self.quotas.is_empty() {
+            for container in containers {
+                if let Some((_, resources)) = container.bound_request()
+                    && let Some(room) = self.quotas.get_mut(&container.service.namespace)
+                {
+                    room.take(resources);
+                }
+            }
+        }
+        self
+    }
+
+    /// The priority of a service.
+    pub fn priority(&self, service: &ServiceKey) -> i32 {
+        self.rules.get(service).map_or(0, |rules| rules.priority)
+    }
+
+    /// Whether the placement of a service's containers depends on, or matters to, what runs on other nodes.
+    pub fn looks_around(&self, service: &ServiceKey) -> bool {
+        self.rules.get(service).is_some_and(|rules| rules.looks_around())
+    }
+
+    /// Whether a service asks something of nodes beside room, or another one's rule speaks of it.
+    pub fn asks_something(&self, service: &ServiceKey) -> bool {
+        self.rules.get(service).is_some()
+    }
+
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    pub(crate) fn quotas(&self) -> &BTreeMap<Namespace, NamespaceRoom> {
+        &self.quotas
     }
 
     fn bound<'a>(&self, containers: impl IntoIterator<Item = &'a Container>) -> Vec<(&'a Container, NodeIndex)> {
@@ -89,8 +164,8 @@ impl NodesView {
 
     /// Whether a container of `service` may be on that node, if only it has room. Whether it takes new ones from anywhere
     /// else does not matter: this is for services that are on every node.
-    pub(crate) fn may_have(&self, _service: &heptad_model::Service, _node: &NodeView) -> bool {
-        true
+    pub fn may_have(&self, service: &Service, node: &NodeView) -> bool {
+        may_have(service, node)
     }
 
     /// The nodes, ordered by name.
@@ -108,6 +183,7 @@ impl NodesView {
         self.nodes.binary_search_by(|node| node.name.cmp(name)).ok()
     }
 
+    /// On which nodes a service has how many containers.
     pub(crate) fn spread_of(&self, service: &ServiceKey) -> Option<&Spread> {
         self.replicas.get(service)
     }

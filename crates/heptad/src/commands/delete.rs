@@ -8,7 +8,7 @@ use crate::{
 use anyhow::bail;
 use heptad_api::{Kind, Manifest};
 use heptad_client::{Client, watch_state};
-use heptad_model::{Config, Container, NetworkPolicy, Node, Secret, Service, ServiceKey, TrafficRule};
+use heptad_model::{Config, Container, NetworkPolicy, Node, Quota, Secret, Service, ServiceKey, TrafficRule};
 use std::{process::ExitCode, time::Duration};
 
 const WAIT_SECONDS_MAX: u64 = 120;
@@ -69,6 +69,7 @@ async fn remove(client: &Client, target: &Target) -> Result<(), heptad_client::E
         Kind::Rules => client.delete::<TrafficRule>(&space, name, None).await.map(drop),
         Kind::Configs => client.delete::<Config>(&space, name, None).await.map(drop),
         Kind::Secrets => client.delete::<Secret>(&space, name, None).await.map(drop),
+        Kind::Quotas => client.delete::<Quota>(&space, name, None).await.map(drop),
         Kind::Nodes => client.delete::<Node>(&space, name, None).await.map(drop),
         Kind::Containers | Kind::Events => Err(heptad_api::ProblemDetails::new(
             heptad_api::ErrorCode::BadRequest,

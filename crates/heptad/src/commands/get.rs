@@ -9,8 +9,8 @@ use anyhow::bail;
 use heptad_api::{Kind, List, Object, Resource};
 use heptad_client::Client;
 use heptad_model::{
-    Config, Container, ContainerStatus, Dimension, Event, NetworkPolicy, Node, NodeName, NodeStatus, Secret, Service,
-    TrafficRule,
+    Config, Container, ContainerStatus, Dimension, Event, NetworkPolicy, Node, NodeName, NodeStatus, Quota, Secret,
+    Service, TrafficRule,
 };
 use std::{collections::BTreeMap, process::ExitCode};
 
@@ -32,7 +32,9 @@ pub(super) struct Context {
 impl Context {
     async fn of(client: &Client, kind: Kind) -> anyhow::Result<Self> {
         let containers = match kind {
-            Kind::Services => client.list::<Container>().await?.items.into_iter().map(|item| item.object).collect(),
+            Kind::Services | Kind::Quotas => {
+                client.list::<Container>().await?.items.into_iter().map(|item| item.object).collect()
+            }
             _ => Vec::new(),
         };
         let silences = match kind {
@@ -223,6 +225,42 @@ impl Shown for Secret {
     }
 }
 
+/// `used/limit` of a dimension; nothing if it is not bounded.
+fn quota_share(quota: &Quota, containers: &[&Container], dimension: Dimension) -> String {
+    let Some(limit) = quota.limit(dimension) else { return "-".to_owned() };
+    let used = containers.iter().filter_map(|c| c.bound_request());
+    let used = used.map(|(_, resources)| resources.get(dimension)).fold(0, u64::saturating_add);
+    format!("{}/{}", dimension.show(used), dimension.show(limit))
+}
+
+impl Shown for Quota {
+    fn headings(wide: bool) -> Vec<&'static str> {
+        let mut headings = vec!["NAMESPACE", "NAME", "CPU", "MEMORY", "CONTAINERS", "SERVICES"];
+        headings.extend(wide.then_some(["STORAGE", "NETWORK"]).into_iter().flatten());
+        headings
+    }
+
+    fn cells(&self, context: &Context, wide: bool) -> Vec<String> {
+        let of_namespace = |c: &&Container| c.service.namespace == self.namespace && c.bound_request().is_some();
+        let bound: Vec<&Container> = context.containers.iter().filter(of_namespace).collect();
+        let share = |dimension| quota_share(self, &bound, dimension);
+        let none = || "-".to_owned();
+        let containers = self.containers.map_or_else(none, |limit| format!("{}/{limit}", bound.len()));
+        let mut cells = vec![
+            self.namespace.to_string(),
+            self.name.clone(),
+            share(Dimension::Cpu),
+            share(Dimension::Memory),
+            containers,
+            self.services.map_or_else(none, |limit| limit.to_string()),
+        ];
+        if wide {
+            cells.extend([share(Dimension::Storage), share(Dimension::Network)]);
+        }
+        cells
+    }
+}
+
 impl Shown for Event {
     fn headings(_: bool) -> Vec<&'static str> {
         vec!["TIME", "KIND", "REASON", "SUBJECT", "MESSAGE"]
@@ -243,6 +281,7 @@ pub(super) async fn get(client: &Client, args: Get) -> anyhow::Result<ExitCode> 
         Kind::Rules => get_kind::<TrafficRule>(client, &args).await,
         Kind::Configs => get_kind::<Config>(client, &args).await,
         Kind::Secrets => get_kind::<Secret>(client, &args).await,
+        Kind::Quotas => get_kind::<Quota>(client, &args).await,
         Kind::Events => get_kind::<Event>(client, &args).await,
     }
 }
@@ -333,6 +372,7 @@ pub(super) async fn describe(client: &Client, args: Named) -> anyhow::Result<Exi
         Kind::Configs => plain::<Config>(client, &args).await?,
         Kind::Secrets => plain::<Secret>(client, &args).await?,
         Kind::Rules => plain::<TrafficRule>(client, &args).await?,
+        Kind::Quotas => plain::<Quota>(client, &args).await?,
         Kind::Events => bail!("events are listed by `heptad events`"),
     };
     say(text)?;

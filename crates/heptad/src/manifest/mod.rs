@@ -6,7 +6,7 @@ mod tree;
 mod yaml;
 
 use heptad_api::Manifest;
-use heptad_model::{Config, NetworkPolicy, Secret, Service, TrafficRule, Validate};
+use heptad_model::{Config, NetworkPolicy, Quota, Secret, Service, TrafficRule, Validate};
 use serde::de::DeserializeOwned;
 use std::{collections::BTreeMap, fmt, path::Path};
 use tree::{Place, Tree};
@@ -104,6 +104,8 @@ impl Reader<'_> {
             self.object::<NetworkPolicy>(tree).map(Manifest::Policy)
         } else if tree.get("traffic").is_some() {
             self.object::<TrafficRule>(tree).map(Manifest::Rule)
+        } else if tree.get("quota").is_some() {
+            self.object::<Quota>(tree).map(Manifest::Quota)
         } else if tree.get("service").is_some() {
             self.object::<Service>(tree).map(Manifest::Service)
         } else if tree.get("config").is_some() {
@@ -117,7 +119,7 @@ impl Reader<'_> {
     }
 
     fn unknown_document(&mut self, tree: &Tree) {
-        let words = ["service", "policy", "traffic", "config", "secret"];
+        let words = ["service", "policy", "traffic", "config", "secret", "quota"];
         if let Some(kind) = tree.get("apiVersion").and(tree.get("kind")) {
             let kind_name = kind.value.to_value();
             let message = format!(
@@ -131,7 +133,8 @@ impl Reader<'_> {
             Some((place, word)) => self.complain(place, format!("unknown key; did you mean `{word}`?")),
             None => self.complain(
                 tree.place,
-                "this is no known object; begin with `service: NAME`, `policy: NAME`, `traffic: NAME`, `config: NAME` or `secret: NAME`",
+                "this is no known object; begin with `service: NAME`, `policy: NAME`, `traffic: NAME`, `config: NAME`, \
+                 `secret: NAME` or `quota: NAME`",
             ),
         }
     }

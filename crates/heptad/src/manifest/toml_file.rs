@@ -1,4 +1,4 @@
-//! TOML files as trees with places. A file is one object, or has `[[service]]`, `[[policy]]`, `[[traffic]]` tables.
+//! TOML files as trees with places. A file is one object, or has `[[service]]`, `[[policy]]`, `[[traffic]]`, `[[quota]]` tables.
 
 use super::tree::{Entry, Node, Place, Tree};
 use serde_json::Value;
@@ -24,7 +24,7 @@ fn split(root: Tree) -> Vec<Tree> {
         Node::List(items) => items.iter().all(|item| matches!(item.node, Node::Map(_))),
         _ => false,
     };
-    let kinds = ["service", "policy", "traffic"];
+    let kinds = ["service", "policy", "traffic", "quota"];
     if entries.is_empty() || !entries.iter().all(|e| kinds.contains(&e.key.as_str()) && is_array_of_tables(e)) {
         return vec![root];
     }

@@ -22,6 +22,10 @@ const REPLICAS: &str = "/replicas/";
 pub(crate) fn vault(namespace: &Namespace, name: &str) -> String {
     format!("/vault/{namespace}/{name}")
 }
+/// Changed with every binding that looks at more than its own node, so that no two such are decided side by side.
+pub(crate) const PLACEMENTS: &str = "/placements/guard";
+/// The prefix of the rows that are changed with whatever takes a part of a namespace's quotas, and with the quotas.
+const QUOTA_GUARDS: &str = "/quota-guards/";
 
 /// The row of an object.
 pub(crate) fn object(kind: Kind, namespace: &Namespace, name: &str) -> String {
@@ -80,6 +84,11 @@ pub(crate) fn replicas(service: &ServiceKey) -> String {
     format!("{REPLICAS}{service}")
 }
 
+/// The row that is compared by whoever takes a part of the namespace's quotas.
+pub(crate) fn quota_guard(namespace: &Namespace) -> String {
+    format!("{QUOTA_GUARDS}{namespace}")
+}
+
 /// Everything that the reconcilers look at: from the first to behind the last of their prefixes.
 pub(crate) fn cluster() -> KeyRange {
     KeyRange::span(ALLOCATIONS, "/services0")
@@ -109,6 +118,9 @@ pub(crate) enum Row {
     Replicas(ServiceKey),
     Rollout(ServiceKey),
     Revision(ServiceKey, u64),
+    Quota,
+    Placements,
+    QuotaGuard(Namespace),
     Other,
 }
 
@@ -123,6 +135,9 @@ pub(crate) fn row(key: &[u8]) -> Row {
         "rules" => Row::Rule,
         "configs" => settings(rest, SettingsRef::Config),
         "secrets" => settings(rest, SettingsRef::Secret),
+        "quotas" => Row::Quota,
+        "placements" => Row::Placements,
+        "quota-guards" => Row::QuotaGuard(rest.into()),
         "allocations" => Row::Allocation(rest.into()),
         "replicas" => rest.split_once('/').map_or(Row::Other, |(ns, name)| Row::Replicas(ServiceKey::new(ns, name))),
         "rollouts" => rest.split_once('/').map_or(Row::Other, |(ns, name)| Row::Rollout(ServiceKey::new(ns, name))),
@@ -164,6 +179,9 @@ mod tests {
             replicas(&service.key()),
             rollout(&service.key()),
             revision(&service.key(), 7),
+            object(Kind::Quotas, &Namespace::default(), "team"),
+            quota_guard(&Namespace::default()),
+            PLACEMENTS.to_owned(),
         ] {
             assert!(range.contains(key.as_bytes()), "{key}");
             assert_ne!(row(key.as_bytes()), Row::Other, "{key}");

@@ -8,7 +8,7 @@ use crate::{
 };
 use heptad_api::Object;
 use heptad_model::{
-    Container, ContainerId, DesiredState, Mode, Namespace, NetworkPolicy, Node, NodeName, NodeStatus, Revision,
+    Container, ContainerId, DesiredState, Mode, Namespace, NetworkPolicy, Node, NodeName, NodeStatus, Quota, Revision,
     Rollout, Service, ServiceKey, SettingsRef, Snapshot, TrafficRule,
 };
 use heptad_sched::{Allocation, NodesView, ServiceView};
@@ -30,6 +30,11 @@ pub(crate) struct Rows {
     pub(crate) revisions: BTreeMap<ServiceKey, BTreeMap<u64, Revision>>,
     /// Services that are to be looked at at that time, in milliseconds since the Unix epoch, changed or not.
     pub(crate) due: BTreeMap<ServiceKey, u64>,
+    pub(crate) quotas: BTreeMap<String, Object<Quota>>,
+    /// The revisions of the rows that guard the namespaces' quotas.
+    pub(crate) quota_guards: BTreeMap<Namespace, heptad_state::Revision>,
+    /// The revision of the row that guards placements that look at more than one node.
+    pub(crate) placements: heptad_state::Revision,
     policies: BTreeMap<String, NetworkPolicy>,
     rules: BTreeMap<String, TrafficRule>,
     by_service: BTreeMap<ServiceKey, BTreeSet<ContainerId>>,
@@ -136,6 +141,14 @@ impl Rows {
             Row::Revision(service, number) => {
                 self.revisions.entry(service).or_default().insert(number, row_value(kv)?);
             }
+            Row::Quota => {
+                self.room_changed = true;
+                self.quotas.insert(keys::shown(&kv.key), row_object(kv)?);
+            }
+            Row::QuotaGuard(namespace) => {
+                self.quota_guards.insert(namespace, kv.mod_revision);
+            }
+            Row::Placements => self.placements = kv.mod_revision,
             Row::Other => {}
         }
         Ok(())
@@ -214,6 +227,14 @@ impl Rows {
                     }
                 }
             }
+            Row::Quota => {
+                self.room_changed = true;
+                self.quotas.remove(&text);
+            }
+            Row::QuotaGuard(namespace) => {
+                self.quota_guards.remove(&namespace);
+            }
+            Row::Placements => self.placements = 0,
             Row::Other => {}
         }
     }
@@ -283,7 +304,9 @@ impl Rows {
     pub(crate) fn nodes_view(&self) -> NodesView {
         let rows = self.allocations.iter().map(|(name, row)| (name.clone(), row.object.clone())).collect();
         let containers = self.containers.values().map(|item| &item.object);
-        NodesView::with_rows(self.nodes.values().map(|item| &item.object), &rows, containers)
+        NodesView::with_rows(self.nodes.values().map(|item| &item.object), &rows, containers.clone())
+            .with_services(self.services.values().map(|item| &item.object))
+            .with_quotas(self.quotas.values().map(|item| &item.object), containers)
     }
 
     /// The whole system at this revision.

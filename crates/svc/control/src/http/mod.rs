@@ -23,7 +23,7 @@ use crate::{
 };
 use axum::{Router, middleware};
 use heptad_api::ErrorCode;
-use heptad_model::{Config, Container, Event, NetworkPolicy, Node, Secret, Service, TrafficRule};
+use heptad_model::{Config, Container, Event, NetworkPolicy, Node, Quota, Secret, Service, TrafficRule};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -60,6 +60,7 @@ pub(crate) fn router(app: Shared) -> Router {
         .merge(objects::writable::<TrafficRule>())
         .merge(objects::writable::<Config>())
         .merge(objects::writable::<Secret>())
+        .merge(objects::writable::<Quota>())
         .merge(objects::readable::<Container>())
         .merge(objects::readable::<Event>())
         .merge(operations::routes())

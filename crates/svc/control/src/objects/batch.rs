@@ -6,13 +6,13 @@ use crate::{
     keys, random,
 };
 use heptad_api::{ErrorCode, Kind, Object, ProblemDetails, operations::Outcome};
-use heptad_model::{Namespace, Secret, Service, ServiceKey};
+use heptad_model::{Namespace, Quota, Secret, Service, ServiceKey};
 use heptad_sched::Allocation;
 use heptad_state::{KeyRange, Revision, StoreExt};
 use serde::Deserialize;
 use std::{
     any::Any,
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
     net::Ipv4Addr,
 };
@@ -40,6 +40,10 @@ pub(crate) struct Batch<'a> {
     objects: &'a Objects,
     pub(crate) pending: Pending,
     addresses: Option<Taken>,
+    /// Namespaces whose quotas are guarded by this transaction.
+    guarded: BTreeSet<Namespace>,
+    /// How many services it adds to namespaces in which they are counted.
+    services: BTreeMap<Namespace, usize>,
 }
 
 /// The service addresses that are taken, and the revision of the row that guards them.
@@ -58,7 +62,13 @@ struct Addressed {
 
 impl<'a> Batch<'a> {
     pub(crate) fn new(objects: &'a Objects) -> Self {
-        Self { objects, pending: Pending::default(), addresses: None }
+        Self {
+            objects,
+            pending: Pending::default(),
+            addresses: None,
+            guarded: BTreeSet::new(),
+            services: BTreeMap::new(),
+        }
     }
 
     /// Reads what is there and stages the object to be as `new`; unchanged objects are compared but not written.
@@ -95,6 +105,13 @@ impl<'a> Batch<'a> {
         if outcome != Outcome::Unchanged {
             self.pending.put(&key, &new);
         }
+        if T::KIND == Kind::Services && outcome == Outcome::Created {
+            self.count_service(&namespace, &subject).await?;
+        }
+        if T::KIND == Kind::Quotas && outcome != Outcome::Unchanged {
+            let read_at = self.quota_guard(&namespace).await?;
+            self.guard_quota(&namespace, read_at);
+        }
         if outcome == Outcome::Updated {
             self.stage_fewer(before, &new).await?;
         }
@@ -111,6 +128,44 @@ impl<'a> Batch<'a> {
             self.objects.stage_surplus(&new.key(), Some(new), &mut self.pending).await?;
         }
         Ok(())
+    }
+
+    /// One more service: refused if a quota of the namespace does not permit it.
+    async fn count_service(&mut self, namespace: &Namespace, subject: &str) -> Result<()> {
+        // The guard is read first: whatever is added between the reads changes it.
+        let guard = self.quota_guard(namespace).await?;
+        let quotas = self.objects.list::<Quota>(Some(namespace)).await?.items;
+        let bounds = quotas.iter().filter_map(|item| Some((item.object.services?, &item.object.name)));
+        let Some((limit, quota)) = bounds.min() else { return Ok(()) };
+        let prefix = keys::prefix(Kind::Services, Some(namespace));
+        let there = self.objects.rows_at(KeyRange::prefix(prefix), None).await?.0.len();
+        let added = self.services.entry(namespace.clone()).or_default();
+        let used = there + *added;
+        *added += 1;
+        if used >= limit as usize {
+            let detail = format!(
+                "{subject} was not written: quota {quota} of namespace {namespace} permits {limit} services, and there \
+                 are {used}; raise it or delete a service"
+            );
+            return Err(Error::refused(ErrorCode::QuotaExceeded, detail));
+        }
+        self.guard_quota(namespace, guard);
+        Ok(())
+    }
+
+    async fn quota_guard(&self, namespace: &Namespace) -> Result<Revision> {
+        let key = keys::quota_guard(namespace);
+        let guard = self.objects.store.get(key.clone()).await.during("read", &key)?;
+        Ok(guard.map_or(0, |kv| kv.mod_revision))
+    }
+
+    /// Whoever takes a part of the namespace's quotas at the same time does not.
+    fn guard_quota(&mut self, namespace: &Namespace, read_at: Revision) {
+        if self.guarded.insert(namespace.clone()) {
+            let key = keys::quota_guard(namespace);
+            self.pending.expect(&key, read_at);
+            self.pending.put(&key, namespace);
+        }
     }
 
     /// What the node gave; the transaction holds only if that stays so.

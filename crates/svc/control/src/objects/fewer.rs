@@ -38,7 +38,7 @@ impl Objects {
             return Ok(());
         }
         let nodes: Vec<Node> = self.list::<Node>(None).await?.items.into_iter().map(|item| item.object).collect();
-        let nodes = NodesView::new(&nodes, containers.values().map(|item| &item.object));
+        let nodes = NodesView::new(&nodes, containers.values().map(|item| &item.object)).with_services(service);
         let filled = match service {
             Some(service) => Some(self.with_settings(service).await?),
             None => None,

@@ -2,8 +2,8 @@
 
 use heptad_api::Resource;
 use heptad_model::{
-    Config, Container, Dimension, Event, NetworkPolicy, Node, NodeStatus, Problem, ResourceVector, Secret, Service,
-    TrafficRule, Validate, ids::is_label, validate,
+    Config, Container, Dimension, Event, NetworkPolicy, Node, NodeStatus, Problem, Quota, ResourceVector, Secret,
+    Service, TrafficRule, Validate, ids::is_label, validate,
 };
 use heptad_sched::Allocation;
 use std::net::Ipv4Addr;
@@ -102,6 +102,16 @@ impl Kept for NetworkPolicy {
 }
 
 impl Kept for TrafficRule {
+    fn problems(&self, _given: &Given) -> Vec<Problem> {
+        self.validate()
+    }
+
+    fn admit(&mut self, old: Option<&Self>, given: &Given) {
+        self.id = kept_id(old.map(|old| old.id.as_str()), given);
+    }
+}
+
+impl Kept for Quota {
     fn problems(&self, _given: &Given) -> Vec<Problem> {
         self.validate()
     }

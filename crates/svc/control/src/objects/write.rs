@@ -214,6 +214,7 @@ async fn stage_manifest(batch: &mut Batch<'_>, manifest: &Manifest) -> Result<Ap
         Manifest::Rule(x) => summed(batch.stage(x.clone(), mode).await?),
         Manifest::Config(x) => summed(batch.stage(x.clone(), mode).await?),
         Manifest::Secret(x) => summed(batch.stage(x.clone(), mode).await?),
+        Manifest::Quota(x) => summed(batch.stage(x.clone(), mode).await?),
     };
     Ok(ApplyResult {
         kind: manifest.kind(),

@@ -2,6 +2,7 @@
 //! they are, plans purely, and commits with compares, so that any number of such loops on one store is harmless.
 
 mod bind;
+mod evict;
 mod services;
 mod unplaced;
 
@@ -122,6 +123,10 @@ impl Reconciler {
         for _ in 0..PASSES_MAX {
             if std::mem::take(&mut session.rows.nodes_changed) {
                 self.liveness.see(session.rows.nodes.values().map(|item| &item.object));
+                if !self.evict(session).await? {
+                    session.rows.nodes_changed = true;
+                    session.catch_conflict().await?;
+                }
             }
             session.rows.spread_dirt();
             let services = self.services(session).await?;

@@ -1,11 +1,15 @@
 //! Containers that no node can take: their status says so in a sentence, the whole report is kept for `why`.
 
-use super::Reconciler;
+use super::{Reconciler, Session};
 use crate::{error::Result, keys, objects::Pending, rows::Rows};
+use heptad_api::Object;
 use heptad_api::report::{NodeRefusal, Unplaced};
 use heptad_model::{Container, ContainerId, ContainerStatus, EventKind};
 use heptad_sched::{Reason, Refusal, Report};
-use std::sync::{Mutex, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+};
 
 /// The reason of containers without a node.
 const UNSCHEDULABLE: &str = "Unschedulable";
@@ -35,31 +39,47 @@ impl Reports {
 }
 
 impl Reconciler {
-    /// Stages the statuses that must change, and keeps the report.
-    pub(super) fn unplaced(&self, rows: &Rows, report: &Report) -> Result<Pending> {
+    /// Keeps the report and writes the statuses that must change. Returns whether nothing else had changed.
+    pub(super) async fn tell_unplaced(&self, session: &mut Session, report: &Report) -> Result<bool> {
         self.reports.set(report.clone());
-        let mut pending = Pending::default();
-        let mut changed = 0;
-        for group in &report.unplaced {
-            let message = group.summary();
-            let mut first = None;
-            for id in &group.containers {
-                let Some(item) = rows.containers.get(id).filter(|_| changed < STATUSES_MAX) else { continue };
-                if item.object.reason == UNSCHEDULABLE && item.object.message == message {
+        let changed = changed(&session.rows, report);
+        for piece in changed.chunks(STATUSES_MAX) {
+            let mut pending = Pending::default();
+            let mut told = BTreeSet::new();
+            for (item, group, message) in piece {
+                if told.insert(*group) {
+                    let count = report.unplaced[*group].containers.len();
+                    let text = format!("{count} containers have no node: {message}");
+                    let subject = format!("container/{}", item.object.id);
+                    pending.event(&self.objects.event(EventKind::Warning, "FailedScheduling", &subject, text)?);
+                }
+                stage_status(item, message, &mut pending);
+            }
+            let Some(revision) = pending.commit(&**self.objects.store()).await? else { return Ok(false) };
+            session.catch_up(revision).await?;
+        }
+        Ok(true)
+    }
+}
+
+/// The containers whose status does not say what the report says, each with the number of its group and the new message. Those that
+/// only get another text are few at a time: the text changes with every placement elsewhere.
+fn changed(rows: &Rows, report: &Report) -> Vec<(Object<Container>, usize, String)> {
+    let mut reworded = 0;
+    let mut out = Vec::new();
+    for (number, group) in report.unplaced.iter().enumerate() {
+        let message = group.summary();
+        for item in group.containers.iter().filter_map(|id| rows.containers.get(id)) {
+            if item.object.reason == UNSCHEDULABLE {
+                if item.object.message == message || reworded >= STATUSES_MAX {
                     continue;
                 }
-                changed += 1;
-                first.get_or_insert(id);
-                stage_status(item, &message, &mut pending);
+                reworded += 1;
             }
-            if let Some(first) = first {
-                let text = format!("{} containers have no node: {message}", group.containers.len());
-                let subject = format!("container/{first}");
-                pending.event(&self.objects.event(EventKind::Warning, "FailedScheduling", &subject, text)?);
-            }
+            out.push((item.clone(), number, message.clone()));
         }
-        Ok(pending)
     }
+    out
 }
 
 fn stage_status(item: &heptad_api::Object<Container>, message: &str, pending: &mut Pending) {

@@ -61,6 +61,8 @@ fn is_applied(request: &ApplyRequest, key: &ServiceKey) -> bool {
 struct World<'a> {
     rows: &'a Rows,
     containers: BTreeMap<ContainerId, Container>,
+    /// The services as they are applied.
+    services: BTreeMap<ServiceKey, Service>,
     made: u64,
     /// What would be remembered of the service that is looked at.
     rollout: Option<Rollout>,
@@ -70,11 +72,16 @@ struct World<'a> {
 impl<'a> World<'a> {
     fn new(rows: &'a Rows) -> Self {
         let containers = rows.containers.iter().map(|(id, item)| (id.clone(), item.object.clone())).collect();
-        Self { rows, containers, made: 0, rollout: None, revisions: BTreeMap::new() }
+        Self { rows, containers, services: BTreeMap::new(), made: 0, rollout: None, revisions: BTreeMap::new() }
     }
 
     fn nodes(&self) -> NodesView {
-        NodesView::new(self.rows.nodes.values().map(|item| &item.object), self.containers.values())
+        let rows = self.rows;
+        let others = rows.services.iter().filter(|(key, _)| !self.services.contains_key(*key));
+        let services = others.map(|(_, item)| &item.object).chain(self.services.values());
+        NodesView::new(rows.nodes.values().map(|item| &item.object), self.containers.values())
+            .with_services(services)
+            .with_quotas(rows.quotas.values().map(|item| &item.object), self.containers.values())
     }
 
     /// Goes all steps of a service, as if every container became ready as soon as it has a node.
@@ -94,6 +101,7 @@ impl<'a> World<'a> {
         }
         self.rollout = rows.rollouts.get(&key).map(|item| Rollout { paused: false, ..item.object.clone() });
         self.revisions = rows.revisions.get(&key).cloned().unwrap_or_default();
+        self.services.insert(key.clone(), service.clone());
         let template = service.template();
         let own = rows.containers_of(&key);
         let old = own.iter().filter(|c| c.is_alive() && c.service_id == service.id && c.template != template).count();

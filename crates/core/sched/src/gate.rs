@@ -1,0 +1,186 @@
+//! The one rule of feasibility, of planner, committer and explanation alike: what stands between a request and a node.
+//! All that is the same for every node is looked up once per request; per node there are only comparisons.
+
+use crate::{
+    cluster::{Cluster, NodeIndex},
+    quota::QuotaShort,
+    request::{HostPort, Request},
+    rules::{Domain, Eligibility, RuleIndex, RuleKind, ServiceRules, Unfit, unfit},
+};
+use heptad_model::Dimension;
+use std::collections::BTreeMap;
+
+/// What stands between a request and a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Obstacle<'a> {
+    Unfit(Unfit<'a>),
+    Quota(QuotaShort),
+    Port(HostPort),
+    Dimension(Dimension),
+    /// A rule; whether it is another service's, which holds it against the request's.
+    Rule(RuleIndex, bool),
+}
+
+/// What a rule says of a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Test {
+    /// It has one of them.
+    Some,
+    /// It has none of them.
+    None,
+    /// It has less than this.
+    Below(u32),
+    /// Whatever it has, if it is a domain at all: the first of its kind is near nobody.
+    Any,
+}
+
+/// One rule as it stands for one request.
+#[derive(Clone, Debug)]
+struct Clause<'a> {
+    rule: RuleIndex,
+    held_against: bool,
+    of_node: &'a [Option<Domain>],
+    counts: &'a [u32],
+    test: Test,
+}
+
+impl Clause<'_> {
+    /// `gone`: how many of those that are counted in the node's domain are thought away.
+    fn holds(&self, node: NodeIndex, gone: u32) -> bool {
+        // Who is to be apart from others is so where there is no domain; all else needs one.
+        let Some(domain) = self.of_node[node] else { return self.test == Test::None };
+        let count = self.counts[domain].saturating_sub(gone);
+        match self.test {
+            Test::Some => count > 0,
+            Test::None => count == 0,
+            Test::Below(bound) => count < bound,
+            Test::Any => true,
+        }
+    }
+}
+
+/// A request and all that is known of it beforehand.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate<'a> {
+    cluster: &'a Cluster<'a>,
+    request: &'a Request,
+    rules: Option<&'a ServiceRules>,
+    eligibility: &'a Eligibility,
+    quota: Option<QuotaShort>,
+    required: Vec<Clause<'a>>,
+    wished: Vec<Clause<'a>>,
+}
+
+impl<'a> Gate<'a> {
+    pub(crate) fn new(cluster: &'a Cluster<'_>, request: &'a Request) -> Self {
+        let view = cluster.view;
+        let rules = view.rules().get(&request.service);
+        let eligibility = rules.map_or(&view.rules().plain, |rules| rules.eligibility(view.nodes()));
+        let quota = cluster.quota_refuses(request);
+        let mut gate = Self { cluster, request, rules, eligibility, quota, required: Vec::new(), wished: Vec::new() };
+        if let Some(rules) = rules {
+            gate.add_clauses(rules);
+        }
+        gate
+    }
+
+    fn add_clauses(&mut self, rules: &'a ServiceRules) {
+        let all = self.cluster.view.rules();
+        for &index in &rules.holds {
+            let clause = self.own(index, rules);
+            if all.rules[index].required { self.required.push(clause) } else { self.wished.push(clause) }
+        }
+        for &index in &rules.matched_by {
+            let rule = &all.rules[index];
+            if rule.required && matches!(rule.kind, RuleKind::Apart(_)) {
+                let of_node = &all.topologies[&rule.key].of_node;
+                let counts = &self.cluster.counts(index).holders;
+                self.required.push(Clause { rule: index, held_against: true, of_node, counts, test: Test::None });
+            }
+        }
+    }
+
+    /// A rule of the request's own service.
+    fn own(&self, index: RuleIndex, rules: &ServiceRules) -> Clause<'a> {
+        let all = self.cluster.view.rules();
+        let rule = &all.rules[index];
+        let of_node = &all.topologies[&rule.key].of_node;
+        let counts = &self.cluster.counts(index).matched;
+        let test = match rule.kind {
+            RuleKind::Apart(_) => Test::None,
+            // Were it to wait for others of its own kind, the first one would wait for ever.
+            RuleKind::Near(_) if rules.matched_by.contains(&index) && counts.iter().all(|n| *n == 0) => Test::Any,
+            RuleKind::Near(_) => Test::Some,
+            RuleKind::Even { max_skew } => Test::Below(self.fewest(of_node, counts).saturating_add(max_skew)),
+        };
+        Clause { rule: index, held_against: false, of_node, counts, test }
+    }
+
+    /// The least count of a domain that has a node which the service can use.
+    fn fewest(&self, of_node: &[Option<Domain>], counts: &[u32]) -> u32 {
+        let usable = of_node.iter().zip(&self.eligibility.fits).filter(|(_, fits)| **fits);
+        usable.filter_map(|(domain, _)| Some(counts[(*domain)?])).min().unwrap_or(0)
+    }
+
+    /// Whether the node takes the request.
+    pub(crate) fn is_open(&self, node: NodeIndex) -> bool {
+        self.is_fit(node)
+            && self.quota.is_none()
+            && self.request.resources.fits(&self.cluster.free[node])
+            && self.cluster.taken_ports(node, self.request).next().is_none()
+            && self.required.iter().all(|clause| clause.holds(node, 0))
+    }
+
+    /// Whether nothing stands against every container of the service there.
+    fn is_fit(&self, node: NodeIndex) -> bool {
+        match &self.request.pinned {
+            None => self.eligibility.fits[node],
+            Some(_) => self.all_unfit(node).next().is_none(),
+        }
+    }
+
+    /// The first thing that stands against it; exactly if the node is not open.
+    pub(crate) fn obstacle(&self, node: NodeIndex) -> Option<Obstacle<'a>> {
+        let quota = || self.quota.clone().map(Obstacle::Quota);
+        if self.is_open(node) { None } else { quota().or_else(|| self.node_obstacle(node)) }
+    }
+
+    /// The first thing of the node that stands against it.
+    pub(crate) fn node_obstacle(&self, node: NodeIndex) -> Option<Obstacle<'a>> {
+        let unfit = || self.all_unfit(node).next().map(Obstacle::Unfit);
+        let port = || self.cluster.taken_ports(node, self.request).next().map(Obstacle::Port);
+        let dimension = || self.request.resources.first_excess(&self.cluster.free[node]).map(Obstacle::Dimension);
+        unfit().or_else(port).or_else(dimension).or_else(|| self.broken(node).next())
+    }
+
+    /// All that stands against every container of the service there.
+    pub(crate) fn all_unfit(&self, node: NodeIndex) -> impl Iterator<Item = Unfit<'a>> + 'a {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        let (selector, tolerations) =
+            self.rules.map_or((&NONE, &[][..]), |rules| (&rules.node_selector, &rules.tolerations[..]));
+        unfit(&self.cluster.view.nodes()[node], selector, tolerations, self.request.pinned.as_ref())
+    }
+
+    /// The required rules that are broken there.
+    pub(crate) fn broken(&self, node: NodeIndex) -> impl Iterator<Item = Obstacle<'a>> + '_ {
+        let broken = self.required.iter().filter(move |clause| !clause.holds(node, 0));
+        broken.map(|clause| Obstacle::Rule(clause.rule, clause.held_against))
+    }
+
+    /// How many wishes are not fulfilled there.
+    pub(crate) fn unwished(&self, node: NodeIndex) -> u32 {
+        let broken = self.wished.iter().filter(|clause| !clause.holds(node, 0)).count();
+        self.eligibility.avoided[node].saturating_add(u32::try_from(broken).unwrap_or(u32::MAX))
+    }
+
+    /// Whether the service can use the node at all.
+    pub(crate) fn is_eligible(&self, node: NodeIndex) -> bool {
+        self.is_fit(node) && self.quota.is_none()
+    }
+
+    /// Whether the required rules would hold there without some containers of the node; `gone` says how many of these a
+    /// rule counts.
+    pub(crate) fn rules_hold_without(&self, node: NodeIndex, gone: impl Fn(RuleIndex, bool) -> u32) -> bool {
+        self.required.iter().all(|clause| clause.holds(node, gone(clause.rule, clause.held_against)))
+    }
+}

@@ -1,0 +1,189 @@
+//! What stands against a container on one node, as data and as text. Knows nothing of what would help.
+
+use crate::{
+    cluster::NodeIndex,
+    quota::QuotaShort,
+    rules::{RuleIndex, RuleKind, Unfit},
+    view::NodesView,
+};
+use heptad_model::{Dimension, NodeName, NodeStatus, Protocol, ServiceKey, Taint, placement::TOPOLOGY_NODE};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// What stands against a container on one node. Amounts are in the dimension's own unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Reason {
+    /// The node takes no containers now.
+    NotReady {
+        /// What it is instead.
+        status: NodeStatus,
+    },
+    /// The node's containers are being moved away.
+    Draining,
+    /// The node takes no new containers.
+    Cordoned,
+    /// The container is for another node only.
+    Elsewhere {
+        /// That node.
+        node: NodeName,
+    },
+    /// The node does not carry a label of the service's node selector.
+    NodeSelector {
+        /// The label's key.
+        key: String,
+        /// Its value.
+        value: String,
+    },
+    /// The node has a taint that the service does not tolerate.
+    Taint {
+        /// The taint.
+        taint: Taint,
+    },
+    /// A quota of the namespace is used up.
+    Quota(Box<QuotaShort>),
+    /// Another container has the port of the node.
+    HostPort {
+        /// The port.
+        port: u16,
+        /// Its protocol.
+        protocol: Protocol,
+    },
+    /// Too little of a resource is left.
+    Dimension {
+        /// The resource: the first that does not suffice.
+        dimension: Dimension,
+        /// What the container asks.
+        asked: u64,
+        /// What the node can give in all.
+        allocatable: u64,
+        /// What it has given.
+        allocated: u64,
+        /// What is left, without what is kept for others.
+        free: u64,
+    },
+    /// The node has no such label, so that it is in no domain of a rule that needs one.
+    NoDomain {
+        /// The label's key.
+        topology_key: String,
+    },
+    /// Nobody is there to whom the container is to be near.
+    Affinity {
+        /// To whom.
+        to: String,
+        /// The label whose values are the domains.
+        topology_key: String,
+    },
+    /// Somebody is there from whom the container is to be apart.
+    AntiAffinity {
+        /// From whom.
+        from: String,
+        /// The label whose values are the domains.
+        topology_key: String,
+    },
+    /// Somebody is there who is to be apart from the container.
+    KeptApart {
+        /// Who.
+        by: ServiceKey,
+        /// The label whose values are the domains.
+        topology_key: String,
+    },
+    /// The domain has as many replicas more than another one as it may.
+    Spread {
+        /// The label whose values are the domains.
+        topology_key: String,
+        /// The node's domain.
+        domain: String,
+        /// How many more it may have.
+        max_skew: u32,
+    },
+}
+
+impl Reason {
+    pub(crate) fn unfit(unfit: &Unfit<'_>) -> Self {
+        match unfit {
+            Unfit::NotReady(status) => Self::NotReady { status: *status },
+            Unfit::Draining => Self::Draining,
+            Unfit::Cordoned => Self::Cordoned,
+            Unfit::Elsewhere(node) => Self::Elsewhere { node: (*node).clone() },
+            Unfit::Label(key, value) => Self::NodeSelector { key: (*key).to_owned(), value: (*value).to_owned() },
+            Unfit::Taint(taint) => Self::Taint { taint: (*taint).clone() },
+        }
+    }
+
+    pub(crate) fn rule(view: &NodesView, index: RuleIndex, held_against: bool, node: NodeIndex) -> Self {
+        let rules = view.rules();
+        let rule = &rules.rules[index];
+        let topology_key = rule.key.clone();
+        let topology = &rules.topologies[&rule.key];
+        match (topology.of_node[node], &rule.kind) {
+            _ if held_against => Self::KeptApart { by: rules.holder(rule).key.clone(), topology_key },
+            (None, _) => Self::NoDomain { topology_key },
+            (_, RuleKind::Near(rule)) => Self::Affinity { to: rule.to_string(), topology_key },
+            (_, RuleKind::Apart(rule)) => Self::AntiAffinity { from: rule.to_string(), topology_key },
+            (Some(domain), RuleKind::Even { max_skew }) => {
+                Self::Spread { topology_key, domain: topology.names[domain].clone(), max_skew: *max_skew }
+            }
+        }
+    }
+
+    /// The reason in a word or two, the same for all nodes that it holds for.
+    pub fn word(&self) -> String {
+        match self {
+            Self::NotReady { .. } => "not ready".to_owned(),
+            Self::Draining => "draining".to_owned(),
+            Self::Cordoned => "cordoned".to_owned(),
+            Self::Elsewhere { .. } => "not its node".to_owned(),
+            Self::NodeSelector { key, value } => format!("without label {key}={value}"),
+            Self::Taint { taint } => format!("taint {taint}"),
+            Self::Quota(short) => format!("quota {}", short.quota),
+            Self::HostPort { port, .. } => format!("host port {port}"),
+            Self::Dimension { dimension, .. } => dimension.to_string(),
+            Self::NoDomain { topology_key } => format!("without label {topology_key}"),
+            Self::Affinity { to, .. } => format!("affinity to {to}"),
+            Self::AntiAffinity { from, .. } => format!("anti-affinity to {from}"),
+            Self::KeptApart { by, .. } => format!("anti-affinity of {by}"),
+            Self::Spread { topology_key, .. } => format!("spread over {topology_key}"),
+        }
+    }
+}
+
+/// A domain as people call it.
+fn domain(topology_key: &str) -> String {
+    if topology_key == TOPOLOGY_NODE { "on it".to_owned() } else { format!("in its {topology_key}") }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotReady { status } => write!(f, "it is not ready (status {status})"),
+            Self::Draining => f.write_str("it is being drained"),
+            Self::Cordoned => f.write_str("it is cordoned"),
+            Self::Elsewhere { node } => write!(f, "it is for node {node} only"),
+            Self::NodeSelector { key, value } => write!(f, "it does not carry the label {key}={value}"),
+            Self::Taint { taint } => write!(f, "its taint {taint} is not tolerated"),
+            Self::Quota(short) => fmt::Display::fmt(short, f),
+            Self::HostPort { port, protocol } => write!(f, "host port {port}/{protocol} is taken"),
+            Self::Dimension { dimension: d, asked, allocatable, allocated, free } => write!(
+                f,
+                "{d}: asked {}, allocatable {}, allocated {}, free {}",
+                d.show(*asked),
+                d.show(*allocatable),
+                d.show(*allocated),
+                d.show(*free)
+            ),
+            Self::NoDomain { topology_key } => write!(f, "it does not carry the label {topology_key}"),
+            Self::Affinity { to, topology_key } => write!(f, "no container of {to} is {}", domain(topology_key)),
+            Self::AntiAffinity { from, topology_key } => {
+                write!(f, "a container of {from}, from which it is kept apart, is {}", domain(topology_key))
+            }
+            Self::KeptApart { by, topology_key } => {
+                write!(f, "a container of {by}, which is kept apart from it, is {}", domain(topology_key))
+            }
+            Self::Spread { topology_key, domain, max_skew } => write!(
+                f,
+                "{topology_key} {domain} would have more than {max_skew} replicas above the {topology_key} with the fewest"
+            ),
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! What services ask of nodes beside room: labels, borne taints, neighbours, even spreading; resolved against each other
+//! once, so that a placement looks at counters only. Knows no free room and chooses nothing.
+
+use crate::{cluster::NodeIndex, view::NodeView};
+use heptad_model::{
+    AffinityRule, NodeName, NodeStatus, Service, ServiceKey, Taint, TaintEffect, Toleration, placement::TOPOLOGY_NODE,
+    taint::tolerated,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::OnceLock,
+};
+
+/// Where a service stands in [`Rules::services`].
+pub(crate) type ServiceIndex = usize;
+/// Where a rule stands in [`Rules::rules`].
+pub(crate) type RuleIndex = usize;
+/// The number of a domain of one topology key.
+pub(crate) type Domain = usize;
+
+/// Which domain each node belongs to, by one topology key.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Topology {
+    /// By node; none if the node has no such label.
+    pub(crate) of_node: Vec<Option<Domain>>,
+    /// The values of the label, by domain.
+    pub(crate) names: Vec<String>,
+}
+
+impl Topology {
+    fn of(key: &str, nodes: &[NodeView]) -> Self {
+        if key == TOPOLOGY_NODE {
+            let names = nodes.iter().map(|node| node.name.to_string()).collect();
+            return Self { of_node: (0..nodes.len()).map(Some).collect(), names };
+        }
+        let values: BTreeSet<&String> = nodes.iter().filter_map(|node| node.labels.get(key)).collect();
+        let numbers: BTreeMap<&String, Domain> = values.iter().enumerate().map(|(i, value)| (*value, i)).collect();
+        let of_node = nodes.iter().map(|node| node.labels.get(key).map(|value| numbers[value])).collect();
+        Self { of_node, names: values.into_iter().cloned().collect() }
+    }
+}
+
+/// What a rule says of the domain of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RuleKind {
+    /// It has a container of a selected service.
+    Near(AffinityRule),
+    /// It has none.
+    Apart(AffinityRule),
+    /// It has at most so many replicas more than the domain with the fewest.
+    Even { max_skew: u32 },
+}
+
+/// A rule over the domains of one topology key, held by one service.
+#[derive(Clone, Debug)]
+pub(crate) struct Rule {
+    pub(crate) kind: RuleKind,
+    pub(crate) required: bool,
+    pub(crate) holder: ServiceIndex,
+    pub(crate) key: String,
+    pub(crate) counts: Counts,
+}
+
+/// How many containers there are in each domain.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counts {
+    /// Of the services that the rule speaks of.
+    pub(crate) matched: Vec<u32>,
+    /// Of the service that holds the rule.
+    pub(crate) holders: Vec<u32>,
+}
+
+/// Which nodes a service can use at all, whatever runs there now.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Eligibility {
+    /// By node.
+    pub(crate) fits: Vec<bool>,
+    /// By node: taints that are better avoided.
+    pub(crate) avoided: Vec<u32>,
+}
+
+/// What stands against every container of a service on a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Unfit<'a> {
+    NotReady(NodeStatus),
+    Draining,
+    Cordoned,
+    Elsewhere(&'a NodeName),
+    Label(&'a str, &'a str),
+    Taint(&'a Taint),
+}
+
+/// The part of feasibility that depends on node and service alone: all that stands against it, the first thing first.
+pub(crate) fn unfit<'a>(
+    node: &'a NodeView,
+    selector: &'a BTreeMap<String, String>,
+    tolerations: &'a [Toleration],
+    pinned: Option<&'a NodeName>,
+) -> impl Iterator<Item = Unfit<'a>> {
+    let elsewhere = pinned.filter(|name| **name != node.name).map(Unfit::Elsewhere);
+    let status = (node.status != NodeStatus::Ready).then_some(Unfit::NotReady(node.status));
+    let draining = node.draining.then_some(Unfit::Draining);
+    let cordoned = (node.unschedulable && pinned.is_none()).then_some(Unfit::Cordoned);
+    let labels = selector.iter().filter(|(key, value)| node.labels.get(*key) != Some(value));
+    let taints = node.taints.iter().filter(|taint| taint.forbids() && !tolerated(tolerations, taint));
+    let labels = labels.map(|(key, value)| Unfit::Label(key, value));
+    elsewhere.into_iter().chain(status).chain(draining).chain(cordoned).chain(labels).chain(taints.map(Unfit::Taint))
+}
+
+impl Eligibility {
+    fn of(nodes: &[NodeView], selector: &BTreeMap<String, String>, tolerations: &[Toleration]) -> Self {
+        let avoided = |node: &NodeView| {
+            let soft = node.taints.iter().filter(|taint| !taint.forbids() && !tolerated(tolerations, taint));
+            u32::try_from(soft.count()).unwrap_or(u32::MAX)
+        };
+        Self {
+            fits: nodes.iter().map(|node| unfit(node, selector, tolerations, None).next().is_none()).collect(),
+            avoided: nodes.iter().map(avoided).collect(),
+        }
+    }
+}
+
+/// A service that asks something of nodes, or of whom another one's rule speaks.
+#[derive(Clone, Debug)]
+pub(crate) struct ServiceRules {
+    pub(crate) key: ServiceKey,
+    pub(crate) node_selector: BTreeMap<String, String>,
+    pub(crate) tolerations: Vec<Toleration>,
+    pub(crate) priority: i32,
+    /// The rules that it holds.
+    pub(crate) holds: Vec<RuleIndex>,
+    /// The rules, its own and others', that speak of it.
+    pub(crate) matched_by: Vec<RuleIndex>,
+    eligibility: OnceLock<Eligibility>,
+}
+
+impl ServiceRules {
+    fn of(service: &Service) -> Self {
+        Self {
+            key: service.key(),
+            node_selector: service.node_selector.clone(),
+            tolerations: service.tolerations.clone(),
+            priority: service.priority,
+            holds: Vec::new(),
+            matched_by: Vec::new(),
+            eligibility: OnceLock::new(),
+        }
+    }
+
+    /// Worked out once per view, by whoever asks first.
+    pub(crate) fn eligibility(&self, nodes: &[NodeView]) -> &Eligibility {
+        self.eligibility.get_or_init(|| Eligibility::of(nodes, &self.node_selector, &self.tolerations))
+    }
+}
+
+/// All services that are not plain, and their rules.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rules {
+    pub(crate) services: Vec<ServiceRules>,
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) topologies: BTreeMap<String, Topology>,
+    /// What holds for services that ask nothing of nodes.
+    pub(crate) plain: Eligibility,
+    by_key: BTreeMap<ServiceKey, ServiceIndex>,
+}
+
+fn asks_something(service: &Service) -> bool {
+    let rules = service.affinity.len() + service.anti_affinity.len() + service.topology_spread.len();
+    rules + service.node_selector.len() + service.tolerations.len() > 0 || service.priority != 0
+}
+
+impl Rules {
+    pub(crate) fn new(nodes: &[NodeView]) -> Self {
+        Self { plain: Eligibility::of(nodes, &BTreeMap::new(), &[]), ..Self::default() }
+    }
+
+    /// Resolves the rules of `services`; `replicas` says on which nodes a service has how many containers.
+    pub(crate) fn resolve<'s, 'r>(
+        &mut self,
+        nodes: &[NodeView],
+        services: impl IntoIterator<Item = &'s Service>,
+        replicas: impl Fn(&ServiceKey) -> Option<&'r BTreeMap<NodeIndex, u32>>,
+    ) {
+        let all: BTreeMap<ServiceKey, &Service> =
+            services.into_iter().map(|service| (service.key(), service)).collect();
+        for service in all.values().filter(|service| asks_something(service)) {
+            let holder = self.index_or_insert(service);
+            self.add_rules(holder, service, nodes);
+        }
+        for index in 0..self.rules.len() {
+            for service in spoken_of(&self.rules[index].kind, &self.services[self.rules[index].holder].key, &all) {
+                let matched = self.index_or_insert(service);
+                self.services[matched].matched_by.push(index);
+            }
+        }
+        for service in 0..self.services.len() {
+            if let Some(spread) = replicas(&self.services[service].key) {
+                spread.iter().for_each(|(node, count)| self.count(service, *node, *count));
+            }
+        }
+    }
+
+    fn index_or_insert(&mut self, service: &Service) -> ServiceIndex {
+        *self.by_key.entry(service.key()).or_insert_with(|| {
+            self.services.push(ServiceRules::of(service));
+            self.services.len() - 1
+        })
+    }
+
+    fn add_rules(&mut self, holder: ServiceIndex, service: &Service, nodes: &[NodeView]) {
+        let near =
+            service.affinity.iter().map(|rule| (RuleKind::Near(rule.clone()), rule.required, &rule.topology_key));
+        let apart =
+            service.anti_affinity.iter().map(|rule| (RuleKind::Apart(rule.clone()), rule.required, &rule.topology_key));
+        let even = service.topology_spread.iter();
+        let even = even.map(|s| (RuleKind::Even { max_skew: s.max_skew }, s.required, &s.topology_key));
+        for (kind, required, key) in near.chain(apart).chain(even) {
+            let topology = self.topologies.entry(key.clone()).or_insert_with(|| Topology::of(key, nodes));
+            let counts = Counts { matched: vec![0; topology.names.len()], holders: vec![0; topology.names.len()] };
+            self.services[holder].holds.push(self.rules.len());
+            self.rules.push(Rule { kind, required, holder, key: key.clone(), counts });
+        }
+    }
+
+    fn count(&mut self, service: ServiceIndex, node: NodeIndex, more: u32) {
+        let Self { services, rules, topologies, .. } = self;
+        for (index, side) in services[service].touches() {
+            let rule = &mut rules[index];
+            if let Some(domain) = topologies[&rule.key].of_node[node] {
+                rule.counts.side(side)[domain] += more;
+            }
+        }
+    }
+
+    pub(crate) fn get(&self, service: &ServiceKey) -> Option<&ServiceRules> {
+        self.by_key.get(service).map(|index| &self.services[*index])
+    }
+
+    /// Whether containers that are placed elsewhere can make a node possible for the service that was not before.
+    pub(crate) fn may_open(&self, service: &ServiceRules) -> bool {
+        let opens = |rule: &Rule| rule.required && !matches!(rule.kind, RuleKind::Apart(_));
+        service.holds.iter().any(|index| opens(&self.rules[*index]))
+    }
+
+    pub(crate) fn holder(&self, rule: &Rule) -> &ServiceRules {
+        &self.services[rule.holder]
+    }
+}
+
+/// Which counter of a rule a container is counted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Matched,
+    Holders,
+}
+
+impl Counts {
+    pub(crate) fn side(&mut self, side: Side) -> &mut Vec<u32> {
+        match side {
+            Side::Matched => &mut self.matched,
+            Side::Holders => &mut self.holders,
+        }
+    }
+}
+
+impl ServiceRules {
+    /// The counters that a container of the service is counted in.
+    pub(crate) fn touches(&self) -> impl Iterator<Item = (RuleIndex, Side)> + '_ {
+        let matched = self.matched_by.iter().map(|rule| (*rule, Side::Matched));
+        matched.chain(self.holds.iter().map(|rule| (*rule, Side::Holders)))
+    }
+
+    /// Whether its placement depends on, or matters to, containers elsewhere than on the node itself.
+    pub(crate) fn looks_around(&self) -> bool {
+        !self.holds.is_empty() || !self.matched_by.is_empty()
+    }
+}
+
+/// The services that a rule of `holder` speaks of.
+fn spoken_of<'s>(kind: &RuleKind, holder: &ServiceKey, all: &BTreeMap<ServiceKey, &'s Service>) -> Vec<&'s Service> {
+    let rule = match kind {
+        RuleKind::Even { .. } => return all.get(holder).copied().into_iter().collect(),
+        RuleKind::Near(rule) | RuleKind::Apart(rule) => rule,
+    };
+    let namespace = rule.namespace.as_ref().unwrap_or(&holder.namespace);
+    let named = |name: &String| all.get(&ServiceKey { namespace: namespace.clone(), name: name.clone() });
+    let named: Vec<&Service> = if rule.services.is_empty() {
+        let first = ServiceKey { namespace: namespace.clone(), name: String::new() };
+        all.range(first..).take_while(|(key, _)| key.namespace == *namespace).map(|(_, service)| *service).collect()
+    } else {
+        let names: BTreeSet<&String> = rule.services.iter().collect();
+        names.into_iter().filter_map(named).copied().collect()
+    };
+    named.into_iter().filter(|service| rule.selects(&holder.namespace, service)).collect()
+}
+
+/// Whether containers of the service may be on the node at all, ready and cordoned or not.
+pub(crate) fn may_have(service: &Service, node: &NodeView) -> bool {
+    unfit(node, &service.node_selector, &service.tolerations, Some(&node.name))
+        .all(|unfit| matches!(unfit, Unfit::NotReady(_) | Unfit::Draining | Unfit::Cordoned))
+}
+
+/// The taint because of which containers must leave a node.
+pub(crate) fn must_leave<'a>(taints: &'a [Taint], tolerations: &[Toleration]) -> Option<&'a Taint> {
+    let executes = |taint: &&Taint| taint.effect == TaintEffect::NoExecute;
+    taints.iter().filter(executes).find(|taint| !tolerated(tolerations, taint))
+}
