@@ -34,7 +34,7 @@ pub use cron::Cron;
 pub use event::{Event, EventKind};
 pub use ids::{ContainerId, Namespace, NodeName, ServiceKey};
 pub use job::{Concurrency, Job, Mode, Schedule};
-pub use node::{Driver, Node, NodeStatus};
+pub use node::{Disk, Driver, Node, NodeStatus};
 pub use placement::{AffinityRule, TopologySpread};
 pub use policy::{NetworkPolicy, PolicyPeer};
 pub use quantity::{Bytes, CpuMillis, Mbps};

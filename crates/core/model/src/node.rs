@@ -47,6 +47,16 @@ impl fmt::Display for Driver {
     }
 }
 
+/// A disk of a node that holds blobs of the distributed storage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// Its name, unique on the node.
+    pub name: String,
+    /// What it may hold, in bytes.
+    pub capacity_bytes: u64,
+}
+
 /// A node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Node {
@@ -88,6 +98,9 @@ pub struct Node {
     /// What keeps containers off it that do not tolerate it.
     #[serde(default)]
     pub taints: Vec<Taint>,
+    /// The disks that it gives to the distributed storage.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<Disk>,
     /// Whether its containers are being moved away; set by `drain`, taken back by `uncordon`.
     #[serde(default, skip_serializing_if = "is_false")]
     pub draining: bool,
@@ -117,6 +130,7 @@ impl Node {
             key_sha256: None,
             unschedulable: false,
             taints: Vec::new(),
+            disks: Vec::new(),
             draining: false,
             fenced: false,
         }

@@ -28,6 +28,7 @@ fn describe(context: &Context, facts: &NodeFacts) -> Node {
     node.status = NodeStatus::Ready;
     node.address = context.options.address;
     node.labels = context.options.labels.clone();
+    node.disks = context.options.disks.clone();
     node.labels.insert("heptad.dev/arch".to_owned(), facts.architecture.clone());
     node.labels.insert("heptad.dev/version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
     node.driver = match context.driver.kind() {
@@ -120,6 +121,7 @@ async fn tell(context: &Context, node: &Node) -> Result<(), heptad_client::Error
         "capacity": node.capacity,
         "status": node.status,
         "labels": node.labels,
+        "disks": node.disks,
         "driver": node.driver,
         "unenforced": node.unenforced,
     });

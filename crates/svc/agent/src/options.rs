@@ -1,6 +1,6 @@
 //! What the binary chooses for the node's agent. Plain values.
 
-use heptad_model::{NodeName, ResourceVector};
+use heptad_model::{Disk, NodeName, ResourceVector};
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 /// How one node's agent works.
@@ -12,6 +12,8 @@ pub struct Options {
     pub address: Option<SocketAddr>,
     /// Labels that the node registers with.
     pub labels: BTreeMap<String, String>,
+    /// The disks that the node gives to the distributed storage.
+    pub disks: Vec<Disk>,
     /// What containers may be given in all.
     pub capacity: ResourceVector,
     /// The platform's own program, which services with the image `host` can run as `heptad`.
@@ -43,6 +45,7 @@ impl Options {
             node: node.into(),
             address: None,
             labels: BTreeMap::new(),
+            disks: Vec::new(),
             capacity,
             program: program.into(),
             settings_dir: std::env::temp_dir().join("heptad-settings"),
