@@ -2,12 +2,12 @@
 //! enough: a removed node keeps its own until it ends.
 
 use super::connect::{Spoken, Wires, dial};
-use heptad_client::{Client, State, watch_state};
+use heptad_client::{Client, State, View, watch_state};
 use heptad_model::{Node, NodeName};
 use heptad_pki::{PeerIdentity, SpiffeId};
 use heptad_proxy::{BoxFuture, Io, PeerConnector, PeerNode, PeerProtocol};
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::watch};
 use tokio_rustls::client::TlsStream;
 
 /// How long a connection waits for the first list of nodes after a start.
@@ -58,6 +58,16 @@ impl Members {
     /// Follows the nodes that `client` sees, for the identity of `wires`.
     pub(crate) fn follow(client: &Client, wires: Wires) -> Self {
         Self { nodes: Arc::new(watch_state::<Node>(client)), wires }
+    }
+
+    /// The nodes as they are listed, to be told of every change.
+    pub(crate) fn views(&self) -> watch::Receiver<Arc<View<Node>>> {
+        self.nodes.receiver()
+    }
+
+    /// Connects to the disks of a node.
+    pub(crate) async fn dial_blobs(&self, name: &NodeName) -> io::Result<TlsStream<TcpStream>> {
+        self.dial(name, Spoken::Blob).await
     }
 
     async fn node(&self, name: &NodeName) -> Option<Node> {

@@ -117,9 +117,9 @@ async fn serve(members: &Members, services: NodeServices, accepted: Accepted) ->
             services.proxy.serve_peer(accepted.stream, PeerProtocol::Stream, caller.as_peer()).await;
             Ok(())
         }
-        (alpn::BLOB, _) => serve_blobs(services.disks, accepted.stream).await,
+        (alpn::BLOB, Caller::Server(_)) => serve_blobs(services.disks, accepted.stream).await,
         (alpn::NODE, Caller::Server(_)) => answer_servers(services.access, accepted.stream).await,
-        (alpn::NODE, Caller::Node(name)) => {
+        (alpn::BLOB | alpn::NODE, Caller::Node(name)) => {
             let text = format!("node {name} asked for what only servers may ask");
             Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
         }

@@ -7,13 +7,16 @@ use super::{
     mesh::{self, AgentSlot, ProxyParts},
     node::{Base, Node, Registration},
     settings::Identity,
+    storage,
 };
 use crate::cluster::{
     Member, MemberFiles, Members, NodePort, NodeServices, ServerConnector, ServerList, Wires, keep_fresh,
 };
 use heptad_agent::Agent;
 use heptad_client::{Client, Options};
+use heptad_model::Disk;
 use heptad_proxy::Proxy;
+use heptad_store::Disks;
 use std::{collections::BTreeMap, io, net::SocketAddr, os::fd::OwnedFd, sync::Arc};
 use tokio::{net::TcpListener, task::JoinSet};
 
@@ -54,7 +57,8 @@ impl ClusterNode {
         let mut identity = Identity::load(&settings.data_dir)?;
         let base = Base::open(settings, &mut identity, Some(member.service_cidr)).await?;
         let network = base.network();
-        let parts = Parts { member, client: client.clone(), wires, listener };
+        let disks = storage::give(&settings.data_dir, &mut identity, base.free_bytes()).await?;
+        let parts = Parts { member, client: client.clone(), wires, listener, disks };
         let started = Self::start_on(base, parts, settings).await;
         if started.is_err()
             && let Some(network) = network
@@ -67,7 +71,7 @@ impl ClusterNode {
     }
 
     async fn start_on(base: Base, parts: Parts, settings: &Settings) -> Result<Self, PlatformError> {
-        let Parts { member, client, wires, listener } = parts;
+        let Parts { member, client, wires, listener, disks: (disks, told) } = parts;
         let agent: AgentSlot = AgentSlot::default();
         let members = Members::follow(&client, wires.clone());
         let ingress = settings.ingress.or(Some(SocketAddr::from(([127, 0, 0, 1], 0))));
@@ -77,14 +81,18 @@ impl ClusterNode {
         let listening = ProxyParts { transparent, ingress, others: Some(others), inherited };
         let proxy = mesh::start_proxy(listening, agent.clone()).await?;
         let access = Arc::new(LocalNodeAccess(agent.clone()));
-        let services = NodeServices { access, proxy: proxy.clone(), disks: Arc::default() };
+        let services = NodeServices { access, proxy: proxy.clone(), disks: Arc::new(disks) };
         let address = member.advertise;
         let port = NodePort::start(listener, &wires.identity, members, services)
             .map_err(|source| PlatformError::Listen { address, what: "other members of the cluster", source })?;
         let mut tasks = JoinSet::new();
         tasks.spawn(mesh::follow(client.clone(), proxy.clone(), base.proxy_address().is_none(), Some(agent.clone())));
-        let registration =
-            Registration { name: member.name.clone(), address: Some(address), labels: member.labels.clone() };
+        let registration = Registration {
+            name: member.name.clone(),
+            address: Some(address),
+            labels: member.labels.clone(),
+            disks: told,
+        };
         let node = base.start(settings, registration, client.clone(), &agent).await?;
         Ok(Self { member, client, proxy, node, port, tasks })
     }
@@ -153,4 +161,6 @@ struct Parts {
     client: Client,
     wires: Wires,
     listener: TcpListener,
+    /// The disks, and what is told of them.
+    disks: (Disks, Vec<Disk>),
 }

@@ -3,11 +3,12 @@
 
 use super::{
     ClusterNode, DataLock, PlatformError, Settings, StateSettings,
+    cluster_storage::ClusterStorage,
     mesh::{self, Mesh, ProxyParts},
     node::LOOPBACK_SERVICES,
     paths,
     settings::wants_containers,
-    socket, storage, take,
+    socket, take,
 };
 use crate::cluster::{KEYRING_FILE, Member, MemberFiles, Members, NODE_PORT, NodePortAccess, Wires};
 use heptad_client::Client;
@@ -16,7 +17,6 @@ use heptad_model::NodeName;
 use heptad_pki::{ClientAuth, KeyPair, Keyring, read_private, write_private};
 use heptad_proxy::Proxy;
 use heptad_state::Store;
-use heptad_store::{DistributedStorage, Maintenance};
 use ipnet::Ipv4Net;
 use std::{
     collections::BTreeMap,
@@ -139,7 +139,6 @@ pub struct ClusterServer {
     client: Client,
     proxy: Proxy,
     node: Option<ClusterNode>,
-    storage: Option<(DistributedStorage, Maintenance)>,
     tasks: JoinSet<()>,
     stop: CancellationToken,
     _lock: DataLock,
@@ -196,17 +195,11 @@ impl ClusterServer {
         let others = (nowhere, member.trust_domain.clone(), Arc::new(members.clone()) as _);
         let proxy =
             mesh::start_proxy(ProxyParts { others: Some(others), ..Default::default() }, Arc::default()).await?;
-        let storage = match state.is_shared() {
-            true => None,
-            false => {
-                let free_bytes = super::settings::capacity(&heptad_exec::facts(), &settings.data_dir).storage.0;
-                Some(storage::open(&settings.data_dir, store.clone(), free_bytes).await?)
-            }
-        };
+        let storage = ClusterStorage::default();
         let parts = ServerParts {
-            nodes: Some(Arc::new(NodePortAccess(members))),
+            nodes: Some(Arc::new(NodePortAccess(members.clone()))),
             mesh: Some(Arc::new(Mesh(proxy.clone()))),
-            storage: storage.as_ref().map(DistributedStorage::router),
+            storage: Some(storage.router()),
             // Secrets are sealed by the cluster's keyring.
             keyring: None,
             trust: Some(trust.clone()),
@@ -226,7 +219,7 @@ impl ClusterServer {
             audit_dir: Some(settings.data_dir.join("audit")),
             ..Default::default()
         };
-        let control = Control::start(options, store, parts).await?;
+        let control = Control::start(options, store.clone(), parts).await?;
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         tasks.spawn(trust.clone().maintain(identity, member.name.clone(), key, hosts, stop.clone()));
         tasks.spawn(mesh::follow(client.clone(), proxy.clone(), false, None));
@@ -234,13 +227,10 @@ impl ClusterServer {
             true => Some(start_node(settings, &member, &trust).await?),
             false => None,
         };
+        tasks.spawn(storage.follow(store, members, control.leads(), state.is_shared()));
         super::publish(&socket);
-        let storage = storage.map(|storage| {
-            let maintenance = storage.maintain();
-            (storage, maintenance)
-        });
         let data_dir = settings.data_dir.clone();
-        Ok(Self { data_dir, member, control, client, proxy, node, storage, tasks, stop, _lock: lock })
+        Ok(Self { data_dir, member, control, client, proxy, node, tasks, stop, _lock: lock })
     }
 
     /// What is known of this server and its cluster.
@@ -297,7 +287,6 @@ impl ClusterServer {
         self.tasks.shutdown().await;
         paths::withdraw_socket(&paths::socket_default(), &socket(&self.data_dir));
         self.control.shutdown().await;
-        drop(self.storage);
     }
 }
 

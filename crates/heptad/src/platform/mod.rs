@@ -4,6 +4,7 @@
 mod access;
 mod cluster_node;
 mod cluster_server;
+mod cluster_storage;
 mod error;
 mod keyring;
 mod lock;

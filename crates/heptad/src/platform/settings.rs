@@ -79,6 +79,9 @@ pub(super) struct Identity {
     /// From which services get their addresses.
     #[serde(default)]
     pub(super) service_cidr: Option<Ipv4Net>,
+    /// What each disk of the storage may hold; it stays, since a disk that changes its size moves data.
+    #[serde(default)]
+    pub(super) disk_bytes: Option<u64>,
 }
 
 impl Identity {
@@ -94,7 +97,7 @@ impl Identity {
                 serde_json::from_slice(&bytes).map_err(|source| PlatformError::Identity { file, source: source.into() })
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let fresh = Self { instance: draw_instance(), service_cidr: None };
+                let fresh = Self { instance: draw_instance(), service_cidr: None, disk_bytes: None };
                 fresh.save(data_dir)?;
                 Ok(fresh)
             }

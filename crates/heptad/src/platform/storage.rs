@@ -1,9 +1,10 @@
-//! The distributed storage of one machine: three directories, each with an engine of its own, and object records in the
-//! platform's store.
+//! The disks of this machine: three directories, each with an engine of its own; and object records in the platform's
+//! store. Knows no other machine.
 
-use super::PlatformError;
+use super::{PlatformError, settings::Identity};
+use heptad_model::Disk;
 use heptad_state::{Bytes, KeyRange, RangeRequest, Store, StoreExt};
-use heptad_store::{BlobNode, BoxFuture, DistributedStorage, LocalNode, MetaError, MetaRow, MetaStore, Options};
+use heptad_store::{BlobNode, BoxFuture, Disks, DistributedStorage, LocalNode, MetaError, MetaRow, MetaStore, Options};
 use std::{path::Path, sync::Arc};
 
 /// Storage nodes of one machine; as many as copies.
@@ -82,21 +83,56 @@ fn held_bytes(data_dir: &Path) -> u64 {
     files.filter_map(|file| Some(file.metadata().ok()?.len())).sum()
 }
 
-/// Opens the storage below `data_dir`.
+/// Opens the disks below `data_dir`, each for so many bytes.
+async fn open_disks(data_dir: &Path, capacity_bytes: u64) -> Result<Vec<LocalNode>, PlatformError> {
+    let mut disks = Vec::new();
+    for index in 1..=DISKS {
+        let options = heptad_blob::Options { capacity_bytes, ..Default::default() };
+        let dir = disk_dir(data_dir, index);
+        let opened = tokio::task::spawn_blocking(move || LocalNode::open(&disk_name(index), dir, options)).await;
+        disks.push(opened.map_err(|error| PlatformError::Task { what: "opening a storage node", source: error })??);
+    }
+    Ok(disks)
+}
+
+fn disk_name(index: usize) -> String {
+    format!("disk{index}")
+}
+
+/// The storage of a platform without others, below `data_dir`.
 pub(super) async fn open(
     data_dir: &Path,
     store: Arc<dyn Store>,
     free_bytes: u64,
 ) -> Result<DistributedStorage, PlatformError> {
-    let mut nodes: Vec<Arc<dyn BlobNode>> = Vec::new();
-    let capacity_bytes = (free_bytes + held_bytes(data_dir)) / DISK_SHARE;
-    for index in 1..=DISKS {
-        let options = heptad_blob::Options { capacity_bytes, ..Default::default() };
-        let dir = disk_dir(data_dir, index);
-        let name = format!("disk{index}");
-        let opened = tokio::task::spawn_blocking(move || LocalNode::open(&name, dir, options)).await;
-        let node = opened.map_err(|error| PlatformError::Task { what: "opening a storage node", source: error })??;
-        nodes.push(Arc::new(node));
-    }
-    Ok(DistributedStorage::open(nodes, Arc::new(StoreRows(store)), Options::default()).await?)
+    let disks = open_disks(data_dir, (free_bytes + held_bytes(data_dir)) / DISK_SHARE).await?;
+    let nodes = disks.into_iter().map(|disk| Arc::new(disk) as Arc<dyn BlobNode>).collect();
+    Ok(DistributedStorage::open(nodes, rows(store), Options::default()).await?)
+}
+
+/// The records of objects in `store`.
+pub(super) fn rows(store: Arc<dyn Store>) -> Arc<dyn MetaStore> {
+    Arc::new(StoreRows(store))
+}
+
+/// What a node of a cluster gives to the storage: its disks, and what it tells the servers of them.
+pub(super) async fn give(
+    data_dir: &Path,
+    identity: &mut Identity,
+    free_bytes: u64,
+) -> Result<(Disks, Vec<Disk>), PlatformError> {
+    let capacity_bytes = match identity.disk_bytes {
+        Some(bytes) => bytes,
+        None => {
+            let bytes = (free_bytes + held_bytes(data_dir)) / DISK_SHARE;
+            identity.disk_bytes = Some(bytes);
+            identity.save(data_dir)?;
+            bytes
+        }
+    };
+    let opened = open_disks(data_dir, capacity_bytes).await?;
+    let told = (1..=DISKS).map(|index| Disk { name: disk_name(index), capacity_bytes }).collect();
+    let disks = opened.into_iter().enumerate();
+    let disks = disks.map(|(i, disk)| (disk_name(i + 1), Arc::new(disk) as Arc<dyn BlobNode>)).collect();
+    Ok((disks, told))
 }

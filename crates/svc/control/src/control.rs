@@ -210,6 +210,12 @@ impl ControlHandle {
         self.leader.objects().is_some()
     }
 
+    /// Says at any time whether this server runs the reconcilers.
+    pub fn leads(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+        let leader = self.leader.clone();
+        move || leader.objects().is_some()
+    }
+
     /// Stops: no new connections, watches end, requests that are worked on are finished within a bound.
     pub async fn shutdown(self) {
         self.stop.cancel();

@@ -5,7 +5,7 @@ use crate::{
     BlobNode, MetaStore, ObjectName, Options, StorageError,
     health::Health,
     holds::Holds,
-    layout::{self, Layout},
+    layout::Layout,
     record::{ObjectRecord, Upload},
 };
 use arc_swap::ArcSwap;
@@ -40,13 +40,8 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) async fn open(
-        nodes: Vec<Arc<dyn BlobNode>>,
-        meta: Arc<dyn MetaStore>,
-        options: Options,
-    ) -> Result<Self, StorageError> {
-        let layout = layout::decide(nodes, None, &*meta, &options).await?;
-        Ok(Self {
+    pub(crate) fn new(layout: Layout, meta: Arc<dyn MetaStore>, options: Options) -> Self {
+        Self {
             layout: ArcSwap::from_pointee(layout),
             meta,
             uploads: Holds::default(),
@@ -57,7 +52,7 @@ impl Cluster {
             purges: Arc::new(Semaphore::new(options.purges_max)),
             commit_turns: (0..COMMIT_TURNS).map(|_| Mutex::new(())).collect(),
             options,
-        })
+        }
     }
 
     /// The nodes and the placement in force. Whoever takes several steps takes one layout for all of them.

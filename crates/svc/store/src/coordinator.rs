@@ -4,12 +4,13 @@
 use crate::{
     BlobNode, ListPage, MetaStore, ObjectInfo, ObjectName, ObjectReader, Options, StorageError,
     cluster::Cluster,
-    read,
+    layout, read,
     record::{ObjectRecord, Upload, check_bucket, invalid, rows_of},
     upload::Uploader,
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
+use heptad_shard::StorageNodeName;
 use std::sync::Arc;
 
 /// A boxed error of a body.
@@ -37,7 +38,29 @@ impl DistributedStorage {
         meta: Arc<dyn MetaStore>,
         options: Options,
     ) -> Result<Self, StorageError> {
-        Ok(Self { cluster: Arc::new(Cluster::open(nodes, meta, options).await?) })
+        let layout = layout::decide(nodes, None, &*meta, &options).await?;
+        Ok(Self { cluster: Arc::new(Cluster::new(layout, meta, options)) })
+    }
+
+    /// The same where only `members` of the nodes are to hold data.
+    pub async fn open_with(
+        nodes: Vec<Arc<dyn BlobNode>>,
+        members: &[StorageNodeName],
+        meta: Arc<dyn MetaStore>,
+        options: Options,
+    ) -> Result<Self, StorageError> {
+        let layout = layout::decide(nodes, Some(members), &*meta, &options).await?;
+        Ok(Self { cluster: Arc::new(Cluster::new(layout, meta, options)) })
+    }
+
+    /// Opens the storage as another coordinator has laid it out; none if none has yet.
+    pub async fn join(
+        nodes: Vec<Arc<dyn BlobNode>>,
+        meta: Arc<dyn MetaStore>,
+        options: Options,
+    ) -> Result<Option<Self>, StorageError> {
+        let layout = layout::found(nodes, &*meta).await?;
+        Ok(layout.map(|layout| Self { cluster: Arc::new(Cluster::new(layout, meta, options)) }))
     }
 
     /// Stores an object; what was under its name is replaced as a whole. When this returns, the data is on a durable

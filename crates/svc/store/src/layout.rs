@@ -61,6 +61,11 @@ pub(crate) async fn decide(
     Err(StorageError::internal("writing the placement map", "others change it all the time"))
 }
 
+/// The layout that another coordinator has written; none if there is none yet.
+pub(crate) async fn found(nodes: Vec<Arc<dyn BlobNode>>, meta: &dyn MetaStore) -> Result<Option<Layout>, StorageError> {
+    Ok(stored(meta).await?.0.map(|placement| Layout::new(nodes, placement)))
+}
+
 async fn stored(meta: &dyn MetaStore) -> Result<(Option<PlacementMap>, u64), StorageError> {
     let Some(row) = meta.get(Bytes::from_static(PLACEMENT_ROW)).await? else { return Ok((None, 0)) };
     Ok((Some(serde_json::from_slice(&row.value).map_err(unreadable)?), row.version))
@@ -89,11 +94,9 @@ impl DistributedStorage {
     /// From now on `nodes` can be asked; which of them hold data is what the deciding coordinator wrote last.
     pub async fn follow_nodes(&self, nodes: Vec<Arc<dyn BlobNode>>) -> Result<(), StorageError> {
         let cluster = &self.cluster;
-        let placement = match stored(&*cluster.meta).await? {
-            (Some(placement), _) => placement,
-            (None, _) => cluster.layout().placement.clone(),
-        };
-        cluster.set_layout(Layout::new(nodes, placement));
+        if let Some(layout) = found(nodes, &*cluster.meta).await? {
+            cluster.set_layout(layout);
+        }
         Ok(())
     }
 }

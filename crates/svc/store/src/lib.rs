@@ -36,3 +36,4 @@ pub use serve::{Disks, serve_blobs};
 pub use types::{ListPage, NodeState, NodeStatus, ObjectInfo, RepairReport, ShardHealth, StorageStatus};
 
 pub use heptad_blob::Options as BlobOptions;
+pub use heptad_shard::{StorageNode, StorageNodeName, members};
