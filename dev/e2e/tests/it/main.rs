@@ -2,6 +2,7 @@
 //! Debian packages that `cargo xtask test` installs; fails where they are missing.
 #![forbid(unsafe_code)]
 
+mod cluster;
 mod commands;
 mod demo;
 mod etcd;
