@@ -53,6 +53,8 @@ impl Etcd {
             &cluster,
             "--initial-cluster-state",
             "new",
+            "--max-txn-ops",
+            "512",
             "--logger",
             "zap",
             "--log-level",
