@@ -23,6 +23,8 @@ struct Book {
     acknowledged: BTreeSet<String>,
     longest_pause: Duration,
     last: Option<Instant>,
+    /// Why a write was not acknowledged, the last time.
+    refusal: Option<String>,
 }
 
 /// A running or ended writer.
@@ -74,6 +76,7 @@ impl Ledger {
 
     /// The acknowledged writes that this server does not know.
     pub async fn lost(&self, client: &Client) -> heptad_client::Result<Vec<String>> {
+        assert!(self.acknowledged() > 0, "no write was acknowledged: {:?}", self.book().refusal);
         let known = client.list_in::<NetworkPolicy>(&Namespace::from(NAMESPACE)).await?;
         let known: BTreeSet<String> = known.items.into_iter().map(|item| item.object.name).collect();
         Ok(self.book().acknowledged.difference(&known).cloned().collect())
@@ -99,7 +102,11 @@ async fn write_on(sockets: &[PathBuf], book: &Mutex<Book>, stop: &AtomicBool) {
         match tokio::time::timeout(limit, clients[at % clients.len()].create(&policy)).await {
             Ok(Ok(_)) => note(&mut book.lock().unwrap_or_else(PoisonError::into_inner), name),
             // It may be written all the same; nobody said so.
-            Ok(Err(_)) | Err(_) => at += 1,
+            Ok(Err(error)) => {
+                at += 1;
+                book.lock().unwrap_or_else(PoisonError::into_inner).refusal = Some(format!("{error:?}"));
+            }
+            Err(_) => at += 1,
         }
         tokio::time::sleep(REST).await;
     }
@@ -114,6 +121,6 @@ fn note(book: &mut Book, name: String) {
 }
 
 fn policy(name: &str) -> NetworkPolicy {
-    let value = serde_json::json!({ "name": name, "namespace": NAMESPACE });
+    let value = serde_json::json!({ "name": name, "namespace": NAMESPACE, "ingress": [] });
     serde_json::from_value(value).expect("it is a policy")
 }

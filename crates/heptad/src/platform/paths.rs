@@ -81,7 +81,8 @@ fn refusal(message: &'static str) -> io::Error {
 /// Lets `link` name the socket `target`, so that commands without flags find the platform. A link of another platform that
 /// still answers is left alone.
 pub fn publish_socket(link: &Path, target: &Path) -> io::Result<bool> {
-    if link == target {
+    // A killed platform of this directory leaves its link, which is right again.
+    if link == target || fs::read_link(link).is_ok_and(|named| named == target) {
         return Ok(true);
     }
     if std::os::unix::net::UnixStream::connect(link).is_ok() {

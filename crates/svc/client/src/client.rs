@@ -36,7 +36,7 @@ impl Default for Options {
             connect_timeout_ms: 5_000,
             request_timeout_ms: 60_000,
             silence_ms_max: 3_000,
-            watch_idle_ms_max: 12_000,
+            watch_idle_ms_max: 7_000,
             answer_bytes_max: 256 << 20,
         }
     }

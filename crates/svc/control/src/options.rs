@@ -124,7 +124,7 @@ impl Default for Options {
             connections_max: 1_024,
             header_timeout_ms: 30_000,
             body_timeout_ms: 30_000,
-            bookmark_interval_ms: 5_000,
+            bookmark_interval_ms: 3_000,
             debounce_ms: 3,
             resync_interval_ms: 30_000,
             commit_tries_max: 16,

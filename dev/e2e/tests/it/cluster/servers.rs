@@ -41,6 +41,7 @@ impl World {
         let tallies: Vec<_> = loads.into_iter().map(heptad_e2e::Load::end).collect();
         tallies.iter().for_each(|tally| fault.requests(tally));
         heal(&mut self.cluster);
+        (0..self.cluster.servers.len()).for_each(|at| self.cluster.await_server(at));
         let client = self.cluster.client();
         let lost = self.cluster.block_on(self.ledger.lost(&client)).expect("the server answers");
         fault.writes(&self.ledger, lost.len());
@@ -67,7 +68,6 @@ fn three_servers_on_etcd_lose_nothing() {
 
     let first = world.leader();
     world.hurt("the leading server is killed", |c| c.servers[first].kill(), |c| c.servers[first].start());
-    world.cluster.await_server(first);
     world.hurt("a member of etcd is killed", |c| etcd(c).kill_member(0), |c| etcd(c).start_member(0));
     let paused = world.leader();
     world.hurt(
