@@ -17,8 +17,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// A store that gave no answer for so many intervals of renewal is silent; it may elect a leader of its own meanwhile.
+const SILENT_INTERVALS: u64 = 3;
 
 /// What the loops of a leader share with the rest of the server.
 #[derive(Clone, Debug)]
@@ -50,12 +56,20 @@ pub(crate) struct Leader {
     /// Which run of this server it is.
     incarnation: String,
     term: Mutex<Option<Term>>,
+    /// Whether the store, which is elsewhere, has given no answer for too long.
+    silent: watch::Sender<bool>,
 }
 
 impl Leader {
     pub(crate) fn new(objects: Objects, options: Arc<Options>) -> Result<Self> {
         let incarnation = random::word(12, "the election")?;
-        Ok(Self { objects, options, incarnation, term: Mutex::default() })
+        Ok(Self { objects, options, incarnation, term: Mutex::default(), silent: watch::Sender::new(false) })
+    }
+
+    /// Whether this server does not reach the store: it knows nothing new then, and others may. A server that is alone
+    /// has its store in its own process.
+    pub(crate) fn store_is_silent(&self) -> watch::Receiver<bool> {
+        self.silent.subscribe()
     }
 
     /// The objects as the leader may write them; none if this server does not lead.
@@ -120,6 +134,7 @@ impl Leader {
 
     async fn take_part(&self, mut election: Election, loops: Loops, interval_ms: u64, stop: CancellationToken) {
         let clock = Instant::now();
+        let mut answered = Instant::now();
         loop {
             // A store that hangs does not keep this server leading beyond its lease.
             let patience_ms =
@@ -128,7 +143,10 @@ impl Leader {
             let wait_ms = tokio::select! {
                 () = stop.cancelled() => break,
                 turned = turn => match turned {
-                    Ok(Ok(wait_ms)) => wait_ms,
+                    Ok(Ok(wait_ms)) => {
+                        answered = Instant::now();
+                        wait_ms
+                    }
                     Ok(Err(error)) => {
                         tracing::warn!(error = with_causes(&error), "the lease could not be looked at");
                         interval_ms
@@ -139,6 +157,8 @@ impl Leader {
                     }
                 },
             };
+            let silent = answered.elapsed() >= Duration::from_millis(interval_ms * SILENT_INTERVALS);
+            self.silent.send_if_modified(|was| std::mem::replace(was, silent) != silent);
             match election.leads(elapsed_ms(clock)) {
                 Some(fence) => self.lead(fence, &loops, &stop),
                 None => self.step_down("its lease ended, or was taken over"),

@@ -4,6 +4,7 @@ use super::{
     App, Shared,
     authenticate::{Asking, Peer, bearer},
     problem,
+    stream::store_is_silent,
 };
 use crate::{
     audit::Line,
@@ -31,6 +32,11 @@ pub(crate) async fn guard(State(app): State<Shared>, mut request: Request, next:
         let detail = format!("{} requests are worked on; try again", app.options.requests_max);
         return problem::response(&ProblemDetails::new(ErrorCode::Busy, detail));
     };
+    // Heartbeats stay in memory, and count again when the store is back.
+    let path = request.uri().path();
+    if *app.leader.store_is_silent().borrow() && !path.ends_with("/heartbeat") && path != "/v1/health" {
+        return store_is_silent().into_response();
+    }
     let began = Instant::now();
     // A request of which nobody said whence it comes is treated as the least trusted.
     let peer = request.extensions().get::<Peer>().cloned().unwrap_or(Peer::Tcp);

@@ -17,7 +17,7 @@ use heptad_state::Revision;
 use http::header;
 use serde::Serialize;
 use std::{convert::Infallible, time::Duration};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
 impl App {
@@ -59,6 +59,8 @@ pub(crate) struct Feed<W> {
     revision: Revision,
     ended: bool,
     stop: CancellationToken,
+    /// Whether the store is silent: the watch would be too, and another server may know more.
+    silent: watch::Receiver<bool>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -66,7 +68,8 @@ impl<W: Watched> Feed<W> {
     pub(crate) fn new(app: &Shared, watch: W, permit: OwnedSemaphorePermit, from: Option<Revision>) -> Self {
         let bookmark = Duration::from_millis(app.options.bookmark_interval_ms);
         let revision = from.map_or(0, |from| from.saturating_sub(1));
-        Self { watch, bookmark, revision, ended: false, stop: app.stop.clone(), _permit: permit }
+        let (stop, silent) = (app.stop.clone(), app.leader.store_is_silent());
+        Self { watch, bookmark, revision, ended: false, stop, silent, _permit: permit }
     }
 
     /// The next line; none at the end, which comes after an error and when the server stops.
@@ -76,6 +79,7 @@ impl<W: Watched> Feed<W> {
         }
         let next = tokio::select! {
             () = self.stop.cancelled() => return None,
+            _ = self.silent.wait_for(|silent| *silent) => Ok(Err(store_is_silent())),
             next = tokio::time::timeout(self.bookmark, self.watch.next()) => next,
         };
         let batch = match next {
@@ -89,6 +93,12 @@ impl<W: Watched> Feed<W> {
         self.revision = self.revision.max(batch.revision);
         Some(line(&batch))
     }
+}
+
+/// Refused before anything was done: another server may do it.
+pub(super) fn store_is_silent() -> Error {
+    let detail = "this server does not reach the state of the cluster at present; another one may";
+    Error::refused(ErrorCode::NotLeader, detail)
 }
 
 fn line(value: &impl Serialize) -> Bytes {
