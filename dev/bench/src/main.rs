@@ -1,10 +1,11 @@
 //! Benchmarks of Heptad's parts beside their peers: one subcommand each, each in a file of its own.
 //! Prints a table and, if asked, writes the same figures as JSON. Knows no threshold: it reports, it does not judge.
 #![forbid(unsafe_code)]
-#![allow(clippy::print_stdout, reason = "a benchmark's table is its output")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark's table is its output")]
 
 mod cpu;
 mod report;
+mod scale;
 mod start;
 mod store;
 
@@ -23,11 +24,18 @@ enum Bench {
     Store(store::Args),
     /// From apply to running containers beside `runc run`; the cost of an idle platform.
     Start(start::Args),
+    /// Thousands of simulated nodes against one server: apply to bound, fan-out of one change, the server's memory and CPU.
+    Scale(scale::Args),
+    /// The server of `scale`, in a process of its own.
+    #[command(hide = true)]
+    ScaleServer(scale::ServerArgs),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().bench {
         Bench::Store(args) => store::run(&args),
         Bench::Start(args) => start::run(&args),
+        Bench::Scale(args) => scale::run(&args),
+        Bench::ScaleServer(args) => scale::run_server(&args),
     }
 }

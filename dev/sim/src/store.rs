@@ -16,6 +16,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 /// The row that changes with every takeover of the leadership.
 pub(crate) const GENERATION: &str = "/leader/generation";
 
+/// How often it is looked whether a stall is over.
+const STALL_STEP: Duration = Duration::from_millis(20);
+
 /// The way of one server to the store. Each incarnation of a server has its own.
 pub(crate) struct SimStore {
     inner: MemoryStore,
@@ -52,9 +55,9 @@ impl SimStore {
 
     /// Lets others go first, sometimes for long.
     async fn wait(&self) {
-        let stalled = self.world.stalled(&self.who);
-        if !stalled.is_zero() {
-            sleep(stalled).await;
+        // In pieces: the end of all faults ends this too.
+        while !self.world.stalled(&self.who).is_zero() {
+            sleep(STALL_STEP).await;
         }
         let delay = match self.world.is_calm() {
             true => Duration::ZERO,
