@@ -5,6 +5,7 @@ use crate::{
     audit::{Audit, Bounds},
     authorize::Policies,
     error::{Error, Result, StoreContext},
+    fanout::Hub,
     http::{self, App, Peer, serve::Listeners, serve::Server},
     leader::{Leader, Loops},
     objects::Objects,
@@ -74,8 +75,11 @@ impl Control {
             follow_nodes(trust, &objects, &stop, &tracker).await?;
         }
         let leader = Arc::new(Leader::new(objects.clone(), options.clone())?);
+        let hub = Hub::new(objects.clone());
+        tracker.spawn(hub.clone().run(stop.clone()));
         let app = Arc::new(App {
             objects: objects.clone(),
+            hub,
             reports: Arc::default(),
             liveness: Arc::default(),
             leader: leader.clone(),

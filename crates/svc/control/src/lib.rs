@@ -10,6 +10,7 @@ mod clock;
 mod control;
 mod election;
 mod error;
+mod fanout;
 mod heartbeat;
 mod http;
 mod keys;

@@ -18,7 +18,7 @@ mod work;
 pub use authenticate::Peer;
 
 use crate::{
-    access::ServerParts, audit::Audit, authorize::Policies, error::Error, heartbeat::Liveness, leader::Leader,
+    access::ServerParts, audit::Audit, authorize::Policies, error::Error, fanout::Hub, heartbeat::Liveness, leader::Leader,
     objects::Objects, options::Options, reconcile::Reports, token::Token,
 };
 use axum::{Router, middleware};
@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) objects: Objects,
+    pub(crate) hub: Arc<Hub>,
     pub(crate) reports: Arc<Reports>,
     pub(crate) liveness: Arc<Liveness>,
     pub(crate) leader: Arc<Leader>,

@@ -4,10 +4,11 @@ use super::{
     Shared,
     authenticate::Asking,
     body::if_match,
-    stream::{self, Feed},
+    stream::{self, Feed, Source},
 };
 use crate::{
     error::{Error, Result},
+    fanout::{Channel, Follower},
     objects::{Kept, body_json, body_object, object_of},
 };
 use axum::{
@@ -17,13 +18,13 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get},
 };
-use heptad_api::{ErrorCode, Object, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX, ProblemDetails};
-use heptad_model::{Namespace, Problem, ids::NAMESPACE_DEFAULT};
+use heptad_api::{ErrorCode, Kind, List, Object, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX, ProblemDetails};
+use heptad_model::{Container, ContainerTemplate, Namespace, NodeName, Problem, ids::NAMESPACE_DEFAULT};
 use heptad_state::Revision;
 use http::{HeaderMap, HeaderValue, Uri, header};
 use serde::Deserialize;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::{any::Any, collections::BTreeMap};
 
 type Parameters = Path<BTreeMap<String, String>>;
 
@@ -111,6 +112,34 @@ struct ListQuery {
     #[serde(default)]
     watch: bool,
     revision: Option<Revision>,
+    /// Of containers: only those that are bound to this node.
+    node: Option<NodeName>,
+    /// Of containers: only what that reader looks at.
+    view: Option<View>,
+}
+
+/// A part of what is known of containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum View {
+    /// What the mesh looks at: where the bound containers are and which of them are ready, not what they are made of.
+    Mesh,
+}
+
+impl ListQuery {
+    /// The channel with these changes; none if they are read for the client alone.
+    fn channel<T: Kept>(&self, namespace: Option<&Namespace>) -> Result<Option<Channel>> {
+        let part = match (&self.node, self.view) {
+            (None, None) => None,
+            (Some(node), None) => Some(Channel::Node(node.clone())),
+            (None, Some(View::Mesh)) => Some(Channel::Mesh),
+            (Some(_), Some(_)) => return Err(Error::refused(ErrorCode::BadRequest, "ask for `node` or `view`")),
+        };
+        if part.is_some() && T::KIND != Kind::Containers {
+            return Err(Error::refused(ErrorCode::BadRequest, "`node` and `view` are for containers"));
+        }
+        Ok(part.or_else(|| Channel::whole(T::KIND).filter(|_| namespace.is_none())))
+    }
 }
 
 /// The parameters of a query; an unknown one is an error.
@@ -125,10 +154,20 @@ pub(crate) fn query<Q: serde::de::DeserializeOwned>(uri: &Uri) -> Result<Q> {
 async fn list<T: Kept>(State(app): State<Shared>, parameters: Parameters, uri: Uri) -> Result<Response> {
     let namespace = Target::of(parameters).namespace;
     let asked: ListQuery = query(&uri)?;
+    let channel = asked.channel::<T>(namespace.as_ref())?;
     if asked.watch {
         let permit = app.stream_permit()?;
-        let watch = app.objects.watch::<T>(namespace.as_ref(), asked.revision).await?;
-        return Ok(stream::lines(Feed::new(&app, watch, permit, asked.revision)));
+        let source = match channel {
+            Some(channel) => {
+                let seen = asked.revision.map(|revision| revision.saturating_sub(1));
+                Source::Shared(Follower::new(&app.hub, channel, seen).await?)
+            }
+            None => Source::Own(app.objects.watch::<T>(namespace.as_ref(), asked.revision).await?),
+        };
+        return Ok(stream::lines(Feed::new(&app, source, permit, asked.revision)));
+    }
+    if let Some(node) = &asked.node {
+        return Ok(Json(app.objects.containers_on(node).await?).into_response());
     }
     let limit = asked.limit.unwrap_or(PAGE_ITEMS_DEFAULT);
     if limit == 0 || limit > PAGE_ITEMS_MAX {
@@ -136,7 +175,20 @@ async fn list<T: Kept>(State(app): State<Shared>, parameters: Parameters, uri: U
         return Err(Error::refused(ErrorCode::BadRequest, detail));
     }
     let page = app.objects.page::<T>(namespace.as_ref(), limit, asked.next.as_deref()).await?;
+    if let (Some(View::Mesh), Some(page)) = (asked.view, (&page as &dyn Any).downcast_ref::<List<Container>>()) {
+        return Ok(Json(for_mesh(page)).into_response());
+    }
     Ok(Json(page).into_response())
+}
+
+/// The bound containers of a page without what they are made of.
+fn for_mesh(page: &List<Container>) -> List<Container> {
+    let bound = page.items.iter().filter(|item| item.object.node.is_some());
+    let slim = |item: &Object<Container>| Object {
+        revision: item.revision,
+        object: Container { template: ContainerTemplate::default(), ..item.object.clone() },
+    };
+    List { revision: page.revision, items: bound.map(slim).collect(), next: page.next.clone() }
 }
 
 async fn get_one<T: Kept>(State(app): State<Shared>, parameters: Parameters) -> Result<Response> {

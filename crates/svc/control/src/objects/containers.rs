@@ -1,13 +1,14 @@
 //! What nodes say of containers that are bound to them: where they stand, and that a stopped one is gone.
 
-use super::{Objects, Pending, subject};
+use super::{Objects, Pending, row_object, row_value, subject};
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, StoreContext},
     keys,
 };
-use heptad_api::{ErrorCode, Kind, Object, operations::ContainerReport};
+use heptad_api::{ErrorCode, Kind, List, Object, operations::ContainerReport};
 use heptad_model::{Container, ContainerId, DesiredState, EventKind, Namespace, NodeName, Placement};
 use heptad_sched::{Allocation, AllocationError, Request};
+use heptad_state::{KeyRange, RangeRequest};
 
 fn name(id: &ContainerId) -> String {
     subject(Kind::Containers, &Namespace::default(), id.as_str())
@@ -42,6 +43,20 @@ impl Objects {
     async fn container(&self, id: &ContainerId) -> Result<Object<Container>> {
         let found = self.find_row::<Container>(&keys::container(id)).await?;
         found.ok_or_else(|| Error::not_found(&name(id)))
+    }
+
+    /// All containers that are bound to a node, at one revision.
+    pub(crate) async fn containers_on(&self, node: &NodeName) -> Result<List<Container>> {
+        let key = keys::allocation(node);
+        let row = self.store.range(RangeRequest::new(KeyRange::key(key.clone()))).await.during("read", key)?;
+        let allocation: Allocation = row.kvs.first().map(row_value).transpose()?.unwrap_or_default();
+        let mut items = Vec::new();
+        for id in &allocation.containers {
+            let request = RangeRequest::new(KeyRange::key(keys::container(id))).at(row.revision);
+            let found = self.store.range(request).await.during("read", name(id))?;
+            items.extend(found.kvs.first().map(row_object).transpose()?);
+        }
+        Ok(List { revision: row.revision, items, next: None })
     }
 
     /// Merges a node's report into the record; nothing is written if nothing changes.

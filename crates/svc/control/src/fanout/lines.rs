@@ -1,0 +1,154 @@
+//! A batch of changed rows as the line that clients read. What the store keeps of an object is what clients get of it, so
+//! rows are put into the line as they are, where nothing is left out or derived.
+
+use super::Channel;
+use crate::{
+    error::{Error, Result},
+    objects::{Kept, Objects, row_value},
+};
+use bytes::Bytes;
+use heptad_api::{ErrorCode, Kind};
+use heptad_model::{ContainerId, DesiredState, Node, NodeName, ServiceKey};
+use heptad_state::{Event, EventKind, KeyValue, Revision, WatchBatch};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, net::SocketAddr};
+
+/// What the mesh looks at. Written so that it reads as a container.
+#[derive(Debug, PartialEq, Eq, Deserialize, Serialize)]
+struct MeshRow {
+    id: ContainerId,
+    service: ServiceKey,
+    service_id: String,
+    #[serde(default, skip_deserializing)]
+    generation: u64,
+    #[serde(default, skip_deserializing)]
+    template: NoTemplate,
+    node: Option<NodeName>,
+    #[serde(default)]
+    desired: DesiredState,
+    #[serde(default)]
+    ready: bool,
+    #[serde(default)]
+    addresses: BTreeMap<u16, SocketAddr>,
+}
+
+/// The shortest template that can be read.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+struct NoTemplate {
+    image: &'static str,
+}
+
+/// The one field by which containers are told apart.
+#[derive(Deserialize)]
+struct Bound {
+    node: Option<NodeName>,
+}
+
+/// A line without changes.
+pub(super) fn empty(revision: Revision) -> Bytes {
+    format!("{{\"revision\":{revision},\"events\":[]}}\n").into()
+}
+
+pub(super) fn compacted(oldest: Revision) -> Error {
+    let detail = format!("the history before revision {oldest} is not kept; list again and watch from there");
+    Error::refused(ErrorCode::Compacted, detail)
+}
+
+/// The events of one line as they are put together.
+#[derive(Debug, Default)]
+pub(super) struct Line(Vec<u8>);
+
+impl Line {
+    fn push(&mut self, change: EventKind, object: &[u8]) {
+        self.0.extend_from_slice(if self.0.is_empty() { b"" } else { b"," });
+        self.0.extend_from_slice(match change {
+            EventKind::Put => b"{\"change\":\"put\",\"object\":",
+            EventKind::Delete => b"{\"change\":\"delete\",\"object\":",
+        });
+        self.0.extend_from_slice(object);
+        self.0.push(b'}');
+    }
+
+    /// The whole line; none if nothing is in it.
+    pub(super) fn finish(self, revision: Revision) -> Option<Vec<u8>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let mut line = format!("{{\"revision\":{revision},\"events\":[").into_bytes();
+        line.extend_from_slice(&self.0);
+        line.extend_from_slice(b"]}\n");
+        Some(line)
+    }
+}
+
+/// What was there before a deletion.
+fn deleted(event: &Event, revision: Revision) -> Result<&KeyValue> {
+    event.prev_kv.as_ref().ok_or_else(|| compacted(revision))
+}
+
+/// Puts one change into the line of a kind.
+pub(super) async fn whole(objects: &Objects, kind: Kind, event: &Event, line: &mut Line) -> Result<()> {
+    match event.kind {
+        EventKind::Delete => line.push(EventKind::Delete, &deleted(event, event.kv.mod_revision)?.value),
+        EventKind::Put if kind == Kind::Nodes => {
+            let mut node: Node = row_value(&event.kv)?;
+            let (allocation, _) = objects.allocation(&node.name).await?;
+            node.derive(&allocation);
+            let object = serde_json::to_vec(&node).expect("the model's types have string keys and serialize");
+            line.push(EventKind::Put, &object);
+        }
+        EventKind::Put => line.push(EventKind::Put, &event.kv.value),
+    }
+    Ok(())
+}
+
+/// Puts one change of a container into the mesh's line, if the mesh looks at what was changed.
+pub(super) fn mesh(event: &Event, line: &mut Line) -> Result<()> {
+    let before = event.prev_kv.as_ref().map(row_value::<MeshRow>).transpose()?.filter(|row| row.node.is_some());
+    let after = match event.kind {
+        EventKind::Put => Some(row_value::<MeshRow>(&event.kv)?).filter(|row| row.node.is_some()),
+        EventKind::Delete => None,
+    };
+    let (change, row) = match (before, after) {
+        (before, Some(after)) if before.as_ref() != Some(&after) => (EventKind::Put, after),
+        (Some(before), None) => (EventKind::Delete, before),
+        (None, None) if event.kind == EventKind::Delete && event.prev_kv.is_none() => {
+            return Err(compacted(event.kv.mod_revision));
+        }
+        _ => return Ok(()),
+    };
+    line.push(change, &serde_json::to_vec(&row).expect("a row of strings and numbers serializes"));
+    Ok(())
+}
+
+/// The node to which a container is or was bound.
+pub(super) fn bound(event: &Event) -> Result<Option<NodeName>> {
+    let row = match event.kind {
+        EventKind::Put => &event.kv,
+        EventKind::Delete => deleted(event, event.kv.mod_revision)?,
+    };
+    Ok(row_value::<Bound>(row)?.node)
+}
+
+/// Puts one change of a container of a node into that node's line.
+pub(super) fn of_node(event: &Event, line: &mut Line) -> Result<()> {
+    match event.kind {
+        EventKind::Put => line.push(EventKind::Put, &event.kv.value),
+        EventKind::Delete => line.push(EventKind::Delete, &deleted(event, event.kv.mod_revision)?.value),
+    }
+    Ok(())
+}
+
+/// The line of one channel for a batch of its rows.
+pub(super) async fn line(objects: &Objects, channel: &Channel, batch: &WatchBatch) -> Result<Option<Vec<u8>>> {
+    let mut line = Line::default();
+    for event in &batch.events {
+        match channel {
+            Channel::Whole(kind) => whole(objects, *kind, event, &mut line).await?,
+            Channel::Mesh => mesh(event, &mut line)?,
+            Channel::Node(node) if bound(event)?.as_ref() == Some(node) => of_node(event, &mut line)?,
+            Channel::Node(_) => {}
+        }
+    }
+    Ok(line.finish(batch.revision))
+}
