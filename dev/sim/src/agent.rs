@@ -9,7 +9,7 @@ use crate::{
     world::World,
 };
 use heptad_api::operations::ContainerReport;
-use heptad_client::{Client, State, View, watch_state};
+use heptad_client::{Client, Part, State, View, watch_part};
 use heptad_model::{Container, ContainerId, ContainerStatus, DesiredState, Node, NodeName};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
@@ -34,7 +34,12 @@ pub(crate) async fn run(world: World, node: Node, number: usize) -> turmoil::Res
     for server in client.endpoints() {
         tokio::spawn(beat(client.only(&server), node.name.clone()));
     }
-    let mut state = watch_state::<Container>(&client);
+    // Agents that take what is not theirs have to see it.
+    let part = match world.mutation {
+        Mutation::GreedyAgents => Part::All,
+        _ => Part::Node(node.name.clone()),
+    };
+    let mut state = watch_part::<Container>(&client, part);
     state.synced().await;
     let mut agent = Agent { world, node: node.name, client, draw };
     loop {

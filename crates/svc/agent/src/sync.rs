@@ -5,7 +5,7 @@ use crate::{
     launch::RunLabel,
     worker::{Wish, Worker},
 };
-use heptad_client::{View, watch_state};
+use heptad_client::{Part, View, watch_part, watch_state};
 use heptad_exec::ExitEvent;
 use heptad_model::{Container, ContainerId, NetworkPolicy, NodeName, Service};
 use heptad_net::dns::DnsTable;
@@ -35,7 +35,7 @@ pub(crate) async fn follow(context: Arc<Context>, names: watch::Sender<Arc<DnsTa
     let mut exits = context.driver.exits();
     let mut services = watch_state::<Service>(&context.client);
     let mut policies = watch_state::<NetworkPolicy>(&context.client);
-    let mut containers = watch_state::<Container>(&context.client);
+    let mut containers = watch_part::<Container>(&context.client, Part::Node(context.options.node.clone()));
     take_services(&context, &*services.synced().await, &names);
     // Before any container starts: a policy that is missing would let it out.
     take_policies(&context, &*policies.synced().await).await;

@@ -3,6 +3,7 @@
 use crate::{
     client::{Call, Client, encoded, with_query},
     error::Result,
+    part::Part,
 };
 use heptad_api::{List, Object, PAGE_ITEMS_MAX, Resource};
 use heptad_model::Namespace;
@@ -32,12 +33,12 @@ impl Client {
 
     /// All objects of a kind in all namespaces, read at one revision.
     pub async fn list<T: Resource>(&self) -> Result<List<T>> {
-        self.all_pages(None).await
+        self.list_part(&Part::All).await
     }
 
     /// All objects of a kind in one namespace, read at one revision.
     pub async fn list_in<T: Resource>(&self, namespace: &Namespace) -> Result<List<T>> {
-        self.all_pages(Some(namespace)).await
+        self.list_part(&Part::Namespace(namespace.clone())).await
     }
 
     /// One page of a list; `next` is what the page before gave as `continue`.
@@ -47,16 +48,22 @@ impl Client {
         limit: usize,
         next: Option<String>,
     ) -> Result<List<T>> {
-        let query = [("limit", Some(limit.to_string())), ("continue", next)];
-        let path = with_query(collection_path::<T>(namespace), &query);
+        let part = namespace.map_or(Part::All, |namespace| Part::Namespace(namespace.clone()));
+        self.page_of(&part, limit, next).await
+    }
+
+    async fn page_of<T: Resource>(&self, part: &Part, limit: usize, next: Option<String>) -> Result<List<T>> {
+        let query = [("limit", Some(limit.to_string())), ("continue", next), part.query()];
+        let path = with_query(collection_path::<T>(part.namespace()), &query);
         self.json(Call::new(Method::GET, path)).await
     }
 
-    async fn all_pages<T: Resource>(&self, namespace: Option<&Namespace>) -> Result<List<T>> {
-        let mut all: List<T> = self.page(namespace, PAGE_ITEMS_MAX, None).await?;
+    /// A part of a kind, read at one revision.
+    pub async fn list_part<T: Resource>(&self, part: &Part) -> Result<List<T>> {
+        let mut all: List<T> = self.page_of(part, PAGE_ITEMS_MAX, None).await?;
         // Ends: every page but the last is longer than nothing and begins behind the one before.
         while let Some(next) = all.next.take() {
-            let page = self.page(namespace, PAGE_ITEMS_MAX, Some(next)).await?;
+            let page = self.page_of(part, PAGE_ITEMS_MAX, Some(next)).await?;
             all.items.extend(page.items);
             all.next = page.next;
         }

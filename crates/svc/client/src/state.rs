@@ -4,6 +4,7 @@
 use crate::{
     client::Client,
     error::{Error, Result},
+    part::Part,
 };
 use heptad_api::{List, Object, Resource, WatchBatch, WatchChange};
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
@@ -108,18 +109,23 @@ impl<T: Resource> State<T> {
 /// Follows all objects of a kind for ever: the view is first empty and not `synced`, then that of the first list, then
 /// moved on with every revision that changes an object of the kind.
 pub fn watch_state<T: Resource>(client: &Client) -> State<T> {
+    watch_part(client, Part::All)
+}
+
+/// Follows a part of a kind for ever, as [`watch_state`] follows all of it.
+pub fn watch_part<T: Resource>(client: &Client, part: Part) -> State<T> {
     let empty = View { revision: 0, synced: false, error: None, objects: BTreeMap::new() };
     let (sender, receiver) = watch::channel(Arc::new(empty));
-    let task = tokio::spawn(follow(client.clone(), sender));
+    let task = tokio::spawn(follow(client.clone(), part, sender));
     State { receiver, task: task.abort_handle() }
 }
 
-async fn follow<T: Resource>(client: Client, sender: watch::Sender<Arc<View<T>>>) {
+async fn follow<T: Resource>(client: Client, part: Part, sender: watch::Sender<Arc<View<T>>>) {
     let mut delay_ms = RETRY_DELAY_MS_MIN;
     let mut relist = true;
     loop {
         let before = sender.borrow().revision;
-        let ended = follow_once(&client, &sender, relist).await;
+        let ended = follow_once(&client, &part, &sender, relist).await;
         relist = false;
         // Whoever made progress starts again with the shortest wait.
         if sender.borrow().revision != before {
@@ -148,13 +154,18 @@ fn note<T: Resource>(view: &mut Arc<View<T>>, error: String) -> bool {
 }
 
 /// Lists if asked, then follows one watch to its end.
-async fn follow_once<T: Resource>(client: &Client, sender: &watch::Sender<Arc<View<T>>>, relist: bool) -> Result<()> {
+async fn follow_once<T: Resource>(
+    client: &Client,
+    part: &Part,
+    sender: &watch::Sender<Arc<View<T>>>,
+    relist: bool,
+) -> Result<()> {
     if relist {
-        let view = View::listed(client.list::<T>().await?);
+        let view = View::listed(client.list_part::<T>(part).await?);
         sender.send_replace(Arc::new(view));
     }
     let from = sender.borrow().revision + 1;
-    let mut watch = client.watch::<T>(Some(from)).await?;
+    let mut watch = client.watch_part::<T>(part, Some(from)).await?;
     while let Some(batch) = watch.next().await? {
         if batch.revision < sender.borrow().revision {
             let reason = format!("the watch went back to revision {}", batch.revision);

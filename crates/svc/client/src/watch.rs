@@ -5,6 +5,7 @@ use crate::{
     error::Result,
     lines::Lines,
     objects::collection_path,
+    part::Part,
 };
 use heptad_api::{Resource, WatchBatch};
 use heptad_model::Namespace;
@@ -50,8 +51,14 @@ impl Client {
 
     /// Watches the objects of a kind in one namespace.
     pub async fn watch_in<T: Resource>(&self, namespace: Option<&Namespace>, from: Option<u64>) -> Result<Watch<T>> {
-        let query = [("watch", Some("true".to_owned())), ("revision", from.map(|r| r.to_string()))];
-        let call = Call::new(Method::GET, with_query(collection_path::<T>(namespace), &query));
+        let part = namespace.map_or(Part::All, |namespace| Part::Namespace(namespace.clone()));
+        self.watch_part(&part, from).await
+    }
+
+    /// Watches a part of a kind.
+    pub async fn watch_part<T: Resource>(&self, part: &Part, from: Option<u64>) -> Result<Watch<T>> {
+        let query = [("watch", Some("true".to_owned())), ("revision", from.map(|r| r.to_string())), part.query()];
+        let call = Call::new(Method::GET, with_query(collection_path::<T>(part.namespace()), &query));
         let idle = Duration::from_millis(self.options().watch_idle_ms_max);
         Ok(Watch { lines: self.lines(call, Some(idle)).await?, revision: None })
     }

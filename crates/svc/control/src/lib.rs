@@ -29,7 +29,7 @@ pub use access::{BoxFuture, LogStream, MeshAccess, NodeAccess, ServerParts};
 pub use control::{Control, ControlHandle};
 pub use error::{Error, Result};
 pub use http::Peer;
-pub use objects::{Given, Kept, MeshWatch, ObjectWatch, Objects};
+pub use objects::{Given, Kept, ObjectWatch, Objects};
 pub use options::{Leadership, Options, ServerTls};
 pub use reconcile::Reconciler;
 pub use servers::{ServerRow, Servers};

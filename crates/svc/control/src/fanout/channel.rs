@@ -1,4 +1,4 @@
-//! What can be followed: a kind whole, or what the mesh or one node needs of the containers.
+//! What can be followed: a kind whole, what proxies route by, or the containers of one node.
 
 use crate::keys;
 use heptad_api::Kind;
@@ -10,7 +10,7 @@ use heptad_state::KeyRange;
 pub(crate) enum Channel {
     /// All objects of a kind.
     Whole(Kind),
-    /// Of the containers that are bound, what the mesh looks at.
+    /// Everything that proxies route by.
     Mesh,
     /// The containers that are bound to a node.
     Node(NodeName),
@@ -23,15 +23,21 @@ impl Channel {
         kept.then_some(Self::Whole(kind))
     }
 
-    pub(crate) fn kind(&self) -> Kind {
+    /// What it is, for messages.
+    pub(crate) fn name(&self) -> &'static str {
         match self {
-            Self::Whole(kind) => *kind,
-            Self::Mesh | Self::Node(_) => Kind::Containers,
+            Self::Whole(kind) => kind.plural(),
+            Self::Mesh => "the mesh",
+            Self::Node(_) => Kind::Containers.plural(),
         }
     }
 
     /// The rows that it is made of.
     pub(crate) fn range(&self) -> KeyRange {
-        KeyRange::prefix(keys::prefix(self.kind(), None))
+        match self {
+            Self::Whole(kind) => KeyRange::prefix(keys::prefix(*kind, None)),
+            Self::Mesh => keys::mesh(),
+            Self::Node(_) => KeyRange::prefix(keys::prefix(Kind::Containers, None)),
+        }
     }
 }

@@ -197,11 +197,11 @@ impl Hub {
         if followed(&whole) {
             lines::whole(&self.objects, kind, event, made.entry(whole).or_default()).await?;
         }
+        if kind != Kind::Nodes && followed(&Channel::Mesh) {
+            lines::mesh(event, made.entry(Channel::Mesh).or_default())?;
+        }
         if kind != Kind::Containers {
             return Ok(());
-        }
-        if followed(&Channel::Mesh) {
-            lines::mesh(event, made.entry(Channel::Mesh).or_default())?;
         }
         let node: Option<NodeName> = lines::bound(event)?;
         if let Some(channel) = node.map(Channel::Node).filter(followed) {

@@ -4,39 +4,13 @@
 use super::Channel;
 use crate::{
     error::{Error, Result},
-    objects::{Kept, Objects, row_value},
+    objects::{Kept, Objects, mesh_change, row_value},
 };
 use bytes::Bytes;
-use heptad_api::{ErrorCode, Kind};
-use heptad_model::{ContainerId, DesiredState, Node, NodeName, ServiceKey};
+use heptad_api::{ErrorCode, Kind, WatchChange};
+use heptad_model::{Node, NodeName};
 use heptad_state::{Event, EventKind, KeyValue, Revision, WatchBatch};
-use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, net::SocketAddr};
-
-/// What the mesh looks at. Written so that it reads as a container.
-#[derive(Debug, PartialEq, Eq, Deserialize, Serialize)]
-struct MeshRow {
-    id: ContainerId,
-    service: ServiceKey,
-    service_id: String,
-    #[serde(default, skip_deserializing)]
-    generation: u64,
-    #[serde(default, skip_deserializing)]
-    template: NoTemplate,
-    node: Option<NodeName>,
-    #[serde(default)]
-    desired: DesiredState,
-    #[serde(default)]
-    ready: bool,
-    #[serde(default)]
-    addresses: BTreeMap<u16, SocketAddr>,
-}
-
-/// The shortest template that can be read.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
-struct NoTemplate {
-    image: &'static str,
-}
+use serde::Deserialize;
 
 /// The one field by which containers are told apart.
 #[derive(Deserialize)]
@@ -102,22 +76,13 @@ pub(super) async fn whole(objects: &Objects, kind: Kind, event: &Event, line: &m
     Ok(())
 }
 
-/// Puts one change of a container into the mesh's line, if the mesh looks at what was changed.
+/// Puts one change into the mesh's line, if proxies look at what was changed.
 pub(super) fn mesh(event: &Event, line: &mut Line) -> Result<()> {
-    let before = event.prev_kv.as_ref().map(row_value::<MeshRow>).transpose()?.filter(|row| row.node.is_some());
-    let after = match event.kind {
-        EventKind::Put => Some(row_value::<MeshRow>(&event.kv)?).filter(|row| row.node.is_some()),
-        EventKind::Delete => None,
-    };
-    let (change, row) = match (before, after) {
-        (before, Some(after)) if before.as_ref() != Some(&after) => (EventKind::Put, after),
-        (Some(before), None) => (EventKind::Delete, before),
-        (None, None) if event.kind == EventKind::Delete && event.prev_kv.is_none() => {
-            return Err(compacted(event.kv.mod_revision));
-        }
-        _ => return Ok(()),
-    };
-    line.push(change, &serde_json::to_vec(&row).expect("a row of strings and numbers serializes"));
+    if let Some(change) = mesh_change(event, event.kv.mod_revision)? {
+        let object = serde_json::to_vec(&change.object).expect("the model's types have string keys and serialize");
+        let kind = if change.change == WatchChange::Put { EventKind::Put } else { EventKind::Delete };
+        line.push(kind, &object);
+    }
     Ok(())
 }
 

@@ -54,7 +54,7 @@ impl Follower {
     async fn fall_behind(&mut self) -> Result<()> {
         let request = WatchRequest::new(self.channel.range()).prev_kv().from(self.revision + 1);
         let store = self.hub.objects().store();
-        self.behind = Some(store.watch(request).await.during("watch", self.channel.kind().plural())?);
+        self.behind = Some(store.watch(request).await.during("watch", self.channel.name())?);
         Ok(())
     }
 
@@ -72,6 +72,11 @@ impl Follower {
         };
         self.revision = self.revision.max(lines.0);
         Ok(lines)
+    }
+
+    /// Everything up to here was handed out.
+    pub(crate) fn revision(&self) -> Revision {
+        self.revision
     }
 
     async fn lines(&mut self) -> Result<Lines> {
@@ -109,7 +114,7 @@ impl Follower {
             return Ok(line.map(|line| (self.revision, line.into())));
         }
         let Some(stream) = self.behind.as_mut() else { return Ok(None) };
-        match stream.next().await.during("watch", self.channel.kind().plural())? {
+        match stream.next().await.during("watch", self.channel.name())? {
             WatchEvent::Batch(batch) => {
                 self.raw = Some(batch);
                 Ok(None)

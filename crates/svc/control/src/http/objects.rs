@@ -4,11 +4,11 @@ use super::{
     Shared,
     authenticate::Asking,
     body::if_match,
-    stream::{self, Feed, Source},
+    stream::{self, Feed},
 };
 use crate::{
     error::{Error, Result},
-    fanout::{Channel, Follower},
+    fanout::Channel,
     objects::{Kept, body_json, body_object, object_of},
 };
 use axum::{
@@ -18,13 +18,13 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get},
 };
-use heptad_api::{ErrorCode, Kind, List, Object, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX, ProblemDetails};
-use heptad_model::{Container, ContainerTemplate, Namespace, NodeName, Problem, ids::NAMESPACE_DEFAULT};
+use heptad_api::{ErrorCode, Kind, Object, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX, ProblemDetails};
+use heptad_model::{Namespace, NodeName, Problem, ids::NAMESPACE_DEFAULT};
 use heptad_state::Revision;
 use http::{HeaderMap, HeaderValue, Uri, header};
 use serde::Deserialize;
 use serde_json::Value;
-use std::{any::Any, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 type Parameters = Path<BTreeMap<String, String>>;
 
@@ -114,29 +114,14 @@ struct ListQuery {
     revision: Option<Revision>,
     /// Of containers: only those that are bound to this node.
     node: Option<NodeName>,
-    /// Of containers: only what that reader looks at.
-    view: Option<View>,
-}
-
-/// A part of what is known of containers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum View {
-    /// What the mesh looks at: where the bound containers are and which of them are ready, not what they are made of.
-    Mesh,
 }
 
 impl ListQuery {
     /// The channel with these changes; none if they are read for the client alone.
     fn channel<T: Kept>(&self, namespace: Option<&Namespace>) -> Result<Option<Channel>> {
-        let part = match (&self.node, self.view) {
-            (None, None) => None,
-            (Some(node), None) => Some(Channel::Node(node.clone())),
-            (None, Some(View::Mesh)) => Some(Channel::Mesh),
-            (Some(_), Some(_)) => return Err(Error::refused(ErrorCode::BadRequest, "ask for `node` or `view`")),
-        };
+        let part = self.node.clone().map(Channel::Node);
         if part.is_some() && T::KIND != Kind::Containers {
-            return Err(Error::refused(ErrorCode::BadRequest, "`node` and `view` are for containers"));
+            return Err(Error::refused(ErrorCode::BadRequest, "`node` is for containers"));
         }
         Ok(part.or_else(|| Channel::whole(T::KIND).filter(|_| namespace.is_none())))
     }
@@ -156,15 +141,12 @@ async fn list<T: Kept>(State(app): State<Shared>, parameters: Parameters, uri: U
     let asked: ListQuery = query(&uri)?;
     let channel = asked.channel::<T>(namespace.as_ref())?;
     if asked.watch {
+        if let Some(channel) = channel {
+            return stream::shared(&app, channel, asked.revision).await;
+        }
         let permit = app.stream_permit()?;
-        let source = match channel {
-            Some(channel) => {
-                let seen = asked.revision.map(|revision| revision.saturating_sub(1));
-                Source::Shared(Follower::new(&app.hub, channel, seen).await?)
-            }
-            None => Source::Own(app.objects.watch::<T>(namespace.as_ref(), asked.revision).await?),
-        };
-        return Ok(stream::lines(Feed::new(&app, source, permit, asked.revision)));
+        let watch = app.objects.watch::<T>(namespace.as_ref(), asked.revision).await?;
+        return Ok(stream::lines(Feed::new(&app, watch, permit, asked.revision)));
     }
     if let Some(node) = &asked.node {
         return Ok(Json(app.objects.containers_on(node).await?).into_response());
@@ -175,20 +157,7 @@ async fn list<T: Kept>(State(app): State<Shared>, parameters: Parameters, uri: U
         return Err(Error::refused(ErrorCode::BadRequest, detail));
     }
     let page = app.objects.page::<T>(namespace.as_ref(), limit, asked.next.as_deref()).await?;
-    if let (Some(View::Mesh), Some(page)) = (asked.view, (&page as &dyn Any).downcast_ref::<List<Container>>()) {
-        return Ok(Json(for_mesh(page)).into_response());
-    }
     Ok(Json(page).into_response())
-}
-
-/// The bound containers of a page without what they are made of.
-fn for_mesh(page: &List<Container>) -> List<Container> {
-    let bound = page.items.iter().filter(|item| item.object.node.is_some());
-    let slim = |item: &Object<Container>| Object {
-        revision: item.revision,
-        object: Container { template: ContainerTemplate::default(), ..item.object.clone() },
-    };
-    List { revision: page.revision, items: bound.map(slim).collect(), next: page.next.clone() }
 }
 
 async fn get_one<T: Kept>(State(app): State<Shared>, parameters: Parameters) -> Result<Response> {

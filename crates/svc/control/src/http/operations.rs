@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result, StoreContext},
+    fanout::Channel,
     objects::body_value,
     reports,
 };
@@ -161,9 +162,7 @@ async fn mesh_state(State(app): State<Shared>, uri: Uri) -> Result<Response> {
     if !watch {
         return Ok(Json(app.objects.mesh().await?).into_response());
     }
-    let permit = app.stream_permit()?;
-    let watch = app.objects.watch_mesh(revision).await?;
-    Ok(stream::lines(stream::Feed::new(&app, watch, permit, revision)))
+    stream::shared(&app, Channel::Mesh, revision).await
 }
 
 async fn mesh_call(State(app): State<Shared>, body: Body) -> Result<Response> {

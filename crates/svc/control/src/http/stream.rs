@@ -4,7 +4,8 @@
 use super::{App, Shared};
 use crate::{
     error::{Error, Result},
-    objects::{Kept, MeshWatch, ObjectWatch},
+    fanout::{Channel, Follower},
+    objects::{Kept, ObjectWatch},
 };
 use axum::{
     body::Body,
@@ -12,7 +13,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use heptad_api::{ErrorCode, ProblemDetails, WatchBatch, mesh::MeshObject, operations::LogLine};
+use heptad_api::{ErrorCode, ProblemDetails, WatchBatch, operations::LogLine};
 use heptad_state::Revision;
 use http::header;
 use serde::Serialize;
@@ -41,13 +42,6 @@ pub(crate) trait Watched: Send + 'static {
 impl<T: Kept> Watched for ObjectWatch<T> {
     type Object = T;
     fn next(&mut self) -> impl Future<Output = Result<WatchBatch<T>>> + Send {
-        self.next()
-    }
-}
-
-impl Watched for MeshWatch {
-    type Object = MeshObject;
-    fn next(&mut self) -> impl Future<Output = Result<WatchBatch<MeshObject>>> + Send {
         self.next()
     }
 }
@@ -99,6 +93,50 @@ impl<W: Watched> Feed<W> {
 pub(super) fn store_is_silent() -> Error {
     let detail = "this server does not reach the state of the cluster at present; another one may";
     Error::refused(ErrorCode::NotLeader, detail)
+}
+
+/// Lines that are made once for all, sent to one client.
+struct SharedFeed {
+    follower: Follower,
+    bookmark: Duration,
+    ended: bool,
+    stop: CancellationToken,
+    /// Whether the store is silent, as for a [`Feed`].
+    silent: watch::Receiver<bool>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl SharedFeed {
+    /// As [`Feed::next`].
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.ended {
+            return None;
+        }
+        let next = tokio::select! {
+            () = self.stop.cancelled() => return None,
+            _ = self.silent.wait_for(|silent| *silent) => Err(store_is_silent()),
+            next = self.follower.next(self.bookmark) => next,
+        };
+        Some(next.unwrap_or_else(|error| {
+            self.ended = true;
+            let revision = self.follower.revision();
+            line(&WatchBatch::<()> { revision, events: Vec::new(), error: Some(error.problem()) })
+        }))
+    }
+}
+
+/// A channel as a response, from a revision on; none: from now on.
+pub(crate) async fn shared(app: &Shared, channel: Channel, from: Option<Revision>) -> Result<Response> {
+    let permit = app.stream_permit()?;
+    let follower = Follower::new(&app.hub, channel, from.map(|from| from.saturating_sub(1))).await?;
+    let bookmark = Duration::from_millis(app.options.bookmark_interval_ms);
+    let (stop, silent) = (app.stop.clone(), app.leader.store_is_silent());
+    let feed = SharedFeed { follower, bookmark, ended: false, stop, silent, _permit: permit };
+    let lines = stream::unfold(feed, |mut feed| async {
+        let line = feed.next().await?;
+        Some((Ok::<_, Infallible>(line), feed))
+    });
+    Ok(response(Body::from_stream(lines)))
 }
 
 fn line(value: &impl Serialize) -> Bytes {

@@ -1,27 +1,17 @@
-//! What proxies route by: services, containers, policies and rules, read at one revision and watched as one, so that what
-//! was changed together is seen together. Containers go out without what they are made of.
+//! What proxies route by: services, containers, policies and rules, read at one revision, and what each change of a
+//! row means to them. Containers go out without what they are made of.
 
 use super::{Objects, row_value, watch::compacted};
 use crate::{
-    error::{Result, StoreContext},
+    error::Result,
     keys::{self, Row},
 };
 use heptad_api::{
-    Kind, WatchBatch, WatchChange, WatchEvent,
+    Kind, WatchChange, WatchEvent,
     mesh::{MeshObject, MeshState},
 };
 use heptad_model::{Container, ContainerTemplate};
-use heptad_state::{Event, EventKind, KeyRange, KeyValue, Revision, WatchRequest, WatchStream};
-
-/// After so many revisions without a change that matters, a watch says how far it is.
-const SILENT_REVISIONS_MAX: u64 = 256;
-
-/// A running watch of everything that proxies route by. Dropping it ends it.
-#[derive(Debug)]
-pub struct MeshWatch {
-    stream: WatchStream,
-    told: Revision,
-}
+use heptad_state::{Event, EventKind, KeyRange, KeyValue, Revision};
 
 impl Objects {
     /// Everything that proxies route by.
@@ -43,42 +33,10 @@ impl Objects {
         }
         Ok(state)
     }
-
-    /// Watches everything that proxies route by from a revision on; none: from now on.
-    pub async fn watch_mesh(&self, from: Option<Revision>) -> Result<MeshWatch> {
-        let mut request = WatchRequest::new(keys::mesh()).prev_kv();
-        request.start_revision = from;
-        let stream = self.store.watch(request).await.during("watch", "the mesh")?;
-        Ok(MeshWatch { stream, told: from.unwrap_or_default() })
-    }
 }
 
-impl MeshWatch {
-    /// The next changes, all of one revision together; a batch without events says how far the watch is. Dropping the
-    /// future loses nothing.
-    pub async fn next(&mut self) -> Result<WatchBatch<MeshObject>> {
-        use heptad_state::WatchEvent as Raw;
-        loop {
-            let batch = match self.stream.next().await.during("watch", "the mesh")? {
-                Raw::Progress { revision } => WatchBatch { revision, events: Vec::new(), error: None },
-                Raw::Compacted { compact_revision } => return Err(compacted(compact_revision)),
-                Raw::Batch(batch) => {
-                    let revision = batch.revision;
-                    let changes = batch.events.iter().map(|event| change(event, revision));
-                    let events = changes.filter_map(Result::transpose).collect::<Result<_>>()?;
-                    WatchBatch { revision, events, error: None }
-                }
-            };
-            if !batch.events.is_empty() || batch.revision >= self.told + SILENT_REVISIONS_MAX || self.told == 0 {
-                self.told = batch.revision;
-                return Ok(batch);
-            }
-        }
-    }
-}
-
-/// A change that matters to proxies.
-fn change(event: &Event, revision: Revision) -> Result<Option<WatchEvent<MeshObject>>> {
+/// A change that matters to proxies; none if it does not.
+pub(crate) fn mesh_change(event: &Event, revision: Revision) -> Result<Option<WatchEvent<MeshObject>>> {
     let (change, row) = match (event.kind, &event.prev_kv) {
         (EventKind::Put, _) => (WatchChange::Put, &event.kv),
         (EventKind::Delete, Some(previous)) => (WatchChange::Delete, previous),

@@ -24,7 +24,7 @@ pub(crate) use settings::version as settings_version;
 pub(crate) use write::distinct;
 
 pub use kept::{Given, Kept};
-pub use mesh::MeshWatch;
+pub(crate) use mesh::mesh_change;
 pub use watch::ObjectWatch;
 
 use heptad_api::Kind;
