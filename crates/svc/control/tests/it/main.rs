@@ -7,6 +7,7 @@ mod deployers;
 mod endpoints;
 mod leaders;
 mod life;
+mod parts;
 mod settings;
 mod sockets;
 mod trust;

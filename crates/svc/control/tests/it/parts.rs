@@ -1,0 +1,111 @@
+//! Parts of the containers: what a node and what the mesh follow ends as what they would list, whoever follows since when.
+
+use crate::common::{Agent, World, all_ready, node, service, until};
+use heptad_api::{Object, WatchChange};
+use heptad_client::{Part, State, watch_part};
+use heptad_model::{Container, ContainerTemplate, Namespace, Service};
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// What a reader of a part knows of each container.
+fn known(state: &State<Container>) -> BTreeMap<String, Container> {
+    let view = state.view();
+    view.objects.iter().map(|(key, item)| (key.clone(), item.object.clone())).collect()
+}
+
+/// What is left of a container for the mesh.
+fn slim(container: &Container) -> Container {
+    let Container { id, service, service_id, node, desired, ready, addresses, .. } = container.clone();
+    let rest = Container::pending(id, &Service::new("none", ""), 0);
+    let template = ContainerTemplate::default();
+    Container { service, service_id, generation: 0, template, node, desired, ready, addresses, ..rest }
+}
+
+async fn scale(world: &World, replicas: u32) {
+    let patch = json!({ "replicas": replicas });
+    world.client.patch::<Service>(&Namespace::default(), "web", &patch, None).await.expect("scaled");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_part_ends_as_what_is_there() {
+    let world = World::new().await;
+    let client = &world.client;
+    let parts = || [Part::All, Part::Node("n1".into()), Part::Node("n2".into()), Part::Mesh];
+    let early: Vec<_> = parts().into_iter().map(|part| watch_part::<Container>(client, part)).collect();
+    let _agents =
+        [Agent::start(client, &node("n1", 2000, 4096)).await, Agent::start(client, &node("n2", 2000, 4096)).await];
+    client.create(&service("web", 8)).await.expect("created");
+    world.containers_until(all_ready(8)).await;
+    let late: Vec<_> = parts().into_iter().map(|part| watch_part::<Container>(client, part)).collect();
+    scale(&world, 3).await;
+    world.containers_until(all_ready(3)).await;
+    scale(&world, 60).await;
+    let full = |all: &[Container]| all.len() == 60 && all.iter().filter(|c| c.ready).count() == 40;
+    let there = world.containers_until(full).await;
+    let of = |name: &str| there.iter().filter(|c| c.node.as_ref() == Some(&name.into())).cloned().collect::<Vec<_>>();
+    for states in [&early, &late] {
+        let wanted = [there.clone(), of("n1"), of("n2")];
+        for (state, wanted) in states.iter().zip(&wanted) {
+            until("a part is whole", async || known(state).values().eq(wanted.iter())).await;
+        }
+        let bound: Vec<_> = there.iter().filter(|c| c.node.is_some()).map(slim).collect();
+        until("the mesh knows what is bound", async || known(&states[3]).values().map(slim).eq(bound.iter().cloned())).await;
+    }
+    let listed = client.list_part::<Container>(&Part::Node("n1".into())).await.expect("a list");
+    assert_eq!(listed.items.into_iter().map(|item| item.object).collect::<Vec<_>>(), of("n1"));
+    let listed = client.list_part::<Container>(&Part::Mesh).await.expect("a list");
+    assert!(listed.items.iter().all(|item| item.object.template == ContainerTemplate::default()));
+    assert_eq!(listed.items.len(), 40);
+    assert!(client.list_part::<Service>(&Part::Mesh).await.is_err(), "only containers have parts");
+}
+
+/// The lines that are shared, and those of a watch that reads the store itself, say the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_comes_late_is_told_the_same() {
+    let world = World::new().await;
+    let client = &world.client;
+    let _agent = Agent::start(client, &node("n1", 2000, 4096)).await;
+    let from = client.version().await.expect("a version").revision + 1;
+    let mut shared = client.watch::<Container>(Some(from)).await.expect("a watch");
+    client.create(&service("web", 6)).await.expect("created");
+    world.containers_until(all_ready(6)).await;
+    scale(&world, 0).await;
+    world.containers_until(<[_]>::is_empty).await;
+    let last = client.version().await.expect("a version").revision;
+    // This one's beginning is older than its channel.
+    let mut mesh = client.watch_part::<Container>(&Part::Mesh, Some(from)).await.expect("a watch");
+    let mut late = client.watch::<Container>(Some(from)).await.expect("a watch");
+    let mut direct = world.control.objects().watch::<Container>(None, Some(from)).await.expect("a watch");
+    let mut bound: BTreeMap<_, Object<Container>> = BTreeMap::new();
+    let mut revision = 0;
+    while revision < last {
+        let wanted = direct.next().await.expect("no error");
+        revision = wanted.revision;
+        if wanted.events.is_empty() {
+            continue;
+        }
+        for watch in [&mut shared, &mut late] {
+            let mut found = watch.next().await.expect("no error").expect("no end");
+            while found.events.is_empty() {
+                found = watch.next().await.expect("no error").expect("no end");
+            }
+            assert_eq!(found, wanted);
+        }
+    }
+    let mut seen = 0;
+    while seen < last {
+        let batch = mesh.next().await.expect("no error").expect("no end");
+        seen = batch.revision;
+        for event in batch.events {
+            assert!(event.object.node.is_some() && event.object.template.image.is_empty());
+            match event.change {
+                WatchChange::Put => {
+                    let object = Object { revision: seen, object: event.object };
+                    bound.insert(object.object.id.clone(), object);
+                }
+                WatchChange::Delete => assert!(bound.remove(&event.object.id).is_some()),
+            }
+        }
+    }
+    assert!(bound.is_empty(), "{bound:?}");
+}
