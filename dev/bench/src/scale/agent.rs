@@ -148,10 +148,10 @@ impl Agent {
             mesh.follow("/v1/containers?watch=true").await?;
         } else {
             own.follow(&format!("/v1/containers?watch=true&node=n{number}")).await?;
-            mesh.follow("/v1/containers?watch=true&view=mesh").await?;
+            mesh.follow("/v1/mesh?watch=true").await?;
         }
         let mut others = Vec::new();
-        for kind in ["services", "policies", "rules"] {
+        for kind in ["services", "policies"] {
             let mut wire = connect().await?;
             wire.follow(&format!("/v1/{kind}?watch=true")).await?;
             others.push(wire);

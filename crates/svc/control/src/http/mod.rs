@@ -18,8 +18,8 @@ mod work;
 pub use authenticate::Peer;
 
 use crate::{
-    access::ServerParts, audit::Audit, authorize::Policies, error::Error, fanout::Hub, heartbeat::Liveness, leader::Leader,
-    objects::Objects, options::Options, reconcile::Reports, token::Token,
+    access::ServerParts, audit::Audit, authorize::Policies, error::Error, fanout::Hub, heartbeat::Liveness,
+    leader::Leader, objects::Objects, options::Options, reconcile::Reports, token::Token,
 };
 use axum::{Router, middleware};
 use heptad_api::ErrorCode;

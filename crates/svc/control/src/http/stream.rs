@@ -117,7 +117,7 @@ impl SharedFeed {
             _ = self.silent.wait_for(|silent| *silent) => Err(store_is_silent()),
             next = self.follower.next(self.bookmark) => next,
         };
-        Some(next.unwrap_or_else(|error| {
+        Some(next.map(|(_, lines)| lines).unwrap_or_else(|error| {
             self.ended = true;
             let revision = self.follower.revision();
             line(&WatchBatch::<()> { revision, events: Vec::new(), error: Some(error.problem()) })

@@ -1,9 +1,9 @@
-//! Parts of the containers: what a node and what the mesh follow ends as what they would list, whoever follows since when.
+//! Parts of the containers: what a node follows ends as what it would list, whoever follows since when.
 
 use crate::common::{Agent, World, all_ready, node, service, until};
 use heptad_api::{Object, WatchChange};
 use heptad_client::{Part, State, watch_part};
-use heptad_model::{Container, ContainerTemplate, Namespace, Service};
+use heptad_model::{Container, Namespace, Service};
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -11,14 +11,6 @@ use std::collections::BTreeMap;
 fn known(state: &State<Container>) -> BTreeMap<String, Container> {
     let view = state.view();
     view.objects.iter().map(|(key, item)| (key.clone(), item.object.clone())).collect()
-}
-
-/// What is left of a container for the mesh.
-fn slim(container: &Container) -> Container {
-    let Container { id, service, service_id, node, desired, ready, addresses, .. } = container.clone();
-    let rest = Container::pending(id, &Service::new("none", ""), 0);
-    let template = ContainerTemplate::default();
-    Container { service, service_id, generation: 0, template, node, desired, ready, addresses, ..rest }
 }
 
 async fn scale(world: &World, replicas: u32) {
@@ -30,7 +22,7 @@ async fn scale(world: &World, replicas: u32) {
 async fn every_part_ends_as_what_is_there() {
     let world = World::new().await;
     let client = &world.client;
-    let parts = || [Part::All, Part::Node("n1".into()), Part::Node("n2".into()), Part::Mesh];
+    let parts = || [Part::All, Part::Node("n1".into()), Part::Node("n2".into())];
     let early: Vec<_> = parts().into_iter().map(|part| watch_part::<Container>(client, part)).collect();
     let _agents =
         [Agent::start(client, &node("n1", 2000, 4096)).await, Agent::start(client, &node("n2", 2000, 4096)).await];
@@ -48,15 +40,10 @@ async fn every_part_ends_as_what_is_there() {
         for (state, wanted) in states.iter().zip(&wanted) {
             until("a part is whole", async || known(state).values().eq(wanted.iter())).await;
         }
-        let bound: Vec<_> = there.iter().filter(|c| c.node.is_some()).map(slim).collect();
-        until("the mesh knows what is bound", async || known(&states[3]).values().map(slim).eq(bound.iter().cloned())).await;
     }
     let listed = client.list_part::<Container>(&Part::Node("n1".into())).await.expect("a list");
     assert_eq!(listed.items.into_iter().map(|item| item.object).collect::<Vec<_>>(), of("n1"));
-    let listed = client.list_part::<Container>(&Part::Mesh).await.expect("a list");
-    assert!(listed.items.iter().all(|item| item.object.template == ContainerTemplate::default()));
-    assert_eq!(listed.items.len(), 40);
-    assert!(client.list_part::<Service>(&Part::Mesh).await.is_err(), "only containers have parts");
+    assert!(client.list_part::<Service>(&Part::Node("n1".into())).await.is_err(), "only containers are on nodes");
 }
 
 /// The lines that are shared, and those of a watch that reads the store itself, say the same.
@@ -73,7 +60,7 @@ async fn whoever_comes_late_is_told_the_same() {
     world.containers_until(<[_]>::is_empty).await;
     let last = client.version().await.expect("a version").revision;
     // This one's beginning is older than its channel.
-    let mut mesh = client.watch_part::<Container>(&Part::Mesh, Some(from)).await.expect("a watch");
+    let mut node = client.watch_part::<Container>(&Part::Node("n1".into()), Some(from)).await.expect("a watch");
     let mut late = client.watch::<Container>(Some(from)).await.expect("a watch");
     let mut direct = world.control.objects().watch::<Container>(None, Some(from)).await.expect("a watch");
     let mut bound: BTreeMap<_, Object<Container>> = BTreeMap::new();
@@ -94,10 +81,10 @@ async fn whoever_comes_late_is_told_the_same() {
     }
     let mut seen = 0;
     while seen < last {
-        let batch = mesh.next().await.expect("no error").expect("no end");
+        let batch = node.next().await.expect("no error").expect("no end");
         seen = batch.revision;
         for event in batch.events {
-            assert!(event.object.node.is_some() && event.object.template.image.is_empty());
+            assert!(event.object.node.is_some());
             match event.change {
                 WatchChange::Put => {
                     let object = Object { revision: seen, object: event.object };
