@@ -71,8 +71,13 @@ fn object_path(kind: Kind) -> String {
 fn readable<T: Resource>(out: &mut Vec<Endpoint>) {
     let (kind, one) = (T::KIND, T::KIND.singular());
     let list = |path: String, operation: String| {
-        Endpoint::new("GET", path, operation, &format!("List {kind}, or watch them as newline-delimited JSON"))
-            .query("limit", "items of the page")
+        let list =
+            Endpoint::new("GET", path, operation, &format!("List {kind}, or watch them as newline-delimited JSON"));
+        let list = match kind {
+            Kind::Containers => list.query("node", "only those that are bound to this node"),
+            _ => list,
+        };
+        list.query("limit", "items of the page")
             .query("continue", "where the last page ended")
             .query("watch", "`true`: stream changes instead of listing")
             .query("revision", "with `watch`: the first revision to see; absent: from now on")
