@@ -140,6 +140,8 @@ impl ClusterNode {
         sockets.insert(NODE_SOCKET.to_owned(), self.port.listener()?);
         let own = self.proxy.listeners().await?;
         sockets.extend(own.into_iter().map(|(name, socket)| (format!("{PROXY_SOCKETS}{name}"), socket)));
+        // Calls that come back from other nodes belong to requests that came by the ingress: first those.
+        self.proxy.drain_ingress(HANDOVER_DRAIN_MS_MAX / 3).await;
         tokio::join!(self.proxy.drain(HANDOVER_DRAIN_MS_MAX), self.port.shutdown(HANDOVER_DRAIN_MS_MAX));
         self.tasks.shutdown().await;
         self.node.stop(false).await;

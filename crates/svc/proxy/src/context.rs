@@ -67,7 +67,7 @@ impl Context {
     pub(crate) fn is_draining(&self) -> bool {
         match self.target {
             Target::Service(..) => self.core.drain.is_cancelled(),
-            Target::Host => self.core.outer_drain.is_cancelled(),
+            Target::Host => self.core.ingress_drain.is_cancelled(),
         }
     }
 

@@ -29,6 +29,13 @@ pub(crate) struct Core {
     pub(crate) tasks: TaskTracker,
     /// Those among them whose requests come from outside of the node: by the ingress, or from other proxies.
     pub(crate) outer_tasks: TaskTracker,
+    /// Those whose requests come by the ingress; `outer_tasks` has them too.
+    pub(crate) ingress_tasks: TaskTracker,
+    /// Like `outer_drain` and `outer_stop`, but only for the ingress: a request that came by it may come back from another
+    /// node in the shape of a call that it needs.
+    pub(crate) ingress_drain: CancellationToken,
+    /// See `ingress_drain`.
+    pub(crate) ingress_stop: CancellationToken,
     /// Like `drain` and `stop`, but only for what comes from outside: what is in progress there may need calls between
     /// containers, which are accepted meanwhile.
     pub(crate) outer_drain: CancellationToken,
@@ -53,6 +60,7 @@ impl Core {
         }
         let table = table.unwrap_or_default();
         let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
+        let (outer_drain, outer_stop) = (drain.child_token(), stop.child_token());
         Self {
             pool: Pool::new(options.node.clone()),
             peers: Peers::new(connector, Arc::clone(&options)),
@@ -63,8 +71,11 @@ impl Core {
             draws: AtomicU64::new(seed),
             tasks: TaskTracker::new(),
             outer_tasks: TaskTracker::new(),
-            outer_drain: drain.child_token(),
-            outer_stop: stop.child_token(),
+            ingress_tasks: TaskTracker::new(),
+            ingress_drain: outer_drain.child_token(),
+            ingress_stop: outer_stop.child_token(),
+            outer_drain,
+            outer_stop,
             drain,
             stop,
             abort: CancellationToken::new(),

@@ -97,7 +97,10 @@ fn spawn(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, role: Role, 
         }
     };
     match is_ingress {
-        true => shared.core.tasks.spawn(shared.core.outer_tasks.track_future(serving)),
+        true => {
+            let serving = shared.core.ingress_tasks.track_future(serving);
+            shared.core.tasks.spawn(shared.core.outer_tasks.track_future(serving))
+        }
         false => shared.core.tasks.spawn(serving),
     };
 }
@@ -118,7 +121,7 @@ async fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr, role: Role,
     let caller = if is_ingress { Caller::External } else { shared.resolver.resolve(peer, local) };
     let context = Arc::new(Context::new(Arc::clone(core), caller, target, peer, permit));
     match is_ingress {
-        true => serve_http::serve(context, stream, Bytes::new(), &core.outer_stop).await,
+        true => serve_http::serve(context, stream, Bytes::new(), &core.ingress_stop).await,
         false => serve_stream::serve(context, stream, &core.stop).await,
     }
 }

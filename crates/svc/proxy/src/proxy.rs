@@ -30,7 +30,7 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, timeout, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// A running proxy. Clones are handles of the same one; it ends by `shutdown`, or when the last handle is dropped.
 #[derive(Clone, Debug)]
@@ -266,7 +266,8 @@ impl Proxy {
     pub async fn drain(&self, drain_ms_max: u64) -> bool {
         let core = &self.inner.shared.core;
         let deadline = Instant::now() + Duration::from_millis(drain_ms_max);
-        self.drain_outer(drain_ms_max / 2).await;
+        self.drain_ingress(drain_ms_max / 3).await;
+        self.drain_outer(drain_ms_max / 3).await;
         core.drain.cancel();
         core.tasks.close();
         let idle_ms = core.options.drain_idle_ms_max.min(drain_ms_max / 2);
@@ -277,18 +278,20 @@ impl Proxy {
         timeout_at(deadline, core.tasks.wait()).await.is_ok()
     }
 
-    /// Ends what comes from outside of the node first. A request in progress there may call other containers, and such a
-    /// call must not wait for a proxy that waits for the request.
+    /// The first step of a drain: ends what comes by the ingress. A request in progress there may come back from another
+    /// node in the shape of a call that it needs, so other proxies are still served.
+    pub async fn drain_ingress(&self, drain_ms_max: u64) {
+        let core = &self.inner.shared.core;
+        let idle_ms = core.options.drain_idle_ms_max.min(drain_ms_max / 2);
+        step(&core.ingress_tasks, &core.ingress_drain, &core.ingress_stop, idle_ms, drain_ms_max).await;
+    }
+
+    /// Then ends what comes from other nodes. A request in progress there may call other containers, and such a call must
+    /// not wait for a proxy that waits for the request.
     async fn drain_outer(&self, drain_ms_max: u64) {
         let core = &self.inner.shared.core;
-        let deadline = Instant::now() + Duration::from_millis(drain_ms_max);
-        core.outer_drain.cancel();
-        core.outer_tasks.close();
         let idle_ms = core.options.drain_idle_ms_max.min(drain_ms_max / 2);
-        if timeout(Duration::from_millis(idle_ms), core.outer_tasks.wait()).await.is_err() {
-            core.outer_stop.cancel();
-            let _ = timeout_at(deadline, core.outer_tasks.wait()).await;
-        }
+        step(&core.outer_tasks, &core.outer_drain, &core.outer_stop, idle_ms, drain_ms_max).await;
     }
 
     /// Accepts nothing more and closes the listeners, lets what is in progress end for at most `drain_ms_max`, then
@@ -305,6 +308,23 @@ impl Proxy {
         abort.cancel();
         tasks.wait().await;
         drained
+    }
+}
+
+/// Lets `tasks` end: for a while those that wait for requests too.
+async fn step(
+    tasks: &TaskTracker,
+    drain: &CancellationToken,
+    stop: &CancellationToken,
+    idle_ms: u64,
+    drain_ms_max: u64,
+) {
+    let deadline = Instant::now() + Duration::from_millis(drain_ms_max);
+    drain.cancel();
+    tasks.close();
+    if timeout(Duration::from_millis(idle_ms), tasks.wait()).await.is_err() {
+        stop.cancel();
+        let _ = timeout_at(deadline, tasks.wait()).await;
     }
 }
 
@@ -331,7 +351,7 @@ impl Inner {
         let listener = Arc::new(opened.map_err(|source| not_listening(address, &role, source))?);
         let core = &self.shared.core;
         let stop = match role {
-            Role::Ingress => core.outer_drain.child_token(),
+            Role::Ingress => core.ingress_drain.child_token(),
             Role::Transparent | Role::Service(..) => core.drain.child_token(),
         };
         let accepting = listen::accept(Arc::clone(&self.shared), Arc::clone(&listener), role.clone(), stop.clone());
