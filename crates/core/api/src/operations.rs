@@ -76,6 +76,19 @@ pub struct PlannedPlacement {
     pub replicas: u32,
 }
 
+/// Containers that would have to make room for one of a higher priority.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PlannedPreemption {
+    /// The service for which room would be made.
+    pub service: ServiceKey,
+    /// Its priority.
+    pub priority: i32,
+    /// The node that they would leave.
+    pub node: NodeName,
+    /// The containers of lower priority.
+    pub victims: Vec<ContainerId>,
+}
+
 /// What an apply would do; nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlanResponse {
@@ -87,6 +100,9 @@ pub struct PlanResponse {
     pub placements: Vec<PlannedPlacement>,
     /// Containers of services that would be replaced one by one.
     pub replaced: BTreeMap<String, u32>,
+    /// Who would have to make room.
+    #[serde(default)]
+    pub preempted: Vec<PlannedPreemption>,
     /// What cannot be placed now, and why.
     pub unplaced: Vec<Unplaced>,
     /// What the user should know, such as a replacement without a health check.

@@ -162,6 +162,12 @@ fn describe_plan(plan: &PlanResponse) -> String {
     for (service, count) in &plan.replaced {
         out += &format!("\n{count} containers of {service} would be replaced one by one\n");
     }
+    for preemption in &plan.preempted {
+        let victims: Vec<&str> = preemption.victims.iter().map(|id| id.as_str()).collect();
+        let (service, node) = (&preemption.service, &preemption.node);
+        let priority = preemption.priority;
+        out += &format!("\n{} would leave node {node} for {service} (priority {priority})\n", victims.join(", "));
+    }
     for unplaced in &plan.unplaced {
         out += &format!("\n{}", super::why::describe_unplaced(unplaced));
     }

@@ -3,14 +3,14 @@
 use crate::{clock::now_ms, error::Result, objects::Objects, reconcile::api_unplaced, rows::Rows};
 use heptad_api::{
     Manifest,
-    operations::{ApplyRequest, Outcome, PlanResponse, PlannedPlacement},
+    operations::{ApplyRequest, Outcome, PlanResponse, PlannedPlacement, PlannedPreemption},
     report::Unplaced,
 };
 use heptad_model::{
     Container, ContainerId, ContainerStatus, NodeName, Revision, Rollout, Service, ServiceKey, Strategy,
 };
 use heptad_sched::{
-    NodesView, Request,
+    NodesView, Request, preempt,
     reconcile::{self, Action, ServiceView},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +29,7 @@ pub(crate) async fn plan(objects: &Objects, request: &ApplyRequest) -> Result<Pl
         results,
         placements: Vec::new(),
         replaced: BTreeMap::new(),
+        preempted: Vec::new(),
         unplaced: Vec::new(),
         warnings: Vec::new(),
     };
@@ -112,7 +113,8 @@ impl<'a> World<'a> {
         warnings(&service, replaced, rows, &mut answer.warnings);
         let mut placed: BTreeMap<NodeName, u32> = BTreeMap::new();
         let mut unplaced: Option<Unplaced> = None;
-        let ended = (0..STEPS_MAX).any(|_| !self.step(&service, &mut placed, &mut unplaced));
+        let preempted = &mut answer.preempted;
+        let ended = (0..STEPS_MAX).any(|_| !self.step(&service, &mut placed, &mut unplaced, preempted));
         if !ended {
             answer.warnings.push(format!("service/{key}: only its first {STEPS_MAX} steps were looked at"));
         }
@@ -131,6 +133,7 @@ impl<'a> World<'a> {
         service: &Service,
         placed: &mut BTreeMap<NodeName, u32>,
         unplaced: &mut Option<Unplaced>,
+        preempted: &mut Vec<PlannedPreemption>,
     ) -> bool {
         let key = service.key();
         let nodes = self.nodes();
@@ -166,7 +169,7 @@ impl<'a> World<'a> {
                 }
             }
         }
-        self.place(service, placed, unplaced) || acted
+        self.place(service, placed, unplaced, preempted) || acted
     }
 
     fn place(
@@ -174,11 +177,16 @@ impl<'a> World<'a> {
         service: &Service,
         placed: &mut BTreeMap<NodeName, u32>,
         unplaced: &mut Option<Unplaced>,
+        preempted: &mut Vec<PlannedPreemption>,
     ) -> bool {
         let key = service.key();
         let waiting = self.containers.values().filter(|c| c.service == key && c.node.is_none() && c.is_alive());
         let requests: Vec<Request> = waiting.map(|c| Request::of(c, service.placement)).collect();
-        let (plan, report) = heptad_sched::plan(&self.nodes(), &requests);
+        let view = self.nodes();
+        let (plan, report) = heptad_sched::plan(&view, &requests);
+        let service_of =
+            |key: &ServiceKey| self.services.get(key).or_else(|| self.rows.services.get(key).map(|item| &item.object));
+        let made_room = preempt(&view, &requests, &plan, self.containers.values(), service_of);
         *unplaced = report.unplaced.first().map(|group| api_unplaced(group, None));
         for (id, node) in plan.bindings() {
             if let Some(container) = self.containers.get_mut(id) {
@@ -188,7 +196,16 @@ impl<'a> World<'a> {
                 *placed.entry(node.clone()).or_default() += 1;
             }
         }
-        !plan.is_empty()
+        for preemption in &made_room {
+            self.containers.retain(|id, _| !preemption.victims.contains(id));
+            preempted.push(PlannedPreemption {
+                service: preemption.service.clone(),
+                priority: preemption.priority,
+                node: preemption.node.clone(),
+                victims: preemption.victims.clone(),
+            });
+        }
+        !plan.is_empty() || !made_room.is_empty()
     }
 }
 

@@ -8,6 +8,7 @@ mod endpoints;
 mod leaders;
 mod life;
 mod parts;
+mod placement;
 mod settings;
 mod sockets;
 mod trust;

@@ -1,0 +1,88 @@
+//! Quotas, priorities and taints over the API: what is bound, who leaves, who comes.
+
+use crate::common::{Agent, World, all_ready, node, service};
+use heptad_model::{Container, CpuMillis, Event, Namespace, Node, NodeName, Quota, ResourceVector, Service};
+use serde_json::json;
+
+fn of<'a>(all: &'a [Container], name: &str) -> Vec<&'a Container> {
+    all.iter().filter(|c| c.service.name == name).collect()
+}
+
+fn with_cpu(name: &str, replicas: u32, cpu: u64) -> Service {
+    let resources = ResourceVector { cpu_millis: CpuMillis(cpu), ..ResourceVector::ZERO };
+    Service { resources, stop_grace_ms: 0, ..service(name, replicas) }
+}
+
+async fn reasons(world: &World) -> Vec<String> {
+    world.client.list::<Event>().await.expect("a list").items.into_iter().map(|item| item.object.reason).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_bounds_containers_and_services_of_its_namespace() {
+    let world = World::new().await;
+    let _agent = Agent::start(&world.client, &node("n1", 8000, 8192)).await;
+    let mut quota = Quota { name: "team".into(), containers: Some(2), services: Some(1), ..Quota::default() };
+    world.client.create(&quota).await.expect("created");
+    world.client.create(&with_cpu("web", 3, 10)).await.expect("the first service");
+    let waits = |all: &[Container]| {
+        let told = all.iter().filter(|c| c.node.is_none() && c.message.contains("quota team")).count();
+        (all.len(), told) == (3, 1) && all.iter().filter(|c| c.ready).count() == 2
+    };
+    world.containers_until(waits).await;
+    let refused = world.client.create(&with_cpu("other", 1, 10)).await.expect_err("one service too many");
+    assert!(refused.to_string().contains("quota team"), "{refused}");
+    (quota.containers, quota.services) = (Some(3), Some(2));
+    world.client.replace(&quota, None).await.expect("raised");
+    world.containers_until(all_ready(3)).await;
+    world.client.create(&with_cpu("other", 1, 10)).await.expect("the second service");
+    world.client.delete::<Quota>(&Namespace::default(), "team", None).await.expect("deleted");
+    world.containers_until(all_ready(4)).await;
+    world.snapshot().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_the_higher_priority_takes_the_room_once_the_others_are_gone() {
+    let world = World::new().await;
+    let _agent = Agent::start(&world.client, &node("n1", 1000, 4096)).await;
+    world.client.create(&with_cpu("low", 4, 250)).await.expect("created");
+    world.containers_until(all_ready(4)).await;
+    let vip = Service { priority: 10, ..with_cpu("vip", 1, 500) };
+    world.client.create(&vip).await.expect("created");
+    let settled = |all: &[Container]| {
+        let (vip, low) = (of(all, "vip"), of(all, "low"));
+        let waiting = low.iter().filter(|c| c.node.is_none()).count();
+        vip.len() == 1 && vip[0].ready && low.iter().filter(|c| c.ready).count() == 2 && (low.len(), waiting) == (4, 2)
+    };
+    world.containers_until(settled).await;
+    let snapshot = world.snapshot().await;
+    assert!(snapshot.containers.iter().all(|c| c.reservation.is_none()), "nothing is kept any more");
+    let reasons = reasons(&world).await;
+    let count = |word: &str| reasons.iter().filter(|reason| *reason == word).count();
+    assert_eq!((count("Preempted"), count("Preempting")), (2, 1), "{reasons:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn taints_stop_what_does_not_bear_them_and_cordoned_nodes_take_nothing() {
+    let world = World::new().await;
+    let _agents = [
+        Agent::start(&world.client, &node("n1", 4000, 4096)).await,
+        Agent::start(&world.client, &node("n2", 4000, 4096)).await,
+    ];
+    world.client.create(&with_cpu("web", 2, 10)).await.expect("created");
+    world.containers_until(all_ready(2)).await;
+    let patch = json!({"taints": [{"key": "leaking", "effect": "NoExecute"}]});
+    world.client.patch::<Node>(&Namespace::default(), "n1", &patch, None).await.expect("tainted");
+    let on = |name: &str, all: &[Container]| {
+        all_ready(2)(all) && all.iter().all(|c| c.node.as_ref() == Some(&NodeName::from(name)))
+    };
+    world.containers_until(|all| on("n2", all)).await;
+    assert!(reasons(&world).await.contains(&"Evicted".to_owned()));
+    world
+        .client
+        .patch::<Node>(&Namespace::default(), "n2", &json!({"unschedulable": true}), None)
+        .await
+        .expect("cordoned");
+    world.client.create(&with_cpu("late", 1, 10)).await.expect("created");
+    let waits = |all: &[Container]| of(all, "late").iter().any(|c| c.message.contains("1 cordoned, 1 taint leaking"));
+    world.containers_until(waits).await;
+}
