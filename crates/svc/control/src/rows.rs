@@ -67,7 +67,8 @@ impl Rows {
     /// Everything is to be looked at again.
     pub(crate) fn everything_is_dirty(&mut self) {
         self.nodes_changed = true;
-        self.dirty = self.services.keys().chain(self.by_service.keys()).cloned().collect();
+        // Also those of which only the memory is left.
+        self.dirty = self.services.keys().chain(self.by_service.keys()).chain(self.rollouts.keys()).cloned().collect();
     }
 
     /// Whether nothing is to be looked at.

@@ -157,7 +157,7 @@ async fn a_plan_says_what_would_happen_and_changes_nothing() {
     let _agent = Agent::start(client, &node("n1", 350, 1024)).await;
     client.create(&service("web", 2)).await.expect("created");
     world.containers_until(all_ready(2)).await;
-    let before = client.version().await.expect("a version").revision;
+    let before = world.quiet_revision().await;
     let changed = Service { image: "host".into(), args: vec!["x".into()], ..service("web", 2) };
     let large = Service { resources: resources(200, 64), ..service("large", 1) };
     let objects = vec![Manifest::Service(changed), Manifest::Service(large), Manifest::Service(service("web2", 0))];

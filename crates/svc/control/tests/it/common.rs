@@ -55,6 +55,19 @@ impl World {
         snapshot
     }
 
+    /// The revision once nothing is written any more.
+    pub(crate) async fn quiet_revision(&self) -> u64 {
+        let mut before = 0;
+        loop {
+            let now = self.client.version().await.expect("a version").revision;
+            if now == before {
+                return now;
+            }
+            before = now;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+
     pub(crate) async fn containers(&self) -> Vec<Container> {
         let list: List<Container> = self.client.list().await.expect("a list");
         list.items.into_iter().map(|item| item.object).collect()

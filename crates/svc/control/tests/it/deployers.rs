@@ -192,5 +192,7 @@ async fn two_deployers_never_exceed_a_capacity() {
     let (refused, done) = (contended.refused.load(Ordering::Relaxed), contended.done.load(Ordering::Relaxed));
     println!("{done} transactions done, {refused} refused, at most {fullest} containers bound");
     assert!(refused >= RELEASES / 100, "only {refused} transactions were refused: the deployers did not meet");
+    let (remembered, _) = store.list("/rollouts/").await.expect("rows");
+    assert!(remembered.len() <= 2 * (SERVICES_AT_ONCE + 1), "deleted services are forgotten");
     assert!(store.get("/addresses").await.expect("read").is_some());
 }
