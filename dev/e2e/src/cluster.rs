@@ -29,8 +29,8 @@ pub struct ClusterOptions {
     pub agents: u8,
     /// Whether its state is in an etcd cluster of three members, each on a host of its own.
     pub etcd: bool,
-    /// Further words for `server init`.
-    pub init_args: Vec<String>,
+    /// Environment variables of the servers.
+    pub server_environment: Vec<(String, String)>,
     /// The size of each server's disk, if it is small.
     pub server_disk_mib: Option<u32>,
     /// The size of each etcd member's disk, if it is small.
@@ -40,8 +40,8 @@ pub struct ClusterOptions {
 impl ClusterOptions {
     /// One server that keeps its state itself, and so many nodes.
     pub fn small(agents: u8) -> Self {
-        let (init_args, server_disk_mib, etcd_disk_mib) = (Vec::new(), None, None);
-        Self { servers: 1, agents, etcd: false, init_args, server_disk_mib, etcd_disk_mib }
+        let (server_environment, server_disk_mib, etcd_disk_mib) = (Vec::new(), None, None);
+        Self { servers: 1, agents, etcd: false, server_environment, server_disk_mib, etcd_disk_mib }
     }
 
     /// Three servers on etcd, and so many nodes.
@@ -171,7 +171,7 @@ impl Cluster {
     }
 
     fn server_host(&self, number: u8, options: &ClusterOptions) -> Member {
-        let disk = HostOptions { disk_mib: options.server_disk_mib, ..HostOptions::default() };
+        let disk = HostOptions { disk_mib: options.server_disk_mib, environment: options.server_environment.clone() };
         Member::new(self.lan.host_with(&format!("s{number}"), disk), "server")
     }
 
@@ -183,7 +183,6 @@ impl Cluster {
         if let Some(urls) = &urls {
             args.extend(["--etcd", urls]);
         }
-        args.extend(options.init_args.iter().map(String::as_str));
         let said = first.host.heptad(&args);
         assert_eq!(said.code, 0, "{args:?}: {}{}", said.err, said.out);
         first.start();

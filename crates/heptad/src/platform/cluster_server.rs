@@ -29,6 +29,24 @@ use std::{
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+/// The life of certificates in milliseconds, if it shall not be the usual one. All servers must be given the same.
+const CERTIFICATE_TTL_VARIABLE: &str = "HEPTAD_CERTIFICATE_TTL_MS";
+/// A shorter life leaves no time to fetch new roots.
+const CERTIFICATE_TTL_MS_MIN: u64 = 24_000;
+
+/// Usual times, or all of them in proportion to a shorter life of certificates.
+fn trust_options() -> TrustOptions {
+    let usual = TrustOptions::default();
+    let given = std::env::var(CERTIFICATE_TTL_VARIABLE).ok().and_then(|text| text.parse::<u64>().ok());
+    let Some(ttl_ms) = given.map(|ms| ms.clamp(CERTIFICATE_TTL_MS_MIN, usual.certificate_ttl_ms)) else { return usual };
+    TrustOptions {
+        certificate_ttl_ms: ttl_ms,
+        authority_spread_ms: usual.authority_spread_ms.min(ttl_ms / 2),
+        maintain_interval_ms: usual.maintain_interval_ms.min(ttl_ms / 8),
+        ..usual
+    }
+}
+
 const STATE_FILE: &str = "state.json";
 const SERVICES: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16);
 /// How long requests and calls that are in progress may take to end.
@@ -110,7 +128,7 @@ pub async fn initialize(settings: &Settings, new: NewCluster) -> Result<Initiali
     let store = new.state.open(data).await?;
     let init = ClusterInit { trust_domain: new.trust_domain.clone(), service_cidr, ..ClusterInit::default() };
     let made = Trust::initialize(&*store, &keyring, &init).await?;
-    let trust = Trust::open(store, keyring, TrustOptions::default()).await?;
+    let trust = Trust::open(store, keyring, trust_options()).await?;
     files.save_key(&KeyPair::generate()?)?;
     save_state_settings(data, &new.state)?;
     let member = Member {
@@ -169,7 +187,7 @@ async fn open(data: &Path) -> Result<Opened, PlatformError> {
     let keyring = Keyring::load(&data.join(KEYRING_FILE))?;
     let state = state_settings(data)?;
     let store = state.open(data).await?;
-    let trust = Trust::open(store.clone(), keyring, TrustOptions::default()).await?;
+    let trust = Trust::open(store.clone(), keyring, trust_options()).await?;
     Ok(Opened { member, state, store, trust, key })
 }
 
