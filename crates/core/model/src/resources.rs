@@ -101,7 +101,8 @@ impl ResourceVector {
 
     /// Whether every dimension of `self` is at most that of `room`.
     pub fn fits(&self, room: &Self) -> bool {
-        self.first_excess(room).is_none()
+        let (asked, room) = (self.amounts(), room.amounts());
+        asked.iter().zip(room).all(|(asked, room)| *asked <= room)
     }
 
     /// The first dimension in which `self` is more than `room`.

@@ -28,6 +28,9 @@ pub struct Candidate {
     pub replicas: u32,
     /// What it would have left with the request.
     pub left: ResourceVector,
+    /// What it has left without the request, measured by [`Cluster::measure`]: of two nodes that which has less now also
+    /// has less with the request.
+    pub room: u128,
 }
 
 /// Nodes and what is planned on them.
@@ -36,6 +39,8 @@ pub struct Cluster<'a> {
     pub(crate) view: &'a NodesView,
     /// What each node has left. Kept apart from the rows so that one pass is quick; less than they say by what is held.
     pub(crate) free: Vec<ResourceVector>,
+    /// The same, measured.
+    rooms: Vec<u128>,
     touched: BTreeMap<NodeIndex, Allocation>,
     spreads: BTreeMap<ServiceKey, Spread>,
     counts: BTreeMap<RuleIndex, Counts>,
@@ -48,8 +53,9 @@ impl<'a> Cluster<'a> {
     /// The nodes of `view`, nothing planned yet.
     pub fn new(view: &'a NodesView) -> Self {
         let largest = |i: usize| view.nodes().iter().map(|node| node.capacity.amounts()[i]).max().unwrap_or(0);
-        Self {
+        let mut cluster = Self {
             view,
+            rooms: Vec::new(),
             free: view.nodes().iter().map(|node| node.allocation.free(&node.capacity)).collect(),
             touched: BTreeMap::new(),
             spreads: BTreeMap::new(),
@@ -57,7 +63,9 @@ impl<'a> Cluster<'a> {
             quotas: BTreeMap::new(),
             held: BTreeMap::new(),
             weights: std::array::from_fn(|i| u64::MAX / largest(i).max(1)),
-        }
+        };
+        cluster.rooms = cluster.free.iter().map(|free| cluster.measure(free)).collect();
+        cluster
     }
 
     /// The nodes, ordered by name, as they were before anything was planned.
@@ -88,7 +96,7 @@ impl<'a> Cluster<'a> {
                 return None;
             }
             let left = self.free[node].checked_sub(&request.resources)?;
-            Some(Candidate { node, unwished: gate.unwished(node), replicas, left })
+            Some(Candidate { node, unwished: gate.unwished(node), replicas, left, room: self.rooms[node] })
         })
     }
 
@@ -104,6 +112,12 @@ impl<'a> Cluster<'a> {
     /// Whether the port is kept for somebody.
     pub(crate) fn is_held(&self, node: NodeIndex, port: &HostPort) -> bool {
         self.held.get(&node).is_some_and(|(_, ports)| ports.contains(port))
+    }
+
+    /// Works out again what a node has left.
+    fn refresh(&mut self, node: NodeIndex) {
+        self.free[node] = self.free_without(node, &ResourceVector::ZERO);
+        self.rooms[node] = self.measure(&self.free[node]);
     }
 
     /// What a node would have left if some of its containers gave back `given`.
@@ -143,7 +157,7 @@ impl<'a> Cluster<'a> {
                 place.insert(row);
             }
         }
-        self.free[node] = self.free_without(node, &ResourceVector::ZERO);
+        self.refresh(node);
         let before = self.view.spread_of(&request.service);
         let spread = self.spreads.entry(request.service.clone()).or_insert_with(|| before.cloned().unwrap_or_default());
         *spread.entry(node).or_default() += 1;
@@ -174,7 +188,7 @@ impl<'a> Cluster<'a> {
         // More than there is cannot be kept, so what overflows need not be counted.
         *resources = resources.checked_add(&request.resources).unwrap_or(*resources);
         ports.extend(request.host_ports.iter().copied());
-        self.free[node] = self.free_without(node, &ResourceVector::ZERO);
+        self.refresh(node);
     }
 
     /// Takes a container that is bound to a node out of the working view. One that does not count any more, since it is
@@ -185,7 +199,7 @@ impl<'a> Cluster<'a> {
         if row.release(request).is_err() {
             return;
         }
-        self.free[node] = self.free_without(node, &ResourceVector::ZERO);
+        self.refresh(node);
         if !counts {
             return;
         }

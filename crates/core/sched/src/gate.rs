@@ -169,6 +169,9 @@ impl<'a> Gate<'a> {
 
     /// How many wishes are not fulfilled there.
     pub(crate) fn unwished(&self, node: NodeIndex) -> u32 {
+        if self.wished.is_empty() {
+            return self.eligibility.avoided[node];
+        }
         let broken = self.wished.iter().filter(|clause| !clause.holds(node, 0)).count();
         self.eligibility.avoided[node].saturating_add(u32::try_from(broken).unwrap_or(u32::MAX))
     }

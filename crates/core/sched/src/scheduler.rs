@@ -37,7 +37,7 @@ pub struct BestFitScheduler;
 
 impl Scheduler for BestFitScheduler {
     fn choose(&self, cluster: &Cluster<'_>, request: &Request) -> Option<NodeIndex> {
-        least(cluster, request, |candidate| cluster.measure(&candidate.left))
+        least(cluster, request, |candidate| candidate.room)
     }
 }
 
@@ -47,7 +47,7 @@ pub struct SpreadScheduler;
 
 impl Scheduler for SpreadScheduler {
     fn choose(&self, cluster: &Cluster<'_>, request: &Request) -> Option<NodeIndex> {
-        least(cluster, request, |candidate| Reverse(cluster.measure(&candidate.left)))
+        least(cluster, request, |candidate| Reverse(candidate.room))
     }
 }
 
