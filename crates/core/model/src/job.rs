@@ -127,7 +127,7 @@ pub struct Schedule {
     pub concurrency: Concurrency,
     /// Milliseconds by which a run may be late, such as after a time without server; a later one is left out.
     pub late_ms_max: u64,
-    /// Whether no run is started for now.
+    /// Whether no run is started.
     pub suspended: bool,
 }
 

@@ -53,7 +53,7 @@ pub(crate) enum Step {
     /// Write the lease, if it is still as it was seen.
     Renew(Lease),
     /// Somebody else took over: stop leading, then look again.
-    StepDown,
+    Resign,
 }
 
 /// The times of an election.
@@ -96,7 +96,7 @@ impl Election {
             Some(own) if seen.generation_revision() != own.generation_revision => {
                 self.own = None;
                 self.watched = None;
-                Step::StepDown
+                Step::Resign
             }
             Some(own) => self.renew(own, seen, now_ms),
             None => match self.unheard(seen) {

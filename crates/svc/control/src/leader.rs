@@ -181,7 +181,7 @@ impl Leader {
         let began_ms = elapsed_ms(clock);
         match election.look(&seen, began_ms) {
             Step::Wait(ms) => return Ok(ms),
-            Step::StepDown => self.step_down("another server took over"),
+            Step::Resign => self.step_down("another server took over"),
             Step::TakeOver(generation) => {
                 let lease = first_lease(&generation);
                 if let Some(revision) = self.take_over(&seen, &generation, Some(&lease)).await? {

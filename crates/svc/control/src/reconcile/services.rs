@@ -56,7 +56,7 @@ impl Reconciler {
             let service = rows.service(key);
             let steps = self.plan_service(&rows.service_view(key, service.as_ref(), &nodes, now_ms))?;
             looked_at.insert(key.clone(), steps.due_ms);
-            let forgotten = rows.services.get(key).is_none() && rows.rollouts.contains_key(key);
+            let forgotten = !rows.services.contains_key(key) && rows.rollouts.contains_key(key);
             if !steps.is_empty() || forgotten {
                 self.stage_steps(rows, key, steps, &mut pending)?;
             }
