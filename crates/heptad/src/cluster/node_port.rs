@@ -32,6 +32,9 @@ impl std::fmt::Debug for NodeServices {
     }
 }
 
+/// How long servers' connections, which they keep open, outlive the end of the port.
+const KEPT_OPEN_MS_MAX: u64 = 500;
+
 /// A node port that serves. Dropping it ends it and all its connections.
 #[derive(Debug)]
 pub(crate) struct NodePort {
@@ -62,14 +65,15 @@ impl NodePort {
         let spoken = [alpn::MESH, alpn::STREAM, alpn::BLOB, alpn::NODE];
         let tls = identity.server_config(&spoken, ClientAuth::Required);
         let (stop, abort, tracker) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
-        let ended = abort.clone();
+        let (ended, stopping) = (abort.clone(), stop.clone());
         let handle = move |accepted: Accepted| {
-            let (members, services, ended) = (members.clone(), services.clone(), ended.clone());
+            let (members, services) = (members.clone(), services.clone());
+            let (ended, stopping) = (ended.clone(), stopping.clone());
             async move {
                 let peer = accepted.address;
                 let served = tokio::select! {
                     () = ended.cancelled() => Ok(()),
-                    served = serve(&members, services, accepted) => served,
+                    served = serve(&members, services, accepted, &stopping) => served,
                 };
                 if let Err(error) = served {
                     tracing::debug!(%peer, %error, "a connection to the node port ended");
@@ -98,7 +102,25 @@ impl NodePort {
     }
 }
 
-async fn serve(members: &Members, services: NodeServices, accepted: Accepted) -> io::Result<()> {
+/// Lets a conversation that its other side keeps open go on until shortly after the end of this port has begun: what is
+/// asked in it takes less time, and whoever connects waits until it is over.
+async fn until_stopped(stopping: &CancellationToken, served: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    let ended = async {
+        stopping.cancelled().await;
+        tokio::time::sleep(Duration::from_millis(KEPT_OPEN_MS_MAX)).await;
+    };
+    tokio::select! {
+        () = ended => Ok(()),
+        served = served => served,
+    }
+}
+
+async fn serve(
+    members: &Members,
+    services: NodeServices,
+    accepted: Accepted,
+    stopping: &CancellationToken,
+) -> io::Result<()> {
     let Some(peer) = &accepted.peer else { return Err(io::ErrorKind::PermissionDenied.into()) };
     let caller = match members.caller(peer).await {
         Ok(caller) => caller,
@@ -117,8 +139,10 @@ async fn serve(members: &Members, services: NodeServices, accepted: Accepted) ->
             services.proxy.serve_peer(accepted.stream, PeerProtocol::Stream, caller.as_peer()).await;
             Ok(())
         }
-        (alpn::BLOB, Caller::Server(_)) => serve_blobs(services.disks, accepted.stream).await,
-        (alpn::NODE, Caller::Server(_)) => answer_servers(services.access, accepted.stream).await,
+        (alpn::BLOB, Caller::Server(_)) => until_stopped(stopping, serve_blobs(services.disks, accepted.stream)).await,
+        (alpn::NODE, Caller::Server(_)) => {
+            until_stopped(stopping, answer_servers(services.access, accepted.stream)).await
+        }
         (alpn::BLOB | alpn::NODE, Caller::Node(name)) => {
             let text = format!("node {name} asked for what only servers may ask");
             Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
