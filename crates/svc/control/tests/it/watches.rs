@@ -174,7 +174,6 @@ async fn what_is_applied_together_is_seen_together_by_proxies() {
         assert!(mesh.view().containers.values().all(|c| c.template == Default::default()), "what it is made of stays");
     }
     applying.await.expect("applied");
-    println!("{views} views");
     assert!(views > 3, "{views}");
     // The same is read at once, and a change of a container alone says so.
     let read = heptad_client::MeshView::from(world.client.mesh_state().await.expect("read"));
