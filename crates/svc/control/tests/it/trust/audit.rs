@@ -34,7 +34,8 @@ async fn every_mutating_call_has_its_line_and_no_secret_is_in_it() {
     let told: Vec<String> = lines
         .iter()
         .map(|line| {
-            let who = word(line, "name") + &word(line, "principal").split("/").next().unwrap_or_default();
+            let kind = word(line, "principal");
+            let who = format!("{}{}", word(line, "name"), kind.split('/').next().unwrap_or_default());
             format!("{who} {} {} {}", word(line, "method"), word(line, "path"), line["status"])
         })
         .collect();
