@@ -290,9 +290,9 @@ mod tests {
         ) {
             let cron = Cron::parse(&format!("{minute},*/{step} {hour} * * *")).expect("valid");
             let next = cron.next_after(after).expect("there is one every day");
-            prop_assert!(next > after && next - after <= 86_400_000 && next % MINUTE_MS == 0);
+            prop_assert!(next > after && next - after <= 86_400_000 && next.is_multiple_of(MINUTE_MS));
             let of_day = next / MINUTE_MS % DAY_MINUTES;
-            let fits = |m: u64| m / 60 == u64::from(hour) && (m % 60 == u64::from(minute) || m % 60 % u64::from(step) == 0);
+            let fits = |m: u64| m / 60 == u64::from(hour) && (m % 60 == u64::from(minute) || (m % 60).is_multiple_of(u64::from(step)));
             prop_assert!(fits(of_day));
             let mut between = (after / MINUTE_MS + 1)..(next / MINUTE_MS);
             prop_assert!(!between.any(|m| fits(m % DAY_MINUTES)));

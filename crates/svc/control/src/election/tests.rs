@@ -25,7 +25,7 @@ impl Rows {
                 self.seen.lease = Some((self.revision, first_lease(generation)));
             }
             Step::Renew(lease) => self.seen.lease = Some((self.revision, lease.clone())),
-            Step::Wait(_) | Step::StepDown => unreachable!("nothing to commit"),
+            Step::Wait(_) | Step::Resign => unreachable!("nothing to commit"),
         }
         true
     }
@@ -65,7 +65,7 @@ fn a_silent_leader_is_replaced_and_steps_down() {
     assert_eq!(rows.turn(&mut b, 109), Step::Wait(1));
     assert!(matches!(rows.turn(&mut b, 110), Step::TakeOver(Generation { number: 2, .. })));
     assert_eq!(a.leads(110), None, "it had stopped before");
-    assert_eq!(rows.turn(&mut a, 111), Step::StepDown);
+    assert_eq!(rows.turn(&mut a, 111), Step::Resign);
     assert_eq!(rows.turn(&mut a, 112), Step::Wait(20));
 }
 
@@ -84,7 +84,7 @@ fn a_restarted_server_does_not_wait_for_itself_but_two_of_one_name_do() {
     rows.turn(&mut a, 0);
     let mut again = Election::new("a", "run-a2", TERMS);
     assert!(matches!(rows.turn(&mut again, 1), Step::TakeOver(Generation { number: 2, .. })));
-    assert_eq!(rows.turn(&mut a, 2), Step::StepDown);
+    assert_eq!(rows.turn(&mut a, 2), Step::Resign);
     // Only its very first look may be that quick.
     assert_eq!(rows.turn(&mut a, 3), Step::Wait(20));
 }
