@@ -43,6 +43,9 @@ struct Cli {
     /// Print the log of the seed as it runs
     #[arg(long)]
     log: bool,
+    /// Print what the platform itself logs too; such as `info,heptad_control=debug`
+    #[arg(long)]
+    trace: Option<String>,
     /// Make something wrong on purpose
     #[arg(long, value_enum, default_value_t)]
     mutation: Mutation,
@@ -57,6 +60,9 @@ fn range(text: &str) -> Result<Range<u64>> {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Some(filter) = &cli.trace {
+        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_ansi(false).init();
+    }
     match cli.seed {
         Some(seed) => one(seed, &cli),
         None => match many::run(&many_of(&cli)) {
