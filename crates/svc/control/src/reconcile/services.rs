@@ -126,7 +126,9 @@ impl Reconciler {
         for revision in &steps.revisions {
             pending.put(&keys::revision(key, revision.number), revision);
         }
-        for number in &steps.forgotten {
+        // A service that was deleted and made again counts from one: what is written needs no deletion.
+        let written = |number: u64| steps.revisions.iter().any(|revision| revision.number == number);
+        for number in steps.forgotten.iter().filter(|number| !written(**number)) {
             pending.delete(&keys::revision(key, *number));
         }
         if let Some(service) = &steps.service {
