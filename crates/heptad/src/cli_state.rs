@@ -1,5 +1,6 @@
 //! The flags of commands that work on the state itself: which state, and where etcd is. Does nothing.
 
+use crate::cli::Etcd;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -10,30 +11,7 @@ pub struct StateFlags {
     #[arg(long, env = "HEPTAD_DATA_DIR", default_value = "/var/lib/heptad", value_name = "DIR")]
     pub data_dir: PathBuf,
     #[command(flatten)]
-    pub etcd: EtcdFlags,
-}
-
-/// An etcd cluster.
-#[derive(Clone, Debug, Default, Args)]
-pub struct EtcdFlags {
-    /// Members of the etcd cluster that has the state, with `http://` or `https://` and port
-    #[arg(long = "etcd", env = "HEPTAD_ETCD", value_name = "URL,URL", value_delimiter = ',')]
-    pub endpoints: Vec<String>,
-    /// The certificates that etcd's members are checked with
-    #[arg(long = "etcd-ca", env = "HEPTAD_ETCD_CA", value_name = "FILE")]
-    pub ca: Option<PathBuf>,
-    /// The certificate that is shown to etcd's members
-    #[arg(long = "etcd-cert", env = "HEPTAD_ETCD_CERT", value_name = "FILE", requires = "key")]
-    pub cert: Option<PathBuf>,
-    /// Its key
-    #[arg(long = "etcd-key", env = "HEPTAD_ETCD_KEY", value_name = "FILE", requires = "cert")]
-    pub key: Option<PathBuf>,
-    /// The user of etcd
-    #[arg(long = "etcd-user", env = "HEPTAD_ETCD_USER", value_name = "NAME", requires = "password_file")]
-    pub user: Option<String>,
-    /// The file with the user's password
-    #[arg(long = "etcd-password-file", env = "HEPTAD_ETCD_PASSWORD_FILE", value_name = "FILE", requires = "user")]
-    pub password_file: Option<PathBuf>,
+    pub etcd: Etcd,
 }
 
 #[derive(Clone, Debug, Args)]

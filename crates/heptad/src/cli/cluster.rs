@@ -25,10 +25,10 @@ pub enum ServerCommand {
     Join(ServerJoin),
 }
 
-/// Where the state is, if not in the data directory.
+/// An etcd cluster with the state, instead of the data directory.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Etcd {
-    /// Keep the state in this etcd cluster: URLs of its members
+    /// The etcd cluster that has the state: URLs of its members, with `http://` or `https://` and port
     #[arg(long = "etcd", env = "HEPTAD_ETCD", value_name = "URL,URL", value_delimiter = ',')]
     pub urls: Vec<String>,
     /// The certificates that etcd's members are checked with (PEM)

@@ -1,7 +1,8 @@
 //! `backup`, `restore` and `state migrate`: they work on the state itself, not through a server.
 
 use crate::{
-    cli_state::{Backup, EtcdFlags, Migrate, MigrateTo, Restore, StateCommand, StateFlags},
+    cli::Etcd,
+    cli_state::{Backup, Migrate, MigrateTo, Restore, StateCommand, StateFlags},
     output::{say, tell},
     platform::paths,
 };
@@ -15,7 +16,7 @@ use std::{path::Path, process::ExitCode, sync::Arc};
 
 /// Opens the state in a data directory, which must be there to be read, or on etcd.
 async fn open(flags: &StateFlags, must_exist: bool) -> anyhow::Result<Arc<dyn Store>> {
-    if !flags.etcd.endpoints.is_empty() {
+    if !flags.etcd.urls.is_empty() {
         return open_etcd(&flags.etcd).await;
     }
     prepare(&flags.data_dir, must_exist)?;
@@ -27,7 +28,7 @@ async fn open(flags: &StateFlags, must_exist: bool) -> anyhow::Result<Arc<dyn St
 }
 
 #[cfg(feature = "etcd")]
-async fn open_etcd(flags: &EtcdFlags) -> anyhow::Result<Arc<dyn Store>> {
+async fn open_etcd(flags: &Etcd) -> anyhow::Result<Arc<dyn Store>> {
     use heptad_state::{EtcdOptions, EtcdStore, EtcdUser};
     let user = match (&flags.user, &flags.password_file) {
         (Some(name), Some(file)) => {
@@ -38,7 +39,7 @@ async fn open_etcd(flags: &EtcdFlags) -> anyhow::Result<Arc<dyn Store>> {
         _ => None,
     };
     let options = EtcdOptions {
-        endpoints: flags.endpoints.clone(),
+        endpoints: flags.urls.clone(),
         ca_file: flags.ca.clone(),
         cert_file: flags.cert.clone(),
         key_file: flags.key.clone(),
@@ -49,7 +50,7 @@ async fn open_etcd(flags: &EtcdFlags) -> anyhow::Result<Arc<dyn Store>> {
 }
 
 #[cfg(not(feature = "etcd"))]
-async fn open_etcd(_: &EtcdFlags) -> anyhow::Result<Arc<dyn Store>> {
+async fn open_etcd(_: &Etcd) -> anyhow::Result<Arc<dyn Store>> {
     bail!("this program was built without etcd; use one with the cargo feature `etcd`")
 }
 
@@ -74,7 +75,7 @@ pub(super) async fn backup(args: Backup) -> anyhow::Result<ExitCode> {
     // What was written is read again before anybody relies on it.
     anyhow::ensure!(backup::verify(&args.file)? == saved, "{} is not what was written", args.file.display());
     say(format!("saved to {}: {}\n", args.file.display(), shown(saved)))?;
-    if args.state.etcd.endpoints.is_empty() && args.state.data_dir.join("keyring").exists() {
+    if args.state.etcd.urls.is_empty() && args.state.data_dir.join("keyring").exists() {
         tell("secrets in it are sealed: keep the file `keyring` of the data directory too, elsewhere");
     }
     Ok(ExitCode::SUCCESS)
@@ -95,7 +96,7 @@ pub(super) async fn run(command: StateCommand) -> anyhow::Result<ExitCode> {
 
 async fn migrate(args: Migrate) -> anyhow::Result<ExitCode> {
     let Migrate { to, force, state } = args;
-    if state.etcd.endpoints.is_empty() {
+    if state.etcd.urls.is_empty() {
         bail!("name the members of etcd with --etcd");
     }
     let embedded = StateFlags { etcd: Default::default(), ..state.clone() };
@@ -118,7 +119,7 @@ mod tests {
     use heptad_state::StoreExt;
 
     fn flags(dir: &Path) -> StateFlags {
-        StateFlags { data_dir: dir.to_owned(), etcd: EtcdFlags::default() }
+        StateFlags { data_dir: dir.to_owned(), etcd: Etcd::default() }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
