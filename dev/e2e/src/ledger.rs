@@ -77,9 +77,11 @@ impl Ledger {
     /// The acknowledged writes that this server does not know.
     pub async fn lost(&self, client: &Client) -> heptad_client::Result<Vec<String>> {
         assert!(self.acknowledged() > 0, "no write was acknowledged: {:?}", self.book().refusal);
+        // First what is acknowledged, then what is known: the writer goes on meanwhile.
+        let acknowledged = self.book().acknowledged.clone();
         let known = client.list_in::<NetworkPolicy>(&Namespace::from(NAMESPACE)).await?;
         let known: BTreeSet<String> = known.items.into_iter().map(|item| item.object.name).collect();
-        Ok(self.book().acknowledged.difference(&known).cloned().collect())
+        Ok(acknowledged.difference(&known).cloned().collect())
     }
 }
 

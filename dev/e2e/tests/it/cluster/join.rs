@@ -74,8 +74,9 @@ fn policies_hold_across_nodes(cluster: &Cluster) {
     assert!(!denied(0));
     cluster.apply("policy: closed\nselector: { services: [stock] }\ningress: [{ services: [nobody] }]\n");
     for agent in 0..3 {
-        time_until(SOON, "calls are denied", || denied(agent));
-        // On every node alike, also by the proxies that answer for others.
+        // A policy reaches the nodes one after the other; then it holds on all alike, also by the proxies that answer for
+        // others.
+        time_until(SOON, "calls are denied", || (0..20).all(|_| denied(agent)));
         assert!((0..20).all(|_| denied(agent)), "from n{}", agent + 1);
     }
     cluster.ok(&["delete", "policy", "closed"]);
