@@ -3,6 +3,7 @@
 use crate::support::{Random, memory_dir, options};
 use heptad_blob::{BlobError, BlobId, BlobStore, Options};
 
+/// A segment may be reclaimed while they are listed.
 fn disk_bytes(dir: &std::path::Path) -> u64 {
     crate::support::segments(dir).iter().map(|path| path.metadata().unwrap().len()).sum()
 }
