@@ -108,6 +108,10 @@ async fn too_many_watches_and_a_client_that_does_not_read_hurt_nobody() {
     let mut deaf = tokio::net::UnixStream::connect(socket).await.expect("connected");
     let ask = b"GET /v1/services?watch=true&revision=1 HTTP/1.1\r\nHost: localhost\r\n\r\n";
     deaf.write_all(ask).await.expect("asked");
+    // Its watch has begun; from here on it reads nothing.
+    let mut head = [0; 12];
+    deaf.read_exact(&mut head).await.expect("answered");
+    assert_eq!(&head, b"HTTP/1.1 200");
     let mut watch = world.client.watch::<Service>(Some(1)).await.expect("a watch");
     let busy = async {
         loop {
