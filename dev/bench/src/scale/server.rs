@@ -25,6 +25,7 @@ pub(crate) struct Args {
 
 /// Is the server's process, until it is killed or its input ends.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    tracing_subscriber::fmt().with_env_filter("warn").with_writer(std::io::stderr).init();
     let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
     runtime.block_on(serve(args))
 }
