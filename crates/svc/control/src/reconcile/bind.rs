@@ -88,7 +88,7 @@ impl Reconciler {
         while !left.is_empty() {
             let mut piece = Piece::default();
             let mut taken = 0;
-            while taken < left.len() && (taken == 0 || piece.pending.len() + ROWS_OF_BINDING_MAX < rows_max) {
+            while taken < left.len() && (taken == 0 || piece.rows() + ROWS_OF_BINDING_MAX < rows_max) {
                 let (request, node) = left[taken];
                 taken += 1;
                 let bound = planned.view.index(node).map(|index| cluster.bind(index, request));
@@ -139,6 +139,13 @@ struct Piece<'a> {
     namespaces: BTreeSet<&'a Namespace>,
     services: BTreeMap<&'a ServiceKey, usize>,
     looks_around: bool,
+}
+
+impl Piece<'_> {
+    /// Rows that it will compare or change at most, with those that are staged when it is complete.
+    fn rows(&self) -> usize {
+        self.pending.len() + self.nodes.len() + self.namespaces.len() + self.services.len()
+    }
 }
 
 impl ReadAt {

@@ -1,7 +1,7 @@
 //! The life of services: placed, scaled, replaced one by one, deleted; pending with a reason; over restarts.
 
 use crate::common::{Agent, World, all_ready, node, options, resources, service};
-use heptad_api::{Object, WatchChange};
+use heptad_api::{Manifest, Object, WatchChange, operations::ApplyRequest};
 use heptad_client::Client;
 use heptad_control::{Control, ServerParts};
 use heptad_model::{Container, ContainerStatus, Event, Namespace, Service, Snapshot};
@@ -167,4 +167,18 @@ async fn a_restart_on_the_same_store_loses_nothing() {
     assert_eq!(after.revision, before.revision + 1);
     assert_eq!(Snapshot { revision: before.revision, ..after }, before);
     control.shutdown().await;
+}
+
+/// Each node gets one of each service, so that a piece of the plan has as many nodes and services as it can.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_for_very_many_is_committed_in_pieces_that_the_store_takes() {
+    let world = World::new().await;
+    for number in 0..30 {
+        world.client.replace(&node(&format!("n{number}"), 16_000, 65_536), None).await.expect("registered");
+    }
+    let objects = (0..40).map(|number| Manifest::Service(service(&format!("s{number}"), 30))).collect();
+    world.client.apply(&ApplyRequest { objects }).await.expect("applied");
+    let bound = |all: &[Container]| all.len() == 1_200 && all.iter().all(|c| c.node.is_some());
+    world.containers_until(bound).await;
+    world.snapshot().await;
 }
