@@ -31,7 +31,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 async fn serve(args: &Args) -> Result<()> {
-    let store = EmbeddedStore::open(args.dir.join("state"), Default::default()).context("cannot open the store")?;
+    // As the platform opens it.
+    let mut kept = heptad_state::Options::default();
+    kept.limits.txn_ops_max = 4 * heptad_api::operations::APPLY_OBJECTS_MAX;
+    let store = EmbeddedStore::open(args.dir.join("state"), kept).context("cannot open the store")?;
     let options = Options {
         tcp: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
         token_file: Some(args.dir.join("token")),
