@@ -1,21 +1,26 @@
-//! Room for who has a higher priority: which containers of lower priority have to leave a node, the cheapest ones on one
-//! node and never more than needed. Stops nothing; whoever carries it out keeps the room until they are gone.
+//! Room for who has a higher priority: which containers of lower priority have to leave a node, the cheapest ones of all
+//! nodes and never more than needed. Stops nothing; whoever carries it out keeps the room until they are gone.
 
 use crate::{
     cluster::{Cluster, NodeIndex},
-    gate::Gate,
+    gate::{Gate, Obstacle},
     plan::Plan,
     request::Request,
-    rules::{RuleIndex, ServiceRules},
+    rules::{RuleIndex, RuleKind, ServiceRules},
     view::NodesView,
 };
 use heptad_model::{Container, ContainerId, NodeName, Placement, ResourceVector, Service, ServiceKey};
+use search::{Choice, Cost, Task};
 use serde::{Deserialize, Serialize};
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     fmt,
 };
+
+mod search;
+
+pub use search::{PREEMPTION_CHOICES_MAX, PREEMPTION_STEPS_MAX};
 
 /// Containers for which room is made at once; the others wait for the next time.
 pub const PREEMPTIONS_MAX: usize = 64;
@@ -31,8 +36,11 @@ pub struct Preemption {
     pub priority: i32,
     /// The node.
     pub node: NodeName,
-    /// Who has to leave; all of lower priority.
+    /// Who has to leave; all of lower priority. None of them could stay.
     pub victims: Vec<ContainerId>,
+    /// Whether no cheaper set was possible. Otherwise the search was given up at its bound.
+    #[serde(default)]
+    pub proven: bool,
 }
 
 impl fmt::Display for Preemption {
@@ -52,11 +60,12 @@ struct Bound<'a> {
     created_at_ms: u64,
 }
 
-/// What it costs to let containers go: the highest priority among them, how many they are, how large.
-type Cost = (i32, usize, u128);
-
 /// Who has to leave for those of `requests` that `plan` did not place; `containers` are all of the cluster. A service
 /// that says how many of its replicas must be ready is not left with fewer; one that does not say is not asked.
+///
+/// Of all sets that suffice, on whichever node, that one leaves whose highest priority is the lowest; of these one of the
+/// fewest containers; then that with the least sum of priorities; then the smallest, measured by [`Cluster::measure`].
+/// Requests are served one after the other, each on what those before it left.
 pub fn preempt<'a>(
     view: &'a NodesView,
     requests: &[Request],
@@ -154,16 +163,7 @@ impl<'a> Room<'a> {
             return Made::Leaving;
         }
         let priority = self.cluster.view.priority(&request.service);
-        let gate = Gate::new(&self.cluster, request);
-        let on_nodes = (0..self.on_node.len()).filter(|node| gate.is_eligible(*node));
-        let found = on_nodes.filter_map(|node| {
-            let (cost, victims) = self.cheapest(&gate, node, request, priority)?;
-            Some((cost, node, victims))
-        });
-        let Some((_, node, victims)) = found.min_by_key(|(cost, node, _)| (*cost, *node)) else {
-            return Made::Hopeless;
-        };
-        let victims: BTreeSet<usize> = victims.into_iter().collect();
+        let Some((node, victims, proven)) = self.cheapest(request, priority) else { return Made::Hopeless };
         let mut left = Vec::new();
         let mut gone = Vec::new();
         for (i, bound) in std::mem::take(&mut self.on_node[node]).into_iter().enumerate() {
@@ -183,75 +183,127 @@ impl<'a> Room<'a> {
             priority,
             node: self.cluster.nodes()[node].name.clone(),
             victims: gone.into_iter().map(|bound| bound.request.container).collect(),
+            proven,
         })
     }
 
-    /// Those who may be sent away from a node, the newest first.
-    fn dispensable(&self, node: NodeIndex, below: i32) -> Vec<usize> {
-        let all = &self.on_node[node];
-        let mut some: Vec<usize> = (0..all.len()).filter(|i| all[*i].priority < below).collect();
-        some.sort_by_key(|i| (Reverse(all[*i].created_at_ms), &all[*i].request.container));
-        let mut spared: BTreeMap<&ServiceKey, u32> = BTreeMap::new();
-        some.retain(|i| {
-            let bound = &all[*i];
-            let Some(spare) = self.spare.get(&bound.request.service).filter(|_| bound.ready) else { return true };
-            let used = spared.entry(&bound.request.service).or_default();
-            *used += 1;
-            *used <= *spare
-        });
-        some
+    /// The cheapest set of containers of lower priority without which a node takes the request, by their places in the
+    /// node's list, and whether it is proven that none is cheaper.
+    fn cheapest(&self, request: &Request, below: i32) -> Option<(NodeIndex, BTreeSet<usize>, bool)> {
+        let gate = Gate::new(&self.cluster, request);
+        let eligible = (0..self.on_node.len()).filter(|node| gate.is_eligible(*node));
+        let tasks: Vec<(NodeIndex, Task<'_>)> =
+            eligible.filter_map(|node| Some((node, self.task(&gate, node, request, below)?))).collect();
+        let mut best: Option<(Cost, NodeIndex, Vec<usize>)> = None;
+        let could_be_best = |best: &Option<(Cost, NodeIndex, Vec<usize>)>, task: &Task<'_>| {
+            let bound = task.bound();
+            bound.is_some_and(|bound| best.as_ref().is_none_or(|(cost, ..)| bound <= (cost.highest, cost.count)))
+        };
+        for (node, task) in &tasks {
+            if could_be_best(&best, task)
+                && let Some((cost, victims)) = task.greedy()
+                && best.as_ref().is_none_or(|(least, ..)| cost < *least)
+            {
+                best = Some((cost, *node, victims));
+            }
+        }
+        let (mut steps, mut proven) = (PREEMPTION_STEPS_MAX, true);
+        for (node, task) in &tasks {
+            if !could_be_best(&best, task) {
+                continue;
+            }
+            match task.exact(best.as_ref().map(|(cost, ..)| *cost), &mut steps) {
+                Ok(Some((cost, victims))) => best = Some((cost, *node, victims)),
+                Ok(None) => {}
+                Err(_) => proven = false,
+            }
+        }
+        best.map(|(_, node, victims)| (node, victims.into_iter().collect(), proven))
     }
 
-    /// The cheapest set of containers without which the node takes the request, by their places in the node's list: of
-    /// the lowest priority that suffices, then as few, then as small as one pass finds. None of them can stay.
-    fn cheapest(&self, gate: &Gate<'_>, node: NodeIndex, request: &Request, below: i32) -> Option<(Cost, Vec<usize>)> {
+    /// Whom to let go on a node; none if nobody's leaving helps there.
+    fn task<'t>(&'t self, gate: &'t Gate<'_>, node: NodeIndex, request: &'t Request, below: i32) -> Option<Task<'t>> {
         let all = &self.on_node[node];
-        let mut some = self.dispensable(node, below);
-        if some.is_empty() || !self.fits(gate, node, request, &some) {
+        let (budgets, spare): (BTreeMap<&ServiceKey, usize>, Vec<u32>) = self.budgets(node);
+        let may_leave = |bound: &Bound<'_>| {
+            let is_spared = bound.ready && self.spare.get(&bound.request.service) == Some(&0);
+            bound.priority < below && !is_spared
+        };
+        let mut some: Vec<usize> = (0..all.len()).filter(|i| may_leave(&all[*i])).collect();
+        let possible = move |gone: &[usize]| self.fits(gate, node, request, gone, true);
+        if some.is_empty() || !possible(&some) {
             return None;
         }
-        let levels: BTreeSet<i32> = some.iter().map(|i| all[*i].priority).collect();
-        let enough = |level: &i32| {
-            let of_level: Vec<usize> = some.iter().copied().filter(|i| all[*i].priority <= *level).collect();
-            self.fits(gate, node, request, &of_level)
+        let numbers = |i: usize| {
+            let bound = &all[i];
+            let size = self.cluster.measure(&bound.request.resources);
+            (bound.priority, size, bound.request.resources.amounts(), &bound.request.service, bound.ready)
         };
-        let level = levels.into_iter().find(enough)?;
-        some.retain(|i| all[*i].priority <= level);
-        let size = |i: usize| self.cluster.measure(&all[i].request.resources);
-        let one = some.iter().copied().filter(|i| self.fits(gate, node, request, &[*i])).min_by_key(|i| size(*i));
-        let victims = match one {
-            Some(one) => vec![one],
-            None => {
-                // Who matters most may stay first; of equals the smallest, so that few have to go.
-                let mut order = some.clone();
-                order.sort_by_key(|i| (Reverse(all[*i].priority), size(*i)));
-                for who in order {
-                    let without: Vec<usize> = some.iter().copied().filter(|i| *i != who).collect();
-                    if self.fits(gate, node, request, &without) {
-                        some = without;
-                    }
-                }
-                some
-            }
-        };
-        let highest = victims.iter().map(|i| all[*i].priority).max()?;
-        let cost = victims.iter().map(|i| size(*i)).fold(0, u128::saturating_add);
-        Some(((highest, victims.len(), cost), victims))
+        some.sort_by_key(|i| (numbers(*i), Reverse(all[*i].created_at_ms), &all[*i].request.container));
+        let must_leave = self.must_leave(gate, node, request);
+        let (mut forced, mut choices) = (Vec::new(), Vec::<Choice>::new());
+        for (place, i) in some.iter().enumerate() {
+            let (priority, size, amounts, service, ready) = numbers(*i);
+            let is_other = place > 0 && numbers(some[place - 1]) != numbers(*i);
+            let kind = choices.last().map_or(0, |last| last.kind) + usize::from(is_other);
+            let budget = budgets.get(service).copied().filter(|_| ready);
+            let choice = Choice { who: *i, priority, size, amounts, kind, budget };
+            if must_leave(&all[*i]) { forced.push(choice) } else { choices.push(choice) }
+        }
+        let missing = self.missing(node, request);
+        let enough = move |gone: &[usize]| self.fits(gate, node, request, gone, false);
+        Some(Task { forced, choices, spare, missing, enough: Box::new(enough), possible: Box::new(possible) })
     }
 
-    /// Whether the node takes the request once those are gone.
-    fn fits(&self, gate: &Gate<'_>, node: NodeIndex, request: &Request, gone: &[usize]) -> bool {
+    /// The services on a node that count their spare replicas, and how many they have.
+    fn budgets(&self, node: NodeIndex) -> (BTreeMap<&ServiceKey, usize>, Vec<u32>) {
+        let services: BTreeSet<&ServiceKey> = self.on_node[node].iter().map(|bound| &bound.request.service).collect();
+        let counted: Vec<_> = services.into_iter().filter_map(|key| Some((key, *self.spare.get(key)?))).collect();
+        let numbers = counted.iter().enumerate().map(|(number, (key, _))| (*key, number)).collect();
+        (numbers, counted.into_iter().map(|(_, spare)| spare).collect())
+    }
+
+    /// Who stands in the way itself: it has a port that is asked, or is who the request is to be kept apart from.
+    fn must_leave(&self, gate: &Gate<'_>, node: NodeIndex, request: &Request) -> impl Fn(&Bound<'_>) -> bool {
+        let ports: BTreeSet<crate::HostPort> = self.cluster.taken_ports(node, request).collect();
+        let all = &self.cluster.view.rules().rules;
+        let rules: Vec<(RuleIndex, bool)> = gate
+            .broken(node)
+            .filter_map(|obstacle| match obstacle {
+                Obstacle::Rule(rule, against) if matches!(all[rule].kind, RuleKind::Apart(_)) => Some((rule, against)),
+                _ => None,
+            })
+            .collect();
+        move |bound| {
+            !ports.is_disjoint(&bound.request.host_ports)
+                || rules.iter().any(|(rule, held_against)| bound.is_counted(*rule, *held_against))
+        }
+    }
+
+    /// What has to be given back on a node at least.
+    fn missing(&self, node: NodeIndex, request: &Request) -> [u64; 4] {
+        let (capacity, given) = (self.cluster.nodes()[node].capacity, self.cluster.allocation(node).resources);
+        let free = self.cluster.free_without(node, &ResourceVector::ZERO).amounts();
+        let (asked, capacity, given) = (request.resources.amounts(), capacity.amounts(), given.amounts());
+        std::array::from_fn(|i| match asked[i] {
+            0 => 0,
+            asked => asked.saturating_add(given[i]).saturating_sub(capacity[i]).max(asked.saturating_sub(free[i])),
+        })
+    }
+
+    /// Whether the node takes the request once those are gone; `at_best`, if nobody were missed there whom the request is
+    /// to be near.
+    fn fits(&self, gate: &Gate<'_>, node: NodeIndex, request: &Request, gone: &[usize], at_best: bool) -> bool {
         let all = &self.on_node[node];
         let given = gone.iter().map(|i| &all[*i].request.resources);
         let Some(given) = ResourceVector::checked_sum(given) else { return false };
+        let rules = &self.cluster.view.rules().rules;
         let counted = |rule: RuleIndex, held_against: bool| {
-            let is_counted = |i: &&usize| {
-                all[**i].rules.is_some_and(|rules| match held_against {
-                    true => rules.holds.contains(&rule),
-                    false => rules.matched_by.contains(&rule),
-                })
-            };
-            u32::try_from(gone.iter().filter(is_counted).count()).unwrap_or(u32::MAX)
+            if at_best && matches!(rules[rule].kind, RuleKind::Near(_)) {
+                return 0;
+            }
+            let counted = gone.iter().filter(|i| all[**i].is_counted(rule, held_against));
+            u32::try_from(counted.count()).unwrap_or(u32::MAX)
         };
         let is_free = |port: &crate::HostPort| gone.iter().any(|i| all[*i].request.host_ports.contains(port));
         request.resources.fits(&self.cluster.free_without(node, &given))
@@ -259,3 +311,17 @@ impl<'a> Room<'a> {
             && gate.rules_hold_without(node, counted)
     }
 }
+
+impl Bound<'_> {
+    /// Whether a rule counts it, on the side of those that it speaks of or of those that hold it.
+    fn is_counted(&self, rule: RuleIndex, held_against: bool) -> bool {
+        self.rules.is_some_and(|rules| match held_against {
+            true => rules.holds.contains(&rule),
+            false => rules.matched_by.contains(&rule),
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "preempt_tests.rs"]
+mod tests;
