@@ -9,6 +9,7 @@ pub mod check;
 pub mod cluster;
 mod daemon;
 mod ends;
+pub mod engine;
 pub mod evict;
 mod gate;
 mod jobs;
