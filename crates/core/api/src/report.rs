@@ -98,6 +98,15 @@ pub struct Counts {
     pub rules: usize,
 }
 
+/// A condition under which a guarantee promises something, as it stands now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ConditionReport {
+    /// The condition in words.
+    pub condition: String,
+    /// Whether it holds now.
+    pub holds: bool,
+}
+
 /// One guarantee on the live state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GuaranteeReport {
@@ -105,6 +114,16 @@ pub struct GuaranteeReport {
     pub id: Guarantee,
     /// Its title.
     pub title: String,
+    /// What stands behind it: proved, property-tested, checked at run time, and so on.
+    pub status: String,
+    /// Whether it was evaluated on the live state just now.
+    pub checked: bool,
+    /// The live figures, each in a sentence.
+    #[serde(default)]
+    pub figures: Vec<String>,
+    /// The conditions of the promise, each with whether it holds now.
+    #[serde(default)]
+    pub conditions: Vec<ConditionReport>,
     /// Where it does not hold.
     pub findings: Vec<Finding>,
 }
@@ -116,7 +135,7 @@ pub struct VerifyResponse {
     pub revision: u64,
     /// The seven-tuple in numbers.
     pub counts: Counts,
-    /// The guarantees that are checked at run time.
+    /// All guarantees.
     pub guarantees: Vec<GuaranteeReport>,
 }
 

@@ -1,53 +1,11 @@
-//! The guarantees by their ids, and those that are predicates over a snapshot.
+//! The guarantees that are predicates over a snapshot.
 //! A predicate re-derives its promise from the snapshot alone; it calls no planner.
+
+pub use crate::guarantee::Guarantee;
 
 use crate::{Container, Snapshot, ids::is_label, resources::ResourceVector, validate::Validate};
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
-
-/// The id of a guarantee, as in GUARANTEES.md.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
-pub enum Guarantee {
-    /// Well-formed system.
-    G1,
-    /// Containers are what their service says.
-    G2,
-    /// Capacity is never exceeded.
-    G4,
-}
-
-impl Guarantee {
-    /// All guarantees that have a predicate over a snapshot.
-    pub const ALL: [Self; 3] = [Self::G1, Self::G2, Self::G4];
-
-    /// A short title.
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::G1 => "well-formed system",
-            Self::G2 => "containers are what their service says",
-            Self::G4 => "capacity is never exceeded",
-        }
-    }
-
-    /// All places in `snapshot` where the guarantee does not hold.
-    pub fn findings(self, snapshot: &Snapshot) -> Vec<Finding> {
-        let texts = match self {
-            Self::G1 => well_formed(snapshot),
-            Self::G2 => orchestration(snapshot),
-            Self::G4 => capacity(snapshot),
-        };
-        texts.into_iter().map(|(subject, message)| Finding { guarantee: self, subject, message }).collect()
-    }
-}
-
-impl fmt::Display for Guarantee {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{self:?}"))
-    }
-}
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One place where a guarantee does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -62,10 +20,10 @@ pub struct Finding {
 
 /// All findings of all guarantees.
 pub fn verify(snapshot: &Snapshot) -> Vec<Finding> {
-    Guarantee::ALL.into_iter().flat_map(|g| g.findings(snapshot)).collect()
+    Guarantee::PREDICATES.into_iter().flat_map(|g| g.findings(snapshot)).collect()
 }
 
-type Texts = Vec<(String, String)>;
+pub(crate) type Texts = Vec<(String, String)>;
 
 fn duplicates<'a>(what: &str, ids: impl Iterator<Item = &'a str>, out: &mut Texts) {
     let mut seen = BTreeSet::new();
@@ -78,7 +36,7 @@ fn duplicates<'a>(what: &str, ids: impl Iterator<Item = &'a str>, out: &mut Text
 
 /// G1: every container belongs to a service and, if bound, to a node; ids are unique; every backend is a ready container
 /// of its service; every monitored target exists; every policy and rule is well-typed.
-fn well_formed(s: &Snapshot) -> Texts {
+pub(crate) fn well_formed(s: &Snapshot) -> Texts {
     let mut out = Vec::new();
     let service_keys: Vec<String> = s.services.iter().map(|x| x.key().to_string()).collect();
     duplicates("node", s.nodes.iter().map(|n| n.name.as_str()), &mut out);
@@ -141,7 +99,7 @@ fn backends(s: &Snapshot, out: &mut Texts) {
 /// G2, the part that must hold at every moment: each container of the present generation has its service's image,
 /// resources, ports and environment; no more containers of a service that serves are wanted than the replicas asked and
 /// the surge of its strategy.
-fn orchestration(s: &Snapshot) -> Texts {
+pub(crate) fn orchestration(s: &Snapshot) -> Texts {
     let mut out = Vec::new();
     for service in &s.services {
         let template = service.template();
@@ -165,7 +123,7 @@ fn orchestration(s: &Snapshot) -> Texts {
 
 /// G4: for every node and resource the sum of the bound containers' requests is at most the capacity; and no two
 /// bound containers have the same host port.
-fn capacity(s: &Snapshot) -> Texts {
+pub(crate) fn capacity(s: &Snapshot) -> Texts {
     let mut out = Vec::new();
     for node in &s.nodes {
         let subject = format!("node/{}", node.name);

@@ -5,7 +5,7 @@ use crate::{
     cli::{Output, ServiceName},
     output::{Table, paint, print},
 };
-use heptad_api::report::{ContainerWhy, Unplaced, VerifyResponse, WhyResponse};
+use heptad_api::report::{ContainerWhy, GuaranteeReport, Unplaced, VerifyResponse, WhyResponse};
 use heptad_client::Client;
 use std::process::ExitCode;
 
@@ -95,14 +95,28 @@ fn describe_verify(report: &VerifyResponse) -> String {
     part("P", "network policies", counts.policies.to_string());
     part("", "traffic rules", counts.rules.to_string());
     out += &table.render();
-    out += "\nGuarantees that are checked on the live state\n";
-    for guarantee in &report.guarantees {
-        let holds = guarantee.findings.is_empty();
-        let sign = if holds { paint("holds", 32) } else { paint("BROKEN", 31) };
-        out += &format!("  {:<4} {sign}   {}\n", guarantee.id.to_string(), guarantee.title);
-        for finding in &guarantee.findings {
-            out += &format!("         {}: {}\n", finding.subject, finding.message);
-        }
+    out += "\nGuarantees (statements, proofs and tests: GUARANTEES.md)\n";
+    report.guarantees.iter().for_each(|guarantee| out += &describe_guarantee(guarantee));
+    out
+}
+
+fn describe_guarantee(guarantee: &GuaranteeReport) -> String {
+    let (word, colour) = match (guarantee.findings.is_empty(), guarantee.checked) {
+        (false, _) => ("BROKEN", 31),
+        (true, true) => ("holds", 32),
+        (true, false) => ("-", 2),
+    };
+    let sign = paint(&format!("{word:<6}"), colour);
+    let mut out = format!("  {:<4} {sign}  {} ({})\n", guarantee.id.to_string(), guarantee.title, guarantee.status);
+    for figure in &guarantee.figures {
+        out += &format!("               {figure}\n");
+    }
+    for condition in &guarantee.conditions {
+        let sign = if condition.holds { "yes" } else { "no " };
+        out += &format!("               {sign}  {}\n", condition.condition);
+    }
+    for finding in &guarantee.findings {
+        out += &format!("               {}: {}\n", finding.subject, finding.message);
     }
     out
 }

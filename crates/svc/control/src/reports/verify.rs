@@ -1,15 +1,85 @@
-//! The guarantees evaluated on one revision of the live state. The predicates are the model's; here they are only asked.
+//! The guarantees on one revision of the live state. The predicates and figures are the model's; here they are only asked
+//! and put into words.
 
-use heptad_api::report::{Counts, GuaranteeReport, VerifyResponse};
-use heptad_model::{Node, ResourceVector, Snapshot, invariants::Guarantee};
+use heptad_api::report::{ConditionReport, Counts, GuaranteeReport, VerifyResponse};
+use heptad_model::{Node, ResourceVector, Service, Snapshot, Utilisation, invariants::Guarantee, utilisation};
 
 /// Everything that holds or does not hold of `snapshot`.
 pub(crate) fn verify(snapshot: &Snapshot) -> VerifyResponse {
-    let report = |id: Guarantee| GuaranteeReport { id, title: id.title().to_owned(), findings: id.findings(snapshot) };
     VerifyResponse {
         revision: snapshot.revision,
         counts: counts(snapshot),
-        guarantees: Guarantee::ALL.into_iter().map(report).collect(),
+        guarantees: Guarantee::ALL.into_iter().map(|id| report(id, snapshot)).collect(),
+    }
+}
+
+fn report(id: Guarantee, snapshot: &Snapshot) -> GuaranteeReport {
+    let mut report = GuaranteeReport {
+        id,
+        title: id.title().to_owned(),
+        status: id.status().to_owned(),
+        checked: Guarantee::PREDICATES.contains(&id),
+        figures: Vec::new(),
+        conditions: Vec::new(),
+        findings: id.findings(snapshot),
+    };
+    match id {
+        Guarantee::G6 => report.figures = convergence(&snapshot.services),
+        Guarantee::G7 => fullness(&utilisation(snapshot), &mut report),
+        _ => {}
+    }
+    report
+}
+
+/// The times that make up the bound of G6, of the service that is noticed last.
+fn convergence(services: &[Service]) -> Vec<String> {
+    let checked = services.iter().filter_map(|service| Some((service, service.health_check.as_ref()?)));
+    let bound = |(service, check): (_, &heptad_model::HealthCheck)| {
+        (u64::from(check.retries) * check.interval_ms + check.timeout_ms, service, check)
+    };
+    let slowest = checked.map(bound).max_by_key(|(ms, ..)| *ms);
+    slowest.map_or_else(Vec::new, |(ms, service, check): (u64, &Service, _)| {
+        let (k, p, t) = (check.retries, check.interval_ms, check.timeout_ms);
+        vec![format!(
+            "slowest health check: {}, k*P + T = {k}*{p} ms + {t} ms = {ms} ms, then commit and propagation",
+            service.key()
+        )]
+    })
+}
+
+fn fullness(seen: &Utilisation, report: &mut GuaranteeReport) {
+    let percent = |permille: u64| format!("{}.{} %", permille / 10, permille % 10);
+    let bound = seen.bound_permille.map_or("none".to_owned(), percent);
+    let resources = seen.dimensions.len();
+    report.checked = true;
+    report.figures.push(match seen.nodes_used {
+        0 => "no node is used".to_owned(),
+        nodes => format!(
+            "{nodes} used nodes, {resources} resources asked: mean utilisation {}, bound {bound}",
+            percent(seen.mean_permille)
+        ),
+    });
+    let merge = match &seen.mergeable {
+        Some((from, to)) => {
+            format!("no two used nodes could be merged (by room alone, all of {from} would fit on {to})")
+        }
+        None if seen.not_all_compared => "no two used nodes could be merged (too many to compare)".to_owned(),
+        None => "no two used nodes could be merged".to_owned(),
+    };
+    let unmergeable = seen.mergeable.is_none() && !seen.not_all_compared;
+    report.conditions = [
+        ("at least two nodes are used".to_owned(), seen.nodes_used >= 2),
+        ("all used nodes are equal (else the bound is lower by the ratio of capacities)".to_owned(), seen.equal_nodes),
+        (merge, unmergeable),
+    ]
+    .map(|(condition, holds)| ConditionReport { condition, holds })
+    .into();
+    if !seen.holds() {
+        report.findings.push(heptad_model::invariants::Finding {
+            guarantee: report.id,
+            subject: "nodes".to_owned(),
+            message: format!("mean utilisation {} is not above {bound}", percent(seen.mean_permille)),
+        });
     }
 }
 
