@@ -89,7 +89,7 @@ fn is_zero(value: &u64) -> bool {
     *value == 0
 }
 
-/// Room on a node that is kept for a container without a node until those that made room for it are gone.
+/// A node that is meant for a container for a while: room is kept there, or it is asked first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reservation {
     /// The node.
@@ -130,6 +130,10 @@ pub struct Container {
     /// The room that is kept for it while it has no node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reservation: Option<Reservation>,
+    /// The node on which it would be better placed: until then a successor is started there, and serves before this one
+    /// is stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub move_to: Option<Reservation>,
     /// What is wanted of it.
     #[serde(default)]
     pub desired: DesiredState,
@@ -177,6 +181,7 @@ impl Container {
             settings: service.settings.clone(),
             node: None,
             reservation: None,
+            move_to: None,
             desired: DesiredState::Running,
             status: ContainerStatus::Pending,
             ready: false,

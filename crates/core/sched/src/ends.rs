@@ -6,7 +6,7 @@ use crate::{
     request::Request,
     view::NodesView,
 };
-use heptad_model::{Container, ContainerId, ContainerStatus, DesiredState, NodeStatus, Service};
+use heptad_model::{Container, ContainerId, ContainerStatus, DesiredState, NodeStatus, Reservation, Service};
 use std::collections::BTreeSet;
 
 /// How often a suffix is drawn for one container before its creation is left to the next time.
@@ -90,13 +90,27 @@ impl<'a> Ends<'a> {
         pattern: &Container,
         draw: &mut impl FnMut() -> String,
     ) {
+        self.create_for(view, count, pattern, Vec::new(), draw);
+    }
+
+    /// The same; for the first of them the `places` are meant.
+    pub(crate) fn create_for(
+        &mut self,
+        view: &ServiceView<'_>,
+        count: usize,
+        pattern: &Container,
+        places: Vec<Reservation>,
+        draw: &mut impl FnMut() -> String,
+    ) {
+        let mut places = places.into_iter();
         let made = self.actions.iter().map(Action::container);
         let mut taken: BTreeSet<ContainerId> = view.containers.iter().map(|c| &c.id).chain(made).cloned().collect();
         for _ in 0..count {
             let mut fresh = (0..SUFFIX_DRAWS_MAX).map(|_| ContainerId(format!("{}{}", pattern.id, draw())));
             let Some(id) = fresh.find(|id| !taken.contains(id)) else { return };
             taken.insert(id.clone());
-            self.actions.push(Action::Create(Box::new(Container { id, ..pattern.clone() })));
+            let reservation = places.next();
+            self.actions.push(Action::Create(Box::new(Container { id, reservation, ..pattern.clone() })));
         }
     }
 

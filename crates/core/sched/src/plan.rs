@@ -4,6 +4,7 @@
 use crate::{
     allocation::Allocation,
     cluster::Cluster,
+    gate::Gate,
     report::{REFUSALS_MAX, Report, Unplaced, explain_in},
     request::{HostPort, Request},
     scheduler::{ByPlacement, Scheduler},
@@ -94,7 +95,9 @@ impl<'a> Work<'a> {
     fn place(&mut self, request: &'a Request) {
         let class = class(self.cluster.view, request);
         if !self.hopeless.contains(&class) {
-            let node = self.scheduler.choose(&self.cluster, request);
+            let meant = request.reserved.as_ref().and_then(|name| self.cluster.view.index(name));
+            let meant = meant.filter(|node| Gate::new(&self.cluster, request).is_open(*node));
+            let node = meant.or_else(|| self.scheduler.choose(&self.cluster, request));
             if let Some(node) = node.filter(|node| self.cluster.bind(*node, request).is_ok()) {
                 self.bindings.insert(request.container.clone(), self.cluster.nodes()[node].name.clone());
                 return;

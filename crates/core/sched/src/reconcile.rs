@@ -108,6 +108,8 @@ pub enum StopReason {
     NodeGone,
     /// Its node is being emptied.
     NodeDrained,
+    /// Its successor serves on a node that suits the whole better.
+    Moved,
     /// Its service is not wanted on its node.
     NotWantedHere,
     /// It was to be stopped before it had a node.
@@ -126,6 +128,7 @@ impl fmt::Display for StopReason {
             Self::NodeNotReady => "its node is not ready; it is replaced elsewhere",
             Self::NodeGone => "its node does not exist any more",
             Self::NodeDrained => "its node is being drained",
+            Self::Moved => "its successor serves on a node that is better for the whole",
             Self::NotWantedHere => "its service is not wanted on its node any more",
             Self::NeverStarted => "it was stopped before it had a node",
             Self::RunEnded => "the run of its job has ended",

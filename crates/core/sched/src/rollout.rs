@@ -8,7 +8,7 @@ use crate::{
     request::HostPort,
     view::NodeView,
 };
-use heptad_model::{Container, ContainerTemplate, DesiredState, NodeStatus, Service};
+use heptad_model::{Container, ContainerTemplate, DesiredState, NodeName, NodeStatus, Reservation, Service};
 use std::{cmp::Reverse, collections::BTreeSet};
 
 pub(crate) fn steps(
@@ -64,7 +64,7 @@ impl<'a, 'e, 'n> Exchange<'a, 'e, 'n> {
         let template = service.template();
         let (gone, own): (Vec<_>, Vec<_>) = own.into_iter().partition(|c| is_gone(view.nodes, c));
         gone.iter().for_each(|container| ends.end(container, StopReason::NodeGone));
-        let leaves = |c: &Container| node_of(view, c).is_some_and(|node| node.draining);
+        let leaves = |c: &Container| leaves(view, c);
         let stays = |c: &&Container| is_fresh(service, &template, c) && !leaves(c);
         let (mut current, mut old): (Vec<_>, Vec<_>) = own.into_iter().partition(stays);
         let ready = |c: &Container| c.ready && !is_lost(view.nodes, c);
@@ -132,6 +132,7 @@ impl<'a, 'e, 'n> Exchange<'a, 'e, 'n> {
     fn end_old(&mut self) {
         let (view, service, template) = (self.view, self.service, self.template.clone());
         let reason = move |c: &Container| match is_fresh(service, &template, c) {
+            true if target(view, c).is_some() => StopReason::Moved,
             true => StopReason::NodeDrained,
             false => StopReason::Replaced,
         };
@@ -198,8 +199,36 @@ impl<'a, 'e, 'n> Exchange<'a, 'e, 'n> {
         // Whatever the strategy wants, what is missing altogether is made of the present template.
         let missing = missing.max(short.min(self.replicas.saturating_sub(self.current.len())));
         let pattern = pattern(self.service, revision, self.view.now_ms);
-        self.ends.create(self.view, missing.min(room), &pattern, draw);
+        self.ends.create_for(self.view, missing.min(room), &pattern, self.places(), draw);
     }
+
+    /// The nodes to which old containers are to be moved and where no successor is on trial yet.
+    fn places(&self) -> Vec<Reservation> {
+        let on_trial = self.current.iter().filter(|c| !c.ready);
+        let at = |c: &&Container| c.node.as_ref().or(c.reservation.as_ref().map(|r| &r.node)).cloned();
+        let mut taken: Vec<NodeName> = on_trial.filter_map(|c| at(c)).collect();
+        let mut places: Vec<Reservation> = self.old.iter().filter_map(|c| target(self.view, c)).cloned().collect();
+        places.retain(|place| match taken.iter().position(|node| *node == place.node) {
+            Some(at) => {
+                taken.swap_remove(at);
+                false
+            }
+            None => true,
+        });
+        places
+    }
+}
+
+/// Where the container is to be moved, while that is so.
+fn target<'a>(view: &ServiceView<'_>, container: &'a Container) -> Option<&'a Reservation> {
+    let target = container.move_to.as_ref().filter(|target| target.until_ms > view.now_ms)?;
+    let is_there = container.node.as_ref() == Some(&target.node);
+    (!is_there && view.nodes.get(&target.node).is_some_and(|node| node.status == NodeStatus::Ready)).then_some(target)
+}
+
+/// Whether the container is fine where it is, and yet has to leave.
+fn leaves(view: &ServiceView<'_>, container: &Container) -> bool {
+    node_of(view, container).is_some_and(|node| node.draining) || target(view, container).is_some()
 }
 
 fn node_of<'a>(view: &'a ServiceView<'_>, container: &Container) -> Option<&'a NodeView> {

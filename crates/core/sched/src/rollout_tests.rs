@@ -14,6 +14,8 @@ use heptad_model::{
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
+#[path = "move_tests.rs"]
+mod moves;
 #[path = "strategy_tests.rs"]
 mod strategies;
 
@@ -117,7 +119,12 @@ impl World {
     fn schedule(&mut self) {
         let view = self.view();
         let unbound = self.containers.values().filter(|c| c.node.is_none() && c.desired == DesiredState::Running);
-        let requests: Vec<Request> = unbound.map(|c| Request::of(c, Default::default())).collect();
+        let requests: Vec<Request> = unbound
+            .map(|c| Request {
+                reserved: c.reservation.as_ref().map(|r| r.node.clone()),
+                ..Request::of(c, Default::default())
+            })
+            .collect();
         let (plan, _) = plan(&view, &requests);
         assert_eq!(check(&view, &plan, &requests), []);
         self.bind(&plan);

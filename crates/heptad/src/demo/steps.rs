@@ -159,6 +159,7 @@ pub(super) async fn verify(platform: &Platform) -> anyhow::Result<String> {
             guarantee.findings.iter().map(|f| format!("{}: {}", f.subject, f.message)).collect();
         ensure!(findings.is_empty(), "{} ({}) does not hold: {}", guarantee.id, guarantee.title, findings.join("; "));
     }
-    let names: Vec<String> = report.guarantees.iter().map(|g| format!("{} {}", g.id, g.title)).collect();
+    let checked = report.guarantees.iter().filter(|g| g.checked);
+    let names: Vec<String> = checked.map(|g| format!("{} {}", g.id, g.title)).collect();
     Ok(format!("hold: {}", names.join(", ")))
 }
