@@ -206,7 +206,7 @@ impl<'a, 'e, 'n> Exchange<'a, 'e, 'n> {
     fn places(&self) -> Vec<Reservation> {
         let on_trial = self.current.iter().filter(|c| !c.ready);
         let at = |c: &&Container| c.node.as_ref().or(c.reservation.as_ref().map(|r| &r.node)).cloned();
-        let mut taken: Vec<NodeName> = on_trial.filter_map(|c| at(c)).collect();
+        let mut taken: Vec<NodeName> = on_trial.filter_map(at).collect();
         let mut places: Vec<Reservation> = self.old.iter().filter_map(|c| target(self.view, c)).cloned().collect();
         places.retain(|place| match taken.iter().position(|node| *node == place.node) {
             Some(at) => {

@@ -2,7 +2,11 @@
 //! and put into words.
 
 use heptad_api::report::{ConditionReport, Counts, GuaranteeReport, VerifyResponse};
-use heptad_model::{Node, ResourceVector, Service, Snapshot, Utilisation, invariants::Guarantee, utilisation};
+use heptad_model::{
+    HealthCheck, Node, ResourceVector, Service, Snapshot, Utilisation,
+    invariants::{Finding, Guarantee},
+    utilisation,
+};
 
 /// Everything that holds or does not hold of `snapshot`.
 pub(crate) fn verify(snapshot: &Snapshot) -> VerifyResponse {
@@ -33,18 +37,14 @@ fn report(id: Guarantee, snapshot: &Snapshot) -> GuaranteeReport {
 
 /// The times that make up the bound of G6, of the service that is noticed last.
 fn convergence(services: &[Service]) -> Vec<String> {
-    let checked = services.iter().filter_map(|service| Some((service, service.health_check.as_ref()?)));
-    let bound = |(service, check): (_, &heptad_model::HealthCheck)| {
-        (u64::from(check.retries) * check.interval_ms + check.timeout_ms, service, check)
-    };
-    let slowest = checked.map(bound).max_by_key(|(ms, ..)| *ms);
-    slowest.map_or_else(Vec::new, |(ms, service, check): (u64, &Service, _)| {
-        let (k, p, t) = (check.retries, check.interval_ms, check.timeout_ms);
-        vec![format!(
-            "slowest health check: {}, k*P + T = {k}*{p} ms + {t} ms = {ms} ms, then commit and propagation",
-            service.key()
-        )]
-    })
+    let bound_ms = |check: &HealthCheck| u64::from(check.retries) * check.interval_ms + check.timeout_ms;
+    let checked = services.iter().filter_map(|service| Some((service.key(), service.health_check.as_ref()?)));
+    let slowest = checked.max_by_key(|(_, check)| bound_ms(check));
+    let words = slowest.map(|(key, check)| {
+        let (k, p, t, sum) = (check.retries, check.interval_ms, check.timeout_ms, bound_ms(check));
+        format!("slowest health check: {key}, k*P + T = {k}*{p} ms + {t} ms = {sum} ms, then commit and propagation")
+    });
+    words.into_iter().collect()
 }
 
 fn fullness(seen: &Utilisation, report: &mut GuaranteeReport) {
@@ -75,7 +75,7 @@ fn fullness(seen: &Utilisation, report: &mut GuaranteeReport) {
     .map(|(condition, holds)| ConditionReport { condition, holds })
     .into();
     if !seen.holds() {
-        report.findings.push(heptad_model::invariants::Finding {
+        report.findings.push(Finding {
             guarantee: report.id,
             subject: "nodes".to_owned(),
             message: format!("mean utilisation {} is not above {bound}", percent(seen.mean_permille)),
