@@ -1,4 +1,4 @@
-//! The chores of the repository: `cargo xtask layers|tidy|openapi|test`. Each checks or does one thing and says what to do
+//! The chores of the repository: `cargo xtask layers|tidy|openapi|spec|test`. Each checks or does one thing and says what to do
 //! when it fails. Nothing of the platform depends on it.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line program talks to people")]
@@ -6,6 +6,7 @@
 mod layers;
 mod metadata;
 mod openapi;
+mod spec;
 mod testing;
 mod tidy;
 mod workspace;
@@ -37,6 +38,8 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Compile the proofs under spec/ and fail on every theorem that is missing or rests on an axiom
+    Spec,
     /// Install what the tests need (as root), build, and run all tests
     Test {
         /// Only say what is missing and, as root, install it
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Chore::Layers => layers::run(),
         Chore::Tidy { record } => tidy::run(record),
         Chore::Openapi { check } => openapi::run(check),
+        Chore::Spec => spec::run(),
         Chore::Test { prepare, args } => testing::run(prepare, &args),
     };
     match result {

@@ -110,18 +110,18 @@ const STATUSES: [&str; 15] = [
     "checked at run time, simulated, tested",
     "checked at run time, property-tested, simulated",
     "property-tested",
-    "checked at run time, property-tested, simulated; proof pending",
+    "proved (model), checked at run time, property-tested, simulated",
     "pending",
     "tested on one machine; model and bound pending",
-    "first part property-tested; proof and the rest pending",
-    "pending",
+    "proved (model), checked at run time; first part property-tested",
+    "proved (model); count of the tables pending",
     "property-tested, kill-tested",
     "tested; history checker pending",
     "property-tested, checked at run time",
     "property-tested, kill-tested, simulated, history-checked",
     "tested",
     "property-tested, tested",
-    "property-tested",
+    "proved (model), property-tested",
 ];
 
 impl fmt::Display for Guarantee {
