@@ -13,21 +13,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A cluster, and what waits for a node.
 #[derive(Clone, Debug)]
-struct World {
-    nodes: Vec<Node>,
-    services: Vec<Service>,
-    containers: Vec<Container>,
-    quotas: Vec<Quota>,
+pub(crate) struct World {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) services: Vec<Service>,
+    pub(crate) containers: Vec<Container>,
+    pub(crate) quotas: Vec<Quota>,
 }
 
 impl World {
-    fn view(&self) -> NodesView {
+    pub(crate) fn view(&self) -> NodesView {
         NodesView::new(&self.nodes, &self.containers)
             .with_services(&self.services)
             .with_quotas(&self.quotas, &self.containers)
     }
 
-    fn requests(&self) -> Vec<Request> {
+    pub(crate) fn requests(&self) -> Vec<Request> {
         let waiting = self.containers.iter().filter(|c| c.node.is_none());
         let mut requests: Vec<Request> = waiting.map(|c| Request::of(c, Default::default())).collect();
         let view = self.view();
@@ -43,7 +43,7 @@ impl World {
         self.services.iter().find(|service| service.name == name).expect("it is there")
     }
 
-    fn preemptions(&self, view: &NodesView, plan: &Plan) -> Vec<Preemption> {
+    pub(crate) fn preemptions(&self, view: &NodesView, plan: &Plan) -> Vec<Preemption> {
         preempt(view, &self.requests(), plan, &self.containers, |key| self.services.iter().find(|s| s.key() == *key))
     }
 }
@@ -296,7 +296,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn random_world()(
+    pub(crate) fn random_world()(
         nodes in (random_node(0), random_node(1), random_node(2), random_node(3), random_node(4)),
         services in (random_service(0), random_service(1), random_service(2), random_service(3)),
         held in prop::collection::vec((0usize..4, 0usize..5, any::<bool>(), prop::bool::weighted(0.1)), 0..8),

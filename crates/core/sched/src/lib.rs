@@ -8,6 +8,7 @@ pub mod allocation;
 pub mod check;
 pub mod cluster;
 mod daemon;
+pub mod decision;
 mod ends;
 pub mod engine;
 pub mod evict;
@@ -25,21 +26,24 @@ mod rollout;
 mod rules;
 pub mod scheduler;
 pub mod view;
+pub mod world;
 
 pub use allocation::{Allocation, AllocationError};
 pub use check::{Finding, check, check_with};
 pub use cluster::{Candidate, Cluster, NodeIndex};
 pub use daemon::nodes_wanted;
+pub use decision::{Decision, decision};
 pub use evict::{Eviction, evictions};
 pub use plan::{Plan, plan, plan_with};
 pub use preempt::{Preemption, preempt};
 pub use quota::{QuotaItem, QuotaShort};
 pub use reason::Reason;
 pub use reconcile::{Action, Note, ServiceView, Steps, StopReason};
-pub use report::{Refusal, Remedy, Report, Shortfall, Unplaced, explain};
+pub use report::{Refusal, Remedy, Report, Shortfall, Unplaced, advise, explain};
 pub use request::{HostPort, Request};
 pub use scheduler::{BestFitScheduler, ByPlacement, Scheduler, SpreadScheduler};
 pub use view::{NodeView, NodesView};
+pub use world::World;
 
 #[cfg(test)]
 mod constraint_tests;

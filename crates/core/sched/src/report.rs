@@ -16,7 +16,10 @@ use std::{
     fmt,
 };
 
+mod advice;
 mod remedies;
+
+pub use advice::{TRIALS_MAX, advise};
 
 /// A node that cannot take a container, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +28,16 @@ pub struct Refusal {
     pub node: NodeName,
     /// The first thing that stands against it.
     pub reason: Reason,
+}
+
+impl Refusal {
+    /// How far the node is from taking the container, to compare it with others that refuse for the same reason.
+    pub(crate) fn distance(&self) -> u128 {
+        match self.reason {
+            Reason::Dimension { asked, free, .. } => u128::from(asked.saturating_sub(free)),
+            _ => 0,
+        }
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -95,6 +108,8 @@ pub enum Remedy {
     LowerRequest {
         /// The node.
         node: NodeName,
+        /// What it may ask.
+        to: ResourceVector,
         /// By how much less.
         shortfalls: Vec<Shortfall>,
     },
@@ -105,7 +120,37 @@ pub enum Remedy {
         /// How much they would have to give back.
         shortfalls: Vec<Shortfall>,
     },
-    /// No present node can be helped; a new one that can give at least this would take it.
+    /// The node takes it when those are gone that are being stopped there; nothing has to be done.
+    Wait {
+        /// The node.
+        node: NodeName,
+        /// Who is being stopped.
+        leaving: Vec<ContainerId>,
+    },
+    /// The node would take it without these, which have a lower priority.
+    Evict {
+        /// The node.
+        node: NodeName,
+        /// Who would have to leave; the cheapest such set.
+        victims: Vec<ContainerId>,
+        /// The highest priority among them.
+        priority: i32,
+    },
+    /// Others would make room for it if its service had a higher priority.
+    RaisePriority {
+        /// The lowest priority that suffices.
+        to: i32,
+        /// The node.
+        node: NodeName,
+        /// Who would have to leave.
+        victims: Vec<ContainerId>,
+    },
+    /// None of these is enough alone.
+    Together {
+        /// What has to be done.
+        changes: Vec<Remedy>,
+    },
+    /// A new node that can give at least this would take it.
     AddNode {
         /// What the node must be able to give.
         resources: ResourceVector,
@@ -117,6 +162,18 @@ pub enum Remedy {
 fn listed<T>(items: impl IntoIterator<Item = T>, show: impl Fn(T) -> String) -> String {
     items.into_iter().map(show).collect::<Vec<_>>().join(" and ")
 }
+
+/// Some names, few enough for a sentence.
+fn named(containers: &[ContainerId]) -> String {
+    let names: Vec<&str> = containers.iter().take(NAMED_MAX).map(ContainerId::as_str).collect();
+    match containers.len().saturating_sub(NAMED_MAX) {
+        0 => names.join(" and "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
+/// Containers that a sentence names.
+const NAMED_MAX: usize = 5;
 
 impl fmt::Display for Remedy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -139,10 +196,20 @@ impl fmt::Display for Remedy {
             Self::FreeHostPorts { node, ports } => {
                 write!(f, "free host port {} on node {node}", listed(ports, |(port, p)| format!("{port}/{p}")))
             }
-            Self::LowerRequest { node, shortfalls } => {
-                let what = listed(shortfalls, |s| format!("{} by {}", s.dimension, s.dimension.show(s.by)));
+            Self::LowerRequest { node, to, shortfalls } => {
+                let to = |s: &Shortfall| s.dimension.show(to.get(s.dimension));
+                let what =
+                    listed(shortfalls, |s| format!("{} to {} (by {})", s.dimension, to(s), s.dimension.show(s.by)));
                 write!(f, "lower {what} to fit node {node}")
             }
+            Self::Wait { node, leaving } => write!(f, "wait until {} is gone from node {node}", named(leaving)),
+            Self::Evict { node, victims, priority } => {
+                write!(f, "stop {} (priority {priority}) on node {node}", named(victims))
+            }
+            Self::RaisePriority { to, node, victims } => {
+                write!(f, "give it priority {to}, so that {} leaves node {node} for it", named(victims))
+            }
+            Self::Together { changes } => f.write_str(&listed(changes, Self::to_string)),
             Self::FreeResources { node, shortfalls } => {
                 let what = listed(shortfalls, |s| format!("{} of {}", s.dimension.show(s.by), s.dimension));
                 write!(f, "free {what} on node {node}")

@@ -39,11 +39,11 @@ fn every_node_is_named_with_its_first_obstacle_and_the_smallest_changes() {
   node c: it is not ready (status NotReady)
   node d: host port 80/TCP is taken
   to fit: free host port 80/TCP on node d
-  or: lower memory by 12Mi to fit node a
+  or: lower memory to 18Mi (by 12Mi) to fit node a
   or: free 12Mi of memory on node a";
     assert_eq!(report.to_string(), text);
     let summary = "all 4 nodes refuse: 1 host port 80, 2 memory, 1 not ready; free host port 80/TCP on node d, \
-                   or lower memory by 12Mi to fit node a, or free 12Mi of memory on node a";
+                   or lower memory to 18Mi (by 12Mi) to fit node a, or free 12Mi of memory on node a";
     assert_eq!(report.unplaced[0].summary(), summary);
 }
 
@@ -92,7 +92,7 @@ fn after(view: &NodesView, request: &Request, remedy: &Remedy) -> (NodesView, Re
             Remedy::FreeResources { node: name, shortfalls } if *name == at.name => {
                 row.resources = less(&row.resources, shortfalls);
             }
-            Remedy::LowerRequest { node: name, shortfalls } if *name == at.name => {
+            Remedy::LowerRequest { node: name, shortfalls, .. } if *name == at.name => {
                 request.resources = less(&request.resources, shortfalls);
             }
             _ => {}

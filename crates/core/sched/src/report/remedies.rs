@@ -8,7 +8,7 @@ use crate::{
     request::{HostPort, Request},
 };
 use heptad_model::{Dimension, NodeName, ResourceVector};
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// All that stands between a request and a node.
 struct Gap<'a> {
@@ -88,9 +88,14 @@ fn against(reason: Reason, node: NodeName) -> Option<Remedy> {
     })
 }
 
-/// One remedy of each kind of `gaps` that lack but one thing, the first node of each kind.
-fn single<'a>(cluster: &Cluster<'_>, request: &Request, gaps: impl Iterator<Item = &'a Gap<'a>>) -> Vec<Remedy> {
-    let mut found: BTreeMap<u8, Remedy> = BTreeMap::new();
+/// A remedy, and the reason that it is against if that is neither a port nor a resource.
+pub(super) type Proposal = (Remedy, Option<Reason>);
+/// Proposals of one kind; each of them is another node's.
+pub(super) const PROPOSALS_MAX: usize = 4;
+
+/// What helps against gaps of one thing only, by kind, the first nodes of each kind.
+fn single<'a>(cluster: &Cluster<'_>, request: &Request, gaps: impl Iterator<Item = &'a Gap<'a>>) -> Vec<Vec<Proposal>> {
+    let mut found: BTreeMap<u8, Vec<Proposal>> = BTreeMap::new();
     for gap in gaps {
         let Some(other) = gap.only_other() else { continue };
         let reason = cluster.reason(gap.node, request, other);
@@ -101,28 +106,52 @@ fn single<'a>(cluster: &Cluster<'_>, request: &Request, gaps: impl Iterator<Item
             Reason::Taint { .. } => 3,
             _ => 4,
         };
-        if let Entry::Vacant(place) = found.entry(order)
-            && let Some(remedy) = against(reason, cluster.nodes()[gap.node].name.clone())
+        let kind = found.entry(order).or_default();
+        if kind.len() < PROPOSALS_MAX
+            && let Some(remedy) = against(reason.clone(), cluster.nodes()[gap.node].name.clone())
         {
-            place.insert(remedy);
+            kind.push((remedy, Some(reason)));
         }
     }
     found.into_values().collect()
 }
 
-/// The easiest first.
-pub(super) fn remedies(cluster: &Cluster<'_>, gate: &Gate<'_>, request: &Request) -> Vec<Remedy> {
+/// The first few of `gaps`, those with the least `size` first.
+fn least<'a, 'g: 'a, K: Ord>(
+    gaps: impl Iterator<Item = &'a Gap<'g>>,
+    size: impl Fn(&Gap<'g>) -> K,
+    remedy: impl Fn(&Gap<'g>) -> Remedy,
+) -> Vec<Proposal> {
+    let mut gaps: Vec<&Gap<'g>> = gaps.collect();
+    gaps.sort_by_key(|gap| size(gap));
+    gaps.into_iter().take(PROPOSALS_MAX).map(|gap| (remedy(gap), None)).collect()
+}
+
+/// What may help, by kind: the easiest kind first, the smallest change of each kind first.
+pub(super) fn proposals(cluster: &Cluster<'_>, gate: &Gate<'_>, request: &Request) -> Vec<Vec<Proposal>> {
     let gaps: Vec<Gap<'_>> = (0..cluster.nodes().len()).map(|node| Gap::of(cluster, gate, node, request)).collect();
     let name = |gap: &Gap<'_>| cluster.nodes()[gap.node].name.clone();
     let short = || gaps.iter().filter(|gap| gap.only_resources());
-    let lower = short().filter(|gap| gap.can_lower(request)).min_by_key(|gap| cluster.measure(&gap.shortfall));
     let large_enough = |gap: &&Gap<'_>| request.resources.fits(&cluster.nodes()[gap.node].capacity);
-    let free = short().filter(large_enough).min_by_key(|gap| cluster.measure(&gap.excess));
-    let ports = gaps.iter().filter(|gap| gap.only_ports()).min_by_key(|gap| gap.ports.len());
+    let ports = |gap: &Gap<'_>| Remedy::FreeHostPorts { node: name(gap), ports: gap.ports.clone() };
+    let lower = |gap: &Gap<'_>| Remedy::LowerRequest {
+        node: name(gap),
+        to: request.resources.saturating_sub(&gap.shortfall),
+        shortfalls: shortfalls(&gap.shortfall),
+    };
+    let free = |gap: &Gap<'_>| Remedy::FreeResources { node: name(gap), shortfalls: shortfalls(&gap.excess) };
     let mut found = single(cluster, request, gaps.iter());
-    found.extend(ports.map(|gap| Remedy::FreeHostPorts { node: name(gap), ports: gap.ports.clone() }));
-    found.extend(lower.map(|gap| Remedy::LowerRequest { node: name(gap), shortfalls: shortfalls(&gap.shortfall) }));
-    found.extend(free.map(|gap| Remedy::FreeResources { node: name(gap), shortfalls: shortfalls(&gap.excess) }));
+    found.push(least(gaps.iter().filter(|gap| gap.only_ports()), |gap| gap.ports.len(), ports));
+    let can_lower = short().filter(|gap| gap.can_lower(request));
+    found.push(least(can_lower, |gap| cluster.measure(&gap.shortfall), lower));
+    found.push(least(short().filter(large_enough), |gap| cluster.measure(&gap.excess), free));
+    found
+}
+
+/// One of each kind, the easiest first; these are not tried out.
+pub(super) fn remedies(cluster: &Cluster<'_>, gate: &Gate<'_>, request: &Request) -> Vec<Remedy> {
+    let firsts = proposals(cluster, gate, request).into_iter().filter_map(|kind| kind.into_iter().next());
+    let mut found: Vec<Remedy> = firsts.map(|(remedy, _)| remedy).collect();
     if found.is_empty() {
         let rules = cluster.view.rules().get(&request.service);
         let labels = rules.map_or_else(BTreeMap::new, |rules| rules.node_selector.clone());
