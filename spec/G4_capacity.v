@@ -179,6 +179,8 @@ Inductive step : system -> system -> Prop :=
       step y {| state := elected (state y);
                 memory := set (memory y) d {| led := Some (S (generation (state y))); snapshot := snapshot (memory y d) |};
                 network := network y |}
+  (** A deployer acts in the generation of the present leader: several may, at the same time. *)
+  | join y d : step y (with_memory y d {| led := Some (generation (state y)); snapshot := snapshot (memory y d) |})
   (** A deployer reads. Nothing makes it read again. *)
   | look y d : step y (with_memory y d {| led := led (memory y d); snapshot := Some (state y) |})
   (** A deployer that thinks it leads sends what became of a plan: any list of changes at all. *)
@@ -596,7 +598,7 @@ Qed.
 Lemma step_invariant : forall y y', invariant y -> step y y' -> invariant y'.
 Proof.
   intros y y' Hinv Hstep. pose proof Hinv as [Is Im In_]. pose proof (past_good _ _ Is) as Hgood.
-  destruct Hstep as [y d | y d | y d g s plan Hg Hs | y t Ht Hv | y t Ht Hv | y d | y n v Hv | y c Hc].
+  destruct Hstep as [y d | y d | y d | y d g s plan Hg Hs | y t Ht Hv | y t Ht Hv | y d | y n v Hv | y c Hc].
   - assert (L : later (state y) (elected (state y))) by (split; cbn; auto; lia).
     assert (G : good (elected (state y))) by (destruct Hgood; split; cbn; auto).
     split; cbn.
@@ -604,6 +606,8 @@ Proof.
     + intros d' s. destruct (Nat.eq_dec d' d) as [-> | Hne]; [rewrite set_same | rewrite set_other by assumption]; cbn;
         intros E; apply (past_later s (state y)); try assumption; apply (Im _ _ E).
     + intros t Ht. destruct (In_ t Ht) as [Hh Hp]. split; [assumption |]. apply (past_later _ (state y)); assumption.
+  - split; cbn; auto. intros d' s.
+    destruct (Nat.eq_dec d' d) as [-> | Hne]; [rewrite set_same | rewrite set_other by assumption]; cbn; apply Im.
   - split; cbn; auto. intros d' s.
     destruct (Nat.eq_dec d' d) as [-> | Hne]; [rewrite set_same | rewrite set_other by assumption]; cbn.
     + intros [= <-]. assumption.
