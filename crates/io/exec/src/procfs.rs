@@ -8,6 +8,8 @@ pub(crate) struct ProcStat {
     pub(crate) pid: i32,
     pub(crate) state: char,
     pub(crate) parent: i32,
+    /// Its process group.
+    pub(crate) group: i32,
     /// User and system time, in clock ticks.
     pub(crate) cpu_ticks: u64,
     /// In clock ticks since boot.
@@ -29,6 +31,7 @@ impl ProcStat {
             pid: head.split(' ').next()?.parse().ok()?,
             state: fields.first()?.chars().next()?,
             parent: fields.get(1)?.parse().ok()?,
+            group: fields.get(2)?.parse().ok()?,
             cpu_ticks: number(11)? + number(12)?,
             start_time: number(19)?,
             resident_pages: number(21)?,
@@ -81,9 +84,9 @@ mod tests {
 
     #[test]
     fn names_with_parentheses_do_not_confuse() {
-        let line = "42 (a) b (c) S 1 42 40 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 999 1000 33 18446744073709551615 1";
+        let line = "42 (a) b (c) S 1 41 40 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 999 1000 33 18446744073709551615 1";
         let stat = ProcStat::parse(line).expect("parsed");
-        assert_eq!((stat.pid, stat.state, stat.parent), (42, 'S', 1));
+        assert_eq!((stat.pid, stat.state, stat.parent, stat.group), (42, 'S', 1, 41));
         assert_eq!((stat.cpu_ticks, stat.start_time, stat.resident_pages), (11, 999, 33));
     }
 

@@ -29,6 +29,11 @@ pub(super) trait Backend {
     /// What a polite signal goes to: the first process, or its whole group.
     fn signal(&self, pid: i32, signal: i32) -> nix::Result<()>;
 
+    /// Whether others to whom a polite signal went live on after the first process, and have the rest of the grace.
+    fn lingers(&self, _pid: i32) -> bool {
+        false
+    }
+
     /// Asked after the end and before `delete`.
     fn oom_killed(&self) -> bool;
 

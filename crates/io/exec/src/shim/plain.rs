@@ -104,6 +104,10 @@ impl Backend for Plain {
         nix::sys::signal::killpg(Pid::from_raw(pid), signal)
     }
 
+    fn lingers(&self, pid: i32) -> bool {
+        self.descendants().iter().any(|stat| stat.group == pid)
+    }
+
     fn oom_killed(&self) -> bool {
         false
     }

@@ -58,6 +58,7 @@ impl Server {
 
     /// Returns when the container has ended and everything but its bundle is gone.
     pub(super) fn run(mut self) {
+        let mut ended = None;
         loop {
             let ready = self.wait();
             if ready.output {
@@ -71,7 +72,10 @@ impl Server {
                 self.backend.kill_all();
                 self.kill_at = Some(Instant::now() + Duration::from_millis(100));
             }
-            if let Some(how) = self.reap() {
+            ended = ended.or(self.reap());
+            if let Some(how) = ended
+                && !self.has_grace_left()
+            {
                 return self.finish(how);
             }
         }
@@ -102,6 +106,12 @@ impl Server {
             let at = Instant::now() + Duration::from_millis(grace_ms);
             self.kill_at = Some(self.kill_at.map_or(at, |earlier| earlier.min(at)));
         }
+    }
+
+    /// Whether a stop still waits for those who were asked together with the first process: a shell ends by the signal
+    /// at which the program behind it begins to tidy up.
+    fn has_grace_left(&self) -> bool {
+        self.kill_at.is_some() && self.backend.lingers(self.started.pid)
     }
 
     /// Takes in every ended child; how the container itself ended, if it did.

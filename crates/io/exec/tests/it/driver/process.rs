@@ -28,7 +28,7 @@ fn every_descendant_ends_with_its_container() {
     let node = Node::new(Kind::Process);
     let script = "trap '' TERM; setsid sh -c 'echo $$; sleep 100; true' & while true; do sleep 1; done";
     let pid = node.start(&node.script("family", script));
-    let child = eventually(Duration::from_secs(5), || node.output("family").trim().parse::<i32>().ok()).expect("a pid");
+    let child = eventually(Duration::from_secs(30), || node.output("family").trim().parse::<i32>().ok()).expect("a pid");
     assert!(is_alive(child) && is_alive(pid));
     assert!(node.driver().usage("family").expect("running").pids >= 2);
     let exit = node.driver().stop("family", Some(Duration::from_millis(200))).expect("stopped");
@@ -51,13 +51,26 @@ fn memory_is_bounded_per_process() {
 fn stop_reaches_a_program_behind_a_shell() {
     let node = Node::new(Kind::Process);
     let mut spec = node.script("polite", "");
-    spec.args =
-        ["sh", "-c", "sh -c 'trap \"echo bye; exit 0\" TERM; echo ready; while true; do sleep 0.05; done'; true"]
-            .map(str::to_owned)
-            .to_vec();
+    // The outer shell ends by the signal at once; the program behind it has the grace all the same.
+    let program = "trap 'sleep 0.3; echo bye; exit 0' TERM; echo ready; while true; do sleep 0.05; done";
+    spec.env.insert("PROGRAM".to_owned(), program.to_owned());
+    spec.args = ["sh", "-c", "sh -c \"$PROGRAM\"; true"].map(str::to_owned).to_vec();
     node.start(&spec);
-    eventually(Duration::from_secs(5), || node.output("polite").contains("ready").then_some(())).expect("ready");
-    node.driver().stop("polite", Some(Duration::from_secs(10))).expect("stopped");
-    let said = || node.output("polite").contains("bye").then_some(());
-    eventually(Duration::from_secs(5), said).expect("what it said at its end is in the log");
+    eventually(Duration::from_secs(30), || node.output("polite").contains("ready").then_some(())).expect("ready");
+    node.driver().stop("polite", Some(Duration::from_secs(30))).expect("stopped");
+    assert!(node.output("polite").contains("bye"));
+}
+
+#[test]
+fn who_ignores_a_stop_behind_a_shell_is_killed_after_the_grace() {
+    let node = Node::new(Kind::Process);
+    let mut spec = node.script("stubborn", "");
+    spec.args =
+        ["sh", "-c", "sh -c 'trap : TERM; echo $$; while true; do sleep 0.05; done'; true"].map(str::to_owned).to_vec();
+    node.start(&spec);
+    let said = || node.output("stubborn").trim().parse::<i32>().ok();
+    let program = eventually(Duration::from_secs(30), said).expect("a pid");
+    let exit = node.driver().stop("stubborn", Some(Duration::from_millis(300))).expect("stopped");
+    assert_eq!(exit.how, ExitKind::Signal(15), "as the container's own process ended");
+    assert!(!is_alive(program));
 }
