@@ -83,8 +83,8 @@ fn try_all() -> Result<Facts> {
 async fn try_each(facts: &mut Facts) -> Result<()> {
     let ruleset = sample();
     let pool = AddressPool::new(ruleset.subnet, []);
-    facts.rules = nft::apply("try filters and translations", &ruleset.main_table(&[])).await.is_ok();
-    facts.pinned_addresses = nft::apply("try pinned addresses", &ruleset.bridge_table(&pool)).await.is_ok();
+    facts.rules = nft::apply("try filters and translations", &ruleset.main_table(&[]).replace()).await.is_ok();
+    facts.pinned_addresses = nft::apply("try pinned addresses", &ruleset.bridge_table(&pool).replace()).await.is_ok();
     let links = Links::open()?;
     let bridge = links.ensure_bridge(&ruleset.bridge, ruleset.gateway, ruleset.subnet.prefix_len(), 1500).await?;
     let own = Path::new("/proc/thread-self/ns/net");

@@ -16,7 +16,7 @@ use crate::{
     options::check_container_id,
     pool::AddressPool,
     records::{Instance, Records},
-    ruleset::{Ruleset, host_link_prefix},
+    ruleset::{Load, Ruleset, host_link_prefix},
     subnet::{Purpose, choose},
     sysctl,
 };
@@ -172,8 +172,10 @@ impl Network {
     pub(crate) async fn load_rules_with(&self, state: &State, changed: Option<&Attachment>) -> Result<()> {
         let others = state.containers.values().filter(|held| changed.is_none_or(|changed| changed.id != held.id));
         let containers: Vec<&Attachment> = others.chain(changed).collect();
-        nft::apply("load the rules of the instance", &self.ruleset.main_table(&containers)).await?;
-        if let Err(error) = nft::apply("pin addresses to bridge ports", &self.ruleset.bridge_table(&state.pool)).await {
+        let is_used = !containers.is_empty();
+        load("load the rules of the instance", &self.ruleset.main_table(&containers), is_used).await?;
+        let pins = self.ruleset.bridge_table(&state.pool);
+        if let Err(error) = load("pin addresses to bridge ports", &pins, is_used).await {
             tracing::warn!(%error, "a container with raw sockets could take the address of another one");
         }
         Ok(())
@@ -253,6 +255,17 @@ impl Network {
         }
         sysctl::write(IP_FORWARD, before)
     }
+}
+
+/// Loads a table: where containers may be using it, without a moment in which it does not hold, if that is possible.
+async fn load(operation: &'static str, table: &Load, is_used: bool) -> Result<()> {
+    if is_used {
+        match nft::apply(operation, &table.refill()).await {
+            Ok(()) => return Ok(()),
+            Err(error) => tracing::debug!(%error, "the rules that are there are other ones, or none"),
+        }
+    }
+    nft::apply(operation, &table.replace()).await
 }
 
 /// Keeps the containers that are alive and whose network is whole, removes everything else of the instance.

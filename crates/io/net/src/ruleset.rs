@@ -1,16 +1,27 @@
 //! The text of the nftables transactions of one instance. Pure.
 //! Two tables with one name: `inet` filters and translates what the bridge carries, `bridge` pins each port to its address.
 
-use std::{fmt::Write as _, net::Ipv4Addr};
+use std::{
+    fmt::Write as _,
+    hash::{DefaultHasher, Hasher as _},
+    net::Ipv4Addr,
+};
 
 use ipnet::Ipv4Net;
 
 use crate::{Attachment, HostPort, Outside, pool::AddressPool};
 
+/// Published ports, and where they lead.
+const HOST_PORTS: &str = "host_ports";
 /// Addresses that may not open connections to the world outside.
 const CONFINED: &str = "confined";
 /// Addresses that may not be reached from the world outside.
 const SHELTERED: &str = "sheltered";
+/// Which address is behind which port of the bridge.
+const OWNERS: &str = "owners";
+/// What has elements, by table.
+const MAIN_SETS: &[(&str, &str)] = &[("map", HOST_PORTS), ("set", CONFINED), ("set", SHELTERED)];
+const BRIDGE_SETS: &[(&str, &str)] = &[("set", OWNERS)];
 
 /// All that the rules depend on.
 #[derive(Clone, Debug)]
@@ -47,12 +58,17 @@ impl Ruleset {
 
     pub(crate) fn publish(&self, ip: Ipv4Addr, ports: &[HostPort]) -> String {
         self.lines(ports, |port| {
-            format!("add element inet {} host_ports {{ {} : {ip} . {} }}", self.table(), key(port), port.container_port)
+            format!(
+                "add element inet {} {HOST_PORTS} {{ {} : {ip} . {} }}",
+                self.table(),
+                key(port),
+                port.container_port
+            )
         })
     }
 
     pub(crate) fn unpublish(&self, ports: &[HostPort]) -> String {
-        self.lines(ports, |port| format!("delete element inet {} host_ports {{ {} }}", self.table(), key(port)))
+        self.lines(ports, |port| format!("delete element inet {} {HOST_PORTS} {{ {} }}", self.table(), key(port)))
     }
 
     /// Takes one address into, or out of, the sets of those that must keep apart from the world outside.
@@ -69,8 +85,13 @@ impl Ruleset {
         ports.iter().map(|port| line(port) + "\n").collect()
     }
 
-    /// Replaces the table of filters and translations; connections that are tracked go on.
-    pub(crate) fn main_table(&self, containers: &[&Attachment]) -> String {
+    /// The table of filters and translations.
+    pub(crate) fn main_table(&self, containers: &[&Attachment]) -> Load {
+        let shape = shape_of(&self.main_body(&[], ""));
+        Load { family: "inet", table: self.table(), sets: MAIN_SETS, body: self.main_body(containers, &shape), shape }
+    }
+
+    fn main_body(&self, containers: &[&Attachment], shape: &str) -> String {
         let Self { bridge, subnet, gateway, service_cidr, proxy_port, dns_port, .. } = self;
         let table = self.table();
         let published = |c: &&Attachment| {
@@ -92,10 +113,8 @@ impl Ruleset {
             )
         };
         format!(
-            r#"table inet {table}
-delete table inet {table}
-table inet {table} {{
-  map host_ports {{
+            r#"table inet {table} {{
+  map {HOST_PORTS} {{
     type inet_proto . inet_service : ipv4_addr . inet_service
     {ports}
   }}
@@ -119,18 +138,20 @@ table inet {table} {{
     type nat hook prerouting priority dstnat; policy accept;
     iifname "{bridge}" ip daddr {service_cidr} meta l4proto tcp redirect to :{proxy_port}
     {dns_redirect}
-    iifname != "{bridge}" meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @host_ports
+    iifname != "{bridge}" meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @{HOST_PORTS}
   }}
   chain redirect_local {{
     type nat hook output priority -100; policy accept;
-    meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @host_ports
+    meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @{HOST_PORTS}
   }}
   chain masquerade_out {{
     type nat hook postrouting priority srcnat; policy accept;
     ip saddr {subnet} oifname != "{bridge}" masquerade
     oifname "{bridge}" ip saddr 127.0.0.0/8 masquerade
   }}
-{filters}}}
+{filters}  chain {shape} {{
+  }}
+}}
 "#
         )
     }
@@ -169,33 +190,77 @@ table inet {table} {{
         )
     }
 
-    /// Replaces the table that pins addresses to bridge ports.
+    /// The table that pins addresses to bridge ports.
     /// Without it a container that can send raw frames could take the address, and so the identity, of a neighbour.
     /// All addresses are listed at once: attaching a container then needs no transaction of its own.
-    pub(crate) fn bridge_table(&self, pool: &AddressPool) -> String {
+    pub(crate) fn bridge_table(&self, pool: &AddressPool) -> Load {
+        let owners = pool.all().map(|(number, ip)| format!("\"{}\" . {ip}", host_link(&self.instance, number)));
+        let shape = shape_of(&self.bridge_body("", ""));
+        let body = self.bridge_body(&elements(owners), &shape);
+        Load { family: "bridge", table: self.table(), sets: BRIDGE_SETS, body, shape }
+    }
+
+    fn bridge_body(&self, elements: &str, shape: &str) -> String {
         let table = self.table();
-        let elements =
-            elements(pool.all().map(|(number, ip)| format!("\"{}\" . {ip}", host_link(&self.instance, number))));
         let ports = host_link_prefix(&self.instance);
         format!(
-            r#"table bridge {table}
-delete table bridge {table}
-table bridge {table} {{
-  set owners {{
+            r#"table bridge {table} {{
+  set {OWNERS} {{
     type ifname . ipv4_addr
     {elements}
   }}
   chain check_owner {{
     type filter hook prerouting priority -300; policy accept;
     iifname != "{ports}*" accept
-    ether type ip iifname . ip saddr @owners accept
-    ether type arp iifname . arp saddr ip @owners accept
+    ether type ip iifname . ip saddr @{OWNERS} accept
+    ether type arp iifname . arp saddr ip @{OWNERS} accept
     drop
+  }}
+  chain {shape} {{
   }}
 }}
 "#
         )
     }
+}
+
+/// A whole table, and the two ways to load it. Connections that are tracked go on with both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Load {
+    family: &'static str,
+    table: String,
+    /// What has elements: kinds and names.
+    sets: &'static [(&'static str, &'static str)],
+    body: String,
+    /// An empty chain whose name tells tables apart that differ in more than elements.
+    shape: String,
+}
+
+impl Load {
+    /// Whatever is there goes, and the table comes. A packet that passes its chains in that very moment may see the new
+    /// ones before they hold and the old ones when they hold no more: a new connection to a published port then reaches
+    /// the socket that only reserves it.
+    pub(crate) fn replace(&self) -> String {
+        let Self { family, table, body, .. } = self;
+        format!("table {family} {table}\ndelete table {family} {table}\n{body}")
+    }
+
+    /// New content for the chains and sets that are there, which no packet sees in part. Fails, changing nothing, unless
+    /// the table was loaded with these very chains and sets.
+    pub(crate) fn refill(&self) -> String {
+        let Self { family, table, sets, body, shape } = self;
+        let mut text = format!("flush chain {family} {table} {shape}\nflush table {family} {table}\n");
+        for (kind, name) in *sets {
+            let _ = writeln!(text, "flush {kind} {family} {table} {name}");
+        }
+        text + body
+    }
+}
+
+fn shape_of(body: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(body.as_bytes());
+    format!("shape_{:016x}", hasher.finish())
 }
 
 fn key(port: &HostPort) -> String {
@@ -246,7 +311,7 @@ mod tests {
     fn confined_addresses_are_elements_of_a_set() {
         let rules = ruleset();
         let container = attached(HostPort { host_port: 8080, container_port: 80, protocol: Protocol::Tcp });
-        let text = rules.main_table(&[&container]);
+        let text = rules.main_table(&[&container]).replace();
         assert_eq!(text.matches("elements = { 10.88.0.2 }").count(), 1, "{text}");
         let open = rules.change_outside(container.ip, container.outside, Outside::default());
         assert_eq!(open, "delete element inet heptad_t1 confined { 10.88.0.2 }\n");
@@ -258,7 +323,7 @@ mod tests {
         let rules = ruleset();
         let pool = AddressPool::new(rules.subnet, []);
         let port = HostPort { host_port: 8080, container_port: 80, protocol: Protocol::Tcp };
-        let text = rules.main_table(&[&attached(port)]) + &rules.bridge_table(&pool);
+        let text = rules.main_table(&[&attached(port)]).replace() + &rules.bridge_table(&pool).replace();
         assert_eq!(text.matches("redirect to :15001").count(), 1);
         assert!(text.contains("elements = { tcp . 8080 : 10.88.0.2 . 80 }"), "{text}");
         assert!(text.contains("\"hvt1-6\" . 10.88.0.6 }"), "{text}");
@@ -266,9 +331,27 @@ mod tests {
     }
 
     #[test]
+    fn only_a_table_that_differs_in_elements_alone_is_refilled() {
+        let rules = ruleset();
+        let port = HostPort { host_port: 8080, container_port: 80, protocol: Protocol::Tcp };
+        let shape = |load: Load| load.refill().lines().next().map(str::to_owned).expect("a line");
+        let filled = rules.main_table(&[&attached(port)]);
+        assert_eq!(shape(filled.clone()), shape(rules.main_table(&[])));
+        assert!(shape(filled.clone()).starts_with("flush chain inet heptad_t1 shape_"), "{}", filled.refill());
+        assert!(filled.body.contains(&format!("chain {} {{", filled.shape)), "{filled:?}");
+        let other = Ruleset { proxy_port: 15002, ..rules.clone() };
+        assert_ne!(shape(filled.clone()), shape(other.main_table(&[])));
+        let refill = filled.refill();
+        for set in ["map inet heptad_t1 host_ports", "set inet heptad_t1 confined", "set inet heptad_t1 sheltered"] {
+            assert!(refill.contains(&format!("flush {set}\n")), "{refill}");
+        }
+        assert!(!refill.contains("delete") && filled.replace().contains("delete table inet heptad_t1\n"));
+    }
+
+    #[test]
     fn another_dns_port_is_redirected() {
         let rules = Ruleset { dns_port: 5353, ..ruleset() };
-        let text = rules.main_table(&[]);
+        let text = rules.main_table(&[]).replace();
         assert!(text.contains("th dport 53 redirect to :5353"), "{text}");
         assert!(!text.contains("elements"), "{text}");
     }

@@ -54,6 +54,38 @@ fn connections_survive_the_restart() {
 }
 
 #[test]
+fn rules_that_containers_use_are_never_away_for_a_moment() {
+    on_a_host(|world| async move {
+        // Tables that were replaced have other handles.
+        let tables = || run("nft", &["-a", "list", "tables"]);
+        let network = world.open().await;
+        let a = network.attach("a", &[port(8080, 80, Protocol::Tcp)]).await.expect("attaches");
+        inside(&a.netns_path, || greeter((ANY, 80))).await;
+        let before = (tables(), run("nft", &["list", "ruleset"]));
+        assert!(before.0.contains("heptad_t0"), "{before:?}");
+        drop(network);
+        let network = world.reopen(&["a"]).await;
+        assert_eq!((tables(), run("nft", &["list", "ruleset"])), before);
+        for _ in 0..3 {
+            network.repair().await.expect("loads the rules again");
+            assert!(greeting((HOST_IP, 8080)).is_ok() && greeting((Ipv4Addr::LOCALHOST, 8080)).is_ok());
+        }
+        assert_eq!((tables(), run("nft", &["list", "ruleset"])), before);
+        // Tables of another kind, as an older version has them, are replaced.
+        run("nft", &["add", "chain", "inet", "heptad_t0", "older"]);
+        let chains = run("nft", &["list", "table", "inet", "heptad_t0"]);
+        let shape = chains.split_whitespace().find(|word| word.starts_with("shape_")).expect("a chain of that name");
+        run("nft", &["delete", "chain", "inet", "heptad_t0", shape]);
+        network.repair().await.expect("loads the rules again");
+        assert_ne!(tables(), before.0);
+        for family in ["inet", "bridge"] {
+            assert!(before.1.contains(&run("nft", &["list", "table", family, "heptad_t0"])), "{family}");
+        }
+        network.close().await.expect("closes");
+    });
+}
+
+#[test]
 fn torn_records_and_half_made_networks_are_cleaned() {
     on_a_host(|world| async move {
         let network = world.open().await;
