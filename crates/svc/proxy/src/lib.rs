@@ -17,6 +17,7 @@ mod forward;
 mod forward_peer;
 mod guarded;
 mod headers;
+mod lingering;
 mod listen;
 mod options;
 mod origin;

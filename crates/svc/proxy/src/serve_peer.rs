@@ -8,6 +8,7 @@ use crate::{
     counters::LastCell,
     forward::{Failure, Held, Origin, Pick, Sending, Step, Taken, is_repeatable},
     headers,
+    lingering::Lingering,
     peer::{Io, PeerNode, PeerProtocol},
     peers::Arrivals,
     socket, tunnel,
@@ -79,7 +80,7 @@ async fn serve_http(core: Arc<Core>, io: Box<dyn Io>, from: PeerNode, arrivals: 
         .max_local_error_reset_streams(None)
         .keep_alive_interval(options.peer_keep_alive_interval())
         .keep_alive_timeout(options.peer_keep_alive_interval())
-        .serve_connection(TokioIo::new(io), service);
+        .serve_connection(TokioIo::new(Lingering::new(io)), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

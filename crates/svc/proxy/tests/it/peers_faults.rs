@@ -138,26 +138,27 @@ async fn a_node_whose_proxy_is_replaced_loses_no_request() {
     let world = from_n1(World::new().service("web", &[])).on("n2", "web", &[endpoint]);
     let (wires, [n1, mut n2]) = nodes(&world, ["n1", "n2"]).await;
     let address = listen(&n1, "web").await;
-    let running = Arc::new(AtomicBool::new(true));
+    let (running, done) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
     let mut clients = JoinSet::new();
     for number in 0..8 {
-        let running = Arc::clone(&running);
+        let (running, done) = (Arc::clone(&running), Arc::clone(&done));
         clients.spawn(async move {
             let mut client = Client::connect(address).await;
-            let (mut done, mut longest) = (0_usize, Duration::ZERO);
+            let mut longest = Duration::ZERO;
             while running.load(Relaxed) {
                 let started = Instant::now();
-                let body = format!("{number} {done}");
+                let body = format!("{number} {}", done.load(Relaxed));
                 let request = Request::post("/").header("host", "web").body(body.clone()).expect("a request");
                 assert_eq!(client.send(request).await.expect("a response"), (200, body));
-                done += 1;
+                done.fetch_add(1, Relaxed);
                 longest = longest.max(started.elapsed());
             }
-            (done, longest)
+            longest
         });
     }
     for _ in 0..5 {
-        sleep(Duration::from_millis(100)).await;
+        let wanted = done.load(Relaxed) + 50;
+        until("requests are answered", || done.load(Relaxed) >= wanted).await;
         // The node port accepts nothing while the process is replaced.
         wires.set_fault("n2", Fault::None);
         let next = node(&wires, "n2", &world, Options::default()).await;
@@ -168,7 +169,5 @@ async fn a_node_whose_proxy_is_replaced_loses_no_request() {
     }
     running.store(false, Relaxed);
     let all = clients.join_all().await;
-    let done: usize = all.iter().map(|(done, _)| done).sum();
-    println!("{done} requests, the longest took {:?}", all.iter().map(|(_, longest)| longest).max());
-    assert!(done > 100, "{done}");
+    println!("{} requests, the longest took {:?}", done.load(Relaxed), all.iter().max());
 }

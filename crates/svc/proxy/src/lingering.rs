@@ -1,0 +1,125 @@
+//! A connection whose end waits for the other side to have read it. Closed while something unread arrives, a connection
+//! is reset, and what was said last (that requests under way were not taken up) can be lost with it. Knows no HTTP.
+
+use crate::peer::Io;
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
+
+/// How long the other side may take to close.
+const LINGER_MS_MAX: u64 = 2_000;
+const DISCARD_BYTES: usize = 4_096;
+
+pub(crate) struct Lingering {
+    io: Box<dyn Io>,
+    /// Until when; set when our side has been shut down.
+    until: Option<Pin<Box<Sleep>>>,
+}
+
+impl Lingering {
+    pub(crate) fn new(io: Box<dyn Io>) -> Self {
+        Self { io, until: None }
+    }
+}
+
+impl AsyncRead for Lingering {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Lingering {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.until {
+            // Nothing more is written.
+            Some(_) => Poll::Ready(Ok(())),
+            None => Pin::new(&mut self.io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { io, until } = &mut *self;
+        if until.is_none() {
+            ready!(Pin::new(&mut *io).poll_shutdown(cx))?;
+        }
+        let until = until.get_or_insert_with(|| Box::pin(sleep(Duration::from_millis(LINGER_MS_MAX))));
+        while until.as_mut().poll(cx).is_pending() {
+            let mut discarded = [0; DISCARD_BYTES];
+            let mut buffer = ReadBuf::new(&mut discarded);
+            // An error tells as well that nobody is there any more.
+            let read = ready!(Pin::new(&mut *io).poll_read(cx, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, duplex},
+        time::{Instant, timeout},
+    };
+
+    fn pair() -> (Lingering, tokio::io::DuplexStream) {
+        let (here, there) = duplex(64);
+        (Lingering::new(Box::new(here)), there)
+    }
+
+    #[tokio::test]
+    async fn it_ends_when_the_other_side_has_closed_and_takes_what_comes_until_then() {
+        let (mut here, mut there) = pair();
+        let ending = tokio::spawn(async move {
+            here.write_all(b"the last word").await.expect("written");
+            here.shutdown().await
+        });
+        // More than fits between the two: it is read, though by nobody.
+        there.write_all(&[7; 1_000]).await.expect("it is taken");
+        assert!(!ending.is_finished());
+        let mut said = Vec::new();
+        there.read_to_end(&mut said).await.expect("the end is seen");
+        assert_eq!(said, b"the last word");
+        drop(there);
+        ending.await.expect("no panic").expect("it ends");
+    }
+
+    #[tokio::test]
+    async fn who_never_closes_is_not_waited_for_for_ever() {
+        let linger = Duration::from_millis(LINGER_MS_MAX);
+        let ((mut silent, _there), (mut told, mut teller)) = (pair(), pair());
+        let talking = tokio::spawn(async move { while teller.write_all(&[7; 8]).await.is_ok() {} });
+        let began = Instant::now();
+        let both = async { tokio::join!(silent.shutdown(), told.shutdown()) };
+        let (first, second) = timeout(30 * linger, both).await.expect("it ends");
+        first.and(second).expect("in order");
+        assert!(began.elapsed() >= linger);
+        drop(told);
+        talking.await.expect("no panic");
+    }
+}
