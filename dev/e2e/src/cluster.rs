@@ -11,9 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-const START: Duration = Duration::from_secs(60);
-const REACH: Duration = Duration::from_secs(60);
-const STOP: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(120);
+const REACH: Duration = Duration::from_secs(120);
+const STOP: Duration = Duration::from_secs(60);
 /// A server that is hurt may not answer at all.
 const ANSWER_MS_MAX: u64 = 5_000;
 const POLL: Duration = Duration::from_millis(25);
@@ -263,7 +263,7 @@ impl Cluster {
     /// Applies this text and waits until all of it is ready.
     pub fn apply(&self, text: &str) {
         let file = self.write("applied.yaml", text);
-        self.ok(&["apply", "--wait", "--timeout", "60", "-f", &file]);
+        self.ok(&["apply", "--wait", "--timeout", "120", "-f", &file]);
     }
 
     /// Runs something that waits.

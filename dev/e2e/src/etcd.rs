@@ -4,7 +4,7 @@ use crate::{Host, HostOptions, Lan, Running, wait_until};
 use std::time::Duration;
 
 const MEMBERS: usize = 3;
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(120);
 const CLIENT_PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
 

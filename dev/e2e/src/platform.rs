@@ -17,10 +17,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-const START_SECONDS_MAX: u64 = 30;
-const STOP_SECONDS_MAX: u64 = 30;
+const START_SECONDS_MAX: u64 = 60;
+const STOP_SECONDS_MAX: u64 = 60;
 /// How long a state of services may take that the machine reaches in a second when it has nothing else to do.
-const REACH_SECONDS_MAX: u64 = 60;
+const REACH_SECONDS_MAX: u64 = 120;
 
 /// A port that nobody listens on at this moment.
 pub fn free_port() -> u16 {
@@ -223,7 +223,7 @@ impl Platform {
     /// Applies this text and waits until all of it is ready.
     pub fn apply(&self, text: &str) {
         let file = self.write("applied.yaml", text);
-        self.ok(&["apply", "--wait", "--timeout", "60", "-f", &file]);
+        self.ok(&["apply", "--wait", "--timeout", "120", "-f", &file]);
     }
 
     /// The API's client.

@@ -38,7 +38,7 @@ impl Registry {
             .spawn()
             .unwrap_or_else(|e| panic!("cannot run docker-registry ({e}): `cargo xtask test` installs its package"));
         let registry = Self { child, _dir: dir, address };
-        wait_until("the registry answers", Duration::from_secs(10), || TcpStream::connect(&registry.address).is_ok());
+        wait_until("the registry answers", Duration::from_secs(60), || TcpStream::connect(&registry.address).is_ok());
         registry
     }
 

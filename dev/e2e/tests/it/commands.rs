@@ -57,7 +57,7 @@ fn logs_are_merged_and_followed_and_programs_run_inside() {
     platform.apply(&shell("ticker", line, "replicas: 2\n"));
     let names: BTreeSet<String> = platform.containers("ticker").iter().map(|c| c.id.to_string()).collect();
     assert_eq!(names.len(), 2);
-    wait_until("both have written", Duration::from_secs(20), || {
+    wait_until("both have written", Duration::from_secs(60), || {
         let merged = platform.ok(&["logs", "ticker"]);
         names.iter().all(|name| merged.contains(&format!("{name} tick 2")))
     });
@@ -107,7 +107,7 @@ fn the_mesh_is_called_and_asked() {
     let platform = Platform::start(&[]);
     let policy = "policy: b-for-a\nselector: { services: [b] }\ningress: [{ services: [a] }]\n";
     platform.apply(&[&stock("a", ""), &stock("b", ""), &stock("c", ""), policy].join("---\n"));
-    wait_until("the proxy knows all", Duration::from_secs(10), || {
+    wait_until("the proxy knows all", Duration::from_secs(60), || {
         platform.run(&["mesh", "call", "a", "b"]).code == 0 && platform.run(&["mesh", "call", "c", "b"]).code == 1
     });
     let called = platform.run(&["mesh", "call", "a", "b"]);

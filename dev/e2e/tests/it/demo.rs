@@ -131,7 +131,7 @@ fn what_a_killed_platform_left_goes_with_the_next_start() {
     let left = killed.machine.container_processes();
     let next = run(dev(), apply_and("-INT"));
     // A platform of another test may have begun to remove it before ours could.
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(60);
     while !killed.machine.traces().is_empty() && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(50));
     }

@@ -3,7 +3,7 @@
 use heptad_e2e::{Etcd, HostOptions, Lan, wait_until};
 use std::time::Duration;
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 const DISK_MIB: u32 = 192;
 
 #[test]

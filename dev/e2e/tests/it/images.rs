@@ -26,7 +26,7 @@ fn images_from_a_layout_and_a_registry_run_and_find_each_other() {
     let pushed = registry.push(&format!("{}:v2", layout.display()), "team/site:v2");
     let local = site("local", &format!("oci:{}:v1", layout.display()));
     platform.apply(&[local, site("pulled", &pushed), shell("box", "sleep 100000", "")].join("---\n"));
-    wait_until("the names are known", Duration::from_secs(10), || {
+    wait_until("the names are known", Duration::from_secs(60), || {
         fetch(&platform, "pulled", "local.default.internal").0 == 0
     });
     assert_eq!(fetch(&platform, "pulled", "local.default.internal"), (0, "v1\n".to_owned()));
@@ -61,7 +61,7 @@ fn another_runtime_serves_as_well() {
     let layout = busybox_layout(platform.dir(), &["v1"]);
     let image = format!("oci:{}:v1", layout.display());
     platform.apply(&[site("a", &image), site("b", &image)].join("---\n"));
-    wait_until("the names are known", Duration::from_secs(10), || fetch(&platform, "a", "b.default.internal").0 == 0);
+    wait_until("the names are known", Duration::from_secs(60), || fetch(&platform, "a", "b.default.internal").0 == 0);
     assert_eq!(platform.shell("a", "exit 5").0, 5);
     let before = essence(&platform.containers("a"));
     platform.kill();

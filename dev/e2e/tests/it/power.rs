@@ -6,7 +6,7 @@ use heptad_e2e::{Fault, Host, Lan, Random, Running, time_until};
 use std::time::Duration;
 
 const CUTS: usize = 4;
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 const REPLICAS: usize = 3;
 
 struct Machine {

@@ -33,7 +33,7 @@ fn containers_read_configs_and_secrets_and_nobody_else_does() {
 
     let before = platform.containers("box")[0].id.clone();
     platform.ok(&["secret", "set", "db", "password=changed"]);
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(60);
     loop {
         let all = platform.containers("box");
         if all.len() == 1 && all[0].ready && all[0].id != before {

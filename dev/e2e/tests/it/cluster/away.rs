@@ -4,7 +4,7 @@ use super::{REST, assert_none_lost, stock};
 use heptad_e2e::{Cluster, ClusterOptions, Fault, run_tool, time_until};
 use std::time::Duration;
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 /// How long the server is away: longer than it takes to call a node lost.
 const AWAY: Duration = Duration::from_secs(12);
 

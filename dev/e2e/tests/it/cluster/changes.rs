@@ -5,7 +5,7 @@ use super::{REST, assert_none_lost, stock};
 use heptad_e2e::{Cluster, ClusterOptions, Fault, time_until};
 use std::time::Duration;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 const SETTLED: Duration = Duration::from_secs(2);
 
 #[test]

@@ -5,7 +5,7 @@ use heptad_e2e::{Cluster, ClusterOptions, Fault, time_until};
 use heptad_model::NodeStatus;
 use std::{collections::BTreeSet, time::Duration};
 
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(60);
 
 /// One replica on each node: they want the same port of it.
 fn spread(replicas: u8) -> String {

@@ -6,7 +6,7 @@ use heptad_e2e::{Cluster, ClusterOptions, Fault, time_until};
 use heptad_model::{Container, NodeStatus};
 use std::{collections::BTreeSet, time::Duration};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 const REPLICAS: u8 = 4;
 
 fn status(cluster: &Cluster, node: &str) -> Option<NodeStatus> {

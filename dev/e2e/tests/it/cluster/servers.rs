@@ -6,7 +6,7 @@ use heptad_e2e::{Cluster, ClusterOptions, Fault, Ledger, time_until};
 use std::{collections::BTreeSet, time::Duration};
 
 const GOES_ON: Duration = Duration::from_secs(10);
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 /// Longer than a lease.
 const PAUSED: Duration = Duration::from_secs(15);
 const DISK_MIB: u32 = 384;

@@ -27,5 +27,5 @@ fn runc_runs_what_the_embedded_runtime_runs() {
     spec.limits.memory_bytes = Some(32 * 1024 * 1024);
     let (exit, _) = node.run(&spec);
     assert!(exit.oom_killed);
-    eventually(Duration::from_secs(5), || node.driver().remove("hungry").ok()).expect("removed");
+    eventually(Duration::from_secs(30), || node.driver().remove("hungry").ok()).expect("removed");
 }

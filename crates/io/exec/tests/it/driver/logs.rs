@@ -39,7 +39,7 @@ fn followers_see_all_until_the_end() {
     let mut reader = node.driver().logs("slow", None, true).expect("a log");
     let mut lines = Vec::new();
     loop {
-        match reader.next(Duration::from_secs(10)).expect("readable") {
+        match reader.next(Duration::from_secs(60)).expect("readable") {
             LogItem::Record(record) => lines.push(record.log),
             LogItem::Waiting => panic!("silent after {} lines", lines.len()),
             LogItem::End => break,

@@ -36,9 +36,9 @@ fn containers_outlive_the_agent_and_are_taken_over() {
         assert_eq!(node.exec("long", "exit 6").how, ExitKind::Code(6));
         assert!(node.output("long").contains("before"));
         node.driver().kill("long", 9).expect("signalled");
-        let exit = node.driver().wait("long", Duration::from_secs(10)).expect("known").expect("ended");
+        let exit = node.driver().wait("long", Duration::from_secs(30)).expect("known").expect("ended");
         assert_eq!(exit.how, ExitKind::Signal(9));
-        let told = eventually(Duration::from_secs(5), || exits.try_recv().ok()).expect("told");
+        let told = eventually(Duration::from_secs(30), || exits.try_recv().ok()).expect("told");
         assert_eq!(told.id, "long");
     }
 }
@@ -50,14 +50,14 @@ fn a_container_whose_shim_was_killed_is_ended_and_said_to_be_unknown() {
         let script = "setsid sleep 101 & sleep 100; true";
         let pid = node.start(&node.script("seen", script));
         kill(shim_pid(&node, "seen"));
-        let exit = node.driver().wait("seen", Duration::from_secs(10)).expect("known").expect("ended");
+        let exit = node.driver().wait("seen", Duration::from_secs(30)).expect("known").expect("ended");
         assert_eq!(exit.how, ExitKind::Unknown);
         assert!(!is_alive(pid));
         let pid = node.start(&node.script("unseen", script));
         let shim = shim_pid(&node, "unseen");
         node.close();
         kill(shim);
-        eventually(Duration::from_secs(5), || (!is_alive(shim)).then_some(())).expect("the shim dies");
+        eventually(Duration::from_secs(30), || (!is_alive(shim)).then_some(())).expect("the shim dies");
         node.open();
         assert!(matches!(state(&node, "unseen"), ContainerState::Exited(exit) if exit.how == ExitKind::Unknown));
         assert!(!is_alive(pid));

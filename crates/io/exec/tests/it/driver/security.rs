@@ -112,7 +112,7 @@ fn the_shims_program_cannot_be_written_from_inside() {
     let mut spec = node.script("attack", "");
     spec.args = vec!["/proc/self/exe".to_owned()];
     if node.driver().start(&spec).is_ok() {
-        node.driver().wait("attack", Duration::from_secs(10)).expect("known").expect("ends");
+        node.driver().wait("attack", Duration::from_secs(30)).expect("known").expect("ends");
     }
     assert_eq!(std::fs::metadata(shim).expect("the program").len(), before);
 }

@@ -167,7 +167,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.remove_all();
-        let traces = eventually(Duration::from_secs(5), || Some(self.traces()).filter(Vec::is_empty));
+        let traces = eventually(Duration::from_secs(30), || Some(self.traces()).filter(Vec::is_empty));
         if traces.is_none() && !std::thread::panicking() {
             panic!("left behind: {:#?}", self.traces());
         }

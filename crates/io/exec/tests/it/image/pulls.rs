@@ -153,7 +153,7 @@ fn dropped() {
         if w.runtime.block_on(pull).is_err() {
             cut += 1;
         }
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_secs(60);
         while !w.names("tmp").is_empty() {
             assert!(Instant::now() < until, "temporary files stay: {:?}", w.names("tmp"));
             std::thread::sleep(Duration::from_millis(5));

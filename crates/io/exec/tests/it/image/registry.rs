@@ -46,7 +46,7 @@ impl Registry {
     }
 
     fn wait(&mut self) -> bool {
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_secs(60);
         while Instant::now() < until && matches!(self.child.try_wait(), Ok(None)) {
             if self.answers() {
                 return true;
