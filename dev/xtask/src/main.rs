@@ -12,7 +12,7 @@ mod tidy;
 mod workspace;
 
 use clap::{Parser, Subcommand};
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 /// Chores of the repository
 #[derive(Debug, Parser)]
@@ -49,10 +49,21 @@ enum Chore {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// Run one test program, as cargo asks for it
+    #[command(name = testing::PROGRAM_CHORE, hide = true)]
+    TestProgram {
+        program: PathBuf,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().chore {
+        Chore::TestProgram { program, args } => match testing::run_program(&program, &args) {
+            Ok(code) => return ExitCode::from(u8::try_from(code).unwrap_or(101)),
+            Err(error) => Err(error),
+        },
         Chore::Layers => layers::run(),
         Chore::Tidy { record } => tidy::run(record),
         Chore::Openapi { check } => openapi::run(check),

@@ -1,15 +1,20 @@
 //! `test`: everything the tests need is there, everything is built once, and all tests run. What does not run is said.
 
 mod packages;
+mod program;
+mod repeats;
 mod runs;
+
+pub(crate) use program::run as run_program;
 
 use crate::{
     metadata::{self, Metadata},
     workspace,
 };
 use anyhow::{Context, Result, bail, ensure};
+use repeats::Repeats;
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Instant,
 };
@@ -17,7 +22,12 @@ use std::{
 /// As many seeds as CI has time for, and a bound that means that something hangs.
 const SIMULATION_ARGUMENTS: [&str; 4] = ["--seeds", "0..500", "--time-limit-s", "600"];
 
+/// The chore by which cargo runs each test program.
+pub(crate) const PROGRAM_CHORE: &str = "test-program";
+
 pub(crate) fn run(prepare_only: bool, args: &[String]) -> Result<()> {
+    // Before anything is built: then this program may have been replaced by a newer one.
+    let own = std::env::current_exe().context("this program does not know its own file")?;
     let is_root = effective_user()? == 0;
     packages::provide(is_root)?;
     if prepare_only {
@@ -26,20 +36,26 @@ pub(crate) fn run(prepare_only: bool, args: &[String]) -> Result<()> {
     let root = workspace::root()?;
     let metadata = metadata::load(&root)?;
     // One selection of packages for both steps, so that nothing is built twice with other features.
-    cargo(&root, &metadata, &["build", "--workspace", "--bins", "--tests"])?;
+    let cargo = Cargo {
+        repeats: Repeats::begin(metadata.target_directory.join("failed-tests"))?,
+        bin: metadata.target_directory.join("debug/heptad"),
+        root,
+    };
+    cargo.run(&["build", "--workspace", "--bins", "--tests"])?;
     let mut failed = Vec::new();
-    let runs = runs::runs(is_root);
-    for run in &runs {
+    let runner = runner(&own)?;
+    for run in &runs::runs(is_root) {
         println!("\n== {}", run.title);
-        let arguments: Vec<&str> = run.arguments.iter().copied().chain(args.iter().map(String::as_str)).collect();
-        if let Err(error) = cargo(&root, &metadata, &arguments) {
+        let own = ["--config", runner.as_str()].into_iter().chain(run.arguments.iter().copied());
+        let arguments: Vec<&str> = own.chain(args.iter().map(String::as_str)).collect();
+        if let Err(error) = cargo.run(&arguments) {
             eprintln!("error: {error:#}");
             failed.push(run.title);
         }
     }
     // A filter is for the test programs.
     if args.is_empty()
-        && let Err(error) = simulate(&root, &metadata)
+        && let Err(error) = simulate(&cargo.root, &metadata)
     {
         eprintln!("error: {error:#}");
         failed.push("simulation");
@@ -49,7 +65,25 @@ pub(crate) fn run(prepare_only: bool, args: &[String]) -> Result<()> {
         runs::NEEDS_ROOT.iter().for_each(|what| println!("  {}: {}", what.package, what.tests));
         println!("Run `cargo xtask test` as root to run these too.");
     }
+    say_repeated(&cargo.repeats)?;
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    Ok(())
+}
+
+/// The setting of cargo by which it runs test programs through this program.
+fn runner(own: &Path) -> Result<String> {
+    let own = serde_json::to_string(own).context("the path of this program is no text")?;
+    Ok(format!("target.'cfg(unix)'.runner=[{own}, \"{PROGRAM_CHORE}\"]"))
+}
+
+/// Nobody shall take for sound what passed by luck.
+fn say_repeated(repeats: &Repeats) -> Result<()> {
+    let listed = repeats.listed()?;
+    if !listed.is_empty() {
+        println!("\n!! PASSED ONLY WHEN REPEATED: {} of the tests above failed first.", listed.len());
+        listed.iter().for_each(|line| println!("!!   {line}"));
+        println!("!! Each is a race in the test or in the product: look at what it said.");
+    }
     Ok(())
 }
 
@@ -72,21 +106,42 @@ fn simulate(root: &Path, metadata: &Metadata) -> Result<()> {
     Ok(())
 }
 
-fn cargo(root: &Path, metadata: &Metadata, arguments: &[&str]) -> Result<()> {
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let begun = Instant::now();
-    let status = Command::new(program)
-        .args(arguments)
-        .current_dir(root)
-        // Tests of other crates than the binary's own find it by this.
-        .env("HEPTAD_BIN", metadata.target_directory.join("debug/heptad"))
-        .stdin(Stdio::null())
-        .status()
-        .context("cannot run cargo")?;
-    let line = format!("cargo {}", arguments.join(" "));
-    println!("== {line}: {} s", begun.elapsed().as_secs());
-    if !status.success() {
-        bail!("`{line}` failed ({status})");
+/// The cargo that runs us, and what its test programs are told.
+struct Cargo {
+    root: PathBuf,
+    bin: PathBuf,
+    repeats: Repeats,
+}
+
+impl Cargo {
+    fn run(&self, arguments: &[&str]) -> Result<()> {
+        let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let begun = Instant::now();
+        let status = Command::new(program)
+            .args(arguments)
+            .current_dir(&self.root)
+            // Tests of other crates than the binary's own find it by this.
+            .env("HEPTAD_BIN", &self.bin)
+            .env(repeats::VARIABLE, self.repeats.dir())
+            .stdin(Stdio::null())
+            .status()
+            .context("cannot run cargo")?;
+        let line = format!("cargo {}", arguments.join(" "));
+        println!("== {line}: {} s", begun.elapsed().as_secs());
+        if !status.success() {
+            bail!("`{line}` failed ({status})");
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_is_told_to_run_test_programs_through_this_one() {
+        let text = runner(Path::new("/a \"b\"/xtask")).expect("a path");
+        assert_eq!(text, r#"target.'cfg(unix)'.runner=["/a \"b\"/xtask", "test-program"]"#);
+    }
 }

@@ -1,0 +1,68 @@
+//! What passed only when it was repeated, kept in a directory, because each test program is run by a process of its own.
+
+use anyhow::{Context, Result};
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::PathBuf,
+};
+
+/// Names the directory to the processes that run test programs.
+pub(super) const VARIABLE: &str = "HEPTAD_TEST_REPEATS_DIR";
+const LIST: &str = "passed-only-when-repeated";
+
+/// The directory of one run of all tests.
+#[derive(Clone, Debug)]
+pub(super) struct Repeats {
+    dir: PathBuf,
+}
+
+impl Repeats {
+    /// An empty one.
+    pub(super) fn begin(dir: PathBuf) -> Result<Self> {
+        let making = || format!("cannot make {}", dir.display());
+        if dir.exists() {
+            fs::remove_dir_all(&dir).with_context(making)?;
+        }
+        fs::create_dir_all(&dir).with_context(making)?;
+        Ok(Self { dir })
+    }
+
+    pub(super) fn from_environment() -> Option<Self> {
+        Some(Self { dir: PathBuf::from(std::env::var_os(VARIABLE)?) })
+    }
+
+    pub(super) fn dir(&self) -> &std::path::Path {
+        &self.dir
+    }
+
+    /// What the integration tests of a package said the first time.
+    pub(super) fn output(&self, package: &str) -> PathBuf {
+        self.dir.join(format!("{package}.txt"))
+    }
+
+    /// What one of them said the second time.
+    pub(super) fn output_again(&self, package: &str) -> PathBuf {
+        self.dir.join(format!("{package}.again.txt"))
+    }
+
+    pub(super) fn record(&self, package: &str, tests: &[String]) -> Result<()> {
+        let path = self.dir.join(LIST);
+        let writing = || format!("cannot write {}", path.display());
+        let mut list = File::options().create(true).append(true).open(&path).with_context(writing)?;
+        let first = self.output(package).display().to_string();
+        for test in tests {
+            writeln!(list, "{package} {test} (first failure: {first})").with_context(writing)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn listed(&self) -> Result<Vec<String>> {
+        let path = self.dir.join(LIST);
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+}
