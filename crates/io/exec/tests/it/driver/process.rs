@@ -28,7 +28,8 @@ fn every_descendant_ends_with_its_container() {
     let node = Node::new(Kind::Process);
     let script = "trap '' TERM; setsid sh -c 'echo $$; sleep 100; true' & while true; do sleep 1; done";
     let pid = node.start(&node.script("family", script));
-    let child = eventually(Duration::from_secs(30), || node.output("family").trim().parse::<i32>().ok()).expect("a pid");
+    let child =
+        eventually(Duration::from_secs(30), || node.output("family").trim().parse::<i32>().ok()).expect("a pid");
     assert!(is_alive(child) && is_alive(pid));
     assert!(node.driver().usage("family").expect("running").pids >= 2);
     let exit = node.driver().stop("family", Some(Duration::from_millis(200))).expect("stopped");

@@ -85,8 +85,10 @@ fn commands_run_inside_with_their_own_input_user_and_end() {
     let mut spec = node.script("inside", "touch /tmp/mark; sleep 100");
     spec.env.insert("A".to_owned(), "1".to_owned());
     node.start(&spec);
-    eventually(Duration::from_secs(30), || (node.exec("inside", "ls /tmp/mark").how == ExitKind::Code(0)).then_some(()))
-        .expect("sees the container's files");
+    eventually(Duration::from_secs(30), || {
+        (node.exec("inside", "ls /tmp/mark").how == ExitKind::Code(0)).then_some(())
+    })
+    .expect("sees the container's files");
     let output = node.exec("inside", "echo $A; echo no >&2; exit 9");
     assert_eq!((output.how, &output.stdout[..], &output.stderr[..]), (ExitKind::Code(9), &b"1\n"[..], &b"no\n"[..]));
     let mut request = ExecRequest::new(["sh", "-c", "id -u; pwd; echo $B; cat | wc -c"].map(str::to_owned).to_vec());
