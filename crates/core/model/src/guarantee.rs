@@ -114,7 +114,7 @@ const STATUSES: [&str; 15] = [
     "pending",
     "tested on one machine; model and bound pending",
     "proved (model), checked at run time; first part property-tested",
-    "proved (model); count of the tables pending",
+    "proved (model), tested",
     "property-tested, kill-tested",
     "tested; history checker pending",
     "property-tested, checked at run time",

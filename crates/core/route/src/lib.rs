@@ -10,6 +10,7 @@ mod condition;
 mod decide;
 mod explain;
 mod facts;
+mod names;
 mod policy;
 mod rule;
 mod split;

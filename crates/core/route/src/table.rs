@@ -3,6 +3,7 @@
 
 use crate::{
     facts::Draw,
+    names::{Names, Parts},
     policy::{Direction, Policy},
     rule::Rule,
     split::Sides,
@@ -76,9 +77,11 @@ pub(crate) struct Entry {
 #[derive(Debug, Default)]
 struct Mesh {
     services: Vec<Entry>,
-    by_key: BTreeMap<ServiceKey, usize>,
+    by_key: Names,
     by_address: BTreeMap<Ipv4Addr, usize>,
-    by_host: BTreeMap<String, (usize, u16)>,
+    by_host: Names,
+    /// The service and port of each host, in the order of the hosts.
+    hosts: Vec<(String, (usize, u16))>,
     policies: Vec<Policy>,
     problems: Vec<TableProblem>,
 }
@@ -110,7 +113,8 @@ impl Table {
         // Containers of a deleted service whose name was taken by another must not serve the other's requests.
         let own = |c: &&Container| self.service(&c.service).is_some_and(|service| service.id == c.service_id);
         for (key, ready) in ready_endpoints(containers.clone().filter(own)) {
-            let ports = &mut endpoints[self.mesh.by_key[&key]];
+            let Some(index) = self.mesh.index(&key) else { continue };
+            let ports = &mut endpoints[index];
             for endpoint in ready {
                 ports.entry(endpoint.port).or_default().push(endpoint);
             }
@@ -171,10 +175,10 @@ impl Table {
     /// The service and port that are exposed under that host (without a port, any case).
     pub fn service_exposed_as(&self, host: &str) -> Option<(&ServiceKey, u16)> {
         let found = match host.bytes().any(|b| b.is_ascii_uppercase()) {
-            true => self.mesh.by_host.get(&host.to_ascii_lowercase()),
-            false => self.mesh.by_host.get(host),
+            true => self.mesh.exposed(&host.to_ascii_lowercase()),
+            false => self.mesh.exposed(host),
         };
-        found.map(|&(index, port)| (&self.mesh.services[index].key, port))
+        found.map(|(index, port)| (&self.mesh.services[index].key, port))
     }
 
     /// The service of a container, ready or not.
@@ -198,7 +202,7 @@ impl Table {
     }
 
     pub(crate) fn entry(&self, key: &ServiceKey) -> Option<(usize, &Entry)> {
-        self.mesh.by_key.get(key).map(|&index| (index, &self.mesh.services[index]))
+        self.mesh.index(key).map(|index| (index, &self.mesh.services[index]))
     }
 
     pub(crate) fn entry_at(&self, index: usize) -> &Entry {
@@ -244,10 +248,28 @@ impl Mesh {
                 key,
             })
             .collect();
-        let by_host = hosts(&services, &mut problems);
+        let hosts: Vec<(String, (usize, u16))> = hosts(&services, &mut problems).into_iter().collect();
+        let by_host = Names::new(&hosts.iter().map(|(host, _)| host_name(host)).collect::<Vec<_>>());
+        let by_key = Names::new(&services.iter().map(|entry| name(&entry.key)).collect::<Vec<_>>());
         let by_address = services.iter().zip(0..).filter_map(|(entry, i)| Some((entry.service.address?, i))).collect();
-        Self { services, by_key, by_address, by_host, policies, problems }
+        Self { services, by_key, by_address, by_host, hosts, policies, problems }
     }
+
+    fn index(&self, key: &ServiceKey) -> Option<usize> {
+        self.by_key.find(name(key), |index| name(&self.services[index].key))
+    }
+
+    fn exposed(&self, host: &str) -> Option<(usize, u16)> {
+        self.by_host.find(host_name(host), |index| host_name(&self.hosts[index].0)).map(|index| self.hosts[index].1)
+    }
+}
+
+fn name(key: &ServiceKey) -> Parts<'_> {
+    [key.namespace.as_str(), &key.name]
+}
+
+fn host_name(host: &str) -> Parts<'_> {
+    [host, ""]
 }
 
 fn bound<'a>(containers: impl Iterator<Item = &'a Container>) -> BTreeMap<NodeName, BTreeSet<ServiceKey>> {

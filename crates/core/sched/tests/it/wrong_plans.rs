@@ -315,7 +315,6 @@ fn bindings() -> Vec<Mutant> {
 }
 
 fn rows() -> Vec<Mutant> {
-    let differ = |node: &'static str| move |f: &Finding| matches!(f, Finding::RowsAndBindingsDiffer { node: wrong } if wrong.as_str() == node);
     let one = [0, 1, 0, 0];
     let port = but(|world| host_port(&mut world.services[0], 80));
     vec![
@@ -369,6 +368,12 @@ fn rows() -> Vec<Mutant> {
             },
             wrong_row("host ports"),
         ),
+    ]
+}
+
+fn nodes_of_rows() -> Vec<Mutant> {
+    let differ = |node: &'static str| move |f: &Finding| matches!(f, Finding::RowsAndBindingsDiffer { node: wrong } if wrong.as_str() == node);
+    vec![
         mutant(
             "a node with bindings and no row",
             plain(),
@@ -409,7 +414,10 @@ fn rows() -> Vec<Mutant> {
 }
 
 fn mutants() -> Vec<Mutant> {
-    [capacities(), nodes_that_take_none(), neighbours(), quotas(), bindings(), rows()].into_iter().flatten().collect()
+    [capacities(), nodes_that_take_none(), neighbours(), quotas(), bindings(), rows(), nodes_of_rows()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 #[test]
