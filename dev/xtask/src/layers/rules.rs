@@ -83,6 +83,9 @@ pub(super) const RULES: &[Rule] = &[
     rule("heptad-sched", Shelf::Core, MODEL),
     rule("heptad-route", Shelf::Core, MODEL),
     rule("heptad-shard", Shelf::Core, MODEL),
+    // It judges solvers, so it knows none.
+    rule("heptad-certify", Shelf::Core, &[]),
+    rule("heptad-optimize", Shelf::Core, &["heptad-certify"]),
     rule("heptad-state", Shelf::Io, MODEL),
     rule("heptad-exec", Shelf::Io, MODEL),
     rule("heptad-net", Shelf::Io, MODEL),
@@ -91,7 +94,17 @@ pub(super) const RULES: &[Rule] = &[
     rule(
         "heptad-control",
         Shelf::Svc,
-        &["heptad-state", "heptad-sched", "heptad-route", "heptad-shard", "heptad-api", "heptad-pki", "heptad-model"],
+        &[
+            "heptad-state",
+            "heptad-sched",
+            "heptad-certify",
+            "heptad-optimize",
+            "heptad-route",
+            "heptad-shard",
+            "heptad-api",
+            "heptad-pki",
+            "heptad-model",
+        ],
     )
     // Its API is tried with the client that everybody uses.
     .tests(&["heptad-client"]),

@@ -1,0 +1,84 @@
+//! Certificates, as prices in scaled integers, and the bound that they prove. Knows nothing of where prices come from.
+
+use crate::{Amounts, CertificateError, Problem, bound};
+
+/// The most bits that a scale may have.
+pub const SCALE_BITS_MAX: u32 = 62;
+
+/// Dual values. Any values prove a bound; good ones prove a high bound. A price of `p` means `p / 2^scale_bits`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Certificate {
+    /// Capacities and move budgets are priced (Lagrangian relaxation of the capacity rows).
+    Capacity(CapacityPrices),
+    /// Items are priced, and no node can earn more than its knapsack (the dual of column generation).
+    Items(ItemPrices),
+}
+
+/// What a unit of each node's resources, and a move, is worth.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CapacityPrices {
+    /// The scale of all prices.
+    pub scale_bits: u32,
+    /// Per node and resource.
+    pub node: Vec<Amounts>,
+    /// Of a move under the budget of all; counts for nothing if there is no such budget.
+    pub moves: u64,
+    /// Of a move under the budget of its group, per group.
+    pub group_moves: Vec<u64>,
+}
+
+/// What an item of each class is worth; one resource is kept, the others are forgotten.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ItemPrices {
+    /// The scale of all prices.
+    pub scale_bits: u32,
+    /// The resource that limits a node.
+    pub dimension: usize,
+    /// Per class.
+    pub class: Vec<u64>,
+}
+
+/// A proven bound, `numerator / 2^scale_bits`: no solution costs less.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LowerBound {
+    /// The bound times the scale.
+    pub numerator: i128,
+    /// The scale.
+    pub scale_bits: u32,
+}
+
+impl LowerBound {
+    /// The least whole cost that is not below the bound. All costs are whole, so it is a bound too.
+    #[must_use]
+    pub fn cost(&self) -> i128 {
+        let floor = self.numerator >> self.scale_bits;
+        if floor << self.scale_bits == self.numerator { floor } else { floor + 1 }
+    }
+
+    /// The bound as a number to print. It decides nothing.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "it is for people")]
+    pub fn approximate(&self) -> f64 {
+        self.numerator as f64 / (1_u128 << self.scale_bits) as f64
+    }
+}
+
+/// Computes the bound that the prices prove, exactly.
+///
+/// # Errors
+/// A certificate that does not belong to the problem, or numbers beyond exact arithmetic. There is no price that proves too much.
+pub fn verify(problem: &Problem, certificate: &Certificate) -> Result<LowerBound, CertificateError> {
+    problem.check().map_err(CertificateError::Problem)?;
+    let scale_bits = match certificate {
+        Certificate::Capacity(prices) => prices.scale_bits,
+        Certificate::Items(prices) => prices.scale_bits,
+    };
+    if scale_bits > SCALE_BITS_MAX {
+        return Err(CertificateError::Scale { bits: scale_bits });
+    }
+    let numerator = match certificate {
+        Certificate::Capacity(prices) => bound::from_capacity_prices(problem, prices)?,
+        Certificate::Items(prices) => bound::from_item_prices(problem, prices)?,
+    };
+    Ok(LowerBound { numerator, scale_bits })
+}
