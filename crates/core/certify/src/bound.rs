@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    Amounts, CapacityPrices, CertificateError, Class, Item, ItemPrices, Problem,
+    Amounts, CapacityPrices, CertificateError, Class, Item, ItemPrices, Problem, fits,
     knapsack::{Thing, best_values},
 };
 
@@ -34,7 +34,7 @@ fn length(what: &'static str, expected: usize, found: usize) -> Result<(), Certi
 }
 
 /// `sum_i min_j (c_ij + v_j r_i + move) + sum_j min(0, f_j - v_j C_j) - budgets`: the Lagrangian of the capacity rows, whose value is
-/// a lower bound for every `v >= 0`.
+/// a lower bound for every `v >= 0`. The least is taken over the nodes that may take the item and are large enough for it.
 pub(crate) fn from_capacity_prices(problem: &Problem, prices: &CapacityPrices) -> Result<i128, CertificateError> {
     length("price vectors of nodes", problem.nodes.len(), prices.node.len())?;
     length("prices of groups", problem.groups.len(), prices.group_moves.len())?;
@@ -98,6 +98,8 @@ struct Lagrangian<'a, T> {
     columns: Vec<Vec<T>>,
     /// Different price vectors: what costs the same everywhere needs to look at each only once.
     different: Vec<Amounts>,
+    /// What every node has.
+    smallest: Amounts,
     /// The prices of a class on each node; kept to save allocations.
     row: Vec<T>,
 }
@@ -110,6 +112,7 @@ impl<'a, T: Exact> Lagrangian<'a, T> {
             prices,
             columns: (0..problem.dimensions).map(column).collect(),
             different: prices.node.iter().copied().collect::<BTreeSet<_>>().into_iter().collect(),
+            smallest: std::array::from_fn(|at| problem.nodes.iter().map(|node| node.capacity[at]).min().unwrap_or(0)),
             row: vec![T::default(); problem.nodes.len()],
         }
     }
@@ -139,10 +142,14 @@ impl<'a, T: Exact> Lagrangian<'a, T> {
             .fold(cost, |sum, (column, demand)| sum + column[node] * T::of(demand.into()))
     }
 
-    /// The least price of the class over the nodes that may take it.
+    /// The least price of the class over the nodes that may take it, and that are large enough if they are empty.
     fn least(&mut self, class: &Class) -> Option<T> {
+        let large = |node: &usize| fits(&class.demand, &self.problem.nodes[*node].capacity);
         match &class.allowed {
-            Some(allowed) => allowed.iter().map(|node| self.at(class, node)).min(),
+            Some(allowed) => allowed.iter().filter(large).map(|node| self.at(class, node)).min(),
+            None if !fits(&class.demand, &self.smallest) => {
+                (0..self.problem.nodes.len()).filter(large).map(|node| self.at(class, node)).min()
+            }
             None if class.costs.is_empty() => self.different.iter().map(|price| scalar(price, &class.demand)).min(),
             None => self.least_of_row(class),
         }
@@ -166,7 +173,8 @@ impl<'a, T: Exact> Lagrangian<'a, T> {
             return left_out.into_iter().chain(least.map(Into::into)).min();
         };
         let away = left_out.into_iter().chain(least.map(Into::into)).min().map(|away| away + self.move_term(item));
-        let stay = class.allows(current).then(|| self.at(class, current).into());
+        let stays = class.allows(current) && fits(&class.demand, &self.problem.nodes[current].capacity);
+        let stay = stays.then(|| self.at(class, current).into());
         away.into_iter().chain(stay).min()
     }
 

@@ -140,7 +140,7 @@ pub enum CertificateError {
         /// The one named.
         dimension: usize,
     },
-    /// No node may take items of a class that must be placed: there is no solution, so no bound either.
+    /// No node may take, and is large enough for, items of a class that must be placed: there is no solution, so no bound either.
     #[error("verify the certificate: no node may take items of class {class}, which must be placed")]
     NoPlace {
         /// Which class.

@@ -88,7 +88,7 @@ pub struct Item {
     pub unplaced_price: Option<u64>,
     /// Its place in [`Problem::groups`].
     pub group: Option<u32>,
-    /// Its places in [`Problem::limits`].
+    /// Its places in [`Problem::limits`], each once, in ascending order.
     pub limits: Vec<u32>,
 }
 
@@ -150,7 +150,8 @@ impl Problem {
             && item.move_price <= MONEY_MAX
             && item.unplaced_price.is_none_or(|price| price <= MONEY_MAX)
             && item.group.is_none_or(|group| (group as usize) < self.groups.len())
-            && item.limits.iter().all(|limit| (*limit as usize) < self.limits.len());
+            && item.limits.is_sorted_by(|a, b| a < b)
+            && item.limits.last().is_none_or(|limit| (*limit as usize) < self.limits.len());
         if valid { Ok(()) } else { Err(ProblemError::Item { item: at }) }
     }
 

@@ -1,0 +1,111 @@
+//! The problem prepared for search: as many resources as it has, dense indices, prices that may be added without a check.
+
+use heptad_certify::Problem;
+
+use crate::OptimizeError;
+
+/// No node, no group.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// One item.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row {
+    pub(crate) class: u32,
+    pub(crate) current: u32,
+    pub(crate) group: u32,
+    pub(crate) move_price: i64,
+    pub(crate) out_price: Option<i64>,
+    pub(crate) limited: bool,
+}
+
+/// At most `max` per domain; domains are numbered from 0.
+#[derive(Debug)]
+pub(crate) struct DenseLimit {
+    pub(crate) domain: Vec<u32>,
+    pub(crate) domains: usize,
+    pub(crate) max: u32,
+}
+
+/// The problem with `D` resources.
+#[derive(Debug)]
+pub(crate) struct Model<'a, const D: usize> {
+    pub(crate) problem: &'a Problem,
+    pub(crate) demand: Vec<[u64; D]>,
+    pub(crate) capacity: Vec<[u64; D]>,
+    pub(crate) opening: Vec<i64>,
+    pub(crate) items: Vec<Row>,
+    pub(crate) limits: Vec<DenseLimit>,
+    /// More than one item can cost anywhere: what an item without a place is worth to the search.
+    pub(crate) penalty: i64,
+    pub(crate) moves_max: u64,
+}
+
+impl<'a, const D: usize> Model<'a, D> {
+    pub(crate) fn new(problem: &'a Problem) -> Result<Self, OptimizeError> {
+        problem.check().map_err(OptimizeError::Problem)?;
+        let shrink = |amounts: &[u64; heptad_certify::DIMENSIONS_MAX]| std::array::from_fn(|at| amounts[at]);
+        Ok(Self {
+            problem,
+            demand: problem.classes.iter().map(|class| shrink(&class.demand)).collect(),
+            capacity: problem.nodes.iter().map(|node| shrink(&node.capacity)).collect(),
+            opening: problem.nodes.iter().map(|node| node.opening.cast_signed()).collect(),
+            items: problem.items.iter().map(row).collect(),
+            limits: problem.limits.iter().map(|limit| dense(&limit.domains, limit.max)).collect(),
+            penalty: penalty(problem)?,
+            moves_max: problem.moves_max.unwrap_or(u64::MAX),
+        })
+    }
+
+    pub(crate) fn demand_of(&self, item: usize) -> &[u64; D] {
+        &self.demand[self.items[item].class as usize]
+    }
+
+    pub(crate) fn allows(&self, item: usize, node: usize) -> bool {
+        self.problem.classes[self.items[item].class as usize].allows(node)
+    }
+
+    /// What the item costs on the node, moves included, the node's opening not.
+    pub(crate) fn cost(&self, item: usize, node: usize) -> i64 {
+        let row = &self.items[item];
+        let moved = row.current != NONE && row.current as usize != node;
+        self.problem.classes[row.class as usize].cost(node) + if moved { row.move_price } else { 0 }
+    }
+
+    /// Whether no item costs anything anywhere, so that only the used nodes count.
+    pub(crate) fn only_nodes_cost(&self) -> bool {
+        self.problem.classes.iter().all(|class| class.costs.is_empty())
+            && self.items.iter().all(|row| row.current == NONE && row.out_price.is_none())
+    }
+}
+
+fn row(item: &heptad_certify::Item) -> Row {
+    Row {
+        class: item.class,
+        current: item.current.unwrap_or(NONE),
+        group: item.group.unwrap_or(NONE),
+        move_price: item.move_price.cast_signed(),
+        out_price: item.unplaced_price.map(u64::cast_signed),
+        limited: !item.limits.is_empty(),
+    }
+}
+
+fn dense(domains: &[u32], max: u32) -> DenseLimit {
+    let mut known: Vec<u32> = domains.iter().copied().filter(|domain| *domain != heptad_certify::NO_DOMAIN).collect();
+    known.sort_unstable();
+    known.dedup();
+    let place = |domain: &u32| known.binary_search(domain).map_or(NONE, |at| u32::try_from(at).unwrap_or(NONE));
+    DenseLimit { domain: domains.iter().map(place).collect(), domains: known.len(), max }
+}
+
+/// Twice the range of what one item can change, if the sum over all items stays within half an `i64`.
+fn penalty(problem: &Problem) -> Result<i64, OptimizeError> {
+    let cost = problem.classes.iter().flat_map(|class| &class.costs).map(|cost| cost.unsigned_abs()).max().unwrap_or(0);
+    let single = problem.items.iter().map(|item| item.move_price + item.unplaced_price.unwrap_or(0)).max().unwrap_or(0);
+    let opening = problem.nodes.iter().map(|node| node.opening).max().unwrap_or(0);
+    let penalty = 2 * (2 * cost + single + opening) + 1;
+    let all = (problem.items.len() as u64 + problem.nodes.len() as u64 + 1).checked_mul(penalty);
+    match all.filter(|all| *all < 1 << 62) {
+        Some(_) => Ok(penalty.cast_signed()),
+        None => Err(OptimizeError::Overflow),
+    }
+}

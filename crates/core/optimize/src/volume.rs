@@ -1,0 +1,85 @@
+//! Prices from volume: what a unit of each resource is worth if nodes must be opened for the sum of all demands. Small linear programs.
+
+use std::collections::BTreeMap;
+
+use good_lp::{Expression, ProblemVariables, Solution, SolverModel, variable};
+
+use crate::{
+    model::Model,
+    price::{Prices, float, signed},
+};
+
+/// Kinds of nodes up to which the linear program over all resources is solved.
+const KINDS_MAX: usize = 1_500;
+
+/// Candidates for uniform prices: one per resource alone, and one over all resources.
+pub(crate) fn prices<const D: usize>(model: &Model<'_, D>) -> Vec<Prices> {
+    let dimensions = model.problem.dimensions;
+    if model.opening.iter().all(|opening| *opening == 0) {
+        return Vec::new();
+    }
+    let volume = volume(model);
+    let mut all: Vec<Vec<f64>> =
+        (0..dimensions).filter_map(|dimension| single(model, dimension, volume[dimension])).collect();
+    all.extend(joint(model, &volume));
+    all.into_iter().map(|prices| Prices::uniform(model.problem, &prices)).collect()
+}
+
+/// The sum of the demands of all items that must be placed.
+fn volume<const D: usize>(model: &Model<'_, D>) -> [f64; D] {
+    let mut sum = [0.0; D];
+    for row in model.items.iter().filter(|row| row.out_price.is_none()) {
+        let demand = &model.demand[row.class as usize];
+        sum.iter_mut().zip(demand).for_each(|(sum, demand)| *sum += float(*demand));
+    }
+    sum
+}
+
+/// The price at which nodes, the best per unit first, cover the volume of one resource.
+fn single<const D: usize>(model: &Model<'_, D>, dimension: usize, volume: f64) -> Option<Vec<f64>> {
+    let mut nodes: Vec<(f64, f64)> = model
+        .capacity
+        .iter()
+        .zip(&model.opening)
+        .filter(|(capacity, _)| capacity[dimension] > 0)
+        .map(|(capacity, opening)| (signed(*opening) / float(capacity[dimension]), float(capacity[dimension])))
+        .collect();
+    nodes.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut left = volume;
+    let marginal = nodes.iter().find(|(_, capacity)| {
+        left -= capacity;
+        left <= 0.0
+    });
+    let price = marginal.or(nodes.last())?.0;
+    Some((0..model.problem.dimensions).map(|at| if at == dimension { price } else { 0.0 }).collect())
+}
+
+/// `max sum_k V_k w_k - sum_t N_t z_t` with `z_t >= w C_t - f_t`: the best uniform prices over all resources together.
+fn joint<const D: usize>(model: &Model<'_, D>, volume: &[f64; D]) -> Option<Vec<f64>> {
+    let mut kinds: BTreeMap<([u64; D], i64), u32> = BTreeMap::new();
+    for (capacity, opening) in model.capacity.iter().zip(&model.opening) {
+        *kinds.entry((*capacity, *opening)).or_default() += 1;
+    }
+    let dimensions = model.problem.dimensions;
+    if kinds.len() > KINDS_MAX || dimensions < 2 {
+        return None;
+    }
+    let opening = signed(model.opening.iter().copied().max()?.max(1));
+    let unit: Vec<f64> = (0..dimensions)
+        .map(|at| float(model.capacity.iter().map(|capacity| capacity[at]).max().unwrap_or(0).max(1)))
+        .collect();
+    let nodes = float(model.capacity.len() as u64);
+    let mut variables = ProblemVariables::new();
+    let prices: Vec<_> = (0..dimensions).map(|_| variables.add(variable().min(0.0).max(1e4))).collect();
+    let gains: Vec<_> = kinds.iter().map(|_| variables.add(variable().min(0.0))).collect();
+    let earned: Expression = (0..dimensions).map(|at| prices[at] * (volume[at] / unit[at] / nodes)).sum();
+    let paid: Expression =
+        gains.iter().zip(kinds.values()).map(|(gain, count)| *gain * (f64::from(*count) / nodes)).sum();
+    let mut program = variables.maximise(earned - paid).using(good_lp::default_solver);
+    for ((capacity, cost), gain) in kinds.keys().zip(&gains) {
+        let worth: Expression = (0..dimensions).map(|at| prices[at] * (float(capacity[at]) / unit[at])).sum();
+        program.add_constraint((worth - *gain).leq(signed(*cost) / opening));
+    }
+    let solved = program.solve().ok()?;
+    Some(prices.iter().zip(unit).map(|(price, unit)| solved.value(*price).max(0.0) * opening / unit).collect())
+}
