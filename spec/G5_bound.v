@@ -194,6 +194,94 @@ Theorem gap_is_certified :
 Proof. intros m a b Hnd Hm Ha Hb. pose proof (certificate_is_a_lower_bound m b Hnd Hm Hb). lia. Qed.
 End Bound.
 
+(** ** Nodes that are too small, and what is left out *)
+
+Definition large_enough (P : problem) (i : container) (j : node) : bool :=
+  allowed P i j && forallb (fun k => request P i k <=? capacity P j k) (resources P).
+
+(** The same problem, in which a container may go only where it fits at all. *)
+Definition narrowed (P : problem) : problem :=
+  {| containers := containers P; nodes := nodes P; resources := resources P; allowed := large_enough P; cost := cost P;
+     opening := opening P; request := request P; capacity := capacity P; sides := sides P; price := price P;
+     budget := budget P |}.
+
+(** The least need be taken over such nodes only: the bound becomes no smaller, and is still one. *)
+Theorem small_nodes_need_no_look :
+  forall P m a, NoDup (nodes P) -> (forall i k, 0 <= request P i k) -> nonnegative m -> feasible P a ->
+  bound (narrowed P) m <= scale m * total P a.
+Proof.
+  intros P m a Hnd Hr Hm Hf.
+  change (total P a) with (total (narrowed P) a). apply certificate_is_a_lower_bound; [assumption | assumption |].
+  destruct Hf as [Hon Hp Hw Hb]. split; [exact Hon | | exact Hw | exact Hb].
+  intros i Hi. cbn. unfold large_enough. rewrite (Hp i Hi). cbn. apply forallb_forall. intros k Hk. apply Z.leb_le.
+  apply Z.le_trans with (given P a (a i) k); [| apply Hw; [apply Hon; assumption | assumption]].
+  unfold given. change (In i (containers P)) in Hi. revert Hi. generalize (containers P). clear - Hr. induction l as [| c l IH]; intros Hi; [destruct Hi |]. cbn [zsum].
+  assert (Hnn : forall l', 0 <= zsum (fun i0 => here a (a i) i0 * request P i0 k) l').
+  { intros l'. apply zsum_nonneg. intros c' _. unfold here. specialize (Hr c' k). destruct (a c' =? a i)%nat; lia. }
+  destruct Hi as [-> | Hi].
+  - unfold here at 1. rewrite Nat.eqb_refl. specialize (Hnn l). lia.
+  - specialize (IH Hi). unfold here at 1. specialize (Hr c k). destruct (a c =? a i)%nat; lia.
+Qed.
+
+(** ** The other certificate: a price for each container, and what a node can earn *)
+
+Section ItemPrices.
+Variable P : problem.
+(** What each container is worth; what it costs to leave it out (its worth, if it may not be); who is left out. *)
+Variables worth without : container -> Z.
+Variable out : container -> bool.
+Variable a : container -> node.
+(** The resource that is kept; and no less than what any containers that fit can bring to a node, as a knapsack says. *)
+Variable k : resource.
+Variable most : node -> Z.
+
+Definition on (j : node) (i : container) : bool := negb (out i) && (a i =? j)%nat.
+
+Definition is_open (j : node) : bool := existsb (on j) (containers P).
+
+Definition spent : Z :=
+  zsum (fun i => if out i then without i else cost P i (a i)) (containers P)
+  + zsum (fun j => if is_open j then opening P j else 0) (nodes P).
+
+Lemma not_open : forall j (f : container -> Z), is_open j = false -> zsum (fun i => if on j i then f i else 0) (containers P) = 0.
+Proof.
+  intros j f H. rewrite (zsum_ext _ _ (fun _ => 0)); [rewrite zsum_const; lia |].
+  intros i Hi. destruct (on j i) eqn:E; [| reflexivity]. exfalso.
+  unfold is_open in H. rewrite <- not_true_iff_false in H. apply H. apply existsb_exists. exists i. split; assumption.
+Qed.
+
+(** Whatever prices the containers are given: their sum, less what nodes earn above their opening costs, is a lower bound. *)
+Theorem item_prices_are_a_lower_bound :
+  NoDup (nodes P) ->
+  (forall i, In i (containers P) -> out i = false -> In (a i) (nodes P)) ->
+  (forall j, In j (nodes P) -> zsum (fun i => if on j i then request P i k else 0) (containers P) <= capacity P j k) ->
+  (forall j (some : container -> bool), In j (nodes P) ->
+     zsum (fun i => if some i then request P i k else 0) (containers P) <= capacity P j k ->
+     zsum (fun i => if some i then worth i - cost P i j else 0) (containers P) <= most j) ->
+  zsum (fun i => Z.min (without i) (worth i)) (containers P) + zsum (fun j => Z.min 0 (opening P j - most j)) (nodes P) <= spent.
+Proof.
+  intros Hnd Hon Hfit Hmost. unfold spent.
+  assert (H1 : zsum (fun i => Z.min (without i) (worth i)) (containers P)
+               <= zsum (fun i => if out i then without i else worth i) (containers P)).
+  { apply zsum_le. intros i _. destruct (out i); lia. }
+  assert (H2 : zsum (fun i => if out i then without i else worth i) (containers P) =
+               zsum (fun i => if out i then without i else cost P i (a i)) (containers P)
+               + zsum (fun j => zsum (fun i => if on j i then worth i - cost P i j else 0) (containers P)) (nodes P)).
+  { rewrite <- zsum_swap, <- zsum_add. apply zsum_ext. intros i Hi. destruct (out i) eqn:E.
+    - rewrite (zsum_ext _ _ (fun _ => 0)); [rewrite zsum_const; lia |]. intros j _. unfold on. rewrite E. reflexivity.
+    - rewrite (zsum_ext _ _ (fun j => (if (a i =? j)%nat then 1 else 0) * (worth i - cost P i j))).
+      + rewrite (sum_at (fun j => worth i - cost P i j) (a i) (nodes P) Hnd (Hon i Hi E)). lia.
+      + intros j _. unfold on. rewrite E. cbn. destruct (a i =? j)%nat; lia. }
+  assert (H3 : zsum (fun j => Z.min 0 (opening P j - most j)
+                              + zsum (fun i => if on j i then worth i - cost P i j else 0) (containers P)) (nodes P)
+               <= zsum (fun j => if is_open j then opening P j else 0) (nodes P)).
+  { apply zsum_le. intros j Hj. destruct (is_open j) eqn:E.
+    - specialize (Hmost j (on j) Hj (Hfit j Hj)). lia.
+    - rewrite (not_open j (fun i => worth i - cost P i j) E). lia. }
+  rewrite zsum_add in H3. lia.
+Qed.
+End ItemPrices.
+
 (** ** The claims of which this is the right form *)
 
 (** "The linear program gives the optimal schedule": it does not. Two nodes of 3, three containers of 2: a half of the third on
