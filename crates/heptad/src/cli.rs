@@ -4,8 +4,8 @@ mod cluster;
 mod trust;
 
 pub use cluster::{
-    Agent, AgentCommand, AgentJoin, AgentRun, ContextCommand, Etcd, Joining, Login, Server, ServerCommand, ServerInit,
-    ServerJoin, Upgrade,
+    Agent, AgentCommand, AgentJoin, AgentRun, ContextCommand, Devices, Etcd, Joining, Login, Server, ServerCommand,
+    ServerInit, ServerJoin, Upgrade,
 };
 pub use trust::{CaCommand, JoinTokenArgs, TokenCommand};
 
@@ -183,6 +183,8 @@ pub struct Run {
     /// The name of this node [default: the host's name]
     #[arg(long, env = "HEPTAD_NODE", value_name = "NAME")]
     pub node: Option<String>,
+    #[command(flatten)]
+    pub devices: Devices,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -572,11 +574,16 @@ mod tests {
 
     #[test]
     fn the_line_of_a_join_token_is_understood() {
-        let line = "heptad agent join https://10.0.0.1:7443 --token a.b --ca-pin sha256:c --label zone=a --data-dir /d";
+        let line = "heptad agent join https://10.0.0.1:7443 --token a.b --ca-pin sha256:c --label zone=a --data-dir /d \
+                    --device gpu=8,example.com/fpga=1";
         let cli = Cli::try_parse_from(line.split(' ')).expect("understood");
         let Command::Agent(agent) = cli.command else { panic!("{:?}", cli.command) };
         let Some(AgentCommand::Join(join)) = agent.command else { panic!("{agent:?}") };
         assert_eq!((join.joining.url.as_str(), join.labels.len()), ("https://10.0.0.1:7443", 1));
+        assert_eq!(join.run.devices.counts(), [("example.com/fpga".to_owned(), 1), ("gpu".to_owned(), 8)].into());
+        for bad in ["gpu", "gpu=", "gpu=0", "gpu=17", "cpu=1", "=1"] {
+            assert!(Cli::try_parse_from(["heptad", "agent", "--device", bad]).is_err(), "{bad}");
+        }
         let line = "heptad server join https://10.0.0.1:7443 --token a.b --ca-pin c --data-dir /d --no-agent";
         assert!(Cli::try_parse_from(line.split(' ')).is_ok());
         for line in ["heptad server --data-dir /d --no-agent", "heptad login https://h --token a.b --ca-pin c"] {

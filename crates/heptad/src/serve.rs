@@ -26,6 +26,7 @@ pub fn settings(args: &Run, data_dir: PathBuf) -> Settings {
         oci_runtime: args.oci_runtime.clone(),
         insecure_registries: args.insecure_registries.clone(),
         node: args.node.clone(),
+        devices: args.devices.counts(),
         ..Settings::new(data_dir)
     }
 }

@@ -65,7 +65,7 @@ impl Machines {
             self.log.fail(format!("container {id} is on {node} and on {other}"));
         }
         let run = Run {
-            resources: container.template.resources,
+            resources: container.template.resources.vector(),
             phase: Phase::Starting(ready_at),
             restarts: 0,
             healthy: true,

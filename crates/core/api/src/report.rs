@@ -33,6 +33,9 @@ pub struct Unplaced {
     pub container: Option<ContainerId>,
     /// Its service.
     pub service: ServiceKey,
+    /// How far the gang got that it is placed with; the rest is said of the first of it that finds no node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gang: Option<String>,
     /// Every node with its reason.
     pub refusals: Vec<NodeRefusal>,
     /// The smallest changes that would make it fit.

@@ -1,8 +1,9 @@
 //! C: containers: one replica of a service, its binding to a node, and what the node reports of it.
 
 use crate::{
+    devices::{DeviceIndices, device_variable},
     ids::{ContainerId, NodeName, ServiceKey},
-    resources::ResourceVector,
+    resources::Resources,
     service::{HealthCheck, Port},
     settings::{EnvironmentSource, FileSource},
 };
@@ -55,7 +56,7 @@ pub struct ContainerTemplate {
     pub args: Vec<String>,
     /// What it is given, and may not exceed.
     #[serde(default)]
-    pub resources: ResourceVector,
+    pub resources: Resources,
     /// The ports on which it listens.
     #[serde(default)]
     pub ports: Vec<Port>,
@@ -127,6 +128,9 @@ pub struct Container {
     /// The node it is bound to; none while no node has room.
     #[serde(default)]
     pub node: Option<NodeName>,
+    /// The devices that it was given there, by kind; from its binding on they are its own.
+    #[serde(default, skip_serializing_if = "DeviceIndices::is_empty")]
+    pub devices: DeviceIndices,
     /// The room that is kept for it while it has no node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reservation: Option<Reservation>,
@@ -180,6 +184,7 @@ impl Container {
             pinned: None,
             settings: service.settings.clone(),
             node: None,
+            devices: DeviceIndices::new(),
             reservation: None,
             move_to: None,
             desired: DesiredState::Running,
@@ -212,8 +217,14 @@ impl Container {
 
     /// What it takes of its node: everything it was given, from its binding until it is finished or its record is
     /// deleted.
-    pub fn bound_request(&self) -> Option<(&NodeName, &ResourceVector)> {
+    pub fn bound_request(&self) -> Option<(&NodeName, &Resources)> {
         self.node.as_ref().filter(|_| !self.is_finished()).map(|node| (node, &self.template.resources))
+    }
+
+    /// The variables in which it is told its devices: the indices of each kind with commas between them.
+    pub fn device_environment(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        let listed = |indices: &[u32]| indices.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        self.devices.iter().map(move |(kind, indices)| (device_variable(kind), listed(indices)))
     }
 
     /// The node's ports that it takes.

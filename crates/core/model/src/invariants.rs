@@ -3,7 +3,7 @@
 
 pub use crate::guarantee::Guarantee;
 
-use crate::{Container, Snapshot, ids::is_label, resources::ResourceVector, validate::Validate};
+use crate::{Container, DEVICE_MILLIS, Node, Snapshot, ids::is_label, resources::ResourceVector, validate::Validate};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -121,15 +121,15 @@ pub(crate) fn orchestration(s: &Snapshot) -> Texts {
     out
 }
 
-/// G4: for every node and resource the sum of the bound containers' requests is at most the capacity; and no two
-/// bound containers have the same host port.
+/// G4: for every node and resource the sum of the bound containers' requests is at most the capacity; no two bound
+/// containers have the same host port; of no device more is given than its whole.
 pub(crate) fn capacity(s: &Snapshot) -> Texts {
     let mut out = Vec::new();
     for node in &s.nodes {
         let subject = format!("node/{}", node.name);
         let here = |c: &&Container| c.bound_request().is_some_and(|(at, _)| *at == node.name);
         let bound: Vec<_> = s.containers.iter().filter(here).collect();
-        match ResourceVector::checked_sum(bound.iter().map(|c| &c.template.resources)) {
+        match bound.iter().try_fold(ResourceVector::ZERO, |sum, c| sum.checked_add(&c.template.resources.vector())) {
             None => out.push((subject.clone(), "the sum of the requests overflows".to_owned())),
             Some(sum) => {
                 if let Some(d) = sum.first_excess(&node.capacity) {
@@ -145,8 +145,41 @@ pub(crate) fn capacity(s: &Snapshot) -> Texts {
                 out.push((subject.clone(), format!("host port {}/{} is given twice", port.0, port.1)));
             }
         }
+        devices(node, &bound, &mut out);
     }
     out
+}
+
+/// Each container has as many devices of each kind as it asks, all of them on its node, and none is given beyond its whole.
+fn devices(node: &Node, bound: &[&Container], out: &mut Texts) {
+    let mut given: BTreeMap<(&str, u32), u64> = BTreeMap::new();
+    for container in bound {
+        let subject = || format!("container/{}", container.id);
+        for (kind, asked) in &container.template.resources.devices {
+            let indices: BTreeSet<u32> = container.devices.get(kind).into_iter().flatten().copied().collect();
+            if indices.len() != asked.count() as usize {
+                let message = format!("it asks {asked} of {kind} and has {} devices", indices.len());
+                out.push((subject(), message));
+            }
+            for index in indices {
+                *given.entry((kind, index)).or_default() += u64::from(asked.of_each());
+            }
+        }
+        let asked = &container.template.resources.devices;
+        for kind in container.devices.keys().filter(|kind| !asked.contains_key(*kind)) {
+            out.push((subject(), format!("it has devices of {kind}, which it does not ask")));
+        }
+    }
+    let subject = format!("node/{}", node.name);
+    for ((kind, index), millis) in given {
+        let count = node.devices.get(kind).copied().unwrap_or(0);
+        if index >= count {
+            out.push((subject.clone(), format!("{kind} {index} is given, and there are {count}")));
+        }
+        if millis > u64::from(DEVICE_MILLIS) {
+            out.push((subject.clone(), format!("{kind} {index}: {millis} of {DEVICE_MILLIS} thousandths given")));
+        }
+    }
 }
 
 #[cfg(test)]

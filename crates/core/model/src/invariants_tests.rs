@@ -57,3 +57,41 @@ fn each_break_is_found_under_its_id() {
     assert_eq!(broken(|s| s.nodes[0].capacity.memory = Bytes(59)), [G4].into());
     assert_eq!(broken(|s| s.containers[0].template.resources.storage = Bytes(1)), [G2, G4].into());
 }
+
+/// A node with two GPUs, of which one container has one, and two others share the other.
+fn with_devices() -> Snapshot {
+    let mut snapshot = good();
+    snapshot.services[0].replicas = 3;
+    snapshot.services[0].resources.memory = Bytes(1);
+    snapshot.services[0].ports[0].host_port = None;
+    snapshot.nodes[0].devices.insert("gpu".into(), 2);
+    let template = snapshot.services[0].template();
+    for (i, (millis, index)) in [(1_000, 0), (400, 1), (600, 1)].into_iter().enumerate() {
+        let mut container = Container { id: format!("web-{i}").into(), ready: false, ..snapshot.containers[0].clone() };
+        container.template = template.clone();
+        container.generation = 2;
+        container.template.resources.devices.insert("gpu".into(), crate::DeviceMillis(millis));
+        container.devices.insert("gpu".into(), vec![index]);
+        snapshot.containers.push(container);
+    }
+    snapshot.containers.remove(0);
+    snapshot.with_derived()
+}
+
+#[test]
+fn no_device_is_given_beyond_its_whole() {
+    use Guarantee::G4;
+    let broken = |change: fn(&mut Snapshot)| {
+        let mut snapshot = with_devices();
+        change(&mut snapshot);
+        verify(&snapshot).into_iter().map(|f| f.guarantee).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(verify(&with_devices()), []);
+    assert_eq!(broken(|s| _ = s.containers[0].devices.insert("gpu".into(), vec![1])), [G4].into(), "beyond its whole");
+    assert_eq!(broken(|s| _ = s.containers[1].devices.insert("gpu".into(), vec![2])), [G4].into(), "there is no third");
+    assert_eq!(broken(|s| s.containers[1].devices.clear()), [G4].into(), "it has none");
+    assert_eq!(broken(|s| _ = s.containers[0].devices.insert("gpu".into(), vec![0, 0])), [].into(), "one is one");
+    assert_eq!(broken(|s| _ = s.containers[1].devices.insert("gpu".into(), vec![0, 1])), [G4].into(), "a share of two");
+    assert_eq!(broken(|s| _ = s.containers[2].devices.insert("nic".into(), vec![0])), [G4].into(), "it asks none");
+    assert_eq!(broken(|s| _ = s.nodes[0].devices.remove("gpu")), [G4].into());
+}

@@ -1,6 +1,7 @@
 //! N: nodes: machines that run containers.
 
 use crate::{
+    devices::{DeviceCounts, ExtendedResources},
     ids::{ContainerId, NodeName},
     resources::ResourceVector,
     taint::Taint,
@@ -67,9 +68,15 @@ pub struct Node {
     pub name: NodeName,
     /// What containers may be given: the machine's resources less the reserve.
     pub capacity: ResourceVector,
+    /// How many devices it has of each kind, such as GPUs; their indices count from 0.
+    #[serde(default, skip_serializing_if = "DeviceCounts::is_empty")]
+    pub devices: DeviceCounts,
     /// What bound containers were given; derived by the server.
     #[serde(default)]
     pub allocated: ResourceVector,
+    /// What they were given of the devices of each kind, added up; derived by the server.
+    #[serde(default, skip_serializing_if = "ExtendedResources::is_empty")]
+    pub allocated_devices: ExtendedResources,
     /// The bound containers; derived by the server.
     #[serde(default)]
     pub containers: Vec<ContainerId>,
@@ -120,7 +127,9 @@ impl Node {
             id: name.to_owned(),
             name: name.into(),
             capacity,
+            devices: DeviceCounts::new(),
             allocated: ResourceVector::ZERO,
+            allocated_devices: ExtendedResources::new(),
             containers: Vec::new(),
             status: NodeStatus::Ready,
             labels: BTreeMap::new(),

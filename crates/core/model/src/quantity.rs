@@ -45,7 +45,7 @@ fn scaled(number: &str, multiplier: u128) -> Option<Result<u64, ()>> {
     Some(exact().ok_or(()))
 }
 
-fn parse(
+pub(crate) fn parse(
     text: &str,
     suffixes: &[(&str, u128)],
     what: &'static str,

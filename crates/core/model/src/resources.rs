@@ -1,6 +1,9 @@
 //! R: vectors of resources, compared and added dimension by dimension with checked, exact arithmetic.
 
-use crate::quantity::{Bytes, CpuMillis, Mbps};
+use crate::{
+    devices::{DeviceMillis, ExtendedResources, GPU, show_devices},
+    quantity::{Bytes, CpuMillis, Mbps},
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -136,6 +139,89 @@ impl fmt::Display for ResourceVector {
     }
 }
 
+/// What a container asks of its node, and may not exceed: an amount of every resource, and devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "ResourcesForm", into = "ResourcesForm")]
+pub struct Resources {
+    /// CPU, in thousandths of a core.
+    pub cpu_millis: CpuMillis,
+    /// Memory, in bytes.
+    pub memory: Bytes,
+    /// Disk space, in bytes.
+    pub storage: Bytes,
+    /// Network bandwidth, in megabits per second.
+    pub network: Mbps,
+    /// Devices by their kind, GPUs among them.
+    pub devices: ExtendedResources,
+}
+
+/// What a container asks of its node, as it is written.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct ResourcesForm {
+    /// CPU, in thousandths of a core.
+    #[serde(alias = "cpu")]
+    cpu_millis: CpuMillis,
+    /// Memory, in bytes.
+    memory: Bytes,
+    /// Disk space, in bytes.
+    storage: Bytes,
+    /// Network bandwidth, in megabits per second.
+    network: Mbps,
+    /// GPUs: whole ones, or a share of one such as `500m`. The same as `gpu` in `extended`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gpu: Option<DeviceMillis>,
+    /// Other countable devices by the name of their kind, such as `example.com/fpga`.
+    #[serde(skip_serializing_if = "ExtendedResources::is_empty")]
+    extended: ExtendedResources,
+}
+
+impl TryFrom<ResourcesForm> for Resources {
+    type Error = &'static str;
+
+    fn try_from(form: ResourcesForm) -> Result<Self, Self::Error> {
+        let ResourcesForm { cpu_millis, memory, storage, network, gpu, extended: mut devices } = form;
+        if let Some(gpu) = gpu
+            && devices.insert(GPU.to_owned(), gpu).is_some()
+        {
+            return Err("`gpu` and `gpu` in `extended` are the same; give one of them");
+        }
+        Ok(Self { cpu_millis, memory, storage, network, devices })
+    }
+}
+
+impl From<Resources> for ResourcesForm {
+    fn from(resources: Resources) -> Self {
+        let Resources { cpu_millis, memory, storage, network, devices: mut extended } = resources;
+        Self { cpu_millis, memory, storage, network, gpu: extended.remove(GPU), extended }
+    }
+}
+
+impl From<ResourceVector> for Resources {
+    fn from(vector: ResourceVector) -> Self {
+        let ResourceVector { cpu_millis, memory, storage, network } = vector;
+        Self { cpu_millis, memory, storage, network, devices: ExtendedResources::new() }
+    }
+}
+
+impl Resources {
+    /// The amounts, without the devices.
+    pub fn vector(&self) -> ResourceVector {
+        let Self { cpu_millis, memory, storage, network, devices: _ } = *self;
+        ResourceVector { cpu_millis, memory, storage, network }
+    }
+}
+
+impl fmt::Display for Resources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&match (self.vector(), self.devices.is_empty()) {
+            (vector, true) => vector.to_string(),
+            (ResourceVector::ZERO, false) => show_devices(&self.devices),
+            (vector, false) => format!("{vector}, {}", show_devices(&self.devices)),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,6 +243,22 @@ mod tests {
         fn fits_is_exactly_the_existence_of_the_difference(a in vector(), b in vector()) {
             prop_assert_eq!(a.fits(&b), b.checked_sub(&a).is_some());
         }
+    }
+
+    #[test]
+    fn devices_stand_beside_the_amounts_and_are_absent_in_what_was_kept_before_them() {
+        let read = |text: &str| serde_json::from_str::<Resources>(text);
+        let asked = read(r#"{"cpu":4,"memory":"8Gi","gpu":2,"extended":{"example.com/fpga":"500m"}}"#).expect("valid");
+        assert_eq!(asked.to_string(), "cpu 4, memory 8Gi, example.com/fpga 500m, gpu 2");
+        let text = serde_json::to_string(&asked).expect("plain data");
+        assert!(text.contains(r#""gpu":"2""#), "{text}");
+        assert_eq!(read(&text).ok(), Some(asked));
+        assert_eq!(read(r#"{"extended":{"gpu":1}}"#).ok(), read(r#"{"gpu":1}"#).ok());
+        assert!(read(r#"{"gpu":1,"extended":{"gpu":1}}"#).is_err() && read(r#"{"gpus":1}"#).is_err());
+        let before = ResourceVector::from_amounts([1, 2, 3, 4]);
+        let text = serde_json::to_string(&before).expect("plain data");
+        assert_eq!(read(&text).ok(), Some(before.into()));
+        assert_eq!(serde_json::to_string(&Resources::from(before)).ok(), Some(text), "and the other way round");
     }
 
     #[test]

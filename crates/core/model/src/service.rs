@@ -5,7 +5,7 @@ use crate::{
     ids::{Namespace, ServiceKey},
     job::{Mode, Schedule},
     placement::{AffinityRule, TopologySpread},
-    resources::ResourceVector,
+    resources::Resources,
     rollout::TrafficSplit,
     settings::{EnvironmentSource, FileSource, SettingsRef},
     strategy::Strategy,
@@ -242,6 +242,8 @@ pub const STOP_GRACE_MS_MAX: u64 = 600_000;
 pub const PROGRESS_DEADLINE_MS_MAX: u64 = 7 * 24 * 3_600_000;
 /// Most replicas of one service.
 pub const REPLICAS_MAX: u32 = 10_000;
+/// Most replicas of a service whose containers are placed together: they are committed in one transaction.
+pub const GANG_SIZE_MAX: u32 = 128;
 
 impl HealthCheck {
     /// A check with the default times.
@@ -304,7 +306,7 @@ pub struct Service {
     pub args: Vec<String>,
     /// What each container is given, and may not exceed.
     #[serde(default)]
-    pub resources: ResourceVector,
+    pub resources: Resources,
     /// The ports on which the containers listen.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Port>,
@@ -350,6 +352,9 @@ pub struct Service {
     /// Who is placed first, and may take the room of services with a lower number.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub priority: i32,
+    /// Whether all of its containers that have no node get one at the same moment, or none of them.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub gang: bool,
     /// Milliseconds between SIGTERM and SIGKILL.
     #[serde(default = "stop_grace_default")]
     pub stop_grace_ms: u64,
@@ -405,7 +410,7 @@ impl Service {
             replicas: 1,
             command: Vec::new(),
             args: Vec::new(),
-            resources: ResourceVector::ZERO,
+            resources: Resources::default(),
             ports: Vec::new(),
             environment: BTreeMap::new(),
             environment_from: Vec::new(),
@@ -421,6 +426,7 @@ impl Service {
             anti_affinity: Vec::new(),
             topology_spread: Vec::new(),
             priority: 0,
+            gang: false,
             stop_grace_ms: stop_grace_default(),
             expose: None,
             mode: Mode::Service,
@@ -478,7 +484,7 @@ impl Service {
             image: self.image.clone(),
             command: self.command.clone(),
             args: self.args.clone(),
-            resources: self.resources,
+            resources: self.resources.clone(),
             ports: self.ports.clone(),
             environment: self.environment.clone(),
             environment_from: self.environment_from.clone(),

@@ -2,11 +2,15 @@
 
 use crate::{
     condition::{Condition, Operator, compile_regex},
+    devices,
     ids::is_label,
     job,
+    job::Mode,
     policy::NetworkPolicy,
     rollout::REVISIONS_MAX,
-    service::{HealthCheck, PROGRESS_DEADLINE_MS_MAX, Port, Probe, REPLICAS_MAX, STOP_GRACE_MS_MAX, Service},
+    service::{
+        GANG_SIZE_MAX, HealthCheck, PROGRESS_DEADLINE_MS_MAX, Port, Probe, REPLICAS_MAX, STOP_GRACE_MS_MAX, Service,
+    },
     settings::validate_sources,
     strategy::Strategy,
     traffic::TrafficRule,
@@ -108,6 +112,7 @@ impl Validate for Service {
         for (i, word) in self.command.iter().chain(&self.args).enumerate() {
             found.text(format!("command[{i}]"), word);
         }
+        devices::validate(&mut found, &self.resources.devices);
         ports(&mut found, &self.ports);
         environment(&mut found, self);
         found.0.extend(validate_sources(&self.environment_from, &self.files));
@@ -117,6 +122,7 @@ impl Validate for Service {
         found.between("stop_grace_ms", self.stop_grace_ms, 0, STOP_GRACE_MS_MAX);
         placement::service(&mut found, self);
         exchange(&mut found, self);
+        gang(&mut found, self);
         if let Some(expose) = &self.expose {
             let host = &expose.host;
             found.unless(
@@ -141,6 +147,20 @@ fn exchange(found: &mut Found, service: &Service) {
     found.between("min_ready", service.min_ready.unwrap_or(0).into(), 0, REPLICAS_MAX.into());
     found.between("progress_deadline_ms", service.progress_deadline_ms, 1_000, PROGRESS_DEADLINE_MS_MAX);
     found.between("revisions_max", service.revisions_max.into(), 1, REVISIONS_MAX.into());
+}
+
+fn gang(found: &mut Found, service: &Service) {
+    if !service.gang {
+        return;
+    }
+    let message = "the containers of a daemon are for one node each; leave it out";
+    found.unless(service.mode != Mode::Daemon, "gang", message);
+    let most = GANG_SIZE_MAX;
+    let message = format!("{} replicas cannot be placed together; a gang has at most {most}", service.replicas);
+    found.unless(service.replicas <= most, "replicas", message);
+    let completions = service.mode.job().and_then(|job| job.completions).unwrap_or(0);
+    let message = "more than the replicas, so they cannot all run at once; with `gang` give as many replicas";
+    found.unless(completions <= service.replicas, "mode.job.completions", message);
 }
 
 fn ports(found: &mut Found, ports: &[Port]) {
@@ -286,6 +306,18 @@ mod tests {
                 "health_check.http.port"
             ]
         );
+    }
+
+    #[test]
+    fn a_gang_is_small_enough_to_be_placed_at_once() {
+        let paths = |service: &Service| service.validate().into_iter().map(|p| p.path).collect::<Vec<_>>();
+        let gang = Service { gang: true, replicas: GANG_SIZE_MAX, ..Service::new("train", "host:5000/a") };
+        assert_eq!(paths(&gang), Vec::<String>::new());
+        assert_eq!(paths(&Service { replicas: GANG_SIZE_MAX + 1, ..gang.clone() }), ["replicas"]);
+        assert_eq!(paths(&Service { mode: Mode::Daemon, ..gang.clone() }), ["gang"]);
+        let job = |completions| Mode::Job(job::Job { completions: Some(completions), ..job::Job::default() });
+        assert_eq!(paths(&Service { mode: job(GANG_SIZE_MAX), ..gang.clone() }), Vec::<String>::new());
+        assert_eq!(paths(&Service { mode: job(GANG_SIZE_MAX + 1), ..gang }), ["mode.job.completions"]);
     }
 
     #[test]

@@ -7,13 +7,16 @@ use crate::{
     view::{NodeView, NodesView},
 };
 use heptad_model::{
-    ContainerId, Dimension, Namespace, NodeName, NodeStatus, Protocol, ResourceVector, Service, ServiceKey,
+    ContainerId, DEVICE_MILLIS, Dimension, Namespace, NodeName, NodeStatus, Protocol, Service, ServiceKey,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
+mod devices;
+mod gangs;
 mod rules;
 
+use devices::Devices;
 use rules::Judge;
 
 /// A place where a plan is wrong.
@@ -81,6 +84,30 @@ pub enum Finding {
         /// What the node can give.
         capacity: u64,
     },
+    /// More of a device is given than its whole, or one that is not there.
+    #[error("node {node}: {device} {index}: {given} of {} thousandths given", if *.is_there { DEVICE_MILLIS } else { 0 })]
+    DeviceExceeded {
+        /// The node.
+        node: NodeName,
+        /// The kind of device.
+        device: String,
+        /// Which of them.
+        index: u32,
+        /// What would be given in all.
+        given: u64,
+        /// Whether the node has it.
+        is_there: bool,
+    },
+    /// Some of a gang have nodes and others have none.
+    #[error("{placed} of the {size} containers of a gang of service {service} have nodes, the others have none")]
+    GangParted {
+        /// The service.
+        service: ServiceKey,
+        /// How many get a node.
+        placed: usize,
+        /// How many would have to.
+        size: usize,
+    },
     /// A port of a node is given twice.
     #[error("node {node}: host port {port}/{protocol} is given twice")]
     HostPortTwice {
@@ -124,6 +151,8 @@ pub enum RowPart {
     HostPorts,
     /// The containers.
     Containers,
+    /// The devices.
+    Devices,
 }
 
 impl std::fmt::Display for RowPart {
@@ -132,6 +161,7 @@ impl std::fmt::Display for RowPart {
             Self::Resources => "resources",
             Self::HostPorts => "host ports",
             Self::Containers => "containers",
+            Self::Devices => "devices",
         })
     }
 }
@@ -174,7 +204,7 @@ pub fn check_with<'a>(
     }
     for (container, name) in &plan.bindings {
         match (asked.get(container), after.get_mut(name)) {
-            (Some(request), Some(tally)) => tally.give(request, &mut found),
+            (Some(request), Some(tally)) => tally.give(request, plan, &mut found),
             (_, None) => found.push(Finding::UnknownNode { container: container.clone(), node: name.clone() }),
             (None, _) => {}
         }
@@ -188,7 +218,11 @@ pub fn check_with<'a>(
     judge.quotas(&after.values().flat_map(|tally| &tally.bound).copied().collect::<Vec<_>>(), &mut found);
     let unknown_rows = plan.allocations.keys().filter(|name| !after.contains_key(name));
     found.extend(unknown_rows.map(|node| Finding::RowsAndBindingsDiffer { node: node.clone() }));
-    left_out(plan, asked.into_values(), &mut after, &judge, &mut found);
+    let bound: BTreeSet<&ContainerId> = view.nodes().iter().flat_map(|node| &node.allocation.containers).collect();
+    let gangs = gangs::gangs(&asked, &bound);
+    gangs::whole(&gangs, plan, &mut found);
+    left_out(plan, &bound, asked.into_values(), &mut after, &judge, &mut found);
+    gangs::left_out(&gangs, plan, &after, &judge, &mut found);
     found
 }
 
@@ -213,16 +247,18 @@ struct Tally<'a> {
     /// What is kept for containers that wait for it.
     held: [u128; 4],
     held_ports: BTreeSet<HostPort>,
+    devices: Devices<'a>,
 }
 
 impl<'a> Tally<'a> {
     fn before(node: &'a NodeView) -> Self {
         let given = node.allocation.resources.amounts().map(u128::from);
         let ports = node.allocation.host_ports.clone();
-        Self { node, given, ports, bound: Vec::new(), held: [0; 4], held_ports: BTreeSet::new() }
+        let devices = Devices::before(node);
+        Self { node, given, ports, bound: Vec::new(), held: [0; 4], held_ports: BTreeSet::new(), devices }
     }
 
-    fn give(&mut self, request: &'a Request, found: &mut Vec<Finding>) {
+    fn give(&mut self, request: &'a Request, plan: &'a Plan, found: &mut Vec<Finding>) {
         let node = || self.node.name.clone();
         if self.node.status != NodeStatus::Ready {
             let (container, status) = (request.container.clone(), self.node.status);
@@ -236,6 +272,7 @@ impl<'a> Tally<'a> {
                 found.push(Finding::HostPortTwice { node: node(), port, protocol });
             }
         }
+        self.devices.give(request, plan);
         self.bound.push(request);
     }
 
@@ -248,6 +285,7 @@ impl<'a> Tally<'a> {
                 found.push(Finding::CapacityExceeded { node: self.node.name.clone(), dimension, given, capacity });
             }
         }
+        self.devices.within_capacity(found);
     }
 
     fn is_permitted(&self, judge: &Judge<'_>, found: &mut Vec<Finding>) {
@@ -263,9 +301,10 @@ impl<'a> Tally<'a> {
         }
     }
 
-    fn hold(&mut self, request: &Request) {
+    fn hold(&mut self, request: &'a Request) {
         self.held.iter_mut().zip(request.resources.amounts()).for_each(|(sum, amount)| *sum += u128::from(amount));
         self.held_ports.extend(&request.host_ports);
+        self.devices.hold(request);
     }
 
     fn row_is_right(&self, plan: &Plan, found: &mut Vec<Finding>) {
@@ -282,22 +321,27 @@ impl<'a> Tally<'a> {
             (RowPart::Resources, row.resources.amounts().map(u128::from) == self.given),
             (RowPart::HostPorts, row.host_ports == self.ports),
             (RowPart::Containers, row.containers.iter().eq(containers)),
+            (RowPart::Devices, self.devices.row_is_right(plan, &self.bound)),
         ];
         let wrong = parts.into_iter().filter(|(_, right)| !right);
         found.extend(wrong.map(|(part, _)| Finding::WrongRow { node: node(), part }));
     }
 
-    fn has_room(&self, asked: &ResourceVector, ports: &BTreeSet<HostPort>) -> bool {
-        let short = |d: &Dimension| {
-            let asked = u128::from(asked.get(*d));
-            let taken = self.given[*d as usize] + self.held[*d as usize];
-            asked > 0 && taken + asked > u128::from(self.node.capacity.get(*d))
+    /// How many containers that ask this would find room.
+    fn room(&self, request: &Request) -> u64 {
+        let ports = &request.host_ports;
+        let is_open = self.node.status == NodeStatus::Ready && !self.node.draining;
+        if !is_open || !ports.is_disjoint(&self.ports) || !ports.is_disjoint(&self.held_ports) {
+            return 0;
+        }
+        let of_dimension = |d: Dimension| {
+            let capacity = u128::from(self.node.capacity.get(d));
+            let taken = self.given[d as usize] + self.held[d as usize];
+            let often = capacity.saturating_sub(taken).checked_div(u128::from(request.resources.get(d)));
+            often.map_or(u64::MAX, |often| u64::try_from(often).unwrap_or(u64::MAX))
         };
-        self.node.status == NodeStatus::Ready
-            && !self.node.draining
-            && ports.is_disjoint(&self.ports)
-            && ports.is_disjoint(&self.held_ports)
-            && !Dimension::ALL.iter().any(short)
+        let most = if ports.is_empty() { u64::MAX } else { 1 };
+        Dimension::ALL.into_iter().map(of_dimension).fold(most, u64::min).min(self.devices.room(request))
     }
 }
 
@@ -305,12 +349,12 @@ impl<'a> Tally<'a> {
 /// that ask the same are looked at once.
 fn left_out<'a>(
     plan: &Plan,
+    bound: &BTreeSet<&ContainerId>,
     requests: impl Iterator<Item = &'a Request>,
     after: &mut BTreeMap<&NodeName, Tally<'a>>,
     judge: &Judge<'_>,
     found: &mut Vec<Finding>,
 ) {
-    let bound: BTreeSet<&ContainerId> = after.values().flat_map(|tally| &tally.node.allocation.containers).collect();
     let is_served = |r: &&Request| plan.bindings.contains_key(&r.container) || bound.contains(&r.container);
     let (waiting, unserved): (Vec<&Request>, Vec<&Request>) =
         requests.filter(|request| !is_served(request)).partition(|request| request.reserved.is_some());
@@ -320,14 +364,13 @@ fn left_out<'a>(
         }
     }
     let mut full: BTreeSet<_> = BTreeSet::new();
-    for request in unserved {
-        let shape = (&request.service, &request.pinned, request.resources.amounts(), &request.host_ports);
+    for request in unserved.into_iter().filter(|request| request.gang.is_none()) {
+        let amounts = request.resources.amounts();
+        let shape = (&request.service, &request.pinned, amounts, &request.devices, &request.host_ports);
         if !judge.has_quota_for(request) || !full.insert(shape) {
             continue;
         }
-        let has_room = |tally: &&Tally<'_>| {
-            tally.has_room(&request.resources, &request.host_ports) && judge.wrong(request, tally.node, 0).is_none()
-        };
+        let has_room = |tally: &&Tally<'_>| tally.room(request) > 0 && judge.wrong(request, tally.node, 0).is_none();
         if let Some(tally) = after.values().find(has_room) {
             let (container, node) = (request.container.clone(), tally.node.name.clone());
             found.push(Finding::LeftOut { container, node });

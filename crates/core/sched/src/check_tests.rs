@@ -5,7 +5,7 @@ use crate::{
     Allocation, Cluster, Scheduler, plan, plan_with,
     samples::{memory, random_requests, random_view, request},
 };
-use heptad_model::Node;
+use heptad_model::{Node, ResourceVector};
 use proptest::prelude::*;
 
 /// Two ready nodes (`a` with a container and a port from before), one that is not, and requests that all fit.
@@ -16,6 +16,7 @@ fn world() -> (NodesView, Vec<Request>) {
         resources: memory(50),
         host_ports: [(81, Protocol::Tcp)].into(),
         containers: ["old".into()].into(),
+        ..Allocation::default()
     };
     let rows = [("a".into(), before)].into();
     let mut requests: Vec<Request> =

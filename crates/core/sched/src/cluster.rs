@@ -3,6 +3,7 @@
 
 use crate::{
     allocation::{Allocation, AllocationError},
+    devices::{self, DeviceUse},
     gate::{Gate, Obstacle},
     quota::{NamespaceRoom, QuotaShort},
     reason::Reason,
@@ -11,7 +12,7 @@ use crate::{
     rules::{Counts, RuleIndex, ServiceRules},
     view::{NodeView, NodesView, Spread},
 };
-use heptad_model::{Namespace, NodeName, ResourceVector, ServiceKey};
+use heptad_model::{ContainerId, DeviceIndices, DeviceMillis, Namespace, NodeName, ResourceVector, ServiceKey};
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 /// Where a node stands in [`NodesView::nodes`]; grows with the name.
@@ -45,8 +46,16 @@ pub struct Cluster<'a> {
     spreads: BTreeMap<ServiceKey, Spread>,
     counts: BTreeMap<RuleIndex, Counts>,
     quotas: BTreeMap<Namespace, NamespaceRoom>,
-    held: BTreeMap<NodeIndex, (ResourceVector, BTreeSet<HostPort>)>,
+    held: BTreeMap<NodeIndex, Held>,
     weights: [u64; 4],
+}
+
+/// What is kept on a node for containers that wait for it.
+#[derive(Clone, Debug, Default)]
+struct Held {
+    resources: ResourceVector,
+    ports: BTreeSet<HostPort>,
+    devices: BTreeMap<String, DeviceUse>,
 }
 
 impl<'a> Cluster<'a> {
@@ -111,7 +120,7 @@ impl<'a> Cluster<'a> {
 
     /// Whether the port is kept for somebody.
     pub(crate) fn is_held(&self, node: NodeIndex, port: &HostPort) -> bool {
-        self.held.get(&node).is_some_and(|(_, ports)| ports.contains(port))
+        self.held.get(&node).is_some_and(|held| held.ports.contains(port))
     }
 
     /// Works out again what a node has left.
@@ -124,7 +133,7 @@ impl<'a> Cluster<'a> {
     pub(crate) fn free_without(&self, node: NodeIndex, given: &ResourceVector) -> ResourceVector {
         let rest = self.allocation(node).resources.saturating_sub(given);
         let free = self.nodes()[node].capacity.saturating_sub(&rest);
-        self.held.get(&node).map_or(free, |(held, _)| free.saturating_sub(held))
+        self.held.get(&node).map_or(free, |held| free.saturating_sub(&held.resources))
     }
 
     pub(crate) fn spread_of(&self, service: &ServiceKey) -> Option<&Spread> {
@@ -142,18 +151,61 @@ impl<'a> Cluster<'a> {
         room.refuses(&request.resources)
     }
 
+    /// What is given or kept of each device of a kind, if some containers had nothing.
+    fn devices_used(&self, node: NodeIndex, kind: &str, gone: &dyn Fn(&ContainerId) -> bool) -> DeviceUse {
+        let mut used = self.allocation(node).devices.used_without(kind, gone);
+        let held = self.held.get(&node).and_then(|held| held.devices.get(kind));
+        held.into_iter().for_each(|held| devices::add_all(&mut used, held));
+        used
+    }
+
+    /// The kinds of devices of which too little would be left for the request if some containers had nothing.
+    pub(crate) fn lacking_devices<'b>(
+        &'b self,
+        node: NodeIndex,
+        request: &'b Request,
+        gone: &'b dyn Fn(&ContainerId) -> bool,
+    ) -> impl Iterator<Item = (&'b String, DeviceMillis)> {
+        let capacity = self.view.nodes()[node].means();
+        let lacks = move |(kind, asked): &(&String, DeviceMillis)| {
+            devices::choose(&self.devices_used(node, kind, gone), capacity.count(kind), *asked).is_none()
+        };
+        request.devices.iter().map(|(kind, asked)| (kind, *asked)).filter(lacks)
+    }
+
+    /// The devices that the request would get.
+    fn chosen_devices(&self, node: NodeIndex, request: &Request) -> DeviceIndices {
+        let capacity = self.view.nodes()[node].means();
+        let choose = |(kind, asked): (&String, &DeviceMillis)| {
+            let used = self.devices_used(node, kind, &|_| false);
+            Some((kind.clone(), devices::choose(&used, capacity.count(kind), *asked)?))
+        };
+        request.devices.iter().filter_map(choose).collect()
+    }
+
     /// Plans the request on a node, or changes nothing.
     pub fn bind(&mut self, node: NodeIndex, request: &Request) -> Result<(), AllocationError> {
+        let indices = self.chosen_devices(node, request);
+        self.bind_to(node, request, &indices)
+    }
+
+    /// Plans the request on a node with just these devices, or changes nothing.
+    pub fn bind_to(
+        &mut self,
+        node: NodeIndex,
+        request: &Request,
+        indices: &DeviceIndices,
+    ) -> Result<(), AllocationError> {
         if let Some(obstacle) = Gate::new(self, request).obstacle(node) {
             let reason = self.reason(node, request, &obstacle);
             return Err(AllocationError::Refused { container: request.container.clone(), reason });
         }
         let at = &self.view.nodes()[node];
         match self.touched.entry(node) {
-            Entry::Occupied(row) => row.into_mut().bind(&at.capacity, request)?,
+            Entry::Occupied(row) => row.into_mut().bind_to(at.means(), request, indices)?,
             Entry::Vacant(place) => {
                 let mut row = at.allocation.clone();
-                row.bind(&at.capacity, request)?;
+                row.bind_to(at.means(), request, indices)?;
                 place.insert(row);
             }
         }
@@ -184,10 +236,16 @@ impl<'a> Cluster<'a> {
 
     /// Keeps what the request asks on a node from all that are planned later; its row stays as it is.
     pub(crate) fn hold(&mut self, node: NodeIndex, request: &Request) {
-        let (resources, ports) = self.held.entry(node).or_default();
+        for (kind, asked) in &request.devices {
+            let count = self.view.nodes()[node].means().count(kind);
+            let kept = devices::kept(&self.devices_used(node, kind, &|_| false), count, *asked);
+            let held = self.held.entry(node).or_default().devices.entry(kind.clone()).or_default();
+            devices::add_all(held, &kept);
+        }
+        let held = self.held.entry(node).or_default();
         // More than there is cannot be kept, so what overflows need not be counted.
-        *resources = resources.checked_add(&request.resources).unwrap_or(*resources);
-        ports.extend(request.host_ports.iter().copied());
+        held.resources = held.resources.checked_add(&request.resources).unwrap_or(held.resources);
+        held.ports.extend(request.host_ports.iter().copied());
         self.refresh(node);
     }
 
@@ -236,6 +294,11 @@ impl<'a> Cluster<'a> {
                 allocated: self.allocation(node).resources.get(*dimension),
                 free: self.free[node].get(*dimension),
             },
+            Obstacle::Devices(kind, asked) => {
+                let count = self.nodes()[node].means().count(kind);
+                let free = devices::free(&self.devices_used(node, kind, &|_| false), count);
+                Reason::devices(kind, *asked, count, free)
+            }
             Obstacle::Rule(rule, held_against) => Reason::rule(self.view, *rule, *held_against, node),
         }
     }

@@ -55,7 +55,7 @@ fn node(name: &str, mib: u64, labels: &[(&str, &str)]) -> Node {
 }
 
 fn service(name: &str, mib: u64) -> Service {
-    Service { resources: memory(mib), ..Service::new(name, "host") }
+    Service { resources: memory(mib).into(), ..Service::new(name, "host") }
 }
 
 fn container(id: &str, service: &Service, node: Option<&str>) -> Container {

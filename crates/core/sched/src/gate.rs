@@ -7,7 +7,7 @@ use crate::{
     request::{HostPort, Request},
     rules::{Domain, Eligibility, RuleIndex, RuleKind, ServiceRules, Unfit, unfit},
 };
-use heptad_model::Dimension;
+use heptad_model::{DeviceMillis, Dimension};
 use std::collections::BTreeMap;
 
 /// What stands between a request and a node.
@@ -17,6 +17,7 @@ pub(crate) enum Obstacle<'a> {
     Quota(QuotaShort),
     Port(HostPort),
     Dimension(Dimension),
+    Devices(&'a String, DeviceMillis),
     /// A rule; whether it is another service's, which holds it against the request's.
     Rule(RuleIndex, bool),
 }
@@ -128,6 +129,7 @@ impl<'a> Gate<'a> {
             && self.quota.is_none()
             && self.request.resources.fits(&self.cluster.free[node])
             && self.cluster.taken_ports(node, self.request).next().is_none()
+            && (self.request.devices.is_empty() || self.lacking_device(node).is_none())
             && self.required.iter().all(|clause| clause.holds(node, 0))
     }
 
@@ -150,7 +152,13 @@ impl<'a> Gate<'a> {
         let unfit = || self.all_unfit(node).next().map(Obstacle::Unfit);
         let port = || self.cluster.taken_ports(node, self.request).next().map(Obstacle::Port);
         let dimension = || self.request.resources.first_excess(&self.cluster.free[node]).map(Obstacle::Dimension);
-        unfit().or_else(port).or_else(dimension).or_else(|| self.broken(node).next())
+        let devices = || self.lacking_device(node).map(|(kind, asked)| Obstacle::Devices(kind, asked));
+        unfit().or_else(port).or_else(dimension).or_else(devices).or_else(|| self.broken(node).next())
+    }
+
+    /// The first kind of device of which too little is left.
+    pub(crate) fn lacking_device(&self, node: NodeIndex) -> Option<(&'a String, DeviceMillis)> {
+        self.cluster.lacking_devices(node, self.request, &|_| false).next()
     }
 
     /// All that stands against every container of the service there.

@@ -9,9 +9,11 @@ pub mod check;
 pub mod cluster;
 mod daemon;
 pub mod decision;
+pub mod devices;
 mod ends;
 pub mod engine;
 pub mod evict;
+mod gang;
 mod gate;
 mod jobs;
 mod memory;
@@ -28,24 +30,27 @@ pub mod scheduler;
 pub mod view;
 pub mod world;
 
-pub use allocation::{Allocation, AllocationError};
+pub use allocation::{Allocation, AllocationError, Capacity};
 pub use check::{Finding, check, check_with};
 pub use cluster::{Candidate, Cluster, NodeIndex};
 pub use daemon::nodes_wanted;
 pub use decision::{Decision, decision};
+pub use devices::{DeviceGrants, DeviceUse, Grant};
 pub use evict::{Eviction, evictions};
 pub use plan::{Plan, plan, plan_with};
 pub use preempt::{Preemption, preempt};
 pub use quota::{QuotaItem, QuotaShort};
 pub use reason::Reason;
 pub use reconcile::{Action, Note, ServiceView, Steps, StopReason};
-pub use report::{Refusal, Remedy, Report, Shortfall, Unplaced, advise, explain};
-pub use request::{HostPort, Request};
+pub use report::{GangShort, Refusal, Remedy, Report, Shortfall, Unplaced, advise, explain};
+pub use request::{Gang, HostPort, Request};
 pub use scheduler::{BestFitScheduler, ByPlacement, Scheduler, SpreadScheduler};
 pub use view::{NodeView, NodesView};
 pub use world::World;
 
 #[cfg(test)]
 mod constraint_tests;
+#[cfg(test)]
+mod extended_tests;
 #[cfg(test)]
 mod samples;

@@ -3,14 +3,15 @@
 
 use crate::{
     allocation::Allocation,
-    cluster::Cluster,
+    cluster::{Cluster, NodeIndex},
+    gang,
     gate::Gate,
     report::{REFUSALS_MAX, Report, Unplaced, explain_in},
     request::{HostPort, Request},
     scheduler::{ByPlacement, Scheduler},
     view::NodesView,
 };
-use heptad_model::{ContainerId, NodeName, ServiceKey};
+use heptad_model::{ContainerId, DeviceIndices, ExtendedResources, NodeName, ServiceKey};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,13 +33,20 @@ impl Plan {
         &self.allocations
     }
 
+    /// The devices that a container was given, by kind.
+    pub fn devices(&self, container: &ContainerId) -> DeviceIndices {
+        let row = self.bindings.get(container).and_then(|node| self.allocations.get(node));
+        row.map(|row| row.devices.of(container)).unwrap_or_default()
+    }
+
     /// Whether nothing was placed.
     pub fn is_empty(&self) -> bool {
         self.bindings.is_empty()
     }
 }
 
-/// Places `requests`, each by the policy that it names, and says why the others have no node.
+/// Places `requests`, each by the policy that it names, and says why the others have no node. A gang is placed whole, when
+/// the first of it is asked for, or not at all.
 pub fn plan(view: &NodesView, requests: &[Request]) -> (Plan, Report) {
     plan_with(view, requests, &ByPlacement)
 }
@@ -48,26 +56,31 @@ pub fn plan_with(view: &NodesView, requests: &[Request], scheduler: &dyn Schedul
     let mut report = Report::default();
     let mut work = Work { scheduler, ..Work::new(view) };
     let mut seen = bound_already(view, requests);
+    let mut gangs = gang::members(requests, &seen);
     for request in requests {
-        if seen.insert(&request.container) {
-            work.place(request);
-        } else {
+        if !seen.insert(&request.container) {
             report.repeated.push(request.container.clone());
+            continue;
+        }
+        match gang::key(request) {
+            None => work.place(request),
+            Some(key) => gangs.remove(&key).into_iter().for_each(|members| work.place_gang(members)),
         }
     }
     work.settle();
-    report.unplaced = explained(&work.cluster, &work.unplaced);
+    report.unplaced = work.explained();
     (Plan { bindings: work.bindings, allocations: work.cluster.into_touched() }, report)
 }
 
 /// Requests that every node takes exactly if it takes one of them.
-type Class<'a> = (Option<&'a ServiceKey>, Option<&'a NodeName>, [u64; 4], &'a BTreeSet<HostPort>);
+type Class<'a> =
+    (Option<&'a ServiceKey>, Option<&'a NodeName>, [u64; 4], &'a ExtendedResources, &'a BTreeSet<HostPort>);
 
 fn class<'a>(view: &NodesView, request: &'a Request) -> Class<'a> {
     let is_plain =
         view.rules().get(&request.service).is_none() && !view.quotas().contains_key(&request.service.namespace);
     let service = (!is_plain).then_some(&request.service);
-    (service, request.pinned.as_ref(), request.resources.amounts(), &request.host_ports)
+    (service, request.pinned.as_ref(), request.resources.amounts(), &request.devices, &request.host_ports)
 }
 
 /// A plan in the making.
@@ -76,9 +89,13 @@ struct Work<'a> {
     scheduler: &'a dyn Scheduler,
     bindings: BTreeMap<ContainerId, NodeName>,
     unplaced: Vec<&'a Request>,
+    /// Gangs that are not placed.
+    waiting: Vec<Vec<&'a Request>>,
     /// What was refused everywhere. Nodes only fill up, so it is not asked again, but for what the rules of
     /// [`Work::settle`] may permit later.
     hopeless: BTreeSet<Class<'a>>,
+    /// How many of a class found no room together.
+    hopeless_gangs: BTreeMap<Class<'a>, usize>,
 }
 
 impl<'a> Work<'a> {
@@ -88,7 +105,9 @@ impl<'a> Work<'a> {
             scheduler: &ByPlacement,
             bindings: BTreeMap::new(),
             unplaced: Vec::new(),
+            waiting: Vec::new(),
             hopeless: BTreeSet::new(),
+            hopeless_gangs: BTreeMap::new(),
         }
     }
 
@@ -99,7 +118,7 @@ impl<'a> Work<'a> {
             let meant = meant.filter(|node| Gate::new(&self.cluster, request).is_open(*node));
             let node = meant.or_else(|| self.scheduler.choose(&self.cluster, request));
             if let Some(node) = node.filter(|node| self.cluster.bind(*node, request).is_ok()) {
-                self.bindings.insert(request.container.clone(), self.cluster.nodes()[node].name.clone());
+                self.bound(request, node);
                 return;
             }
             self.hopeless.insert(class);
@@ -110,12 +129,41 @@ impl<'a> Work<'a> {
         self.unplaced.push(request);
     }
 
+    fn bound(&mut self, request: &Request, node: NodeIndex) {
+        self.bindings.insert(request.container.clone(), self.cluster.nodes()[node].name.clone());
+    }
+
+    /// The class of all members, if it is the same for all.
+    fn class_of_all(&self, members: &[&'a Request]) -> Option<Class<'a>> {
+        let mut classes = members.iter().map(|member| class(self.cluster.view, member));
+        let first = classes.next()?;
+        classes.all(|class| class == first).then_some(first)
+    }
+
+    fn place_gang(&mut self, members: Vec<&'a Request>) {
+        let class = self.class_of_all(&members);
+        let hopeless = class.as_ref().is_some_and(|class| {
+            self.hopeless.contains(class) || self.hopeless_gangs.get(class).is_some_and(|few| *few <= members.len())
+        });
+        if gang::is_complete(&members) && !hopeless {
+            match gang::place(&mut self.cluster, &members, self.scheduler) {
+                Ok(nodes) => {
+                    members.iter().zip(nodes).for_each(|(member, node)| self.bound(member, node));
+                    return;
+                }
+                Err(_) => _ = class.map(|class| self.hopeless_gangs.insert(class, members.len())),
+            }
+        }
+        self.waiting.push(members);
+    }
+
     /// Asks those again whom a placement that came later may have helped: a neighbour that they want to be near, a
     /// replica in another domain. Ends: every round but the last places something.
     fn settle(&mut self) {
         loop {
             let before = self.bindings.len();
             self.hopeless.clear();
+            self.hopeless_gangs.clear();
             for request in std::mem::take(&mut self.unplaced) {
                 let rules = self.cluster.view.rules();
                 if request.reserved.is_none() && rules.get(&request.service).is_some_and(|own| rules.may_open(own)) {
@@ -124,10 +172,46 @@ impl<'a> Work<'a> {
                     self.unplaced.push(request);
                 }
             }
+            for members in std::mem::take(&mut self.waiting) {
+                let rules = self.cluster.view.rules();
+                if members.iter().any(|one| rules.get(&one.service).is_some_and(|own| rules.may_open(own))) {
+                    self.place_gang(members);
+                } else {
+                    self.waiting.push(members);
+                }
+            }
             if self.bindings.len() == before {
                 return;
             }
         }
+    }
+}
+
+impl<'a> Work<'a> {
+    /// Why those that are not placed are not: those that are alone, then the gangs.
+    fn explained(&self) -> Vec<Unplaced> {
+        let mut groups = explained(&self.cluster, &self.unplaced);
+        let mut refusals_left = REFUSALS_MAX.saturating_sub(groups.iter().map(|group| group.refusals.len()).sum());
+        let mut known: BTreeMap<_, usize> = BTreeMap::new();
+        for members in &self.waiting {
+            let class = self.class_of_all(members).map(|class| (class, gang::size(members), members.len()));
+            if let (Some(same), Some(first)) = (class.as_ref().and_then(|class| known.get(class)), members.first()) {
+                let containers = members.iter().map(|member| member.container.clone()).collect();
+                let mut group = Unplaced { containers, service: first.service.clone(), ..groups[*same].clone() };
+                if group.refusals.len() > refusals_left {
+                    group.refusals.clear();
+                }
+                refusals_left -= group.refusals.len();
+                groups.push(group);
+                continue;
+            }
+            if let Some(group) = gang::explained(&self.cluster, members, self.scheduler, refusals_left) {
+                refusals_left -= group.refusals.len();
+                class.map(|class| known.insert(class, groups.len()));
+                groups.push(group);
+            }
+        }
+        groups
     }
 }
 
@@ -144,7 +228,8 @@ fn explained(cluster: &Cluster<'_>, unplaced: &[&Request]) -> Vec<Unplaced> {
     let mut of_class: BTreeMap<Class<'_>, usize> = BTreeMap::new();
     let mut refusals_left = REFUSALS_MAX;
     for &request in unplaced {
-        let key = (&request.service, &request.pinned, request.resources.amounts(), &request.host_ports);
+        let amounts = request.resources.amounts();
+        let key = (&request.service, &request.pinned, amounts, &request.devices, &request.host_ports);
         if let Some(&group) = known.get(&key) {
             groups[group].containers.push(request.container.clone());
             continue;

@@ -73,7 +73,8 @@ pub fn preempt<'a>(
     containers: impl IntoIterator<Item = &'a Container>,
     services: impl Fn(&ServiceKey) -> Option<&'a Service>,
 ) -> Vec<Preemption> {
-    let waiting = |r: &&Request| r.reserved.is_none() && !plan.bindings.contains_key(&r.container);
+    // For gangs no room is made: who left for one of them would have left in vain if there is no room for all.
+    let waiting = |r: &&Request| r.reserved.is_none() && r.gang.is_none() && !plan.bindings.contains_key(&r.container);
     let most = requests.iter().filter(waiting).map(|request| view.priority(&request.service)).max();
     let Some(most) = most else { return Vec::new() };
     let bound: Vec<&Container> = containers.into_iter().filter(|c| c.bound_request().is_some()).collect();
@@ -84,7 +85,8 @@ pub fn preempt<'a>(
     let mut hopeless = BTreeSet::new();
     let mut out = Vec::new();
     for request in requests.iter().filter(waiting) {
-        let class = (&request.service, &request.pinned, request.resources.amounts(), &request.host_ports);
+        let class =
+            (&request.service, &request.pinned, request.resources.amounts(), &request.devices, &request.host_ports);
         if out.len() >= PREEMPTIONS_MAX || hopeless.contains(&class) {
             continue;
         }
@@ -306,7 +308,9 @@ impl<'a> Room<'a> {
             u32::try_from(counted.count()).unwrap_or(u32::MAX)
         };
         let is_free = |port: &crate::HostPort| gone.iter().any(|i| all[*i].request.host_ports.contains(port));
+        let leaves = |container: &ContainerId| gone.iter().any(|i| all[*i].request.container == *container);
         request.resources.fits(&self.cluster.free_without(node, &given))
+            && self.cluster.lacking_devices(node, request, &leaves).next().is_none()
             && self.cluster.taken_ports(node, request).all(|port| is_free(&port) && !self.cluster.is_held(node, &port))
             && gate.rules_hold_without(node, counted)
     }

@@ -2,11 +2,14 @@
 
 use crate::{
     cluster::NodeIndex,
+    devices::DevicesFree,
     quota::QuotaShort,
     rules::{RuleIndex, RuleKind, Unfit},
     view::NodesView,
 };
-use heptad_model::{Dimension, NodeName, NodeStatus, Protocol, ServiceKey, Taint, placement::TOPOLOGY_NODE};
+use heptad_model::{
+    DeviceMillis, Dimension, NodeName, NodeStatus, Protocol, ServiceKey, Taint, placement::TOPOLOGY_NODE,
+};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -62,6 +65,19 @@ pub enum Reason {
         /// What is left, without what is kept for others.
         free: u64,
     },
+    /// Too few devices, or too little of one, are left.
+    Devices {
+        /// Their kind.
+        device: String,
+        /// What the container asks.
+        asked: DeviceMillis,
+        /// How many the node has.
+        count: u32,
+        /// How many of them are wholly free.
+        free: u32,
+        /// The most that is free of one of them.
+        most: DeviceMillis,
+    },
     /// The node has no such label, so that it is in no domain of a rule that needs one.
     NoDomain {
         /// The label's key.
@@ -111,6 +127,11 @@ impl Reason {
         }
     }
 
+    pub(crate) fn devices(kind: &str, asked: DeviceMillis, count: u32, free: DevicesFree) -> Self {
+        let DevicesFree { whole: free, most } = free;
+        Self::Devices { device: kind.to_owned(), asked, count, free, most: DeviceMillis(most) }
+    }
+
     pub(crate) fn rule(view: &NodesView, index: RuleIndex, held_against: bool, node: NodeIndex) -> Self {
         let rules = view.rules();
         let rule = &rules.rules[index];
@@ -139,6 +160,7 @@ impl Reason {
             Self::Quota(short) => format!("quota {}", short.quota),
             Self::HostPort { port, .. } => format!("host port {port}"),
             Self::Dimension { dimension, .. } => dimension.to_string(),
+            Self::Devices { device, .. } => device.clone(),
             Self::NoDomain { topology_key } => format!("without label {topology_key}"),
             Self::Affinity { to, .. } => format!("affinity to {to}"),
             Self::AntiAffinity { from, .. } => format!("anti-affinity to {from}"),
@@ -172,6 +194,15 @@ impl fmt::Display for Reason {
                 d.show(*allocated),
                 d.show(*free)
             ),
+            Self::Devices { device, asked, count, free, most } => match (count, asked.is_share()) {
+                (0, true) => write!(f, "{device}: asked {asked} of one, and the node has none"),
+                (0, false) => write!(f, "{device}: asked {asked} whole, and the node has none"),
+                (_, true) => {
+                    let most = format!("{}m", most.0);
+                    write!(f, "{device}: asked {asked} of one, at most {most} of one is free (of {count})")
+                }
+                (_, false) => write!(f, "{device}: asked {asked} whole, free {free} of {count}"),
+            },
             Self::NoDomain { topology_key } => write!(f, "it does not carry the label {topology_key}"),
             Self::Affinity { to, topology_key } => write!(f, "no container of {to} is {}", domain(topology_key)),
             Self::AntiAffinity { from, topology_key } => {

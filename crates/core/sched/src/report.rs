@@ -9,7 +9,9 @@ use crate::{
     request::{HostPort, Request},
     view::NodesView,
 };
-use heptad_model::{ContainerId, Dimension, NodeName, ResourceVector, ServiceKey, Taint};
+use heptad_model::{
+    ContainerId, DeviceMillis, Dimension, ExtendedResources, NodeName, ResourceVector, Resources, ServiceKey, Taint,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -120,6 +122,15 @@ pub enum Remedy {
         /// How much they would have to give back.
         shortfalls: Vec<Shortfall>,
     },
+    /// The node would take it if others gave back devices.
+    FreeDevices {
+        /// The node.
+        node: NodeName,
+        /// The kind of device.
+        device: String,
+        /// How much the container asks of it.
+        asked: DeviceMillis,
+    },
     /// The node takes it when those are gone that are being stopped there; nothing has to be done.
     Wait {
         /// The node.
@@ -154,6 +165,9 @@ pub enum Remedy {
     AddNode {
         /// What the node must be able to give.
         resources: ResourceVector,
+        /// The devices that it must have free.
+        #[serde(default, skip_serializing_if = "ExtendedResources::is_empty")]
+        devices: ExtendedResources,
         /// The labels that it must carry.
         labels: BTreeMap<String, String>,
     },
@@ -214,14 +228,44 @@ impl fmt::Display for Remedy {
                 let what = listed(shortfalls, |s| format!("{} of {}", s.dimension.show(s.by), s.dimension));
                 write!(f, "free {what} on node {node}")
             }
-            Self::AddNode { resources, labels } => {
-                write!(f, "add a node that can give {resources}")?;
+            Self::FreeDevices { node, device, asked } if asked.is_share() => {
+                write!(f, "free {asked} of one {device} on node {node}")
+            }
+            Self::FreeDevices { node, device, asked } => write!(f, "free {asked} {device} on node {node}"),
+            Self::AddNode { resources, devices, labels } => {
+                write!(f, "add a node that can give {}", show_asked(resources, devices))?;
                 if labels.is_empty() {
                     return Ok(());
                 }
                 write!(f, " with the label {}", listed(labels, |(key, value)| format!("{key}={value}")))
             }
         }
+    }
+}
+
+/// What is asked, as people write it.
+fn show_asked(resources: &ResourceVector, devices: &ExtendedResources) -> String {
+    Resources { devices: devices.clone(), ..Resources::from(*resources) }.to_string()
+}
+
+/// How far a gang got that has no nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GangShort {
+    /// How many there must be.
+    pub size: u32,
+    /// How many there are.
+    pub created: u32,
+    /// How many of them could be placed before one could not.
+    pub placed: u32,
+}
+
+impl fmt::Display for GangShort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { size, created, placed } = *self;
+        if created < size {
+            return write!(f, "gang of {size}: only {created} of its containers are there yet");
+        }
+        write!(f, "gang of {created}: {placed} could be placed, the next fails because")
     }
 }
 
@@ -234,6 +278,12 @@ pub struct Unplaced {
     pub service: ServiceKey,
     /// What each of them asks.
     pub asked: ResourceVector,
+    /// The devices that each of them asks.
+    #[serde(default, skip_serializing_if = "ExtendedResources::is_empty")]
+    pub devices: ExtendedResources,
+    /// How far they got if they are placed together or not at all; the rest is said of the first that has no node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gang: Option<GangShort>,
     /// The ports of the node that each of them asks.
     pub host_ports: BTreeSet<HostPort>,
     /// The quota that forbids it on every node, if one does; nodes are not looked at then.
@@ -266,7 +316,11 @@ impl Unplaced {
             }
             _ => format!("all {nodes} nodes refuse: {}", counts.join(", ")),
         };
-        format!("{why}; {}", remedies.join(", or "))
+        match &self.gang {
+            Some(gang) if gang.created < gang.size => gang.to_string(),
+            Some(gang) => format!("{gang} {why}; {}", remedies.join(", or ")),
+            None => format!("{why}; {}", remedies.join(", or ")),
+        }
     }
 }
 
@@ -274,11 +328,19 @@ impl fmt::Display for Unplaced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.containers.len();
         let what = if count == 1 { "container has" } else { "containers have" };
-        write!(f, "{count} {what} no node for service {} (each asks {}", self.service, self.asked)?;
+        write!(
+            f,
+            "{count} {what} no node for service {} (each asks {}",
+            self.service,
+            show_asked(&self.asked, &self.devices)
+        )?;
         if !self.host_ports.is_empty() {
             write!(f, ", host port {}", listed(&self.host_ports, |(port, p)| format!("{port}/{p}")))?;
         }
         write!(f, ")")?;
+        if let Some(gang) = &self.gang {
+            write!(f, "\n  {gang}")?;
+        }
         for refusal in &self.refusals {
             write!(f, "\n  {refusal}")?;
         }
@@ -340,6 +402,8 @@ pub(crate) fn explain_in(cluster: &Cluster<'_>, request: &Request, refusals_max:
         containers: vec![request.container.clone()],
         service: request.service.clone(),
         asked: request.resources,
+        devices: request.devices.clone(),
+        gang: None,
         host_ports: request.host_ports.clone(),
         refusals,
         counts,

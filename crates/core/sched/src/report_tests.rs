@@ -14,7 +14,7 @@ fn world() -> NodesView {
     let row = |mib: u64, ports: &[u16]| crate::Allocation {
         resources: memory(mib),
         host_ports: ports.iter().map(|port| (*port, Protocol::Tcp)).collect(),
-        containers: BTreeSet::new(),
+        ..crate::Allocation::default()
     };
     let rows = [
         ("a".into(), row(82, &[])),

@@ -168,7 +168,7 @@ impl<'a, 'e, 'n> Exchange<'a, 'e, 'n> {
             return;
         }
         let holds = |c: &Container| c.host_ports().any(|port| ports.contains(&port));
-        let resources = self.template.resources;
+        let resources = self.template.resources.vector();
         let is_able = |n: &&NodeView| n.status == NodeStatus::Ready && !n.draining && resources.fits(&n.capacity);
         let able: Vec<&NodeView> = self.view.nodes.nodes().iter().filter(is_able).collect();
         let on_able = |c: &Container| node_of(self.view, c).is_some_and(|node| is_able(&node));

@@ -229,7 +229,7 @@ fn web(replicas: u32) -> Service {
     service.id = "s1".into();
     service.generation = 1;
     service.replicas = replicas;
-    service.resources = memory(10);
+    service.resources = memory(10).into();
     service
 }
 

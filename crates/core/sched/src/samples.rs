@@ -15,10 +15,12 @@ pub(crate) fn request(container: &str, service: &str, mib: u64) -> Request {
         container: container.into(),
         service: ServiceKey::new("default", service),
         resources: memory(mib),
+        devices: [].into(),
         host_ports: [].into(),
         placement: Placement::Pack,
         pinned: None,
         reserved: None,
+        gang: None,
     }
 }
 
@@ -43,7 +45,7 @@ prop_compose! {
             let name = format!("n{i}");
             for (j, (resources, port)) in held.into_iter().enumerate() {
                 let mut service = Service::new(&format!("s{}", j % 2), "host");
-                service.resources = resources;
+                service.resources = resources.into();
                 if port > 0 {
                     service.ports = vec![heptad_model::Port { host_port: Some(80 + port), ..heptad_model::Port::tcp(1) }];
                 }
@@ -68,12 +70,14 @@ prop_compose! {
             container: format!("c{id}").into(),
             service: ServiceKey::new("default", format!("s{service}")),
             resources,
+            devices: [].into(),
             host_ports: if port < 3 { [].into() } else {
                 [(78 + port, if udp { Protocol::Udp } else { Protocol::Tcp })].into()
             },
             placement: if spread { Placement::Spread } else { Placement::Pack },
             pinned: None,
             reserved: None,
+            gang: None,
         }).collect()
     }
 }

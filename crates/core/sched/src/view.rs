@@ -2,13 +2,13 @@
 //! Knows nothing of where that was read.
 
 use crate::{
-    allocation::Allocation,
+    allocation::{Allocation, Capacity},
     cluster::NodeIndex,
     quota::NamespaceRoom,
     rules::{Rules, may_have},
 };
 use heptad_model::{
-    Container, Namespace, Node, NodeName, NodeStatus, Quota, ResourceVector, Service, ServiceKey, Taint,
+    Container, DeviceCounts, Namespace, Node, NodeName, NodeStatus, Quota, ResourceVector, Service, ServiceKey, Taint,
 };
 use std::collections::BTreeMap;
 
@@ -21,6 +21,8 @@ pub struct NodeView {
     pub status: NodeStatus,
     /// What it can give in all.
     pub capacity: ResourceVector,
+    /// How many devices of each kind it has.
+    pub devices: DeviceCounts,
     /// What it gave.
     pub allocation: Allocation,
     /// Whether its containers are being moved away.
@@ -33,6 +35,13 @@ pub struct NodeView {
     pub unschedulable: bool,
     /// What keeps containers off it.
     pub taints: Vec<Taint>,
+}
+
+impl NodeView {
+    /// What it can give in all, devices too.
+    pub fn means(&self) -> Capacity<'_> {
+        Capacity { resources: &self.capacity, devices: &self.devices }
+    }
 }
 
 /// How many replicas a service has on which node.
@@ -82,6 +91,7 @@ impl NodesView {
                 name: node.name.clone(),
                 status: node.status,
                 capacity: node.capacity,
+                devices: node.devices.clone(),
                 allocation: row(&node.name),
                 draining: node.draining,
                 fenced: node.fenced,
@@ -121,7 +131,7 @@ impl NodesView {
                 if let Some((_, resources)) = container.bound_request()
                     && let Some(room) = self.quotas.get_mut(&container.service.namespace)
                 {
-                    room.take(resources);
+                    room.take(&resources.vector());
                 }
             }
         }

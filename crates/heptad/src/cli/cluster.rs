@@ -2,6 +2,7 @@
 
 use super::{DriverChoice, Run};
 use clap::{Args, Subcommand};
+use heptad_model::DeviceCounts;
 use ipnet::Ipv4Net;
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -122,6 +123,39 @@ pub struct AgentRun {
     /// A registry that is spoken to without TLS; may be repeated
     #[arg(long = "insecure-registry", env = "HEPTAD_INSECURE_REGISTRY", value_name = "HOST:PORT")]
     pub insecure_registries: Vec<String>,
+    #[command(flatten)]
+    pub devices: Devices,
+}
+
+/// The devices of a node.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Devices {
+    /// Devices that containers may ask: the kind and how many there are, such as gpu=8; may be repeated
+    #[arg(
+        long = "device",
+        env = "HEPTAD_DEVICE",
+        value_name = "KIND=COUNT",
+        value_delimiter = ',',
+        value_parser = device
+    )]
+    pub devices: Vec<(String, u32)>,
+}
+
+impl Devices {
+    /// How many there are of each kind; of a kind that is named twice the last counts.
+    pub fn counts(&self) -> DeviceCounts {
+        self.devices.iter().cloned().collect()
+    }
+}
+
+fn device(text: &str) -> Result<(String, u32), String> {
+    let (kind, count) = label(text).map_err(|_| format!("`{text}` is not KIND=COUNT, such as gpu=8"))?;
+    let count: u32 = count.parse().map_err(|_| format!("`{count}` is no number of devices"))?;
+    let problems = heptad_model::devices::device_problems(&[(kind.clone(), count)].into());
+    match problems.into_iter().next() {
+        Some(problem) => Err(problem.message),
+        None => Ok((kind, count)),
+    }
 }
 
 #[derive(Clone, Debug, Args)]

@@ -30,6 +30,8 @@ pub struct Joining {
     pub port: u16,
     /// Labels of a node.
     pub labels: BTreeMap<String, String>,
+    /// Devices of a node.
+    pub devices: heptad_model::DeviceCounts,
 }
 
 /// `https://HOST:PORT` of what people write.
@@ -142,6 +144,7 @@ pub(crate) async fn join_over(
         name: joining.name.clone(),
         advertise: address,
         labels: joining.labels.clone(),
+        devices: joining.devices.clone(),
         servers: if servers.is_empty() { vec![server_url(&joining.server)?] } else { servers },
     };
     files.save(&member, &key, &answer.certificate_pem, &answer.trust_bundle_pem)?;

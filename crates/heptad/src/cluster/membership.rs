@@ -70,6 +70,9 @@ pub struct Member {
     /// Labels with which a node registers.
     #[serde(default)]
     pub labels: std::collections::BTreeMap<String, String>,
+    /// Devices with which a node registers, unless its start says others.
+    #[serde(default, skip_serializing_if = "heptad_model::DeviceCounts::is_empty")]
+    pub devices: heptad_model::DeviceCounts,
     /// The servers, as URLs.
     pub servers: Vec<String>,
 }
@@ -216,6 +219,7 @@ mod tests {
             name: "n1".to_owned(),
             advertise: "10.0.0.1:7444".parse().expect("an address"),
             labels: Default::default(),
+            devices: Default::default(),
             servers: vec!["https://10.0.0.1:7443".to_owned()],
         };
         files.save(&member, &key, &issued.chain_pem, authority.certificate_pem()).expect("kept");

@@ -84,6 +84,7 @@ impl World {
             advertise: Some(IpAddr::from([127, 0, 0, 1])),
             port,
             labels: Default::default(),
+            devices: Default::default(),
         }
     }
 

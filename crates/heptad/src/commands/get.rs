@@ -115,6 +115,16 @@ fn share(node: &Node, dimension: Dimension) -> String {
     format!("{}/{}", show(node.allocated.get(dimension)), show(node.capacity.get(dimension)))
 }
 
+/// `KIND allocated/count` of each kind of device.
+fn devices(node: &Node) -> String {
+    let share = |(kind, count): (&String, &u32)| {
+        let given = node.allocated_devices.get(kind).copied().unwrap_or_default();
+        format!("{kind} {given}/{count}")
+    };
+    let all: Vec<String> = node.devices.iter().map(share).collect();
+    if all.is_empty() { "-".to_owned() } else { all.join(", ") }
+}
+
 /// Whether containers come to a node, stay, or go.
 fn scheduling(node: &Node) -> &'static str {
     match (node.draining, node.unschedulable, node.fenced) {
@@ -127,7 +137,8 @@ fn scheduling(node: &Node) -> &'static str {
 
 impl Shown for Node {
     fn headings(wide: bool) -> Vec<&'static str> {
-        let mut headings = vec!["NAME", "STATUS", "SCHEDULING", "HEARD", "CONTAINERS", "CPU", "MEMORY", "VERSION"];
+        let mut headings =
+            vec!["NAME", "STATUS", "SCHEDULING", "HEARD", "CONTAINERS", "CPU", "MEMORY", "DEVICES", "VERSION"];
         let more = ["DRIVER", "STORAGE", "NETWORK", "ADDRESS", "NOT ENFORCED"];
         headings.extend(wide.then_some(more).into_iter().flatten());
         headings
@@ -144,6 +155,7 @@ impl Shown for Node {
             self.containers.len().to_string(),
             share(self, Dimension::Cpu),
             share(self, Dimension::Memory),
+            devices(self),
             self.labels.get("heptad.dev/version").cloned().unwrap_or_else(|| "-".to_owned()),
         ];
         if wide {
@@ -229,7 +241,7 @@ impl Shown for Secret {
 fn quota_share(quota: &Quota, containers: &[&Container], dimension: Dimension) -> String {
     let Some(limit) = quota.limit(dimension) else { return "-".to_owned() };
     let used = containers.iter().filter_map(|c| c.bound_request());
-    let used = used.map(|(_, resources)| resources.get(dimension)).fold(0, u64::saturating_add);
+    let used = used.map(|(_, resources)| resources.vector().get(dimension)).fold(0, u64::saturating_add);
     format!("{}/{}", dimension.show(used), dimension.show(limit))
 }
 

@@ -51,9 +51,12 @@ pub(super) fn describe_unplaced(unplaced: &Unplaced) -> String {
         Some(_) => "  No node can take it\n".to_owned(),
         None => format!("No node can take a replica of {}\n", unplaced.service),
     };
-    if unplaced.refusals.is_empty() {
+    if let Some(gang) = &unplaced.gang {
+        out += &format!("  {gang}\n");
+    }
+    if unplaced.refusals.is_empty() && unplaced.gang.is_none() {
         out += "  There is no node.\n";
-    } else {
+    } else if !unplaced.refusals.is_empty() {
         let mut table = Table::new(&["  NODE", "BECAUSE OF", "ASKED", "ALLOCATABLE", "ALLOCATED", "FREE"]);
         for refusal in &unplaced.refusals {
             let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());

@@ -91,6 +91,7 @@ impl ClusterNode {
             name: member.name.clone(),
             address: Some(address),
             labels: member.labels.clone(),
+            devices: if settings.devices.is_empty() { member.devices.clone() } else { settings.devices.clone() },
             disks: told,
         };
         let node = base.start(settings, registration, client.clone(), &agent).await?;

@@ -13,7 +13,7 @@ use super::{
 use crate::cluster::{KEYRING_FILE, Member, MemberFiles, Members, NODE_PORT, NodePortAccess, Wires};
 use heptad_client::Client;
 use heptad_control::{ClusterInit, Control, ControlHandle, Leadership, ServerParts, ServerTls, Trust, TrustOptions};
-use heptad_model::NodeName;
+use heptad_model::{DeviceCounts, NodeName};
 use heptad_pki::{ClientAuth, KeyPair, Keyring, read_private, write_private};
 use heptad_proxy::Proxy;
 use heptad_state::Store;
@@ -138,6 +138,7 @@ pub async fn initialize(settings: &Settings, new: NewCluster) -> Result<Initiali
         name: new.name,
         advertise: new.advertise,
         labels: BTreeMap::new(),
+        devices: DeviceCounts::new(),
         servers: vec![url_of(new.advertise)],
     };
     files.save_member(&member)?;

@@ -12,7 +12,7 @@ use heptad_client::Client;
 use heptad_exec::{
     Driver, NodeFacts, OciDriver, OciOptions, ProcessDriver, ProcessOptions, ShimCommand, image::ImageStore,
 };
-use heptad_model::Disk;
+use heptad_model::{DeviceCounts, Disk};
 use heptad_net::{
     Network,
     dns::{DnsOptions, DnsServer},
@@ -40,6 +40,8 @@ pub(super) struct Registration {
     /// Where other members reach it.
     pub(super) address: Option<SocketAddr>,
     pub(super) labels: BTreeMap<String, String>,
+    /// How many devices of each kind it has.
+    pub(super) devices: DeviceCounts,
     /// What it gives to the storage of the cluster.
     pub(super) disks: Vec<Disk>,
 }
@@ -47,7 +49,8 @@ pub(super) struct Registration {
 impl Registration {
     /// The node of a platform without others.
     pub(super) fn alone(settings: &Settings) -> Result<Self, PlatformError> {
-        Ok(Self { name: settings.node_name()?, address: None, labels: BTreeMap::new(), disks: Vec::new() })
+        let (name, devices) = (settings.node_name()?, settings.devices.clone());
+        Ok(Self { name, address: None, labels: BTreeMap::new(), devices, disks: Vec::new() })
     }
 }
 
@@ -155,12 +158,13 @@ impl Base {
         client: Client,
         slot: &AgentSlot,
     ) -> Result<Node, PlatformError> {
-        let Registration { name, address, labels, disks } = registration;
+        let Registration { name, address, labels, devices, disks } = registration;
         let capacity = capacity(&self.facts, &settings.data_dir);
         let program = shim_of(settings)?.program;
         let options = heptad_agent::Options {
             address,
             labels,
+            devices,
             disks,
             settings_dir: self.settings_dir.clone(),
             ..heptad_agent::Options::new(name, capacity, program)

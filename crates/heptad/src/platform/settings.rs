@@ -2,7 +2,7 @@
 
 use super::{PlatformError, paths};
 use crate::{cli::DriverChoice, handover::Inherited};
-use heptad_model::{Bytes, CpuMillis, Mbps, ResourceVector, ids::is_label};
+use heptad_model::{Bytes, CpuMillis, DeviceCounts, Mbps, ResourceVector, ids::is_label};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -28,6 +28,8 @@ pub struct Settings {
     pub insecure_registries: Vec<String>,
     /// The node's name; `None`: the host's.
     pub node: Option<String>,
+    /// How many devices of each kind the node has, such as GPUs.
+    pub devices: DeviceCounts,
     /// Whether everything is removed at the end.
     pub ephemeral: bool,
     /// Listening sockets of the program that this process was before.
@@ -47,6 +49,7 @@ impl Settings {
             oci_runtime: None,
             insecure_registries: Vec::new(),
             node: None,
+            devices: DeviceCounts::new(),
             ephemeral: false,
             inherited: Inherited::default(),
             shim: None,

@@ -209,6 +209,7 @@ fn joining(args: cli::Joining, port: u16, dir: &Path) -> anyhow::Result<Joining>
         advertise: address.map(|address| address.ip()),
         port: address.map_or(port, |address| address.port()),
         labels: Default::default(),
+        devices: Default::default(),
     })
 }
 
@@ -245,7 +246,8 @@ async fn agent_join(args: AgentJoin) -> anyhow::Result<ExitCode> {
         return agent_run(args.run).await;
     }
     let labels = args.labels.into_iter().collect();
-    let wanted = Joining { labels, ..joining(args.joining, NODE_PORT, &dir)? };
+    let devices = args.run.devices.counts();
+    let wanted = Joining { labels, devices, ..joining(args.joining, NODE_PORT, &dir)? };
     let lock = take(&dir)?;
     let (member, _) = join::join(&dir, JoinRole::Node, &wanted).await?;
     drop(lock);
@@ -262,6 +264,7 @@ fn agent_settings(args: &AgentRun, dir: PathBuf) -> Settings {
         driver: args.driver,
         oci_runtime: args.oci_runtime.clone(),
         insecure_registries: args.insecure_registries.clone(),
+        devices: args.devices.counts(),
         ..Settings::new(dir)
     }
 }

@@ -86,6 +86,8 @@ pub(crate) fn spec(
     let mut spec = ContainerSpec::new(label.run_id(), files.rootfs, args);
     spec.env = network.environment;
     spec.env.extend(env);
+    // Last: which devices it has is not its own to say.
+    spec.env.extend(container.device_environment());
     spec.cwd = cwd;
     spec.user = User { uid, gid, additional_gids };
     spec.limits = Limits {
@@ -197,10 +199,12 @@ mod tests {
 
     #[test]
     fn a_run_carries_everything_that_a_later_agent_needs() {
-        let container = container();
+        let mut container = container();
+        container.devices.insert("gpu".to_owned(), vec![0, 3]);
+        let own = BTreeMap::from([("HEPTAD_DEVICES_GPU".to_owned(), "7".to_owned())]);
         let files = RunFiles {
             rootfs: RootFs::Host,
-            process: host_process(&container, BTreeMap::new()).expect("it has a command"),
+            process: host_process(&container, own).expect("it has a command"),
             image: None,
         };
         let network = RunNetwork {
@@ -212,6 +216,7 @@ mod tests {
         };
         let spec = spec(&container, 3, files, network, Path::new("/usr/bin/heptad"));
         assert_eq!(spec.problems(), vec![]);
+        assert_eq!(spec.env.get("HEPTAD_DEVICES_GPU").map(String::as_str), Some("0,3"), "the platform says which");
         assert_eq!((spec.id.as_str(), spec.limits.cpu_millis), ("web-1.3", Some(250)));
         let label = RunLabel::of(&spec).expect("it was written");
         assert_eq!((label.run, label.addresses.len()), (3, 1));

@@ -29,6 +29,7 @@ fn describe(context: &Context, facts: &NodeFacts) -> Node {
     node.address = context.options.address;
     node.labels = context.options.labels.clone();
     node.disks = context.options.disks.clone();
+    node.devices = context.options.devices.clone();
     node.labels.insert("heptad.dev/arch".to_owned(), facts.architecture.clone());
     node.labels.insert("heptad.dev/version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
     node.driver = match context.driver.kind() {
@@ -117,8 +118,16 @@ async fn register(context: &Context, node: &Node) -> Result<(), heptad_client::E
 /// Tells the control plane what this node is. Of a node that it knows only that is changed which the node itself knows:
 /// labels, taints and the like that people gave it stay.
 async fn tell(context: &Context, node: &Node) -> Result<(), heptad_client::Error> {
+    // A merge patch leaves what it does not name, so kinds of devices that the node has no more are named.
+    let known = match context.client.get::<Node>(&Namespace::default(), node.name.as_str()).await {
+        Err(error) if error.is_not_found() => return context.client.create(node).await.map(drop),
+        known => known?.object.devices,
+    };
+    let kinds = known.keys().chain(node.devices.keys());
+    let devices: BTreeMap<&String, Option<&u32>> = kinds.map(|kind| (kind, node.devices.get(kind))).collect();
     let mut own = serde_json::json!({
         "capacity": node.capacity,
+        "devices": devices,
         "status": node.status,
         "labels": node.labels,
         "disks": node.disks,

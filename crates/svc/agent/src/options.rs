@@ -1,6 +1,6 @@
 //! What the binary chooses for the node's agent. Plain values.
 
-use heptad_model::{Disk, NodeName, ResourceVector};
+use heptad_model::{DeviceCounts, Disk, NodeName, ResourceVector};
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 /// How one node's agent works.
@@ -16,6 +16,8 @@ pub struct Options {
     pub disks: Vec<Disk>,
     /// What containers may be given in all.
     pub capacity: ResourceVector,
+    /// How many devices of each kind they may be given.
+    pub devices: DeviceCounts,
     /// The platform's own program, which services with the image `host` can run as `heptad`.
     pub program: PathBuf,
     /// Where files of configs and secrets are written for containers; best in memory.
@@ -47,6 +49,7 @@ impl Options {
             labels: BTreeMap::new(),
             disks: Vec::new(),
             capacity,
+            devices: DeviceCounts::new(),
             program: program.into(),
             settings_dir: std::env::temp_dir().join("heptad-settings"),
             heartbeat_ms: 2_000,

@@ -316,6 +316,7 @@ impl Rows {
             let mut node = item.object.clone();
             if let Some(row) = self.allocations.get(&node.name) {
                 node.allocated = row.object.resources;
+                node.allocated_devices = row.object.devices.given();
                 node.containers = row.object.containers.iter().cloned().collect();
             }
             node

@@ -186,6 +186,12 @@ impl<'a> Judge<'a> {
         existed
     }
 
+    /// Whether the placement of the service's containers does not depend on others than those of the same node, and no
+    /// quota bounds them.
+    pub(super) fn is_plain(&self, request: &Request) -> bool {
+        !self.laws_of.contains_key(&request.service) && !self.taken.contains_key(&request.service.namespace)
+    }
+
     /// What is wrong with a container of the service on the node; `own`: 1 if it is counted there itself.
     pub(super) fn wrong(&self, request: &Request, node: &'a NodeView, own: u32) -> Option<String> {
         let service = &request.service;

@@ -27,9 +27,10 @@ impl<'a> Gap<'a> {
         let (capacity, row, free) = (&cluster.nodes()[node].capacity, cluster.allocation(node), &cluster.free[node]);
         let (given, gone) = (row.resources.amounts(), capacity.saturating_sub(free).amounts());
         let given = std::array::from_fn(|i| given[i].max(gone[i]));
+        let devices = gate.lacking_device(node).map(|(kind, asked)| Obstacle::Devices(kind, asked));
         Self {
             node,
-            others: gate.all_unfit(node).map(Obstacle::Unfit).chain(gate.broken(node)).collect(),
+            others: gate.all_unfit(node).map(Obstacle::Unfit).chain(gate.broken(node)).chain(devices).collect(),
             ports: request.host_ports.intersection(&row.host_ports).copied().collect(),
             shortfall: request.resources.saturating_sub(free),
             excess: excess(&request.resources, &ResourceVector::from_amounts(given), capacity),
@@ -82,6 +83,10 @@ fn against(reason: Reason, node: NodeName) -> Option<Remedy> {
         Reason::AntiAffinity { from, .. } => relax(format!("anti-affinity to {from}")),
         Reason::KeptApart { by, .. } => relax(format!("anti-affinity of {by}")),
         Reason::Spread { topology_key, .. } => relax(format!("spread over {topology_key}")),
+        Reason::Devices { device, asked, count, .. } if asked.count() <= count => {
+            Remedy::FreeDevices { node, device, asked }
+        }
+        Reason::Devices { .. } => return None,
         Reason::Elsewhere { .. } | Reason::Quota(_) | Reason::HostPort { .. } | Reason::Dimension { .. } => {
             return None;
         }
@@ -155,7 +160,7 @@ pub(super) fn remedies(cluster: &Cluster<'_>, gate: &Gate<'_>, request: &Request
     if found.is_empty() {
         let rules = cluster.view.rules().get(&request.service);
         let labels = rules.map_or_else(BTreeMap::new, |rules| rules.node_selector.clone());
-        found.push(Remedy::AddNode { resources: request.resources, labels });
+        found.push(Remedy::AddNode { resources: request.resources, devices: request.devices.clone(), labels });
     }
     found
 }

@@ -2,8 +2,8 @@
 
 use heptad_api::Resource;
 use heptad_model::{
-    Config, Container, Dimension, Event, NetworkPolicy, Node, NodeStatus, Problem, Quota, ResourceVector, Secret,
-    Service, TrafficRule, Validate, ids::is_label, validate,
+    Config, Container, Dimension, Event, ExtendedResources, NetworkPolicy, Node, NodeStatus, Problem, Quota,
+    ResourceVector, Secret, Service, TrafficRule, Validate, devices, ids::is_label, validate,
 };
 use heptad_sched::Allocation;
 use std::net::Ipv4Addr;
@@ -130,6 +130,8 @@ impl Kept for Node {
             let message = format!("`{}` is not a name; use lower-case letters, digits and `-`", self.name);
             problems.push(Problem { path: "name".into(), message });
         }
+        problems.extend(devices::device_problems(&self.devices));
+        problems.extend(fewer_devices(self, &given.allocation));
         let given = given.allocation.resources;
         for d in Dimension::ALL.into_iter().filter(|d| given.get(*d) > self.capacity.get(*d)) {
             let (has, gave) = (d.show(self.capacity.get(d)), d.show(given.get(d)));
@@ -151,6 +153,7 @@ impl Kept for Node {
         self.draining = old.is_some_and(|old| old.draining);
         self.fenced = old.is_some_and(|old| old.fenced) && self.status != NodeStatus::Ready;
         self.allocated = ResourceVector::ZERO;
+        self.allocated_devices = ExtendedResources::new();
         self.containers.clear();
         // Only a join says what the key of a node is.
         self.key_sha256 = old.and_then(|old| old.key_sha256.clone());
@@ -159,8 +162,23 @@ impl Kept for Node {
 
     fn derive(&mut self, allocation: &Allocation) {
         self.allocated = allocation.resources;
+        self.allocated_devices = allocation.devices.given();
         self.containers = allocation.containers.iter().cloned().collect();
     }
+}
+
+/// Devices that the node does not have any more although containers have them.
+fn fewer_devices(node: &Node, given: &Allocation) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (kind, grants) in &given.devices.0 {
+        let count = node.devices.get(kind).copied().unwrap_or(0);
+        let highest = grants.values().flat_map(|grant| &grant.indices).max();
+        if let Some(highest) = highest.filter(|index| **index >= count) {
+            let message = format!("there are {count}, and a container has the one of index {highest}; stop it first");
+            problems.push(Problem { path: format!("devices.{kind}"), message });
+        }
+    }
+    problems
 }
 
 impl Kept for Container {
@@ -221,5 +239,19 @@ mod tests {
         assert_eq!(Node::new("n1", capacity(10)).problems(&given), []);
         let paths: Vec<String> = Node::new("N1", capacity(9)).problems(&given).into_iter().map(|p| p.path).collect();
         assert_eq!(paths, ["name", "capacity.memory"]);
+    }
+
+    #[test]
+    fn a_node_cannot_lose_devices_that_it_gave() {
+        let grant = heptad_sched::Grant { millis: 500, indices: vec![1] };
+        let devices = heptad_sched::DeviceGrants([("gpu".to_owned(), [("c".into(), grant)].into())].into());
+        let given = Given { allocation: Allocation { devices, ..Allocation::default() }, ..Given::default() };
+        let node =
+            |count| Node { devices: [("gpu".to_owned(), count)].into(), ..Node::new("n1", ResourceVector::ZERO) };
+        assert_eq!(node(2).problems(&given), []);
+        let paths = |node: Node| node.problems(&given).into_iter().map(|p| p.path).collect::<Vec<_>>();
+        assert_eq!(paths(node(1)), ["devices.gpu"]);
+        assert_eq!(paths(Node::new("n1", ResourceVector::ZERO)), ["devices.gpu"]);
+        assert_eq!(paths(node(99)), ["devices.gpu"]);
     }
 }

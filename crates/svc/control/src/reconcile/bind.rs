@@ -1,7 +1,10 @@
 //! Nodes for containers that have none: planned together once, judged by the independent check, committed in as many
 //! transactions as it takes, each with the rows compared that the plan was made on. After a conflict it is planned anew.
 
-use super::{PASSES_MAX, Phase, Reconciler, Session};
+use super::{
+    PASSES_MAX, Phase, Reconciler, Session,
+    gang::{Gangs, gather, together},
+};
 use crate::{clock::now_ms, error::Result, keys, objects::Pending, rows::Rows};
 use heptad_api::Object;
 use heptad_model::{Container, ContainerId, EventKind, Namespace, NodeName, Placement, Service, ServiceKey};
@@ -88,17 +91,29 @@ impl Reconciler {
         while !left.is_empty() {
             let mut piece = Piece::default();
             let mut taken = 0;
-            while taken < left.len() && (taken == 0 || piece.rows() + ROWS_OF_BINDING_MAX < rows_max) {
+            // A gang is committed in one transaction or not at all.
+            let mut whole = together(left);
+            while taken < whole {
                 let (request, node) = left[taken];
                 taken += 1;
-                let bound = planned.view.index(node).map(|index| cluster.bind(index, request));
+                let devices = planned.plan.devices(&request.container);
+                let bound = planned.view.index(node).map(|index| cluster.bind_to(index, request, &devices));
                 match bound {
-                    Some(Ok(())) => read_at.stage(&mut piece, &planned.view, request, node),
-                    Some(Err(error)) => tracing::error!(%error, "a binding was refused as it was committed"),
+                    Some(Ok(())) => read_at.stage(&mut piece, planned, request, node),
+                    Some(Err(error)) => {
+                        tracing::error!(%error, "a binding was refused as it was committed");
+                        if request.gang.is_some() {
+                            return Ok(false);
+                        }
+                    }
                     None => {}
                 }
                 if bindings.len() <= EVENTS_OF_PLAN_MAX {
                     self.scheduled_event(&mut piece, request, node)?;
+                }
+                let next = together(&left[taken..]).min(left.len() - taken);
+                if taken == whole && piece.rows() + next * ROWS_OF_BINDING_MAX < rows_max {
+                    whole += next;
                 }
             }
             left = &left[taken..];
@@ -167,12 +182,13 @@ impl ReadAt {
         }
     }
 
-    fn stage<'a>(&self, piece: &mut Piece<'a>, view: &NodesView, request: &'a Request, node: &'a NodeName) {
+    fn stage<'a>(&self, piece: &mut Piece<'a>, planned: &Planned, request: &'a Request, node: &'a NodeName) {
         let Some(item) = self.containers.get(&request.container) else { return };
         let key = keys::container(&request.container);
         piece.pending.expect(&key, item.revision);
         let (reason, message) = (String::new(), String::new());
-        let bound = Container { node: Some(node.clone()), reservation: None, reason, message, ..item.object.clone() };
+        let (node_of, devices) = (Some(node.clone()), planned.plan.devices(&request.container));
+        let bound = Container { node: node_of, devices, reservation: None, reason, message, ..item.object.clone() };
         piece.pending.put(&key, &bound);
         if piece.nodes.insert(node) {
             // The row itself is staged when the piece is complete.
@@ -181,7 +197,7 @@ impl ReadAt {
         }
         // What a service asks of nodes is part of what was decided on.
         let is_new = piece.services.insert(&request.service, 1 + piece.services.get(&request.service).unwrap_or(&0));
-        if is_new.is_none() && view.asks_something(&request.service) {
+        if is_new.is_none() && planned.view.asks_something(&request.service) {
             let revision = self.services.get(&request.service).copied().unwrap_or(0);
             piece.pending.expect(&keys::service(&request.service), revision);
         }
@@ -189,7 +205,7 @@ impl ReadAt {
             let guard = keys::quota_guard(&request.service.namespace);
             piece.pending.expect(&guard, self.guards.get(&request.service.namespace).copied().unwrap_or(0));
         }
-        if view.looks_around(&request.service) && !std::mem::replace(&mut piece.looks_around, true) {
+        if planned.view.looks_around(&request.service) && !std::mem::replace(&mut piece.looks_around, true) {
             piece.pending.expect(keys::PLACEMENTS, self.placements);
         }
     }
@@ -238,7 +254,7 @@ fn in_order(planned: &Planned) -> Vec<(&Request, &NodeName)> {
         bound.partition(|(request, _)| planned.view.looks_around(&request.service));
     others.sort_by_key(|(_, node)| *node);
     ordered.append(&mut others);
-    ordered
+    gather(ordered)
 }
 
 /// What the containers without a node ask: the highest priority first, of these those for whom room is kept, then the
@@ -247,12 +263,14 @@ fn requests(rows: &Rows) -> Vec<Request> {
     let now_ms = now_ms();
     let service = |container: &Container| rows.services.get(&container.service).map(|item| &item.object);
     let priority = |service: Option<&Service>| service.map_or(0, |service| service.priority);
+    let mut gangs = Gangs::default();
     let waiting = rows.unbound.iter().filter_map(|id| rows.containers.get(id)).map(|item| &item.object);
     let mut requests: Vec<_> = waiting
         .map(|container| {
             let service = service(container);
             let mut request = Request::of(container, service.map_or(Placement::default(), |s| s.placement));
             let kept = container.reservation.as_ref().filter(|reservation| reservation.until_ms > now_ms);
+            request.gang = service.and_then(|service| gangs.of(rows, service, container));
             request.reserved = kept.map(|reservation| reservation.node.clone());
             (Reverse(priority(service)), request.reserved.is_none(), container.created_at_ms, request)
         })

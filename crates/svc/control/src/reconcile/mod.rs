@@ -3,6 +3,7 @@
 
 mod bind;
 mod evict;
+mod gang;
 mod services;
 mod unplaced;
 

@@ -95,6 +95,7 @@ pub(crate) fn api_unplaced(unplaced: &heptad_sched::Unplaced, container: Option<
     Unplaced {
         container,
         service: unplaced.service.clone(),
+        gang: unplaced.gang.map(|gang| gang.to_string()),
         refusals: unplaced.refusals.iter().map(api_refusal).collect(),
         remedies: unplaced.remedies.iter().map(ToString::to_string).collect(),
     }

@@ -10,7 +10,7 @@ use heptad_model::{
     Container, ContainerId, ContainerStatus, NodeName, Revision, Rollout, Service, ServiceKey, Strategy,
 };
 use heptad_sched::{
-    NodesView, Request, preempt,
+    Gang, NodesView, Request, preempt,
     reconcile::{self, Action, ServiceView},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -181,7 +181,11 @@ impl<'a> World<'a> {
     ) -> bool {
         let key = service.key();
         let waiting = self.containers.values().filter(|c| c.service == key && c.node.is_none() && c.is_alive());
-        let requests: Vec<Request> = waiting.map(|c| Request::of(c, service.placement)).collect();
+        let mut requests: Vec<Request> = waiting.map(|c| Request::of(c, service.placement)).collect();
+        if service.gang {
+            let size = u32::try_from(requests.len()).unwrap_or(u32::MAX);
+            requests.iter_mut().for_each(|request| request.gang = Some(Gang { group: 0, size }));
+        }
         let view = self.nodes();
         let (plan, report) = heptad_sched::plan(&view, &requests);
         let service_of =
@@ -218,7 +222,7 @@ fn warnings(service: &Service, replaced: usize, rows: &Rows, out: &mut Vec<Strin
     if rows.nodes.is_empty() && service.replicas > 0 {
         out.push(format!("service/{key}: there is no node yet; its containers wait for one"));
     }
-    let asked = service.resources;
+    let asked = service.resources.vector();
     let unenforced: BTreeSet<&String> = rows
         .nodes
         .values()

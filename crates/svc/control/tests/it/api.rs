@@ -94,7 +94,7 @@ async fn patches_merge_and_are_validated() {
     let patch = json!({"environment": {"A": "1"}, "resources": {"cpu_millis": "250m"}});
     let patched = client.patch::<Service>(&home(), "web", &patch, None).await.expect("patched");
     assert_eq!(patched.object.environment["A"], "1");
-    assert_eq!(patched.object.resources, resources(250, 64), "what the patch does not name stays");
+    assert_eq!(patched.object.resources, resources(250, 64).into(), "what the patch does not name stays");
     let gone = client.patch::<Service>(&home(), "web", &json!({"environment": null}), None).await.expect("patched");
     assert!(gone.object.environment.is_empty());
     let stale = client.patch::<Service>(&home(), "web", &json!({"replicas": 2}), Some(patched.revision)).await;
@@ -159,7 +159,7 @@ async fn a_plan_says_what_would_happen_and_changes_nothing() {
     world.containers_until(all_ready(2)).await;
     let before = world.quiet_revision().await;
     let changed = Service { image: "host".into(), args: vec!["x".into()], ..service("web", 2) };
-    let large = Service { resources: resources(200, 64), ..service("large", 1) };
+    let large = Service { resources: resources(200, 64).into(), ..service("large", 1) };
     let objects = vec![Manifest::Service(changed), Manifest::Service(large), Manifest::Service(service("web2", 0))];
     let plan = client.plan(&ApplyRequest { objects }).await.expect("a plan");
     assert_eq!(client.version().await.expect("a version").revision, before);

@@ -105,7 +105,7 @@ pub(crate) fn node(name: &str, cpu_millis: u64, memory_mib: u64) -> Node {
 
 pub(crate) fn service(name: &str, replicas: u32) -> Service {
     let command = vec!["sleep".to_owned(), "1000".to_owned()];
-    Service { replicas, command, resources: resources(100, 64), ..Service::new(name, "host") }
+    Service { replicas, command, resources: resources(100, 64).into(), ..Service::new(name, "host") }
 }
 
 /// All wanted containers are ready, and there are so many of them and no others.

@@ -10,7 +10,7 @@ fn of<'a>(all: &'a [Container], name: &str) -> Vec<&'a Container> {
 
 fn with_cpu(name: &str, replicas: u32, cpu: u64) -> Service {
     let resources = ResourceVector { cpu_millis: CpuMillis(cpu), ..ResourceVector::ZERO };
-    Service { resources, stop_grace_ms: 0, ..service(name, replicas) }
+    Service { resources: resources.into(), stop_grace_ms: 0, ..service(name, replicas) }
 }
 
 async fn reasons(world: &World) -> Vec<String> {

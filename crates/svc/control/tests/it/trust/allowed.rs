@@ -28,7 +28,7 @@ async fn containers(client: &Client) -> Vec<Container> {
 async fn two_nodes(cluster: &Cluster) -> (super::cluster::Joined, super::cluster::Joined, Container, Container) {
     let (n1, n2) = (cluster.node("n1").await, cluster.node("n2").await);
     let mut pair = service("web", 2);
-    pair.resources = crate::common::resources(600, 64);
+    pair.resources = crate::common::resources(600, 64).into();
     cluster.admin().create(&pair).await.expect("made");
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
