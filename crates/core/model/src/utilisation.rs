@@ -80,7 +80,7 @@ pub fn utilisation(snapshot: &Snapshot) -> Utilisation {
 fn used_nodes(snapshot: &Snapshot) -> Vec<Used<'_>> {
     let mut taken: BTreeMap<&NodeName, [u128; 4]> = BTreeMap::new();
     for (node, resources) in snapshot.containers.iter().filter_map(Container::bound_request) {
-        add(taken.entry(node).or_default(), resources);
+        add(taken.entry(node).or_default(), &resources.vector());
     }
     let ready = snapshot.nodes.iter().filter(|node| node.status == NodeStatus::Ready);
     ready.filter_map(|node| Some(Used { node, taken: *taken.get(&node.name)? })).collect()
@@ -137,7 +137,7 @@ mod tests {
         let vector = |[cpu, memory]: [u64; 2]| ResourceVector::from_amounts([cpu, memory, 0, 0]);
         let mut service = Service::new("web", "image");
         let bind = |(i, (node, amounts)): (usize, &(usize, [u64; 2]))| {
-            service.resources = vector(*amounts);
+            service.resources = vector(*amounts).into();
             let mut container = Container::pending(ContainerId(format!("web-{i}")), &service, 0);
             container.node = Some(format!("n{node}").as_str().into());
             container

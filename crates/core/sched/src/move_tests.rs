@@ -6,7 +6,7 @@ use heptad_model::{Container, Node, Reservation, Service};
 
 fn world(replicas: u32) -> World {
     let mut service = Service::new("web", "good");
-    (service.replicas, service.resources) = (replicas, memory(300));
+    (service.replicas, service.resources) = (replicas, memory(300).into());
     let mut world = World::new(3, 1_000, service, 7);
     for _ in 0..50 {
         world.round();

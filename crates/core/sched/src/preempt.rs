@@ -246,7 +246,9 @@ impl<'a> Room<'a> {
         let (mut forced, mut choices) = (Vec::new(), Vec::<Choice>::new());
         for (place, i) in some.iter().enumerate() {
             let (priority, size, amounts, service, ready) = numbers(*i);
-            let is_other = place > 0 && numbers(some[place - 1]) != numbers(*i);
+            // Two that ask the same of devices may have different ones.
+            let has_devices = !all[*i].request.devices.is_empty();
+            let is_other = place > 0 && (has_devices || numbers(some[place - 1]) != numbers(*i));
             let kind = choices.last().map_or(0, |last| last.kind) + usize::from(is_other);
             let budget = budgets.get(service).copied().filter(|_| ready);
             let choice = Choice { who: *i, priority, size, amounts, kind, budget };

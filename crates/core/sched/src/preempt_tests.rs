@@ -44,7 +44,7 @@ impl Small {
 }
 
 fn service(name: &str, mib: u64, priority: i32) -> Service {
-    Service { resources: memory(mib), priority, ..Service::new(name, "host") }
+    Service { resources: memory(mib).into(), priority, ..Service::new(name, "host") }
 }
 
 /// What the set costs as it is documented, worked out from the containers alone.
@@ -55,7 +55,7 @@ fn price(world: &Small, view: &NodesView, gone: &[&Container]) -> (i32, usize, i
         gone.iter().map(|c| priority(c)).max().unwrap_or(i32::MIN),
         gone.len(),
         gone.iter().map(|c| i64::from(priority(c))).sum(),
-        gone.iter().map(|c| cluster.measure(&c.template.resources)).sum(),
+        gone.iter().map(|c| cluster.measure(&c.template.resources.vector())).sum(),
     )
 }
 
@@ -112,10 +112,10 @@ prop_compose! {
             port.map(|port| heptad_model::Port { host_port: Some(80 + port), ..heptad_model::Port::tcp(1) }).into_iter().collect()
         };
         let mut all: Vec<Service> = services.into_iter().enumerate().map(|(i, (resources, priority, min_ready, asked))| {
-            let resources = amounts(resources);
+            let resources = amounts(resources).into();
             Service { resources, min_ready, ports: port(asked), ..service(&format!("s{i}"), 0, priority) }
         }).collect();
-        all.push(Service { resources: amounts(asked.0), ports: port(asked.1), ..service("vip", 0, 2) });
+        all.push(Service { resources: amounts(asked.0).into(), ports: port(asked.1), ..service("vip", 0, 2) });
         for (who, whom, is_near) in apart {
             let rule = AffinityRule::on_services(&[&all[whom].name.clone()]);
             if is_near { all[who].affinity.push(rule) } else { all[who].anti_affinity.push(rule) }
