@@ -63,6 +63,34 @@ fn problems_of_several_objects_are_told_at_once() {
 }
 
 #[test]
+fn devices_are_asked_beside_the_other_resources() {
+    let text = "service: train\nimage: x\ngang: true\nreplicas: 4\n\
+                resources:\n  cpu: 4\n  memory: 8Gi\n  gpu: 2\n  extended: { example.com/fpga: 500m }\n";
+    let parsed = parse("a.yaml", text, false).expect("it is right");
+    let [Manifest::Service(service)] = &parsed.objects[..] else { panic!("{parsed:?}") };
+    assert_eq!(service.resources.to_string(), "cpu 4, memory 8Gi, example.com/fpga 500m, gpu 2");
+    assert!(service.gang);
+    let told = |from: &str, to: &str| complaints("a.yaml", &text.replace(from, to)).join("\n");
+    for (from, to, start) in [
+        ("gpu: 2", "gpu: 1500m", "a.yaml:8:3: resources.gpu: 1500m is more than one device and not whole"),
+        ("gpu: 2", "gpu: 0", "a.yaml:8:3: resources.gpu: 0 asks nothing; leave it out"),
+        ("gpu: 2", "gpu: 17", "a.yaml:8:3: resources.gpu: 17 are more than the 16"),
+        (
+            "gpu: 2",
+            "gpu: two",
+            "a.yaml:8:3: resources.gpu: `two` is not a quantity of devices; write for example 2, or",
+        ),
+        ("gpu: 2", "gpus: 2", "a.yaml:8:3: unknown field `gpus`; did you mean `gpu`?"),
+        ("500m", "2.5", "a.yaml:9:15: resources.extended.example.com/fpga: 2500m is more than one device"),
+        ("example.com/fpga", "FPGA", "a.yaml:9:15: resources.extended.FPGA: `FPGA` is no name of a kind of device"),
+        ("example.com/fpga", "gpu", "a.yaml:5:1: resources: `gpu` and `gpu` in `extended` are the same"),
+        ("replicas: 4", "replicas: 400", "a.yaml:4:1: replicas: 400 replicas cannot be placed together"),
+    ] {
+        assert!(told(from, to).starts_with(start), "{}", told(from, to));
+    }
+}
+
+#[test]
 fn lenient_ignores_unknown_fields_with_a_warning() {
     let parsed = parse("a.yaml", "service: web\nimage: nginx\nreplica: 3\n", true).expect("it is let pass");
     assert_eq!(parsed.objects.len(), 1);

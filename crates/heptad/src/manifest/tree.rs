@@ -82,20 +82,36 @@ impl Tree {
     pub(crate) fn place_of(&self, path: &str) -> Place {
         let mut tree = self;
         let mut place = self.place;
-        for step in steps(path) {
-            match (&step, &tree.node) {
+        let steps = steps(path);
+        let mut left = &steps[..];
+        while let Some(step) = left.first() {
+            match (step, &tree.node) {
                 (Step::Index(i), Node::List(items)) if *i < items.len() => {
-                    tree = &items[*i];
+                    (tree, left) = (&items[*i], &left[1..]);
                     place = tree.place;
                 }
-                (Step::Key(key), Node::Map(_)) => match tree.get(key).or_else(|| tree.get(alias_of(key))) {
-                    Some(entry) => (tree, place) = (&entry.value, entry.place),
+                (Step::Key(_), Node::Map(_)) => match tree.entry_at(left) {
+                    Some((entry, count)) => (tree, place, left) = (&entry.value, entry.place, &left[count..]),
                     None => return place,
                 },
                 _ => return place,
             }
         }
         place
+    }
+
+    /// The entry that the first of `steps` lead to, and how many they are: keys may have dots in them.
+    fn entry_at(&self, steps: &[Step]) -> Option<(&Entry, usize)> {
+        let keys = steps.iter().map_while(|step| match step {
+            Step::Key(key) => Some(key.as_str()),
+            Step::Index(_) => None,
+        });
+        let keys: Vec<&str> = keys.collect();
+        let entry = |count: usize| {
+            let key = keys[..count].join(".");
+            self.get(&key).or_else(|| self.get(alias_of(&key)))
+        };
+        (1..=keys.len()).find_map(|count| Some((entry(count)?, count)))
     }
 
     /// Removes the entry at `path`; whether it was there.
