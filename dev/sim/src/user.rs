@@ -33,7 +33,7 @@ impl Spec {
         let resources =
             ResourceVector { cpu_millis: CpuMillis(self.cpu_millis), memory: Bytes::mib(16), ..ResourceVector::ZERO };
         let args = vec![self.version.to_string()];
-        Service { replicas: self.replicas, args, resources, ..Service::new(name, "host") }
+        Service { replicas: self.replicas, args, resources: resources.into(), ..Service::new(name, "host") }
     }
 }
 

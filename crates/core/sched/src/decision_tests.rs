@@ -16,7 +16,7 @@ fn world() -> NodesView {
     for (i, (service, mib, node)) in
         [("other", 90, "a"), ("other", 40, "b"), ("web", 30, "c"), ("other", 20, "e")].into_iter().enumerate()
     {
-        let service = Service { resources: memory(mib), ..Service::new(service, "host") };
+        let service = Service { resources: memory(mib).into(), ..Service::new(service, "host") };
         let mut container = Container::pending(format!("c{i}").into(), &service, 0);
         container.node = Some(node.into());
         containers.push(container);

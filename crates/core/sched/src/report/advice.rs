@@ -160,6 +160,7 @@ impl Advice<'_> {
                 }
                 node.capacity = heptad_model::ResourceVector::from_amounts(amounts);
             }),
+            Remedy::FreeDevices { node, device, .. } => self.free_devices(node, device),
             _ => false,
         };
         helps.then_some(remedy)
@@ -242,6 +243,23 @@ impl Advice<'_> {
         self.takes(&world, self.request, node)
     }
 
+    /// Whether the node takes the request if nobody there has devices of the kind.
+    fn free_devices(&self, node: &NodeName, kind: &str) -> bool {
+        let has = |c: &Container| c.node.as_ref() == Some(node) && c.devices.contains_key(kind);
+        let without = |container: &Container| {
+            let mut container = container.clone();
+            container.devices.remove(kind);
+            container.template.resources.devices.remove(kind);
+            container
+        };
+        let changed: Vec<Container> =
+            self.world.containers.iter().filter(|c| has(c)).map(|container| without(container)).collect();
+        let mut world = self.world.clone();
+        world.containers.retain(|c| !has(c));
+        world.containers.extend(&changed);
+        self.takes(&world, self.request, node)
+    }
+
     /// Whether those that are being stopped leave enough.
     fn wait(&self) -> Option<Remedy> {
         let leaves = |c: &&Container| c.bound_request().is_some() && !c.is_alive();
@@ -310,6 +328,7 @@ impl Advice<'_> {
         let node = |labels: &BTreeMap<String, String>| {
             let mut node = Node::new(&name, self.request.resources);
             node.labels = labels.clone();
+            node.devices = self.request.devices.iter().map(|(kind, asked)| (kind.clone(), asked.count())).collect();
             node
         };
         let helps = |labels: &BTreeMap<String, String>| {
@@ -326,7 +345,8 @@ impl Advice<'_> {
                 labels = fewer;
             }
         }
-        Some(Remedy::AddNode { resources: self.request.resources, labels })
+        let devices = self.request.devices.clone();
+        Some(Remedy::AddNode { resources: self.request.resources, devices, labels })
     }
 
     /// Labels that a new node may carry: only those of the selector, those of the present domains, or those of new ones.

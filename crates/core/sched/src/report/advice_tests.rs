@@ -71,7 +71,7 @@ fn carry_out(world: &mut Owned, request: &mut Request, remedy: &Remedy) {
             request.resources = *to;
         }
         Remedy::FreeResources { node: name, shortfalls } => free(world, name, shortfalls[0].by),
-        Remedy::AddNode { resources, labels } => {
+        Remedy::AddNode { resources, labels, .. } => {
             let mut node = Node::new("added", *resources);
             node.labels = labels.clone();
             world.nodes.push(node);
@@ -86,7 +86,9 @@ fn carry_out(world: &mut Owned, request: &mut Request, remedy: &Remedy) {
             world.containers.retain(|container| !victims.contains(&container.id));
         }
         Remedy::Together { changes } => changes.iter().for_each(|change| carry_out(world, request, change)),
-        Remedy::FreeHostPorts { .. } => unreachable!("nobody asks for ports in these worlds"),
+        Remedy::FreeHostPorts { .. } | Remedy::FreeDevices { .. } => {
+            unreachable!("nobody asks for ports or devices in these worlds")
+        }
     }
 }
 
@@ -126,9 +128,9 @@ fn nothing_smaller_helps(world: &Owned, request: &Request, remedy: &Remedy) -> R
                 }
             }
         }
-        Remedy::AddNode { resources, labels } => {
+        Remedy::AddNode { resources, labels, .. } => {
             let with = |resources: ResourceVector, labels: BTreeMap<String, String>| {
-                let (mut other, remedy) = (world.clone(), Remedy::AddNode { resources, labels });
+                let (mut other, remedy) = (world.clone(), Remedy::AddNode { resources, devices: [].into(), labels });
                 carry_out(&mut other, &mut request.clone(), &remedy);
                 is_placed(&other, request)
             };
@@ -204,7 +206,7 @@ proptest! {
 }
 
 fn service(name: &str, mib: u64, priority: i32) -> Service {
-    Service { resources: memory(mib), priority, ..Service::new(name, "host") }
+    Service { resources: memory(mib).into(), priority, ..Service::new(name, "host") }
 }
 
 fn on(id: &str, service: &Service, node: Option<&str>) -> Container {

@@ -5,6 +5,7 @@ mod clients;
 mod common;
 mod deployers;
 mod endpoints;
+mod extended;
 mod leaders;
 mod life;
 mod parts;
