@@ -140,7 +140,7 @@ fn everything(args: &Args) -> ApplyRequest {
     let count = args.containers / args.replicas;
     let service = |i: usize| Service {
         replicas: u32::try_from(args.replicas).unwrap_or(u32::MAX),
-        resources,
+        resources: resources.into(),
         ports: vec![Port::tcp(8080)],
         command: vec!["/bin/serve".to_owned(), "--port=8080".to_owned()],
         ..Service::new(&format!("s{i}"), "registry.example/team/service:1.2.3")
