@@ -1,10 +1,7 @@
-//! What is packed: nodes, requests, and the instances made of them, as plain values. Knows neither files nor the engine.
+//! What is packed: nodes, requests, and the instances made of them, as plain values. Knows no files.
 
+pub use heptad_sched::engine::{DEVICE_MILLIS, DEVICES_MAX};
 use std::{collections::BTreeMap, sync::Arc};
-
-/// One whole device.
-pub const DEVICE_MILLIS: u32 = 1000;
-pub const DEVICES_MAX: usize = 16;
 
 /// GPUs that a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -8,3 +8,6 @@ pub mod draw;
 pub mod instance;
 pub mod load;
 pub mod picture;
+pub mod placer;
+pub mod replay;
+pub mod report;

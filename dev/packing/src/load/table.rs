@@ -134,10 +134,6 @@ impl Table {
         self.rows.len()
     }
 
-    /// Whether the first line names a column.
-    pub(crate) fn has(&self, column: &str) -> bool {
-        self.columns.contains_key(column)
-    }
 
     /// Says what is wrong with the file as a whole.
     pub(crate) fn wrong(&self, problem: impl fmt::Display) -> LoadError {
