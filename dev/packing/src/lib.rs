@@ -2,6 +2,7 @@
 //! Knows no server and no store: nodes and requests are values, the engine is the one that the server plans with.
 #![forbid(unsafe_code)]
 
+pub mod assignment;
 pub mod bound;
 pub mod cpu;
 pub mod draw;
@@ -9,5 +10,6 @@ pub mod instance;
 pub mod load;
 pub mod picture;
 pub mod placer;
+pub mod planning;
 pub mod replay;
 pub mod report;

@@ -6,10 +6,13 @@
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use heptad_packing::{
+    assignment::{self, Costs},
     load::load,
+    planning,
     replay::instances::{Options, replay},
 };
 use heptad_sched::engine::Policy;
+use serde::Serialize;
 use std::{fs, path::PathBuf};
 
 #[derive(Parser)]
@@ -23,6 +26,10 @@ struct Cli {
 enum Command {
     /// Packs every instance in a directory and those right below it: nodes used against bound or optimum, GPUs given.
     Replay(ReplayArgs),
+    /// Assignment problems from a seed: the gap that is left after some CPU time.
+    Assignment(AssignmentArgs),
+    /// The planner of the server on a cluster in use: cost of rules, share of the independent check, plans that repeat.
+    Plan(PlanArgs),
 }
 
 #[derive(Args)]
@@ -47,6 +54,39 @@ struct ReplayArgs {
     /// Writes a picture of each instance to this directory.
     #[arg(long, value_name = "DIR")]
     pictures: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct AssignmentArgs {
+    #[arg(long, default_value_t = 1000)]
+    items: usize,
+    #[arg(long, default_value_t = 50)]
+    nodes: usize,
+    /// CPU seconds per problem.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3.0)]
+    optimise: f64,
+    /// The first seed.
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// How many problems of each kind.
+    #[arg(long, default_value_t = 3)]
+    seeds: u64,
+}
+
+#[derive(Args)]
+struct PlanArgs {
+    #[arg(long, default_value_t = 5000)]
+    nodes: usize,
+    #[arg(long, default_value_t = 200)]
+    services: usize,
+    /// How much of the CPU is given before.
+    #[arg(long, value_name = "PERCENT", default_value_t = 85)]
+    fill: u64,
+    /// Containers that are planned together.
+    #[arg(long, default_value_t = 10_000)]
+    requests: usize,
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -75,6 +115,8 @@ impl PolicyArg {
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Replay(args) => run_replay(args),
+        Command::Assignment(args) => run_assignment(&args),
+        Command::Plan(args) => run_plan(&args),
     }
 }
 
@@ -91,8 +133,35 @@ fn run_replay(args: ReplayArgs) -> Result<()> {
         only: args.only,
         pictures: args.pictures,
     };
-    replay(&found, &options, &mut |record| {
-        println!("{}", serde_json::to_string(record)?);
-        Ok(())
-    })
+    replay(&found, &options, &mut |record| tell(record))
+}
+
+fn run_assignment(args: &AssignmentArgs) -> Result<()> {
+    for costs in [Costs::Random, Costs::Opposed] {
+        for dimensions in [1, 2, 4] {
+            for seed in args.seed..args.seed.saturating_add(args.seeds) {
+                let (items, nodes, cpu_seconds) = (args.items.max(1), args.nodes.max(1), args.optimise);
+                let size = assignment::Size { items, nodes, dimensions, cpu_seconds, seed };
+                tell(&assignment::measure(&size, costs)?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn run_plan(args: &PlanArgs) -> Result<()> {
+    let size = planning::Size {
+        nodes: args.nodes.max(1),
+        services: args.services.max(1),
+        fill_percent: args.fill.min(100),
+        requests: args.requests,
+        seed: args.seed,
+    };
+    planning::measure(&size).iter().try_for_each(tell)
+}
+
+/// One object, one line.
+fn tell(record: &impl Serialize) -> Result<()> {
+    println!("{}", serde_json::to_string(record)?);
+    Ok(())
 }

@@ -37,7 +37,7 @@ pub struct Record {
     pub unplaced: u64,
     /// Nodes with something on them.
     pub nodes_used: usize,
-    /// No packing uses fewer nodes.
+    /// No packing of what was placed uses fewer nodes: by volume.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bound: Option<usize>,
     /// Some packing uses so many.
@@ -56,9 +56,14 @@ pub struct Record {
     pub decisions: u64,
     /// CPU time of the searches.
     pub cpu_seconds: f64,
+    /// The same for the same decisions.
+    pub digest: String,
     /// After optimisation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub optimised: Option<Optimised>,
+    /// Why there is nothing of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub optimise_error: Option<String>,
 }
 
 /// What the optimiser made of it.
@@ -80,6 +85,14 @@ pub struct Optimised {
 
 fn is_zero(count: &usize) -> bool {
     *count == 0
+}
+
+/// A number for a sequence of decisions (FNV-1a, Fowler, Noll, Vo), so that replays can be compared.
+pub fn digest<'a>(nodes: impl IntoIterator<Item = &'a Option<usize>>) -> String {
+    let bytes = nodes.into_iter().flat_map(|node| node.map_or(0, |node| node as u64 + 1).to_le_bytes());
+    let hash =
+        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    format!("{hash:016x}")
 }
 
 /// Five digits behind the point: enough for a ratio.

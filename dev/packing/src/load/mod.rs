@@ -61,7 +61,8 @@ fn of_directory(files: &[PathBuf], found: &mut Instances) -> Result<(), LoadErro
         }
     }
     if let (Some(list), true) = (lists.first(), clusters.is_empty()) {
-        let problem = format!("no list of nodes beside it; expected one with the first line {}", openb::NODE_COLUMNS.join(","));
+        let problem =
+            format!("no list of nodes beside it; expected one with the first line {}", openb::NODE_COLUMNS.join(","));
         return Err(LoadError::Whole { path: (*list).clone(), problem });
     }
     for list in lists {

@@ -134,7 +134,6 @@ impl Table {
         self.rows.len()
     }
 
-
     /// Says what is wrong with the file as a whole.
     pub(crate) fn wrong(&self, problem: impl fmt::Display) -> LoadError {
         LoadError::Whole { path: self.path.clone(), problem: problem.to_string() }

@@ -64,10 +64,7 @@ fn two_lists_of_nodes_are_two_instances() {
 fn a_bad_value_is_named_with_its_line() {
     let pods = |text: &str| refusal(&[("n.csv", NODES), ("p.csv", text)]);
     let bad = PODS.replace("p1,6000", "p1,6.5");
-    assert_eq!(
-        pods(&bad),
-        "p.csv:3: column cpu_milli is \"6.5\"; expected a whole number from 0 to 1099511627776"
-    );
+    assert_eq!(pods(&bad), "p.csv:3: column cpu_milli is \"6.5\"; expected a whole number from 0 to 1099511627776");
     let bad = PODS.replace("8,1000", "8,500");
     assert_eq!(pods(&bad), "p.csv:4: column gpu_milli is \"500\"; expected a whole number from 1000 to 1000");
     let bad = PODS.replace("1,460", "1,1460");
@@ -75,17 +72,13 @@ fn a_bad_value_is_named_with_its_line() {
     assert_eq!(pods(&PODS.replace("p1,6000,", "p1,")), "p.csv:3: not a row of comma-separated values");
     assert_eq!(pods("name,cpu_milli,memory_mib,num_gpu,gpu_milli\n"), "p.csv: no requests; expected one a line");
     let nodes = NODES.replace("b,96000,393216,8,G2", "b,96000,393216,8,");
-    assert_eq!(
-        refusal(&[("n.csv", &nodes)]),
-        "n.csv:3: column model is \"\"; expected the model of the node's GPUs"
-    );
+    assert_eq!(refusal(&[("n.csv", &nodes)]), "n.csv:3: column model is \"\"; expected the model of the node's GPUs");
 }
 
 #[test]
 fn a_bad_index_is_named_with_its_line() {
-    let files = |index: &str, vector: &str| {
-        refusal(&[("i.csv", index), ("vec.csv", vector), ("one.csv", "size\n1\n2\n3\n")])
-    };
+    let files =
+        |index: &str, vector: &str| refusal(&[("i.csv", index), ("vec.csv", vector), ("one.csv", "size\n1\n2\n3\n")]);
     let good = "a,b\n4,5\n6,15\n";
     assert_eq!(files(INDEX, "a,b\n4,5\n6,21\n"), "vec.csv:3: column b is \"21\"; expected a whole number from 0 to 20");
     assert_eq!(files(INDEX, "a,b\n4,5\n"), "vec.csv: 1 items; the index says 2");
@@ -93,7 +86,10 @@ fn a_bad_index_is_named_with_its_line() {
     let five = INDEX.replace("vec.csv,2", "vec.csv,5");
     assert_eq!(files(&five, good), "i.csv:2: column dims is \"5\"; expected a whole number from 1 to 4");
     let outside = INDEX.replace("vec.csv", "../vec.csv");
-    assert_eq!(files(&outside, good), "i.csv:2: column file is \"../vec.csv\"; expected the name of a file beside the index");
+    assert_eq!(
+        files(&outside, good),
+        "i.csv:2: column file is \"../vec.csv\"; expected the name of a file beside the index"
+    );
     assert_eq!(refusal(&[("i.csv", INDEX)]), "cannot read vec.csv");
 }
 

@@ -47,7 +47,13 @@ pub fn columns(title: &str, names: &[&str], bound: usize, panels: &[Columns]) ->
     for panel in panels {
         top = draw(&mut svg, top, width, names, bound, panel);
     }
-    svg.text(LEFT, top + 16.0, "s", Anchor::Start, "one column a node, the largest and fullest first; grey: unused; red: no packing has fewer nodes");
+    svg.text(
+        LEFT,
+        top + 16.0,
+        "s",
+        Anchor::Start,
+        "one column a node, the largest and fullest first; grey: unused; red: no packing has fewer nodes",
+    );
     svg.finish(top + 28.0)
 }
 

@@ -29,12 +29,20 @@ pub fn gpus(title: &str, panels: &[Gpus]) -> String {
         top = draw(&mut svg, top, panel);
     }
     let mut x = LEFT;
-    for (class, text, room) in [("d0", "given", 70.0), ("part", "free rest of a shared GPU", 190.0), ("room", "free as a whole", 130.0)] {
+    for (class, text, room) in
+        [("d0", "given", 70.0), ("part", "free rest of a shared GPU", 190.0), ("room", "free as a whole", 130.0)]
+    {
         svg.rect([x, top + 6.0, 12.0, 12.0], class);
         svg.text(x + 17.0, top + 16.0, "s", Anchor::Start, text);
         x += room;
     }
-    svg.text(x, top + 16.0, "s", Anchor::Start, "one column a node, one cell a GPU; per model the share that was given");
+    svg.text(
+        x,
+        top + 16.0,
+        "s",
+        Anchor::Start,
+        "one column a node, one cell a GPU; per model the share that was given",
+    );
     svg.finish(top + 30.0)
 }
 

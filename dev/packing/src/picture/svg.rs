@@ -68,7 +68,8 @@ impl Svg {
 
     /// Many short horizontal lines `(x, y, length)` as one path.
     pub(super) fn cuts(&mut self, lines: impl Iterator<Item = (f64, f64, f64)>, class: &str) {
-        let path: String = lines.map(|(x, y, length)| format!("M{} {}h{}", short(x), short(y), short(length))).collect();
+        let path: String =
+            lines.map(|(x, y, length)| format!("M{} {}h{}", short(x), short(y), short(length))).collect();
         if !path.is_empty() {
             self.add(format_args!("<path class=\"{class}\" d=\"{path}\"/>"));
         }

@@ -7,7 +7,7 @@ use crate::{
     instance::{DEVICE_MILLIS, Item, NodeShape, Recorded},
     placer::{Opening, Placer},
 };
-use heptad_sched::engine::Policy;
+use heptad_sched::{NodeIndex, engine::Policy};
 
 /// Requests come until they amount to this share of all GPUs.
 const ARRIVED_PERCENT: u64 = 130;
@@ -27,6 +27,8 @@ pub struct Arrival {
     pub decisions: u64,
     /// CPU time of the searches.
     pub cpu_seconds: f64,
+    /// The node of each request until then.
+    pub chosen: Vec<Option<NodeIndex>>,
     /// What each GPU has free then, node by node.
     pub free: Vec<Vec<u32>>,
 }
@@ -69,7 +71,7 @@ pub fn replay(nodes: &[NodeShape], list: &[Item], policy: Policy, seed: u64) -> 
     let classes: Vec<_> = items.iter().map(|item| placer.class(item)).collect();
     let percent = |millis: u64| millis as f64 * 100.0 / total.max(1) as f64;
     let (mut arrived, mut given, mut unplaced) = (0, 0, 0);
-    let mut readings = Vec::new();
+    let (mut readings, mut chosen) = (Vec::new(), Vec::new());
     let start = CpuStart::now();
     for (item, class) in items.iter().zip(classes) {
         let asked = item.device_millis();
@@ -77,7 +79,9 @@ pub fn replay(nodes: &[NodeShape], list: &[Item], policy: Policy, seed: u64) -> 
             break;
         }
         arrived += asked;
-        match placer.place(class) {
+        let choice = placer.place(class);
+        chosen.push(choice.map(|choice| choice.node));
+        match choice {
             Some(_) => given += asked,
             None => unplaced += 1,
         }
@@ -93,6 +97,7 @@ pub fn replay(nodes: &[NodeShape], list: &[Item], policy: Policy, seed: u64) -> 
         unplaced,
         decisions: placer.decisions(),
         cpu_seconds,
+        chosen,
         free: (0..nodes.len()).map(|node| placer.devices_free(node)).collect(),
     }
 }

@@ -3,13 +3,13 @@
 use super::{
     arrival,
     online::{self, Packing},
-    optimised::optimised,
+    optimised::{Task, optimised},
 };
 use crate::{
     bound::{volume, volume_of_equal},
     instance::{DEVICE_MILLIS, Instances, Item, NodeShape, Planted, Recorded},
     picture::{self, Columns, Gpus},
-    report::{Kind, Record, ratio, rounded},
+    report::{Kind, Record, digest, ratio, rounded},
 };
 use anyhow::{Context, Result, bail};
 use heptad_sched::engine::Policy;
@@ -135,10 +135,7 @@ impl<'a> Nodes<'a> {
             let mut record = self.record(policy, &packed);
             panels.push(self.panel(&format!("{}, one by one", name(policy)), &packed.nodes));
             if index == 0 && options.optimise_cpu_seconds > 0.0 {
-                let least = self.optimum.unwrap_or(self.bound);
-                let (found, nodes) = optimised(&self.nodes, &self.items, self.dimensions, least, &packed, options)?;
-                record.optimised = Some(found);
-                panels.push(self.panel("after optimisation", &nodes));
+                panels.extend(self.optimise(&packed, options, &mut record));
             }
             tell(&record)?;
         }
@@ -151,7 +148,38 @@ impl<'a> Nodes<'a> {
         write(options, &title, || picture::columns(&title, &NAMES[..self.dimensions], least, &panels))
     }
 
+    /// Packs all at once; if that finds nothing, the record says why.
+    fn optimise(&self, packed: &Packing, options: &Options, record: &mut Record) -> Option<Columns> {
+        // Nodes without a limit on their number need not be more than were enough.
+        let nodes = if self.kind == Kind::NodeList { self.nodes.len() } else { packed.nodes_used };
+        let task = Task {
+            nodes: &self.nodes[..nodes],
+            items: &self.items,
+            dimensions: self.dimensions,
+            least: self.optimum.unwrap_or(self.bound),
+        };
+        match optimised(&task, options) {
+            Ok((found, nodes)) => {
+                record.optimised = Some(found);
+                Some(self.panel("after optimisation", &nodes))
+            }
+            Err(error) => {
+                record.optimise_error = Some(format!("{error:#}"));
+                None
+            }
+        }
+    }
+
+    /// A bound for what was placed alone.
+    fn bound_of_placed(&self, packed: &Packing) -> usize {
+        let placed = self.items.iter().zip(&packed.nodes).filter(|(_, node)| node.is_some());
+        let demands: Vec<[u64; 4]> = placed.map(|(item, _)| item.amounts).collect();
+        let capacities: Vec<[u64; 4]> = self.nodes.iter().map(|node| node.amounts).collect();
+        volume(&capacities, &demands).unwrap_or(self.bound)
+    }
+
     fn record(&self, policy: Policy, packed: &Packing) -> Record {
+        let bound = if packed.unplaced() > 0 { self.bound_of_placed(packed) } else { self.bound };
         Record {
             name: self.name.into(),
             kind: self.kind,
@@ -161,14 +189,16 @@ impl<'a> Nodes<'a> {
             left_out: self.left_out,
             unplaced: packed.unplaced() as u64,
             nodes_used: packed.nodes_used,
-            bound: Some(self.bound),
+            bound: Some(bound),
             optimum: self.optimum,
-            ratio: Some(ratio(packed.nodes_used, self.optimum.unwrap_or(self.bound))),
+            ratio: Some(ratio(packed.nodes_used, self.optimum.unwrap_or(bound))),
             gpu_allocated_percent: None,
             gpu_allocated_percent_by_seed: Vec::new(),
             decisions: packed.decisions,
             cpu_seconds: packed.cpu_seconds,
+            digest: digest(&packed.nodes),
             optimised: None,
+            optimise_error: None,
         }
     }
 
@@ -201,7 +231,8 @@ fn gpus(list: &Recorded, options: &Options, tell: &mut dyn FnMut(&Record) -> Res
         let runs: Vec<_> = seeds.map(|seed| arrival::replay(&nodes, &list.items, policy, seed)).collect();
         let by_seed: Vec<f64> = runs.iter().map(|run| rounded(run.given_percent)).collect();
         let first = &runs[0];
-        let gave = |free: &Vec<u32>, node: &NodeShape| free.iter().take(node.devices).map(|f| DEVICE_MILLIS - f).collect();
+        let gave =
+            |free: &Vec<u32>, node: &NodeShape| free.iter().take(node.devices).map(|f| DEVICE_MILLIS - f).collect();
         let cells = nodes.iter().zip(&first.free).map(|(node, free)| (node.model.clone(), gave(free, node))).collect();
         panels.push(Gpus { title: name(policy).into(), nodes: cells });
         tell(&Record {
@@ -220,7 +251,9 @@ fn gpus(list: &Recorded, options: &Options, tell: &mut dyn FnMut(&Record) -> Res
             gpu_allocated_percent_by_seed: by_seed,
             decisions: runs.iter().map(|run| run.decisions).sum(),
             cpu_seconds: runs.iter().map(|run| run.cpu_seconds).sum(),
+            digest: digest(runs.iter().flat_map(|run| &run.chosen)),
             optimised: None,
+            optimise_error: None,
         })?;
     }
     let title = format!("{}-gpus", list.name);

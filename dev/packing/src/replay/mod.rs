@@ -1,6 +1,6 @@
 //! Instances through the engine: what was packed, and how well.
 
 pub mod arrival;
-pub mod online;
 pub mod instances;
+pub mod online;
 mod optimised;
