@@ -118,8 +118,8 @@ fn coqc(dir: &Path, file: &str) -> Result<String> {
         .current_dir(dir)
         .output()
         .context("cannot run coqc; `cargo xtask test --prepare` as root installs it (Debian's package coq)")?;
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success(), "spec/{file} is refused by Coq:\n{said}");
+    let refused = || format!("{file} is refused by Coq:\n{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), refused());
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
