@@ -6,7 +6,7 @@ use crate::{
     common::{Draws, node, request, service, vector},
     store::{Change, Outcome, Slot, Store, Transaction},
 };
-use heptad_model::{NodeName, NodeStatus, Placement, Protocol};
+use heptad_model::{DeviceMillis, GPU, NodeName, NodeStatus, Placement, Protocol};
 use heptad_sched::{Allocation, NodesView, Request, check_with, plan};
 use std::{collections::BTreeMap, rc::Rc};
 
@@ -206,6 +206,11 @@ impl System {
         let mut request = request(&format!("c{}", self.names), &service);
         if self.draws.below(4) == 0 {
             request.host_ports.insert((80 + self.draws.below(3) as u16, Protocol::Tcp));
+        }
+        // Nothing, a share of one GPU, or whole ones.
+        let gpus = [0, 0, 0, 0, 300, 500, 1_000, 2_000][self.draws.below(8)];
+        if gpus > 0 {
+            request.devices.insert(GPU.to_owned(), DeviceMillis(gpus));
         }
         request.placement = if self.draws.below(2) == 0 { Placement::Pack } else { Placement::Spread };
         request

@@ -2,8 +2,8 @@
 //! transactions that compare the revisions that were read. Knows no planner and no chance.
 
 use crate::common::Amounts;
-use heptad_model::Node;
-use heptad_sched::{Allocation, HostPort, Request};
+use heptad_model::{DEVICE_MILLIS, GPU, Node};
+use heptad_sched::{Allocation, Capacity, HostPort, Request};
 use std::{
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
@@ -27,6 +27,10 @@ impl<T> Kept<T> {
 pub(crate) struct Slot {
     pub(crate) request: Option<Rc<Request>>,
     pub(crate) node: Option<usize>,
+}
+
+fn capacity(node: &Node) -> Capacity<'_> {
+    Capacity { resources: &node.capacity, devices: &node.devices }
 }
 
 /// What a planner may want of a container.
@@ -119,7 +123,7 @@ impl Store {
             };
             let row = rows.entry(at).or_insert_with(|| (*self.rows[at].value).clone());
             let done = match node {
-                Some(_) => row.bind(&self.nodes[at].value.capacity, request),
+                Some(_) => row.bind(capacity(&self.nodes[at].value), request),
                 None => row.release(request),
             };
             match done {
@@ -179,7 +183,30 @@ impl Store {
             return Some(format!("node {node} gave {sum:?} of {capacity:?}"));
         }
         let right = row.resources.amounts() == sum && row.host_ports == ports && row.containers.len() == count;
+        if let Some(wrong) = self.wrong_device(node) {
+            return Some(wrong);
+        }
         (!right).then(|| format!("node {node} gave {sum:?} and {ports:?} to {count}, its row says {row:?}"))
+    }
+
+    /// What is wrong with a node's GPUs: each is there, is given once or in shares that are no more than it, and whoever asks has some.
+    fn wrong_device(&self, node: usize) -> Option<String> {
+        let (grants, mut given) = (&self.rows[node].value.devices, BTreeMap::<u32, u32>::new());
+        let mut holders = 0;
+        for slot in self.slots.iter().filter(|slot| slot.value.node == Some(node)) {
+            let request = slot.value.request.as_deref().expect("who is bound is there");
+            let Some(asked) = request.devices.get(GPU) else { continue };
+            let indices = grants.of(&request.container).remove(GPU).unwrap_or_default();
+            if indices.len() != asked.count() as usize {
+                return Some(format!("node {node} gave {indices:?} to {request:?}"));
+            }
+            holders += 1;
+            indices.into_iter().for_each(|index| *given.entry(index).or_default() += asked.of_each());
+        }
+        let count = self.nodes[node].value.devices.get(GPU).copied().unwrap_or(0);
+        let within = given.iter().all(|(index, millis)| *index < count && *millis <= DEVICE_MILLIS);
+        let right = grants.0.get(GPU).map_or(0, BTreeMap::len) == holders;
+        (!within || !right).then(|| format!("node {node} gave {given:?} of {count} devices, its row says {grants:?}"))
     }
 
     pub(crate) fn wrong_anywhere(&self) -> Option<String> {
