@@ -7,7 +7,8 @@
     network delays, repeats and loses transactions; the store applies one whole or not at all, if every revision compared is
     still the present one. Deployers crash and leaders are replaced between any two steps.
 
-    A host port, or one whole device, is a resource of capacity one, so "no port is given twice" is an instance.
+    A host port is a resource of capacity one, and a device one of a thousand thousandths, so "no port is given twice" is an
+    instance. Which devices a container gets is chosen when it is bound: a form of what it asks, also chosen by the planner.
     What is proved is this model; the committer, its tests and the check at run time are the tie to the program. *)
 
 From Coq Require Import List Arith Bool Lia.
@@ -17,10 +18,11 @@ Import ListNotations.
 Definition node := nat.
 Definition container := nat.
 Definition resource := nat.
+Definition form := nat.
 Definition vector := resource -> nat.
 
-(** What a container asks; never changed once it exists, so that it is no part of the state. *)
-Record world := { asks : container -> vector; dims : nat }.
+(** What a container asks in each of its forms; never changed once it exists, so that it is no part of the state. *)
+Record world := { asks : container -> form -> vector; dims : nat }.
 
 (** A row and the revision of its last write. *)
 Record versioned (A : Type) := { value : A; rev : nat }.
@@ -30,7 +32,7 @@ Arguments rev {A} _.
 Record store := {
   capacity : node -> versioned vector;
   given : node -> versioned vector;
-  bound : container -> versioned (option node);
+  bound : container -> versioned (option (node * form));
   ids : list container;  (** the containers that exist *)
   generation : nat;
   clock : nat;  (** the revision of the last transaction *)
@@ -43,7 +45,7 @@ Variable W : world.
 
 Definition share (s : store) (n : node) (k : resource) (c : container) : nat :=
   match value (bound s c) with
-  | Some m => if m =? n then asks W c k else 0
+  | Some (m, f) => if m =? n then asks W c f k else 0
   | None => 0
   end.
 
@@ -55,27 +57,27 @@ Definition safe (s : store) : Prop :=
 
 (** ** The rule of one change, as the committer has it *)
 
-Inductive change := Bind (c : container) (n : node) | Free (c : container).
+Inductive change := Bind (c : container) (n : node) (f : form) | Free (c : container).
 
-Definition subject (o : change) : container := match o with Bind c _ => c | Free c => c end.
+Definition subject (o : change) : container := match o with Bind c _ _ => c | Free c => c end.
 
 (** The row that a change touches. *)
 Definition place (s : store) (o : change) : option node :=
   match o with
-  | Bind _ n => Some n
-  | Free c => value (bound s c)
+  | Bind _ n _ => Some n
+  | Free c => option_map fst (value (bound s c))
   end.
 
 Definition is_bound (s : store) (c : container) : bool :=
   match value (bound s c) with Some _ => true | None => false end.
 
-Definition fits (s : store) (c : container) (n : node) : bool :=
-  forallb (fun k => value (given s n) k + asks W c k <=? value (capacity s n) k) (seq 0 (dims W)).
+Definition fits (s : store) (c : container) (n : node) (f : form) : bool :=
+  forallb (fun k => value (given s n) k + asks W c f k <=? value (capacity s n) k) (seq 0 (dims W)).
 
 Definition allowed (s : store) (o : change) : bool :=
   existsb (Nat.eqb (subject o)) (ids s) &&
   match o with
-  | Bind c n => negb (is_bound s c) && fits s c n
+  | Bind c n f => negb (is_bound s c) && fits s c n f
   | Free c => is_bound s c
   end.
 
@@ -85,12 +87,12 @@ Definition set {A} (f : nat -> A) (i : nat) (a : A) : nat -> A := fun j => if j 
 Definition apply (s : store) (o : change) : store :=
   let row n v := set (given s) n {| value := v; rev := rev (given s n) |} in
   let at_node m := set (bound s) (subject o) {| value := m; rev := rev (bound s (subject o)) |} in
-  match o, place s o with
-  | Bind c n, _ =>
-      {| capacity := capacity s; given := row n (fun k => value (given s n) k + asks W c k); bound := at_node (Some n);
+  match o, value (bound s (subject o)) with
+  | Bind c n f, _ =>
+      {| capacity := capacity s; given := row n (fun k => value (given s n) k + asks W c f k); bound := at_node (Some (n, f));
          ids := ids s; generation := generation s; clock := clock s |}
-  | Free c, Some n =>
-      {| capacity := capacity s; given := row n (fun k => value (given s n) k - asks W c k); bound := at_node None;
+  | Free c, Some (n, f) =>
+      {| capacity := capacity s; given := row n (fun k => value (given s n) k - asks W c f k); bound := at_node None;
          ids := ids s; generation := generation s; clock := clock s |}
   | Free _, None => s
   end.
@@ -225,9 +227,9 @@ Proof.
 Qed.
 
 Lemma fits_spec :
-  forall s c n k, fits s c n = true -> k < dims W -> value (given s n) k + asks W c k <= value (capacity s n) k.
+  forall s c n f k, fits s c n f = true -> k < dims W -> value (given s n) k + asks W c f k <= value (capacity s n) k.
 Proof.
-  intros s c n k H Hk. unfold fits in H. rewrite forallb_forall in H.
+  intros s c n f k H Hk. unfold fits in H. rewrite forallb_forall in H.
   specialize (H k). rewrite in_seq in H. apply Nat.leb_le. apply H. lia.
 Qed.
 
@@ -245,16 +247,16 @@ Qed.
 Lemma apply_other :
   forall s o i, i <> subject o -> value (bound (apply s o) i) = value (bound s i).
 Proof.
-  intros s o i H. destruct o as [c n | c]; cbn in *.
+  intros s o i H. destruct o as [c n f | c]; cbn in *.
   - rewrite set_other by assumption. reflexivity.
-  - unfold apply. cbn. destruct (value (bound s c)); cbn; [rewrite set_other by assumption |]; reflexivity.
+  - unfold apply. cbn. destruct (value (bound s c)) as [[m f] |]; cbn; [rewrite set_other by assumption |]; reflexivity.
 Qed.
 
 Lemma apply_ids : forall s o, ids (apply s o) = ids s.
-Proof. intros s [c n | c]; unfold apply; cbn; [| destruct (value (bound s c))]; reflexivity. Qed.
+Proof. intros s [c n f | c]; unfold apply; cbn; [| destruct (value (bound s c)) as [[? ?] |]]; reflexivity. Qed.
 
 Lemma apply_capacity : forall s o n, capacity (apply s o) n = capacity s n.
-Proof. intros s [c m | c] n; unfold apply; cbn; [| destruct (value (bound s c))]; reflexivity. Qed.
+Proof. intros s [c m f | c] n; unfold apply; cbn; [| destruct (value (bound s c)) as [[? ?] |]]; reflexivity. Qed.
 
 (** One allowed change keeps what is good. *)
 Lemma apply_good : forall s o, good s -> allowed s o = true -> good (apply s o).
@@ -266,23 +268,23 @@ Proof.
   split.
   - rewrite apply_ids. assumption.
   - intros i Hi. rewrite apply_ids in Hi. rewrite apply_other; [apply Hun; assumption |]. intros ->. contradiction.
-  - intros n k. specialize (Hload n k). specialize (Hs n k). destruct o as [c m | c]; cbn [subject] in *.
+  - intros n k. specialize (Hload n k). specialize (Hs n k). destruct o as [c m f | c]; cbn [subject] in *.
     + apply andb_prop in Ha. destruct Ha as [Hb _]. unfold is_bound in Hb.
       unfold share in Hload. cbn in Hload |- *. rewrite set_same in Hload. cbn in Hload.
-      destruct (value (bound s c)) eqn:E; [discriminate |].
+      destruct (value (bound s c)) as [[m' f'] |] eqn:E; [discriminate |].
       destruct (Nat.eq_dec n m) as [-> | Hne].
       * rewrite set_same. cbn. rewrite Nat.eqb_refl in Hload. lia.
       * rewrite set_other by assumption. apply not_eq_sym, Nat.eqb_neq in Hne. rewrite Hne in Hload. lia.
     + unfold is_bound in Ha. unfold share in Hload. unfold apply in Hload |- *. cbn in Hload |- *.
-      destruct (value (bound s c)) as [m |] eqn:E; [| discriminate]. cbn in Hload |- *.
+      destruct (value (bound s c)) as [[m f] |] eqn:E; [| discriminate]. cbn in Hload |- *.
       rewrite set_same in Hload. cbn in Hload.
       destruct (Nat.eq_dec n m) as [-> | Hne].
       * rewrite set_same. cbn. rewrite Nat.eqb_refl in Hload. lia.
       * rewrite set_other by assumption. apply not_eq_sym, Nat.eqb_neq in Hne. rewrite Hne in Hload. lia.
-  - intros n k Hk. rewrite apply_capacity. specialize (Hr n k Hk). destruct o as [c m | c].
-    + apply andb_prop in Ha. destruct Ha as [_ Hf]. pose proof (fits_spec s c m k Hf Hk). cbn.
+  - intros n k Hk. rewrite apply_capacity. specialize (Hr n k Hk). destruct o as [c m f | c].
+    + apply andb_prop in Ha. destruct Ha as [_ Hf]. pose proof (fits_spec s c m f k Hf Hk). cbn.
       destruct (Nat.eq_dec n m) as [-> | Hne]; [rewrite set_same | rewrite set_other by assumption]; cbn; assumption.
-    + unfold apply. cbn. destruct (value (bound s c)) as [m |]; cbn; [| assumption].
+    + unfold apply. cbn. destruct (value (bound s c)) as [[m f] |]; cbn; [| assumption].
       destruct (Nat.eq_dec n m) as [-> | Hne]; [rewrite set_same | rewrite set_other by assumption]; cbn; lia.
 Qed.
 
@@ -345,11 +347,15 @@ Proof. intros. unfold node_touched in *. cbn. rewrite H. apply orb_true_r. Qed.
 Lemma first_node : forall o n rest, node_touched ((o, Some n) :: rest) n = true.
 Proof. intros. cbn. rewrite Nat.eqb_refl. reflexivity. Qed.
 
+Lemma agree_subject :
+  forall a b o p rest, agree ((o, p) :: rest) a b -> value (bound a (subject o)) = value (bound b (subject o)).
+Proof. intros a b o p rest Hg. exact (agree_bound _ _ _ Hg _ (first_touched o p rest)). Qed.
+
 Lemma agree_place :
   forall a b o p rest, agree ((o, p) :: rest) a b -> place a o = place b o.
 Proof.
-  intros a b o p rest Hg. destruct o as [c n | c]; cbn; [reflexivity |].
-  apply (agree_bound _ _ _ Hg c). exact (first_touched (Free c) p rest).
+  intros a b o p rest Hg. pose proof (agree_subject a b o p rest Hg) as H.
+  destruct o as [c n f | c]; cbn in *; [reflexivity | rewrite H; reflexivity].
 Qed.
 
 Lemma agree_allowed :
@@ -358,10 +364,10 @@ Proof.
   intros a b o p rest Hg Hp Ha. unfold allowed in *. apply andb_prop in Ha. destruct Ha as [Hin Ha].
   apply is_member in Hin.
   rewrite (is_member_back _ _ (agree_ids _ _ _ Hg _ (first_touched o p rest) Hin)). cbn.
-  destruct o as [c n | c]; cbn [subject] in *.
+  destruct o as [c n f | c]; cbn [subject] in *.
   - cbn in Hp. subst p. apply andb_prop in Ha. destruct Ha as [Hb Hf]. apply andb_true_intro. split.
     + unfold is_bound in *.
-      rewrite <- (agree_bound _ _ _ Hg c (first_touched (Bind c n) (Some n) rest)). assumption.
+      rewrite <- (agree_bound _ _ _ Hg c (first_touched (Bind c n f) (Some n) rest)). assumption.
     + unfold fits in *. rewrite forallb_forall in *. intros k Hk. specialize (Hf k Hk). apply Nat.leb_le.
       apply Nat.leb_le in Hf.
       rewrite <- (agree_given _ _ _ Hg n (first_node _ n rest) k).
@@ -373,19 +379,19 @@ Lemma agree_apply :
   forall a b o p rest, agree ((o, p) :: rest) a b -> place a o = p -> agree rest (apply a o) (apply b o).
 Proof.
   intros a b o p rest Hg Hp.
-  pose proof (agree_place a b o p rest Hg) as Hpl. split.
+  pose proof (agree_subject a b o p rest Hg) as Hpl. split.
   - intros c Hc. rewrite !apply_ids. apply (agree_ids _ _ _ Hg). apply later_container. assumption.
   - intros c Hc. destruct (Nat.eq_dec c (subject o)) as [-> | Hne].
-    + destruct o as [c n | c]; unfold apply; cbn in *.
+    + destruct o as [c n f | c]; unfold apply; cbn in *.
       * rewrite !set_same. reflexivity.
-      * rewrite <- Hpl. destruct (value (bound a c)) eqn:E; cbn.
+      * rewrite <- Hpl. destruct (value (bound a c)) as [[m f] |] eqn:E; cbn.
         -- rewrite !set_same. reflexivity.
         -- rewrite E. assumption.
     + rewrite !apply_other by assumption. apply (agree_bound _ _ _ Hg). apply later_container. assumption.
   - intros n Hn k. pose proof (agree_given _ _ _ Hg n (later_node _ _ _ Hn) k) as Hold.
-    destruct o as [c m | c]; unfold apply; cbn in *.
+    destruct o as [c m f | c]; unfold apply; cbn in *.
     + destruct (Nat.eq_dec n m) as [-> | Hne]; [rewrite !set_same | rewrite !set_other by assumption]; cbn; lia.
-    + rewrite <- Hpl. destruct (value (bound a c)) as [m |]; cbn; [| assumption].
+    + rewrite <- Hpl. destruct (value (bound a c)) as [[m f] |]; cbn; [| assumption].
       destruct (Nat.eq_dec n m) as [-> | Hne]; [rewrite !set_same | rewrite !set_other by assumption]; cbn; lia.
   - intros n Hn k. rewrite !apply_capacity. apply (agree_capacity _ _ _ Hg). apply later_node. assumption.
 Qed.
@@ -414,9 +420,9 @@ Lemma redo_untouched_given :
 Proof.
   induction kept as [| [o p] rest IH]; cbn; intros s n Ha H; [reflexivity |].
   destruct Ha as (_ & Hp & Hrest). apply orb_false_elim in H. destruct H as [Ho H].
-  rewrite IH by assumption. destruct o as [c m | c]; unfold apply; cbn in *.
+  rewrite IH by assumption. destruct o as [c m f | c]; unfold apply; cbn in *.
   - subst p. apply Nat.eqb_neq in Ho. rewrite set_other; [reflexivity | intros ->; apply Ho; reflexivity].
-  - rewrite Hp. destruct p as [m |]; cbn; [| reflexivity].
+  - destruct (value (bound s c)) as [[m f] |]; cbn in *; [| reflexivity]. subst p.
     apply Nat.eqb_neq in Ho. rewrite set_other; [reflexivity | intros ->; apply Ho; reflexivity].
 Qed.
 
@@ -435,11 +441,10 @@ Lemma redo_touched_bound :
 Proof.
   induction kept as [| [o p] rest IH]; intros a b c Hb Hx Ha Hc; [discriminate |].
   destruct Ha as (_ & Hp & Hrest). cbn [redo].
-  assert (Hpl : place a o = place b o).
-  { destruct o; cbn; [reflexivity | apply Hb; exact (first_touched (Free c0) p rest)]. }
+  assert (Hpl : value (bound a (subject o)) = value (bound b (subject o))) by (apply Hb; exact (first_touched o p rest)).
   assert (Hsame : value (bound (apply a o) (subject o)) = value (bound (apply b o) (subject o))).
-  { destruct o as [c' m | c']; unfold apply; cbn in *; [rewrite !set_same; reflexivity |].
-    rewrite <- Hpl. destruct (value (bound a c')) eqn:E; cbn; [rewrite !set_same; reflexivity | congruence]. }
+  { destruct o as [c' m f | c']; unfold apply; cbn in *; [rewrite !set_same; reflexivity |].
+    rewrite <- Hpl. destruct (value (bound a c')) as [[m f] |] eqn:E; cbn; [rewrite !set_same; reflexivity | congruence]. }
   assert (Hb' : forall i, container_touched rest i = true -> value (bound (apply a o) i) = value (bound (apply b o) i)).
   { intros i Hi. destruct (Nat.eq_dec i (subject o)) as [-> | Hne]; [assumption |].
     rewrite !apply_other by assumption. apply Hb. apply later_container. assumption. }
@@ -457,10 +462,10 @@ Lemma redo_given :
 Proof.
   induction kept as [| [o p] rest IH]; cbn; intros a b n Hg Ha Hn k; [apply Hn |].
   destruct Ha as (Ha & Hp & Hrest). apply IH; [apply (agree_apply a b o p rest); assumption | assumption |].
-  intros k'. specialize (Hn k'). pose proof (agree_place a b o p rest Hg) as Hpl.
-  destruct o as [c m | c]; unfold apply; cbn in *.
+  intros k'. specialize (Hn k'). pose proof (agree_subject a b o p rest Hg) as Hpl.
+  destruct o as [c m f | c]; unfold apply; cbn in *.
   - destruct (Nat.eq_dec n m) as [-> | Hne]; [rewrite !set_same | rewrite !set_other by assumption]; cbn; lia.
-  - rewrite <- Hpl. destruct (value (bound a c)) as [m |]; cbn; [| assumption].
+  - rewrite <- Hpl. destruct (value (bound a c)) as [[m f] |]; cbn; [| assumption].
     destruct (Nat.eq_dec n m) as [-> | Hne]; [rewrite !set_same | rewrite !set_other by assumption]; cbn; lia.
 Qed.
 
@@ -666,7 +671,7 @@ End Capacity.
 (** ** The conditions matter *)
 
 (** Without the comparison of revisions two deployers with the same snapshot exceed a node: each adds 3 to a node of 5. *)
-Definition small : world := {| asks := fun _ _ => 3; dims := 1 |}.
+Definition small : world := {| asks := fun _ _ _ => 3; dims := 1 |}.
 
 Definition two_waiting : store :=
   {| capacity := fun _ => {| value := fun _ => 5; rev := 1 |};
@@ -675,8 +680,8 @@ Definition two_waiting : store :=
      ids := [0; 1]; generation := 1; clock := 2 |}.
 
 Definition sent (c : container) : transaction :=
-  {| sender := 1; read := two_waiting; result := fst (work small two_waiting [Bind c 0]);
-     changes := snd (work small two_waiting [Bind c 0]) |}.
+  {| sender := 1; read := two_waiting; result := fst (work small two_waiting [Bind c 0 0]);
+     changes := snd (work small two_waiting [Bind c 0 0]) |}.
 
 Example uncompared_commits_exceed :
   load small (commit (sent 1) (commit (sent 0) two_waiting)) 0 0 = 6 /\ ~ valid (sent 1) (commit (sent 0) two_waiting).
