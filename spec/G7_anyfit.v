@@ -410,7 +410,7 @@ Theorem any_fit_equal_nodes_one_half_empty :
   is_class asked alike ->
   (forall i, alike i -> size i = C) -> run 1 capacity asked anyhow s ->
   alike i -> alike j -> used s i = true -> used s j = true ->
-  3 * amount s i <= 2 * Z.of_nat C -> 2 * amount s j <= Z.of_nat C -> i = j.
+  2 * amount s i <= Z.of_nat C -> 2 * amount s j <= Z.of_nat C -> i = j.
 Proof.
   intros asked alike C s i j Hperm Heq Hrun Ai Aj Ui Uj Hi Hj.
   destruct (Nat.eq_dec i j) as [| Hne]; [assumption | exfalso].
