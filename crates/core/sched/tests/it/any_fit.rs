@@ -226,3 +226,18 @@ fn the_bound_of_d_resources_is_tight() {
         })
         .expect("it holds");
 }
+
+/// What decides between a used node and an unused one is exact: one byte of a very large node counts, whatever the names are.
+#[test]
+fn a_byte_of_a_large_node_counts() {
+    for d in 0..4 {
+        let nodes = nodes_of(&[[1 << 50; 4]; 3]);
+        let one: Amounts = std::array::from_fn(|k| u64::from(k == d));
+        let mut rows = Rows::new();
+        let first = request("old", &service("old", one));
+        rows.entry(nodes[2].name.clone()).or_default().bind(&nodes[2].capacity, &first).expect("it fits");
+        let view = NodesView::with_rows(&nodes, &rows, []);
+        let (plan, _) = plan(&view, &[request("new", &service("new", one))]);
+        assert_eq!(plan.bindings().values().collect::<Vec<_>>(), [&nodes[2].name], "dimension {d}");
+    }
+}
