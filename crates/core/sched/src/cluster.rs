@@ -1,19 +1,27 @@
 //! The working view of a planner: the nodes as they will be once what is planned so far is committed.
-//! A faster engine would keep its indices here; callers see only candidates and bindings.
+//! What is free stands in the engine, changed with every binding; callers see only candidates and bindings.
 
 use crate::{
     allocation::{Allocation, AllocationError},
     devices::{self, DeviceUse},
+    engine::{DevicePools, Engine, NodeCapacity},
     gate::{Gate, Obstacle},
     quota::{NamespaceRoom, QuotaShort},
     reason::Reason,
     report::Refusal,
     request::{HostPort, Request},
-    rules::{Counts, RuleIndex, ServiceRules},
+    rules::{Counts, Domain, RuleIndex, RuleKind, ServiceRules, Side},
     view::{NodeView, NodesView, Spread},
 };
 use heptad_model::{ContainerId, DeviceIndices, DeviceMillis, Namespace, NodeName, ResourceVector, ServiceKey};
-use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    sync::Arc,
+};
+
+mod choose;
+
+pub use choose::Run;
 
 /// Where a node stands in [`NodesView::nodes`]; grows with the name.
 pub type NodeIndex = usize;
@@ -29,8 +37,8 @@ pub struct Candidate {
     pub replicas: u32,
     /// What it would have left with the request.
     pub left: ResourceVector,
-    /// What it has left without the request, measured by [`Cluster::measure`]: of two nodes that which has less now also
-    /// has less with the request.
+    /// What it has left without the request, measured by [`Cluster::measure`], and its devices by the same measure: of two
+    /// nodes that which has less now also has less with the request.
     pub room: u128,
 }
 
@@ -38,16 +46,22 @@ pub struct Candidate {
 #[derive(Clone, Debug)]
 pub struct Cluster<'a> {
     pub(crate) view: &'a NodesView,
-    /// What each node has left. Kept apart from the rows so that one pass is quick; less than they say by what is held.
-    pub(crate) free: Vec<ResourceVector>,
-    /// The same, measured.
-    rooms: Vec<u128>,
+    /// What each node has left: less than the rows say by what is held. The view's own until something is planned.
+    engine: Arc<Engine>,
     touched: BTreeMap<NodeIndex, Allocation>,
     spreads: BTreeMap<ServiceKey, Spread>,
     counts: BTreeMap<RuleIndex, Counts>,
+    /// By rule that spreads evenly, once something was counted for it.
+    fewest: BTreeMap<RuleIndex, Fewest>,
     quotas: BTreeMap<Namespace, NamespaceRoom>,
     held: BTreeMap<NodeIndex, Held>,
-    weights: [u64; 4],
+}
+
+/// The least count of the domains of a rule that its holder can use, and how many of them have so few.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Fewest {
+    count: u32,
+    domains: usize,
 }
 
 /// What is kept on a node for containers that wait for it.
@@ -61,20 +75,16 @@ struct Held {
 impl<'a> Cluster<'a> {
     /// The nodes of `view`, nothing planned yet.
     pub fn new(view: &'a NodesView) -> Self {
-        let largest = |i: usize| view.nodes().iter().map(|node| node.capacity.amounts()[i]).max().unwrap_or(0);
-        let mut cluster = Self {
+        Self {
             view,
-            rooms: Vec::new(),
-            free: view.nodes().iter().map(|node| node.allocation.free(&node.capacity)).collect(),
+            engine: Arc::clone(&view.stock().engine),
             touched: BTreeMap::new(),
             spreads: BTreeMap::new(),
             counts: BTreeMap::new(),
+            fewest: BTreeMap::new(),
             quotas: BTreeMap::new(),
             held: BTreeMap::new(),
-            weights: std::array::from_fn(|i| u64::MAX / largest(i).max(1)),
-        };
-        cluster.rooms = cluster.free.iter().map(|free| cluster.measure(free)).collect();
-        cluster
+        }
     }
 
     /// The nodes, ordered by name, as they were before anything was planned.
@@ -88,24 +98,29 @@ impl<'a> Cluster<'a> {
     }
 
     /// The size of a vector as one number: each dimension as a share of the largest node's capacity, added up.
-    /// A whole of one dimension is about 2^64. No floats, so the same everywhere; sums that are too large stay at the largest number.
+    /// A whole of one dimension is about 2^60. No floats, so the same everywhere; sums that are too large stay at the largest number.
     pub fn measure(&self, amount: &ResourceVector) -> u128 {
-        let shares = amount.amounts().into_iter().zip(self.weights).map(|(a, w)| u128::from(a) * u128::from(w));
-        shares.fold(0, u128::saturating_add)
+        self.engine.measure(&amount.amounts())
+    }
+
+    /// What a node has left.
+    pub fn free(&self, node: NodeIndex) -> ResourceVector {
+        ResourceVector::from_amounts(self.engine.amounts(node))
     }
 
     /// The nodes that can take the request, ordered by name.
     pub fn candidates<'b>(&'b self, request: &'b Request) -> impl Iterator<Item = Candidate> + 'b {
         let gate = Gate::new(self, request);
         let mut spread = self.spread_of(&request.service).into_iter().flatten().peekable();
-        (0..self.free.len()).filter_map(move |node| {
+        (0..self.nodes().len()).filter_map(move |node| {
             while spread.next_if(|(other, _)| **other < node).is_some() {}
             let replicas = spread.next_if(|(other, _)| **other == node).map_or(0, |(_, count)| *count);
             if !gate.is_open(node) {
                 return None;
             }
-            let left = self.free[node].checked_sub(&request.resources)?;
-            Some(Candidate { node, unwished: gate.unwished(node), replicas, left, room: self.rooms[node] })
+            let left = self.free(node).checked_sub(&request.resources)?;
+            let room = self.engine.room(node).into();
+            Some(Candidate { node, unwished: gate.unwished(node), replicas, left, room })
         })
     }
 
@@ -125,8 +140,15 @@ impl<'a> Cluster<'a> {
 
     /// Works out again what a node has left.
     fn refresh(&mut self, node: NodeIndex) {
-        self.free[node] = self.free_without(node, &ResourceVector::ZERO);
-        self.rooms[node] = self.measure(&self.free[node]);
+        let amounts = self.free_without(node, &ResourceVector::ZERO).amounts();
+        if self.view.nodes()[node].devices.is_empty() {
+            Arc::make_mut(&mut self.engine).set_amounts(node, amounts);
+            return;
+        }
+        let free =
+            |kind: &String| self.view.nodes()[node].devices_free(kind, &self.devices_used(node, kind, &|_| false));
+        let devices = DevicePools::by_kind(self.view.stock().kinds.iter().map(free));
+        Arc::make_mut(&mut self.engine).set_free(node, &NodeCapacity { amounts, devices });
     }
 
     /// What a node would have left if some of its containers gave back `given`.
@@ -142,6 +164,18 @@ impl<'a> Cluster<'a> {
 
     pub(crate) fn counts(&self, rule: RuleIndex) -> &Counts {
         self.counts.get(&rule).unwrap_or_else(|| &self.view.rules().rules[rule].counts)
+    }
+
+    /// The least count of a domain that has a node which the holder of a rule can use.
+    pub(crate) fn fewest(&self, rule: RuleIndex) -> u32 {
+        self.fewest.get(&rule).copied().unwrap_or_else(|| self.fewest_now(rule)).count
+    }
+
+    fn fewest_now(&self, rule: RuleIndex) -> Fewest {
+        let counts = &self.counts(rule).matched;
+        let usable = self.view.rules().usable(rule, self.view.nodes()).iter().map(|domain| counts.get(*domain));
+        let least = usable.clone().min().unwrap_or(0);
+        Fewest { count: least, domains: usable.filter(|count| *count == least).count() }
     }
 
     /// The quota that the request would exceed.
@@ -210,27 +244,60 @@ impl<'a> Cluster<'a> {
             }
         }
         self.refresh(node);
-        let before = self.view.spread_of(&request.service);
-        let spread = self.spreads.entry(request.service.clone()).or_insert_with(|| before.cloned().unwrap_or_default());
-        *spread.entry(node).or_default() += 1;
+        *self.spread_mut(&request.service).entry(node).or_default() += 1;
         if let Some(rules) = self.view.rules().get(&request.service) {
-            self.count(rules, node, |count| *count += 1);
+            self.count(rules, node, true);
         }
-        if let Some(before) = self.view.quotas().get(&request.service.namespace) {
-            let room = self.quotas.entry(request.service.namespace.clone()).or_insert_with(|| before.clone());
-            room.take(&request.resources);
-        }
+        self.take_of_quota(request);
         Ok(())
     }
 
-    fn count(&mut self, service: &ServiceRules, node: NodeIndex, change: impl Fn(&mut u32)) {
+    fn take_of_quota(&mut self, request: &Request) {
+        let namespace = &request.service.namespace;
+        let Some(before) = self.view.quotas().get(namespace) else { return };
+        if !self.quotas.contains_key(namespace) {
+            self.quotas.insert(namespace.clone(), before.clone());
+        }
+        if let Some(room) = self.quotas.get_mut(namespace) {
+            room.take(&request.resources);
+        }
+    }
+
+    fn spread_mut(&mut self, service: &ServiceKey) -> &mut Spread {
+        if !self.spreads.contains_key(service) {
+            let before = self.view.spread_of(service).cloned().unwrap_or_default();
+            self.spreads.insert(service.clone(), before);
+        }
+        self.spreads.get_mut(service).expect("it was put there if it was missing")
+    }
+
+    /// Counts a container of the service more, or less.
+    fn count(&mut self, service: &ServiceRules, node: NodeIndex, more: bool) {
         let rules = self.view.rules();
         for (index, side) in service.touches() {
             let rule = &rules.rules[index];
             if let Some(domain) = rules.topologies[&rule.key].of_node[node] {
-                let counts = self.counts.entry(index).or_insert_with(|| rule.counts.clone());
-                change(&mut counts.side(side)[domain]);
+                let counts = self.counts.entry(index).or_insert_with(|| rule.counts.clone()).side(side);
+                let before = counts.get(domain);
+                if more {
+                    counts.add(domain, 1)
+                } else {
+                    counts.take_one(domain)
+                }
+                if side == Side::Matched && matches!(rule.kind, RuleKind::Even { .. }) {
+                    self.counted(index, domain, before, more);
+                }
             }
+        }
+    }
+
+    /// Keeps in mind which domains have the fewest; looks at all only when the last of them got one more.
+    fn counted(&mut self, rule: RuleIndex, domain: Domain, before: u32, more: bool) {
+        let is_usable = self.view.rules().usable(rule, self.view.nodes()).binary_search(&domain).is_ok();
+        match self.fewest.get_mut(&rule) {
+            Some(fewest) if more && (!is_usable || before > fewest.count) => {}
+            Some(fewest) if more && fewest.domains > 1 => fewest.domains -= 1,
+            _ => _ = self.fewest.insert(rule, self.fewest_now(rule)),
         }
     }
 
@@ -262,11 +329,9 @@ impl<'a> Cluster<'a> {
             return;
         }
         if let Some(rules) = self.view.rules().get(&request.service) {
-            self.count(rules, node, |count| *count = count.saturating_sub(1));
+            self.count(rules, node, false);
         }
-        let before = self.view.spread_of(&request.service);
-        let spread = self.spreads.entry(request.service.clone()).or_insert_with(|| before.cloned().unwrap_or_default());
-        if let Some(count) = spread.get_mut(&node) {
+        if let Some(count) = self.spread_mut(&request.service).get_mut(&node) {
             *count = count.saturating_sub(1);
         }
     }
@@ -292,7 +357,7 @@ impl<'a> Cluster<'a> {
                 asked: request.resources.get(*dimension),
                 allocatable: self.nodes()[node].capacity.get(*dimension),
                 allocated: self.allocation(node).resources.get(*dimension),
-                free: self.free[node].get(*dimension),
+                free: self.free(node).get(*dimension),
             },
             Obstacle::Devices(kind, asked) => {
                 let count = self.nodes()[node].means().count(kind);

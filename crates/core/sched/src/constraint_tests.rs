@@ -422,8 +422,9 @@ proptest! {
             let ready = world.containers.iter().filter(|c| c.service.name == name && c.ready && c.is_alive()).count();
             prop_assert!(count == 0 || ready as u32 >= least + count, "{name} keeps too few");
         }
-        // The first is decided on the plan alone, so it can be tried out.
-        if let Some(first) = preemptions.first() {
+        // If it is for the first who waits, it is decided on the plan alone, so it can be tried out.
+        let waits = world.requests().into_iter().find(|request| !plan.bindings().contains_key(&request.container));
+        if let Some(first) = preemptions.first().filter(|first| waits.is_some_and(|r| r.container == first.container)) {
             let takes = |without: &BTreeSet<&ContainerId>| {
                 let mut after = world.clone();
                 for (container, node) in plan.bindings() {

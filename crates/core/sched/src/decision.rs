@@ -138,7 +138,7 @@ pub fn decision(cluster: &Cluster<'_>, request: &Request) -> Decision {
 
 /// The first key in which a node that could take the request is behind the chosen one, and by how much.
 fn behind(cluster: &Cluster<'_>, candidate: &Candidate, chosen: &Candidate) -> (Loss, u128, Loser) {
-    let room = cluster.measure(&candidate.left).abs_diff(cluster.measure(&chosen.left));
+    let room = candidate.room.abs_diff(chosen.room);
     let (loss, distance) = if candidate.unwished != chosen.unwished {
         (Loss::Wishes, candidate.unwished.into())
     } else if candidate.replicas != chosen.replicas {

@@ -11,16 +11,17 @@ mod search;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use class::Class;
 pub use class::{ClassId, ClassSpec};
 pub use devices::{DEVICE_KINDS_MAX, DEVICE_MILLIS, DEVICES_MAX, DeviceKind, DeviceNeed, DevicePools};
 pub use node_set::NodeSet;
-pub(crate) use scale::Scale;
+pub(crate) use search::Cursor;
 
 use crate::cluster::NodeIndex;
-use class::Class;
 use devices::Pool;
 use fragmentation::Fragmentation;
 use index::RoomIndex;
+use scale::Scale;
 use std::collections::BTreeMap;
 
 /// Where a node stands in the order: its room, then its number.

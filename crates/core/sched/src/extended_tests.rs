@@ -94,7 +94,7 @@ fn a_gang_that_does_not_fit_waits_whole_and_disturbs_nobody() {
     assert_eq!(plan, alone, "it has what it has without the gang");
     let said = report.of(&"train-3".into()).expect("it waits");
     assert_eq!(said.containers.len(), 4);
-    let start = "gang of 4: 2 could be placed, the next fails because all 2 nodes refuse: 2 gpu; free 2 gpu on node";
+    let start = "gang of 4: 3 could be placed, the next fails because all 2 nodes refuse: 2 gpu; free 2 gpu on node";
     assert!(said.summary().starts_with(start), "{}", said.summary());
     let (plan, report) = planned(&view, &gang("train", 3, 10, 2_000));
     assert_eq!((plan.bindings().len(), report.unplaced.len()), (3, 0), "three fit");

@@ -3,12 +3,14 @@
 
 use crate::{
     cluster::{Cluster, NodeIndex},
+    domain_counts::DomainCounts,
+    engine::NodeSet,
     quota::QuotaShort,
     request::{HostPort, Request},
     rules::{Domain, Eligibility, RuleIndex, RuleKind, ServiceRules, Unfit, unfit},
 };
 use heptad_model::{DeviceMillis, Dimension};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// What stands between a request and a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +43,7 @@ struct Clause<'a> {
     rule: RuleIndex,
     held_against: bool,
     of_node: &'a [Option<Domain>],
-    counts: &'a [u32],
+    counts: &'a DomainCounts,
     test: Test,
 }
 
@@ -50,7 +52,7 @@ impl Clause<'_> {
     fn holds(&self, node: NodeIndex, gone: u32) -> bool {
         // Who is to be apart from others is so where there is no domain; all else needs one.
         let Some(domain) = self.of_node[node] else { return self.test == Test::None };
-        let count = self.counts[domain].saturating_sub(gone);
+        let count = self.counts.get(domain).saturating_sub(gone);
         match self.test {
             Test::Some => count > 0,
             Test::None => count == 0,
@@ -110,24 +112,22 @@ impl<'a> Gate<'a> {
         let test = match rule.kind {
             RuleKind::Apart(_) => Test::None,
             // Were it to wait for others of its own kind, the first one would wait for ever.
-            RuleKind::Near(_) if rules.matched_by.contains(&index) && counts.iter().all(|n| *n == 0) => Test::Any,
+            RuleKind::Near(_) if rules.matched_by.contains(&index) && counts.is_zero() => Test::Any,
             RuleKind::Near(_) => Test::Some,
-            RuleKind::Even { max_skew } => Test::Below(self.fewest(of_node, counts).saturating_add(max_skew)),
+            RuleKind::Even { max_skew } => Test::Below(self.cluster.fewest(index).saturating_add(max_skew)),
         };
         Clause { rule: index, held_against: false, of_node, counts, test }
     }
 
-    /// The least count of a domain that has a node which the service can use.
-    fn fewest(&self, of_node: &[Option<Domain>], counts: &[u32]) -> u32 {
-        let usable = of_node.iter().zip(&self.eligibility.fits).filter(|(_, fits)| **fits);
-        usable.filter_map(|(domain, _)| Some(counts[(*domain)?])).min().unwrap_or(0)
-    }
-
     /// Whether the node takes the request.
     pub(crate) fn is_open(&self, node: NodeIndex) -> bool {
+        self.request.resources.fits(&self.cluster.free(node)) && self.is_open_with_room(node)
+    }
+
+    /// The same where what is left of the resources is known to suffice.
+    pub(crate) fn is_open_with_room(&self, node: NodeIndex) -> bool {
         self.is_fit(node)
             && self.quota.is_none()
-            && self.request.resources.fits(&self.cluster.free[node])
             && self.cluster.taken_ports(node, self.request).next().is_none()
             && (self.request.devices.is_empty() || self.lacking_device(node).is_none())
             && self.required.iter().all(|clause| clause.holds(node, 0))
@@ -136,7 +136,7 @@ impl<'a> Gate<'a> {
     /// Whether nothing stands against every container of the service there.
     fn is_fit(&self, node: NodeIndex) -> bool {
         match &self.request.pinned {
-            None => self.eligibility.fits[node],
+            None => self.eligibility.nodes.contains(node),
             Some(_) => self.all_unfit(node).next().is_none(),
         }
     }
@@ -151,7 +151,7 @@ impl<'a> Gate<'a> {
     pub(crate) fn node_obstacle(&self, node: NodeIndex) -> Option<Obstacle<'a>> {
         let unfit = || self.all_unfit(node).next().map(Obstacle::Unfit);
         let port = || self.cluster.taken_ports(node, self.request).next().map(Obstacle::Port);
-        let dimension = || self.request.resources.first_excess(&self.cluster.free[node]).map(Obstacle::Dimension);
+        let dimension = || self.request.resources.first_excess(&self.cluster.free(node)).map(Obstacle::Dimension);
         let devices = || self.lacking_device(node).map(|(kind, asked)| Obstacle::Devices(kind, asked));
         unfit().or_else(port).or_else(dimension).or_else(devices).or_else(|| self.broken(node).next())
     }
@@ -178,10 +178,30 @@ impl<'a> Gate<'a> {
     /// How many wishes are not fulfilled there.
     pub(crate) fn unwished(&self, node: NodeIndex) -> u32 {
         if self.wished.is_empty() {
-            return self.eligibility.avoided[node];
+            return self.eligibility.avoided(node);
         }
         let broken = self.wished.iter().filter(|clause| !clause.holds(node, 0)).count();
-        self.eligibility.avoided[node].saturating_add(u32::try_from(broken).unwrap_or(u32::MAX))
+        self.eligibility.avoided(node).saturating_add(u32::try_from(broken).unwrap_or(u32::MAX))
+    }
+
+    /// Whether nodes differ in how many wishes they fulfil.
+    pub(crate) fn has_wishes(&self) -> bool {
+        !self.wished.is_empty() || self.eligibility.avoids_some()
+    }
+
+    /// Whether a quota, which speaks of no node, stands against it.
+    pub(crate) fn is_over_quota(&self) -> bool {
+        self.quota.is_some()
+    }
+
+    /// Whether what is placed elsewhere can open a node that was not open before.
+    pub(crate) fn may_open(&self) -> bool {
+        self.rules.is_some_and(|rules| self.cluster.view.rules().may_open(rules))
+    }
+
+    /// The nodes that the service can use, if it is not pinned.
+    pub(crate) fn usable(&self) -> &Arc<NodeSet> {
+        &self.eligibility.nodes
     }
 
     /// Whether the service can use the node at all.

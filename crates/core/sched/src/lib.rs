@@ -5,11 +5,13 @@
 #![deny(missing_docs)]
 
 pub mod allocation;
+mod among;
 pub mod check;
 pub mod cluster;
 mod daemon;
 pub mod decision;
 pub mod devices;
+mod domain_counts;
 mod ends;
 pub mod engine;
 pub mod evict;
@@ -32,7 +34,7 @@ pub mod world;
 
 pub use allocation::{Allocation, AllocationError, Capacity};
 pub use check::{Finding, check, check_with};
-pub use cluster::{Candidate, Cluster, NodeIndex};
+pub use cluster::{Candidate, Cluster, NodeIndex, Run};
 pub use daemon::nodes_wanted;
 pub use decision::{Decision, decision};
 pub use devices::{DeviceGrants, DeviceUse, Grant};

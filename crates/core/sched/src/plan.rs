@@ -3,7 +3,8 @@
 
 use crate::{
     allocation::Allocation,
-    cluster::{Cluster, NodeIndex},
+    among::Among,
+    cluster::{Cluster, NodeIndex, Run},
     gang,
     gate::Gate,
     report::{REFUSALS_MAX, Report, Unplaced, explain_in},
@@ -96,6 +97,19 @@ struct Work<'a> {
     hopeless: BTreeSet<Class<'a>>,
     /// How many of a class found no room together.
     hopeless_gangs: BTreeMap<Class<'a>, usize>,
+    /// The request that was placed last, if nothing else was done since, and how far the search for it came.
+    last: Option<&'a Request>,
+    run: Run,
+}
+
+/// Whether the same search finds nodes for both.
+fn are_alike(a: &Request, b: &Request) -> bool {
+    a.resources == b.resources
+        && a.placement == b.placement
+        && a.service == b.service
+        && a.pinned == b.pinned
+        && a.devices == b.devices
+        && a.host_ports == b.host_ports
 }
 
 impl<'a> Work<'a> {
@@ -108,20 +122,26 @@ impl<'a> Work<'a> {
             waiting: Vec::new(),
             hopeless: BTreeSet::new(),
             hopeless_gangs: BTreeMap::new(),
+            last: None,
+            run: Run::default(),
         }
     }
 
     fn place(&mut self, request: &'a Request) {
-        let class = class(self.cluster.view, request);
-        if !self.hopeless.contains(&class) {
+        if self.last.take().is_none_or(|last| !are_alike(last, request)) {
+            self.run = Run::default();
+        }
+        let is_hopeless = !self.hopeless.is_empty() && self.hopeless.contains(&class(self.cluster.view, request));
+        if !is_hopeless {
             let meant = request.reserved.as_ref().and_then(|name| self.cluster.view.index(name));
             let meant = meant.filter(|node| Gate::new(&self.cluster, request).is_open(*node));
-            let node = meant.or_else(|| self.scheduler.choose(&self.cluster, request));
+            let node = meant.or_else(|| self.scheduler.choose_next(&self.cluster, request, &mut self.run));
             if let Some(node) = node.filter(|node| self.cluster.bind(*node, request).is_ok()) {
+                self.last = Some(request).filter(|_| meant.is_none());
                 self.bound(request, node);
                 return;
             }
-            self.hopeless.insert(class);
+            self.hopeless.insert(class(self.cluster.view, request));
         }
         if let Some(node) = request.reserved.as_ref().and_then(|name| self.cluster.view.index(name)) {
             self.cluster.hold(node, request);
@@ -141,6 +161,7 @@ impl<'a> Work<'a> {
     }
 
     fn place_gang(&mut self, members: Vec<&'a Request>) {
+        self.last = None;
         let class = self.class_of_all(&members);
         let hopeless = class.as_ref().is_some_and(|class| {
             self.hopeless.contains(class) || self.hopeless_gangs.get(class).is_some_and(|few| *few <= members.len())
@@ -217,7 +238,7 @@ impl<'a> Work<'a> {
 
 /// Those of the requested containers that have a node.
 fn bound_already<'a>(view: &'a NodesView, requests: &'a [Request]) -> BTreeSet<&'a ContainerId> {
-    let asked: BTreeSet<&ContainerId> = requests.iter().map(|request| &request.container).collect();
+    let asked = Among::new(requests.iter().map(|request| &request.container));
     let bound = view.nodes().iter().flat_map(|node| &node.allocation.containers);
     bound.filter(|container| asked.contains(container)).collect()
 }

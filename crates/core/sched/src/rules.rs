@@ -1,14 +1,14 @@
 //! What services ask of nodes beside room: labels, borne taints, neighbours, even spreading; resolved against each other
 //! once, so that a placement looks at counters only. Knows no free room and chooses nothing.
 
-use crate::{cluster::NodeIndex, view::NodeView};
+use crate::{cluster::NodeIndex, domain_counts::DomainCounts, engine::NodeSet, view::NodeView};
 use heptad_model::{
     AffinityRule, NodeName, NodeStatus, Service, ServiceKey, Taint, TaintEffect, Toleration, placement::TOPOLOGY_NODE,
     taint::tolerated,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
 };
 
 /// Where a service stands in [`Rules::services`].
@@ -59,24 +59,25 @@ pub(crate) struct Rule {
     pub(crate) holder: ServiceIndex,
     pub(crate) key: String,
     pub(crate) counts: Counts,
+    usable: OnceLock<Vec<Domain>>,
 }
 
 /// How many containers there are in each domain.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
     /// Of the services that the rule speaks of.
-    pub(crate) matched: Vec<u32>,
+    pub(crate) matched: DomainCounts,
     /// Of the service that holds the rule.
-    pub(crate) holders: Vec<u32>,
+    pub(crate) holders: DomainCounts,
 }
 
 /// Which nodes a service can use at all, whatever runs there now.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Eligibility {
-    /// By node.
-    pub(crate) fits: Vec<bool>,
-    /// By node: taints that are better avoided.
-    pub(crate) avoided: Vec<u32>,
+    /// Those.
+    pub(crate) nodes: Arc<NodeSet>,
+    /// Taints that are better avoided; nothing where there are none.
+    avoided: BTreeMap<NodeIndex, u32>,
 }
 
 /// What stands against every container of a service on a node.
@@ -113,10 +114,19 @@ impl Eligibility {
             let soft = node.taints.iter().filter(|taint| !taint.forbids() && !tolerated(tolerations, taint));
             u32::try_from(soft.count()).unwrap_or(u32::MAX)
         };
-        Self {
-            fits: nodes.iter().map(|node| unfit(node, selector, tolerations, None).next().is_none()).collect(),
-            avoided: nodes.iter().map(avoided).collect(),
-        }
+        let fits = |node: &NodeIndex| unfit(&nodes[*node], selector, tolerations, None).next().is_none();
+        let avoided = nodes.iter().map(avoided).enumerate().filter(|(_, count)| *count > 0);
+        Self { nodes: Arc::new((0..nodes.len()).filter(fits).collect()), avoided: avoided.collect() }
+    }
+
+    /// How many taints are better avoided there.
+    pub(crate) fn avoided(&self, node: NodeIndex) -> u32 {
+        if self.avoided.is_empty() { 0 } else { self.avoided.get(&node).copied().unwrap_or(0) }
+    }
+
+    /// Whether there are any such taints.
+    pub(crate) fn avoids_some(&self) -> bool {
+        !self.avoided.is_empty()
     }
 }
 
@@ -131,7 +141,8 @@ pub(crate) struct ServiceRules {
     pub(crate) holds: Vec<RuleIndex>,
     /// The rules, its own and others', that speak of it.
     pub(crate) matched_by: Vec<RuleIndex>,
-    eligibility: OnceLock<Eligibility>,
+    /// Of all services that ask the same of nodes.
+    eligibility: Arc<OnceLock<Eligibility>>,
 }
 
 impl ServiceRules {
@@ -143,7 +154,7 @@ impl ServiceRules {
             priority: service.priority,
             holds: Vec::new(),
             matched_by: Vec::new(),
-            eligibility: OnceLock::new(),
+            eligibility: Arc::default(),
         }
     }
 
@@ -193,10 +204,19 @@ impl Rules {
                 self.services[matched].matched_by.push(index);
             }
         }
+        self.share_eligibility();
         for service in 0..self.services.len() {
             if let Some(spread) = replicas(&self.services[service].key) {
                 spread.iter().for_each(|(node, count)| self.count(service, *node, *count));
             }
+        }
+    }
+
+    /// Services that ask the same of nodes can use the same ones.
+    fn share_eligibility(&mut self) {
+        let mut known: BTreeMap<_, Arc<OnceLock<Eligibility>>> = BTreeMap::new();
+        for ServiceRules { node_selector, tolerations, eligibility, .. } in &mut self.services {
+            *eligibility = Arc::clone(known.entry((&*node_selector, &*tolerations)).or_default());
         }
     }
 
@@ -215,10 +235,10 @@ impl Rules {
         let even = service.topology_spread.iter();
         let even = even.map(|s| (RuleKind::Even { max_skew: s.max_skew }, s.required, &s.topology_key));
         for (kind, required, key) in near.chain(apart).chain(even) {
-            let topology = self.topologies.entry(key.clone()).or_insert_with(|| Topology::of(key, nodes));
-            let counts = Counts { matched: vec![0; topology.names.len()], holders: vec![0; topology.names.len()] };
+            self.topologies.entry(key.clone()).or_insert_with(|| Topology::of(key, nodes));
             self.services[holder].holds.push(self.rules.len());
-            self.rules.push(Rule { kind, required, holder, key: key.clone(), counts });
+            let (key, counts, usable) = (key.clone(), Counts::default(), OnceLock::new());
+            self.rules.push(Rule { kind, required, holder, key, counts, usable });
         }
     }
 
@@ -227,7 +247,7 @@ impl Rules {
         for (index, side) in services[service].touches() {
             let rule = &mut rules[index];
             if let Some(domain) = topologies[&rule.key].of_node[node] {
-                rule.counts.side(side)[domain] += more;
+                rule.counts.side(side).add(domain, more);
             }
         }
     }
@@ -240,6 +260,16 @@ impl Rules {
     pub(crate) fn may_open(&self, service: &ServiceRules) -> bool {
         let opens = |rule: &Rule| rule.required && !matches!(rule.kind, RuleKind::Apart(_));
         service.holds.iter().any(|index| opens(&self.rules[*index]))
+    }
+
+    /// The domains, in order, that have a node which the holder of the rule can use.
+    pub(crate) fn usable(&self, rule: RuleIndex, nodes: &[NodeView]) -> &[Domain] {
+        let rule = &self.rules[rule];
+        rule.usable.get_or_init(|| {
+            let of_node = &self.topologies[&rule.key].of_node;
+            let usable = self.holder(rule).eligibility(nodes).nodes.iter().filter_map(|node| of_node[node]);
+            usable.collect::<BTreeSet<Domain>>().into_iter().collect()
+        })
     }
 
     pub(crate) fn holder(&self, rule: &Rule) -> &ServiceRules {
@@ -255,7 +285,7 @@ pub(crate) enum Side {
 }
 
 impl Counts {
-    pub(crate) fn side(&mut self, side: Side) -> &mut Vec<u32> {
+    pub(crate) fn side(&mut self, side: Side) -> &mut DomainCounts {
         match side {
             Side::Matched => &mut self.matched,
             Side::Holders => &mut self.holders,

@@ -2,33 +2,23 @@
 //! service go to different nodes; then the policy decides, then the name. Knows only the working view.
 
 use crate::{
-    cluster::{Candidate, Cluster, NodeIndex},
+    cluster::{Cluster, NodeIndex, Run},
+    engine::Policy,
     request::Request,
 };
 use heptad_model::Placement;
-use std::{cmp::Reverse, fmt::Debug};
+use std::fmt::Debug;
 
 /// Chooses nodes. The same view and request give the same node.
 pub trait Scheduler: Debug {
     /// The node that is to take the request; `None` exactly if no node can.
     fn choose(&self, cluster: &Cluster<'_>, request: &Request) -> Option<NodeIndex>;
-}
 
-/// The least by unfulfilled wishes, then by replicas of the service, then by `rank`, then by name: candidates come in the
-/// order of names, and the first of equals is taken. A rank is worked out only where it decides.
-fn least<R: Ord>(cluster: &Cluster<'_>, request: &Request, rank: impl Fn(&Candidate) -> R) -> Option<NodeIndex> {
-    let mut best: Option<((u32, u32), R, NodeIndex)> = None;
-    for candidate in cluster.candidates(request) {
-        let first = (candidate.unwished, candidate.replicas);
-        if best.as_ref().is_some_and(|(least, _, _)| first > *least) {
-            continue;
-        }
-        let rank = rank(&candidate);
-        if best.as_ref().is_none_or(|(least, least_rank, _)| first < *least || rank < *least_rank) {
-            best = Some((first, rank, candidate.node));
-        }
+    /// The same for one of several requests that are alike, each of which is bound where it was chosen before the next
+    /// one is asked; `run` is new for the first of them. Nothing else changes the cluster in between.
+    fn choose_next(&self, cluster: &Cluster<'_>, request: &Request, _run: &mut Run) -> Option<NodeIndex> {
+        self.choose(cluster, request)
     }
-    best.map(|(_, _, node)| node)
 }
 
 /// Packs: the node that has the least room left with the container, measured by [`Cluster::measure`].
@@ -37,7 +27,11 @@ pub struct BestFitScheduler;
 
 impl Scheduler for BestFitScheduler {
     fn choose(&self, cluster: &Cluster<'_>, request: &Request) -> Option<NodeIndex> {
-        least(cluster, request, |candidate| candidate.room)
+        self.choose_next(cluster, request, &mut Run::default())
+    }
+
+    fn choose_next(&self, cluster: &Cluster<'_>, request: &Request, run: &mut Run) -> Option<NodeIndex> {
+        cluster.choose(request, Policy::Pack, run)
     }
 }
 
@@ -47,7 +41,11 @@ pub struct SpreadScheduler;
 
 impl Scheduler for SpreadScheduler {
     fn choose(&self, cluster: &Cluster<'_>, request: &Request) -> Option<NodeIndex> {
-        least(cluster, request, |candidate| Reverse(candidate.room))
+        self.choose_next(cluster, request, &mut Run::default())
+    }
+
+    fn choose_next(&self, cluster: &Cluster<'_>, request: &Request, run: &mut Run) -> Option<NodeIndex> {
+        cluster.choose(request, Policy::Spread, run)
     }
 }
 
@@ -57,9 +55,13 @@ pub struct ByPlacement;
 
 impl Scheduler for ByPlacement {
     fn choose(&self, cluster: &Cluster<'_>, request: &Request) -> Option<NodeIndex> {
+        self.choose_next(cluster, request, &mut Run::default())
+    }
+
+    fn choose_next(&self, cluster: &Cluster<'_>, request: &Request, run: &mut Run) -> Option<NodeIndex> {
         match request.placement {
-            Placement::Pack => BestFitScheduler.choose(cluster, request),
-            Placement::Spread => SpreadScheduler.choose(cluster, request),
+            Placement::Pack => BestFitScheduler.choose_next(cluster, request, run),
+            Placement::Spread => SpreadScheduler.choose_next(cluster, request, run),
         }
     }
 }

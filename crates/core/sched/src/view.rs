@@ -4,13 +4,18 @@
 use crate::{
     allocation::{Allocation, Capacity},
     cluster::NodeIndex,
+    devices::DeviceUse,
+    engine::{DEVICE_KINDS_MAX, DEVICE_MILLIS, DevicePools, Engine, NodeCapacity},
     quota::NamespaceRoom,
     rules::{Rules, may_have},
 };
 use heptad_model::{
     Container, DeviceCounts, Namespace, Node, NodeName, NodeStatus, Quota, ResourceVector, Service, ServiceKey, Taint,
 };
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, OnceLock},
+};
 
 /// One node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +60,44 @@ pub struct NodesView {
     replicas: BTreeMap<ServiceKey, Spread>,
     rules: Rules,
     quotas: BTreeMap<Namespace, NamespaceRoom>,
+    stock: OnceLock<Stock>,
+}
+
+/// The nodes as plain numbers.
+#[derive(Clone, Debug)]
+pub(crate) struct Stock {
+    /// What they have free.
+    pub(crate) engine: Arc<Engine>,
+    /// The kinds of devices that they have, in the engine's order.
+    pub(crate) kinds: Arc<[String]>,
+}
+
+impl Stock {
+    fn of(nodes: &[NodeView]) -> Self {
+        let kinds: BTreeSet<&String> = nodes.iter().flat_map(|node| node.devices.keys()).collect();
+        let kinds: Arc<[String]> = kinds.into_iter().take(DEVICE_KINDS_MAX).cloned().collect();
+        let both = nodes.iter().map(|node| (node.capacity_in(&kinds), node.free_in(&kinds)));
+        Self { engine: Arc::new(Engine::with_free(both)), kinds }
+    }
+}
+
+impl NodeView {
+    fn capacity_in(&self, kinds: &[String]) -> NodeCapacity {
+        let pool = |kind: &String| vec![DEVICE_MILLIS; self.devices.get(kind).copied().unwrap_or(0) as usize];
+        NodeCapacity { amounts: self.capacity.amounts(), devices: DevicePools::by_kind(kinds.iter().map(pool)) }
+    }
+
+    fn free_in(&self, kinds: &[String]) -> NodeCapacity {
+        let amounts = self.allocation.free(&self.capacity).amounts();
+        let pool = |kind: &String| self.devices_free(kind, &self.allocation.devices.used(kind));
+        NodeCapacity { amounts, devices: DevicePools::by_kind(kinds.iter().map(pool)) }
+    }
+
+    /// What each of its devices of a kind has left if so much of them is used.
+    pub(crate) fn devices_free(&self, kind: &str, used: &DeviceUse) -> Vec<u32> {
+        let count = self.means().count(kind) as usize;
+        used.iter().take(count).map(|used| DEVICE_MILLIS.saturating_sub(*used)).collect()
+    }
 }
 
 impl NodesView {
@@ -103,7 +146,7 @@ impl NodesView {
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
         nodes.dedup_by(|a, b| a.name == b.name);
         let rules = Rules::new(&nodes);
-        Self { nodes, rules, replicas: BTreeMap::new(), quotas: BTreeMap::new() }
+        Self { nodes, rules, replicas: BTreeMap::new(), quotas: BTreeMap::new(), stock: OnceLock::new() }
     }
 
     /// The view with what `services` ask of nodes.
@@ -155,6 +198,11 @@ impl NodesView {
 
     pub(crate) fn rules(&self) -> &Rules {
         &self.rules
+    }
+
+    /// Worked out once, by whoever asks first: nodes do not change any more then.
+    pub(crate) fn stock(&self) -> &Stock {
+        self.stock.get_or_init(|| Stock::of(&self.nodes))
     }
 
     pub(crate) fn quotas(&self) -> &BTreeMap<Namespace, NamespaceRoom> {

@@ -54,7 +54,7 @@ impl ClassSpec {
 
 /// A class as the searches use it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Class {
+pub(crate) struct Class {
     pub(super) spec: ClassSpec,
     /// What of it the indices can refuse.
     pub(super) needs: Vec<Need>,
@@ -90,7 +90,8 @@ impl Engine {
         &self.classes[class.index()].spec
     }
 
-    pub(super) fn compile(&self, spec: ClassSpec) -> Class {
+    /// A class that is searched for without being added.
+    pub(crate) fn compile(&self, spec: ClassSpec) -> Class {
         let asked = (0..4).filter(|d| spec.amounts[*d] > 0);
         let mut needs: Vec<Need> =
             asked.clone().map(|d| Need { lane: d, least: self.scales[d].narrow(spec.amounts[d]) }).collect();

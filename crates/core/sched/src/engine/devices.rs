@@ -59,6 +59,12 @@ impl DevicePools {
         Self::default()
     }
 
+    /// What the devices of the first kind have, of the second, and so on.
+    pub fn by_kind(pools: impl IntoIterator<Item = Vec<u32>>) -> Self {
+        let kinds = (0..).map(DeviceKind);
+        Self(kinds.zip(pools).filter(|(_, devices)| !devices.is_empty()).collect())
+    }
+
     /// So many whole devices of one kind.
     pub fn of(kind: DeviceKind, count: usize) -> Self {
         Self([(kind, vec![DEVICE_MILLIS; count])].into())

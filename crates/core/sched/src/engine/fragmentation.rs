@@ -151,8 +151,7 @@ impl Engine {
     }
 
     /// The node of the least growth, then of the least room, that takes the class and is accepted; looks at all.
-    pub(super) fn least_growth(&self, class: ClassId, accept: &impl Fn(NodeIndex) -> bool) -> Option<Choice> {
-        let class = &self.classes[class.index()];
+    pub(super) fn least_growth(&self, class: &Class, accept: &impl Fn(NodeIndex) -> bool) -> Option<Choice> {
         let growths = (0..self.len()).filter(|node| accept(*node)).filter_map(|node| {
             let (growth, grant) = self.growth(node, class)?;
             Some((growth, self.rooms[node], node, grant))

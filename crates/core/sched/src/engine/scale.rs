@@ -1,7 +1,7 @@
 //! How amounts become numbers that are quick to compare: a share of the largest node's for the order of nodes, and the
 //! upper bits, which refuse what cannot fit and leave the rest to the exact comparison. Integers only, so the same everywhere.
 
-/// A whole of one dimension is this many bits long as a share.
+/// The largest node's amount is about 2 to the power of this as a share, so that sixteen dimensions can be added up.
 const SHARE_BITS: u32 = 60;
 
 /// One dimension.
@@ -9,34 +9,29 @@ const SHARE_BITS: u32 = 60;
 pub(crate) struct Scale {
     largest: u64,
     factor: u64,
+    /// Lower bits that do not count, where a share could not be so long.
+    coarse_shift: u32,
     narrow_shift: u32,
 }
 
 impl Scale {
     /// `largest`: the most that a node can give.
     pub(crate) fn new(largest: u64) -> Self {
-        if largest == 0 {
-            return Self::default();
-        }
-        let normal = u128::from(largest << largest.leading_zeros());
-        let factor = (u128::MAX >> 1) / normal;
-        let narrow_shift = (u64::BITS - largest.leading_zeros()).saturating_sub(i32::BITS - 1);
-        Self { largest, factor: u64::try_from(factor).unwrap_or(u64::MAX), narrow_shift }
+        let bits = u64::BITS - largest.leading_zeros();
+        let coarse_shift = bits.saturating_sub(SHARE_BITS);
+        let factor = (1u64 << SHARE_BITS).checked_div(largest >> coarse_shift).unwrap_or(0);
+        Self { largest, factor, coarse_shift, narrow_shift: bits.saturating_sub(i32::BITS - 1) }
     }
 
-    /// What part of the largest node's an amount is, in 2^-60: rounded down, never more for less, at most 2^60. An
-    /// amount that is larger counts as the largest.
+    /// What part of the largest node's an amount is: at most 2^60. An amount that is larger counts as the largest. As
+    /// amounts are added, so are their shares.
     pub(crate) fn share(&self, amount: u64) -> u64 {
-        let normal = amount.min(self.largest) << self.largest.leading_zeros().min(63);
-        ((u128::from(normal) * u128::from(self.factor)) >> (127 - SHARE_BITS)) as u64
+        (amount.min(self.largest) >> self.coarse_shift) * self.factor
     }
 
     /// The same for amounts of any size.
     pub(crate) fn measure(&self, amount: u64) -> u128 {
-        if amount <= self.largest || self.largest == 0 {
-            return self.share(amount).into();
-        }
-        (u128::from(amount / self.largest) << SHARE_BITS) + u128::from(self.share(amount % self.largest))
+        u128::from(amount >> self.coarse_shift) * u128::from(self.factor)
     }
 
     /// The upper bits: of two amounts the larger never has the smaller ones.
@@ -72,8 +67,11 @@ mod tests {
             prop_assert!(scale.share(more) <= 1 << SHARE_BITS);
             if more <= largest {
                 prop_assert_eq!(u128::from(scale.share(more)), scale.measure(more));
-                // Nodes that differ are told apart, unless they are larger than the share is fine.
-                prop_assert!(largest >> SHARE_BITS > 0 || (less < more) == (scale.share(less) < scale.share(more)));
+                // Nodes that differ are told apart, and what is added adds its share, unless they are too large for that.
+                if largest >> SHARE_BITS == 0 {
+                    prop_assert_eq!(less < more, scale.share(less) < scale.share(more));
+                    prop_assert_eq!(scale.share(more - less), scale.share(more) - scale.share(less));
+                }
                 prop_assert!(!scale.is_exact() || (less < more) == (scale.narrow(less) < scale.narrow(more)));
             }
         }

@@ -1,6 +1,6 @@
 //! The searches: which node takes a request of a class, for one request or many alike.
 
-use super::{Choice, ClassId, Engine, Place, Policy, class::Class};
+use super::{Choice, Class, ClassId, Engine, Place, Policy};
 use crate::cluster::NodeIndex;
 
 /// Before all nodes.
@@ -10,6 +10,19 @@ const END: Place = (u64::MAX, u32::MAX);
 
 /// A class that at most one node in so many may use looks at these nodes one by one.
 const FEW_NODES_RATIO: usize = 32;
+
+/// How far one search after another for requests that are alike has come: nothing before it takes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cursor {
+    from: Place,
+    until: u64,
+}
+
+impl Default for Cursor {
+    fn default() -> Self {
+        Self { from: FIRST, until: u64::MAX }
+    }
+}
 
 impl Engine {
     /// The node that is to take a request of the class; `None` exactly if no node can.
@@ -32,13 +45,29 @@ impl Engine {
         if self.is_hopeless(class) {
             return None;
         }
-        let place = match policy {
-            Policy::Pack => self.least_room(class, FIRST, &accept),
-            Policy::Spread => self.most_room(class, u64::MAX, &accept),
-            Policy::Fragmentation => return self.least_growth(class, &accept),
-        };
-        let node = place?.1 as NodeIndex;
+        let compiled = &self.classes[class.index()];
+        if policy == Policy::Fragmentation {
+            return self.least_growth(compiled, &accept);
+        }
+        let node = self.next(compiled, policy, &mut Cursor::default(), accept)?;
         Some(Choice { node, grant: self.grant(node, class)? })
+    }
+
+    /// The next node that takes a request of the class after those that a search with this cursor has passed, by one of
+    /// the policies that go by room alone.
+    pub(crate) fn next(
+        &self,
+        class: &Class,
+        policy: Policy,
+        cursor: &mut Cursor,
+        accept: impl Fn(NodeIndex) -> bool,
+    ) -> Option<NodeIndex> {
+        let place = match policy {
+            Policy::Spread => self.most_room(class, cursor.until, &accept),
+            Policy::Pack | Policy::Fragmentation => self.least_room(class, cursor.from, &accept),
+        }?;
+        *cursor = Cursor { from: place, until: place.0 };
+        Some(place.1 as NodeIndex)
     }
 
     /// [`Self::choose`], and binds it.
@@ -51,30 +80,25 @@ impl Engine {
     /// search: who takes one has less room then, so nobody that was passed over comes before it.
     pub fn place_batch(&mut self, class: ClassId, count: usize, policy: Policy) -> Vec<Choice> {
         let mut choices = Vec::new();
-        let (mut from, mut until) = (FIRST, u64::MAX);
-        while choices.len() < count && !self.is_hopeless(class) {
-            let place = match policy {
-                Policy::Pack => self.least_room(class, from, &|_| true),
-                Policy::Spread => self.most_room(class, until, &|_| true),
-                Policy::Fragmentation => {
-                    let Some(choice) = self.place(class, policy) else { break };
-                    choices.push(choice);
-                    continue;
-                }
+        let mut cursor = Cursor::default();
+        while choices.len() < count {
+            let found = match policy {
+                Policy::Fragmentation => self.place(class, policy),
+                _ if self.is_hopeless(class) => None,
+                _ => self
+                    .next(&self.classes[class.index()], policy, &mut cursor, |_| true)
+                    .and_then(|node| self.bind(node, class)),
             };
-            let Some(place) = place else {
-                self.classes[class.index()].hopeless_at = Some(self.gains);
-                break;
-            };
-            until = place.0;
-            // It may take the next one as well; it stands further ahead then.
-            while let Some(choice) = self.bind(place.1 as NodeIndex, class) {
+            let Some(choice) = found else { break };
+            choices.push(choice);
+            // By best-fit it takes the next one as well if it can; it stands further ahead now.
+            while policy == Policy::Pack && choices.len() < count {
+                let Some(choice) = self.bind(choice.node, class) else { break };
                 choices.push(choice);
-                if policy == Policy::Spread || choices.len() == count {
-                    break;
-                }
             }
-            from = place;
+        }
+        if choices.len() < count {
+            self.classes[class.index()].hopeless_at = Some(self.gains);
         }
         choices
     }
@@ -95,8 +119,10 @@ impl Engine {
         Some(few.iter().take_while(|node| *node < self.len()).filter(|node| self.has(*node, class)))
     }
 
-    fn least_room(&self, class: ClassId, from: Place, accept: &impl Fn(NodeIndex) -> bool) -> Option<Place> {
-        let class = &self.classes[class.index()];
+    fn least_room(&self, class: &Class, from: Place, accept: &impl Fn(NodeIndex) -> bool) -> Option<Place> {
+        if !class.is_possible {
+            return None;
+        }
         if let Some(few) = self.few(class) {
             return few.filter(|node| accept(*node)).map(|node| self.place_of(node)).min();
         }
@@ -108,8 +134,10 @@ impl Engine {
         (best != END).then_some(best)
     }
 
-    fn most_room(&self, class: ClassId, until: u64, accept: &impl Fn(NodeIndex) -> bool) -> Option<Place> {
-        let class = &self.classes[class.index()];
+    fn most_room(&self, class: &Class, until: u64, accept: &impl Fn(NodeIndex) -> bool) -> Option<Place> {
+        if !class.is_possible {
+            return None;
+        }
         if let Some(few) = self.few(class) {
             let places = few.filter(|node| accept(*node)).map(|node| self.place_of(node));
             return places.min_by_key(|(room, node)| (std::cmp::Reverse(*room), *node));

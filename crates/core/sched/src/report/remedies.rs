@@ -24,15 +24,15 @@ struct Gap<'a> {
 
 impl<'a> Gap<'a> {
     fn of(cluster: &Cluster<'_>, gate: &Gate<'a>, node: NodeIndex, request: &Request) -> Self {
-        let (capacity, row, free) = (&cluster.nodes()[node].capacity, cluster.allocation(node), &cluster.free[node]);
-        let (given, gone) = (row.resources.amounts(), capacity.saturating_sub(free).amounts());
+        let (capacity, row, free) = (&cluster.nodes()[node].capacity, cluster.allocation(node), cluster.free(node));
+        let (given, gone) = (row.resources.amounts(), capacity.saturating_sub(&free).amounts());
         let given = std::array::from_fn(|i| given[i].max(gone[i]));
         let devices = gate.lacking_device(node).map(|(kind, asked)| Obstacle::Devices(kind, asked));
         Self {
             node,
             others: gate.all_unfit(node).map(Obstacle::Unfit).chain(gate.broken(node)).chain(devices).collect(),
             ports: request.host_ports.intersection(&row.host_ports).copied().collect(),
-            shortfall: request.resources.saturating_sub(free),
+            shortfall: request.resources.saturating_sub(&free),
             excess: excess(&request.resources, &ResourceVector::from_amounts(given), capacity),
         }
     }
