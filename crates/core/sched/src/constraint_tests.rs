@@ -2,11 +2,12 @@
 //! random small worlds, and against trying everything.
 
 use crate::{
-    Cluster, Finding, NodesView, Plan, Preemption, Reason, Request, check_with, explain, plan, preempt, samples::memory,
+    Candidate, Cluster, Finding, NodeIndex, NodesView, Plan, Preemption, Reason, Request, Scheduler, check_with,
+    explain, plan, plan_with, preempt, samples::memory,
 };
 use heptad_model::{
-    AffinityRule, Bytes, Container, ContainerId, Node, NodeName, NodeStatus, Quota, Service, Taint, TaintEffect,
-    Toleration, TolerationOperator, TopologySpread,
+    AffinityRule, Bytes, Container, ContainerId, Node, NodeName, NodeStatus, Placement, Quota, Service, Taint,
+    TaintEffect, Toleration, TolerationOperator, TopologySpread,
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -353,6 +354,18 @@ fn committable(world: &World, view: &NodesView, plan: &Plan) -> bool {
     }
 }
 
+/// The order of candidates as it is said, without the engine's search.
+#[derive(Debug)]
+struct LooksAtAll;
+
+impl Scheduler for LooksAtAll {
+    fn choose(&self, cluster: &Cluster<'_>, request: &Request) -> Option<NodeIndex> {
+        let rank = |room: u128| if request.placement == Placement::Spread { u128::MAX - room } else { room };
+        let key = |c: &Candidate| (c.unwished, c.replicas, rank(cluster.measure(&c.left)), c.node);
+        cluster.candidates(request).min_by_key(key).map(|candidate| candidate.node)
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
@@ -366,6 +379,20 @@ proptest! {
             prop_assert_eq!(unplaced.refusals.len(), if unplaced.quota.is_some() { 0 } else { view.nodes().len() });
             prop_assert!(!unplaced.remedies.is_empty());
         }
+    }
+
+    /// The search, and how it goes on from one request to the next, against a look at every node for each request.
+    #[test]
+    fn the_search_chooses_what_a_look_at_all_nodes_chooses(world in random_world(), spread: bool) {
+        let view = world.view();
+        let mut requests = world.requests();
+        if spread {
+            requests.iter_mut().for_each(|request| request.placement = Placement::Spread);
+        }
+        let searched = plan(&view, &requests);
+        prop_assert_eq!(&searched, &plan_with(&view, &requests, &LooksAtAll));
+        let bytes = |(plan, _): &(Plan, _)| serde_json::to_vec(plan).expect("plain data");
+        prop_assert_eq!(bytes(&searched), bytes(&plan(&view, &requests)));
     }
 
     /// Mutation: a container moved elsewhere is found, unless the planner could have put it there as well.
