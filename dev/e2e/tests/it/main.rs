@@ -5,6 +5,7 @@
 mod cluster;
 mod commands;
 mod demo;
+mod devices;
 mod etcd;
 mod hosts;
 mod images;

@@ -5,8 +5,11 @@ use heptad_control::{Objects, Options, Reconciler};
 use heptad_model::{
     Container, ContainerId, DesiredState, DeviceMillis, Mode, Namespace, Node, NodeName, Service, invariants::verify,
 };
-use heptad_state::{MemoryStore, Store};
-use std::{collections::BTreeMap, sync::Arc};
+use heptad_state::{MemoryStore, Store, StoreExt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 fn with_gpus(name: &str, gpus: u32) -> Node {
     Node { devices: [("gpu".to_owned(), gpus)].into(), ..node(name, 8_000, 8_192) }
@@ -113,8 +116,38 @@ async fn a_gang_job_runs_whole() {
     world.snapshot().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_plan_is_committed_in_pieces_and_no_gang_is_parted_by_them() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let Deployer { objects, reconciler, .. } = Deployer::new("a", store.clone());
+    for i in 0..20 {
+        objects.create(node(&format!("n{i}"), 8_000, 8_192)).await.expect("registered");
+    }
+    // They are planned in an order in which every piece ends in the midst of something.
+    for (i, size) in [30, 1, 50, 7, 128, 3, 40].into_iter().enumerate() {
+        for (name, gang) in [(format!("gang{i}"), true), (format!("single{i}"), false)] {
+            let mut service = Service { gang, ..service(&name, size) };
+            service.resources = resources(10, 10).into();
+            objects.create(service).await.expect("created");
+        }
+    }
+    reconciler.once().await.expect("placed");
+    assert_eq!(whole(&objects).await.len(), 14, "all have nodes");
+    let (rows, _) = store.list("/containers/").await.expect("rows");
+    let mut revisions: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+    for row in &rows {
+        let container: Container = serde_json::from_slice(&row.value).expect("a container");
+        revisions.entry(container.service.name).or_default().insert(row.mod_revision);
+    }
+    let all: BTreeSet<&u64> = revisions.values().flatten().collect();
+    assert!(all.len() >= 4, "{} transactions: the plan was not large", all.len());
+    for (name, revisions) in revisions.iter().filter(|(name, _)| name.starts_with("gang")) {
+        assert_eq!(revisions.len(), 1, "{name} was bound in {} transactions", revisions.len());
+    }
+}
+
 /// Gangs that one deployer places and releases.
-const ROUNDS: usize = 150;
+const ROUNDS: usize = 60;
 
 struct Deployer {
     name: &'static str,
