@@ -14,6 +14,8 @@ use crate::{
 trait Exact: Copy + Ord + Default + Add<Output = Self> + Mul<Output = Self> + Into<i128> {
     /// The same value; the caller has shown that it fits.
     fn of(value: i128) -> Self;
+    /// The cost at the scale; the caller has shown that it fits.
+    fn scaled(cost: i64, scale_bits: u32) -> Self;
 }
 
 impl Exact for i64 {
@@ -21,11 +23,19 @@ impl Exact for i64 {
     fn of(value: i128) -> Self {
         value as Self
     }
+
+    fn scaled(cost: i64, scale_bits: u32) -> Self {
+        cost << scale_bits
+    }
 }
 
 impl Exact for i128 {
     fn of(value: i128) -> Self {
         value
+    }
+
+    fn scaled(cost: i64, scale_bits: u32) -> Self {
+        Self::from(cost) << scale_bits
     }
 }
 
@@ -33,11 +43,15 @@ fn length(what: &'static str, expected: usize, found: usize) -> Result<(), Certi
     if expected == found { Ok(()) } else { Err(CertificateError::Length { what, expected, found }) }
 }
 
-/// `sum_i min_j (c_ij + v_j r_i + move) + sum_j min(0, f_j - v_j C_j) - budgets`: the Lagrangian of the capacity rows, whose value is
-/// a lower bound for every `v >= 0`. The least is taken over the nodes that may take the item and are large enough for it.
+/// `sum_i min_j (c_ij + v_j r_i + (s_i if j is home, else move)) + sum_j min(0, f_j - v_j C_j - sum_(i home on j) s_i) - budgets`: the
+/// Lagrangian of the capacity rows, the budgets and the rows `x_ij <= y_j` of present places, whose value is
+/// a lower bound for every `v >= 0` and `s >= 0`. The least is taken over the nodes that may take the item and are large enough for it.
 pub(crate) fn from_capacity_prices(problem: &Problem, prices: &CapacityPrices) -> Result<i128, CertificateError> {
     length("price vectors of nodes", problem.nodes.len(), prices.node.len())?;
     length("prices of groups", problem.groups.len(), prices.group_moves.len())?;
+    if !prices.staying.is_empty() {
+        length("prices of staying", problem.items.len(), prices.staying.len())?;
+    }
     let items = match largest_item_term(problem, prices) {
         Some(largest) if largest <= i64::MAX.cast_unsigned().into() => {
             Lagrangian::<i64>::new(problem, prices).items()?
@@ -58,7 +72,8 @@ fn largest_item_term(problem: &Problem, prices: &CapacityPrices) -> Option<u128>
         problem.items.iter().map(|item| item.move_price.max(item.unplaced_price.unwrap_or(0))).max().unwrap_or(0);
     let money = (u128::from(cost) + 2 * u128::from(single)) << prices.scale_bits;
     let group = prices.group_moves.iter().max().copied().unwrap_or(0);
-    let mut sum = money.checked_add(u128::from(prices.moves) + u128::from(group))?;
+    let stay = prices.staying.iter().max().copied().unwrap_or(0);
+    let mut sum = money.checked_add(u128::from(prices.moves) + u128::from(group) + u128::from(stay))?;
     for dimension in 0..problem.dimensions {
         let price = prices.node.iter().map(|price| price[dimension]).max().unwrap_or(0);
         let demand = problem.classes.iter().map(|class| class.demand[dimension]).max().unwrap_or(0);
@@ -75,9 +90,15 @@ fn value(prices: &Amounts, amounts: &Amounts) -> Option<i128> {
 }
 
 fn node_terms(problem: &Problem, prices: &CapacityPrices) -> Option<i128> {
-    problem.nodes.iter().zip(&prices.node).try_fold(0_i128, |sum, (node, price)| {
+    let mut staying = vec![0_i128; problem.nodes.len()];
+    for (item, price) in problem.items.iter().zip(&prices.staying) {
+        if let Some(home) = item.current {
+            staying[home as usize] = staying[home as usize].checked_add(i128::from(*price))?;
+        }
+    }
+    problem.nodes.iter().zip(&prices.node).zip(staying).try_fold(0_i128, |sum, ((node, price), staying)| {
         let opening = i128::from(node.opening) << prices.scale_bits;
-        sum.checked_add(opening.checked_sub(value(price, &node.capacity)?)?.min(0))
+        sum.checked_add(opening.checked_sub(value(price, &node.capacity)?)?.checked_sub(staying)?.min(0))
     })
 }
 
@@ -119,15 +140,16 @@ impl<'a, T: Exact> Lagrangian<'a, T> {
 
     fn items(mut self) -> Result<i128, CertificateError> {
         let mut of_class = vec![Vec::new(); self.problem.classes.len()];
-        for item in &self.problem.items {
-            of_class[item.class as usize].push(item);
+        for (at, item) in self.problem.items.iter().enumerate() {
+            let staying = self.prices.staying.get(at).copied().unwrap_or(0);
+            of_class[item.class as usize].push((item, staying));
         }
         let mut sum = 0_i128;
         for (at, items) in of_class.into_iter().enumerate().filter(|(_, items)| !items.is_empty()) {
             let class = &self.problem.classes[at];
             let least = self.least(class);
-            for item in items {
-                let term = self.item(item, class, least).ok_or(CertificateError::NoPlace { class: at })?;
+            for (item, staying) in items {
+                let term = self.item(item, staying, class, least).ok_or(CertificateError::NoPlace { class: at })?;
                 sum = sum.checked_add(term).ok_or(CertificateError::Overflow)?;
             }
         }
@@ -135,7 +157,7 @@ impl<'a, T: Exact> Lagrangian<'a, T> {
     }
 
     fn at(&self, class: &Class, node: usize) -> T {
-        let cost = T::of(i128::from(class.cost(node)) << self.prices.scale_bits);
+        let cost = T::scaled(class.cost(node), self.prices.scale_bits);
         self.columns
             .iter()
             .zip(class.demand)
@@ -157,7 +179,7 @@ impl<'a, T: Exact> Lagrangian<'a, T> {
 
     fn least_of_row(&mut self, class: &Class) -> Option<T> {
         for (sum, cost) in self.row.iter_mut().zip(&class.costs) {
-            *sum = T::of(i128::from(*cost) << self.prices.scale_bits);
+            *sum = T::scaled(*cost, self.prices.scale_bits);
         }
         for (column, demand) in self.columns.iter().zip(class.demand) {
             let demand = T::of(demand.into());
@@ -167,14 +189,14 @@ impl<'a, T: Exact> Lagrangian<'a, T> {
     }
 
     /// The term of one item; `None` if it has no place at all.
-    fn item(&self, item: &Item, class: &Class, least: Option<T>) -> Option<i128> {
+    fn item(&self, item: &Item, staying: u64, class: &Class, least: Option<T>) -> Option<i128> {
         let left_out = item.unplaced_price.map(|price| i128::from(price) << self.prices.scale_bits);
         let Some(current) = item.current.map(|node| node as usize) else {
             return left_out.into_iter().chain(least.map(Into::into)).min();
         };
         let away = left_out.into_iter().chain(least.map(Into::into)).min().map(|away| away + self.move_term(item));
         let stays = class.allows(current) && fits(&class.demand, &self.problem.nodes[current].capacity);
-        let stay = stays.then(|| self.at(class, current).into());
+        let stay = stays.then(|| self.at(class, current).into() + i128::from(staying));
         away.into_iter().chain(stay).min()
     }
 

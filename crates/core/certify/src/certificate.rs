@@ -25,6 +25,9 @@ pub struct CapacityPrices {
     pub moves: u64,
     /// Of a move under the budget of its group, per group.
     pub group_moves: Vec<u64>,
+    /// Of an item's staying where it is, per item; empty: nothing. It is the price of the row "who stays keeps the node open", so the
+    /// item pays it if it stays, and its present node earns it if it is open.
+    pub staying: Vec<u64>,
 }
 
 /// What an item of each class is worth; one resource is kept, the others are forgotten.

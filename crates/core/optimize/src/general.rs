@@ -3,10 +3,12 @@
 use heptad_certify::{Certificate, Problem};
 
 use crate::{
-    Budget, OptimizeError, Outcome, greedy,
-    model::Model,
+    Budget, OptimizeError, Outcome,
+    consolidate::consolidate,
+    greedy,
+    model::{Model, NONE},
     outcome::best,
-    pack,
+    pack::{self, squeeze::Squeeze},
     price::{self, Prices},
     random::Random,
     relax,
@@ -15,6 +17,12 @@ use crate::{
     volume,
     work::Work,
 };
+
+/// Shares of the volume prices that are tried: where moves cost, a node that is opened has to pay for them too.
+const LOWERED: [f64; 9] = [1.0, 0.98, 0.95, 0.9, 0.8, 0.7, 0.5, 0.25, 0.0];
+
+/// Rounds that may go by before emptying nodes gives way to the search over all.
+const PATIENCE_ROUNDS: usize = 10_000;
 
 /// Finds a solution of low cost and proves how far it may be from the best. The same problem, budget and seed give the same outcome as long
 /// as `keep_going` does not interrupt.
@@ -51,13 +59,20 @@ fn run<const D: usize>(
     let mut present = State::new(&model);
     greedy::stay(&mut present);
     greedy::place_rest(&mut present, &Prices::zero(problem), &mut work);
+    consolidate(&mut present, &mut work);
     let (prices, certificates) = bounds(&model, &present, &mut work);
-    let goal = goal(problem, &certificates, budget)?;
-    let start = first(&model, present, &prices, &mut work);
+    let proven = best(problem, certificates)?;
+    let goal = budget.goal(&proven.1);
+    let mut start = first(&model, present, &prices, &mut work);
+    consolidate(&mut start, &mut work);
+    if model.opening.iter().any(|opening| *opening > 0) && start.banked == 0 {
+        let squeezed = Squeeze::new(start.clone(), goal, &mut random, &mut work).with_patience(PATIENCE_ROUNDS).run();
+        start.load(&squeezed);
+    }
     let mut search = Search::new(start, &prices, goal, &mut random, &mut work);
     search.run();
     let found = search.best();
-    Outcome::judge(problem, solution(&found)?, certificates, work.spent())
+    Outcome::judge(problem, solution(&found)?, proven, work.spent())
 }
 
 /// The prices that guide the search, and all certificates.
@@ -69,23 +84,30 @@ fn bounds<const D: usize>(
     let problem = model.problem;
     let mut candidates = volume::prices(model);
     candidates.push(Prices::zero(problem));
-    let mut certificates: Vec<Certificate> = candidates.iter().map(|prices| prices.certificate(problem)).collect();
-    let value = |certificate: &Certificate| {
-        heptad_certify::verify(problem, certificate).map_or(i128::MIN, |bound| bound.numerator >> bound.scale_bits)
-    };
-    let start = (0..candidates.len()).rev().max_by_key(|at| value(&certificates[*at])).unwrap_or(0);
+    let mut start = best_of(model, candidates, work);
+    if model.items.iter().any(|row| row.current != NONE) {
+        let lowered = LOWERED.iter().map(|share| start.scaled(*share)).collect::<Vec<_>>().into_iter();
+        let lowered = lowered.map(|prices| price::with_moves(model, prices, work)).collect();
+        start = best_of(model, lowered, work);
+    }
+    let first = start.certificate(problem);
     let upper = if known.banked == 0 { price::signed(known.cost) } else { f64::NEG_INFINITY };
-    let (prices, _) = price::ascend(model, candidates.swap_remove(start), upper, work);
-    certificates.push(prices.certificate(problem));
-    (prices, certificates)
+    let (prices, _) = price::ascend(model, start, upper, work);
+    let (prices, _) = price::completed(model, prices, work);
+    let last = prices.certificate(problem);
+    (prices, vec![first, last])
 }
 
-/// The cost at which the search may stop.
-fn goal(problem: &Problem, certificates: &[Certificate], budget: &Budget) -> Result<i64, OptimizeError> {
-    let (_, bound) = best(problem, certificates.to_vec())?;
-    let bound = bound.cost();
-    let slack = bound.abs() * i128::from(budget.gap_ppm) / 1_000_000;
-    Ok(i64::try_from(bound + slack).unwrap_or(i64::MIN))
+/// The prices that promise most, with their prices of staying.
+fn best_of<const D: usize>(model: &Model<'_, D>, candidates: Vec<Prices>, work: &mut Work<'_>) -> Prices {
+    let (mut best, mut best_value) = (Prices::zero(model.problem), f64::NEG_INFINITY);
+    for prices in candidates {
+        let (prices, value) = price::completed(model, prices, work);
+        if value > best_value {
+            (best, best_value) = (prices, value);
+        }
+    }
+    best
 }
 
 /// The best of: the present assignment completed, one made by the prices, and one rounded from the linear program.

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod consolidate;
 mod error;
 mod exact;
 mod general;

@@ -37,12 +37,18 @@ pub(crate) struct Model<'a, const D: usize> {
     pub(crate) limits: Vec<DenseLimit>,
     /// More than one item can cost anywhere: what an item without a place is worth to the search.
     pub(crate) penalty: i64,
+    /// The dearest opening, cost or price.
+    pub(crate) dearest: i64,
+    /// `u64::MAX` if it does not bind.
     pub(crate) moves_max: u64,
+    /// Whether a group has more items than may move.
+    pub(crate) groups_bind: bool,
 }
 
 impl<'a, const D: usize> Model<'a, D> {
     pub(crate) fn new(problem: &'a Problem) -> Result<Self, OptimizeError> {
         problem.check().map_err(OptimizeError::Problem)?;
+        let movable = problem.items.iter().filter(|item| item.current.is_some()).count() as u64;
         let shrink = |amounts: &[u64; heptad_certify::DIMENSIONS_MAX]| std::array::from_fn(|at| amounts[at]);
         Ok(Self {
             problem,
@@ -52,7 +58,9 @@ impl<'a, const D: usize> Model<'a, D> {
             items: problem.items.iter().map(row).collect(),
             limits: problem.limits.iter().map(|limit| dense(&limit.domains, limit.max)).collect(),
             penalty: penalty(problem)?,
-            moves_max: problem.moves_max.unwrap_or(u64::MAX),
+            dearest: dearest(problem).cast_signed(),
+            groups_bind: groups_bind(problem),
+            moves_max: problem.moves_max.filter(|max| *max < movable).unwrap_or(u64::MAX),
         })
     }
 
@@ -76,6 +84,23 @@ impl<'a, const D: usize> Model<'a, D> {
         self.problem.classes.iter().all(|class| class.costs.is_empty())
             && self.items.iter().all(|row| row.current == NONE && row.out_price.is_none())
     }
+}
+
+fn dearest(problem: &Problem) -> u64 {
+    let costs = problem.classes.iter().flat_map(|class| &class.costs).map(|cost| cost.unsigned_abs());
+    let single = problem.items.iter().map(|item| item.move_price.max(item.unplaced_price.unwrap_or(0)));
+    costs.chain(single).chain(problem.nodes.iter().map(|node| node.opening)).max().unwrap_or(0)
+}
+
+fn groups_bind(problem: &Problem) -> bool {
+    let mut sizes = vec![0_u64; problem.groups.len()];
+    problem
+        .items
+        .iter()
+        .filter(|item| item.current.is_some())
+        .filter_map(|item| item.group)
+        .for_each(|group| sizes[group as usize] += 1);
+    problem.groups.iter().zip(sizes).any(|(group, size)| group.moves_max < size)
 }
 
 fn row(item: &heptad_certify::Item) -> Row {

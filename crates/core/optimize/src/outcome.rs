@@ -30,6 +30,14 @@ pub struct Move {
     pub to: Option<NodeIndex>,
 }
 
+impl Budget {
+    /// The cost at which a search may stop.
+    pub(crate) fn goal(&self, bound: &LowerBound) -> i64 {
+        let slack = bound.cost().abs() * i128::from(self.gap_ppm) / 1_000_000;
+        i64::try_from(bound.cost() + slack).unwrap_or(i64::MIN)
+    }
+}
+
 /// A solution, its cost, and a proof of how much better another could be. Both were checked by `heptad_certify`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -52,15 +60,14 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Judges a solution and certificates by the checker and keeps the best certificate.
+    /// Judges a solution by the checker; the bound was.
     pub(crate) fn judge(
         problem: &Problem,
         solution: Solution,
-        certificates: Vec<Certificate>,
+        (certificate, bound): (Certificate, LowerBound),
         steps: u64,
     ) -> Result<Self, OptimizeError> {
         let score = verify_solution(problem, &solution).map_err(OptimizeError::Solution)?;
-        let (certificate, bound) = best(problem, certificates)?;
         let moved = problem.items.iter().zip(&solution.nodes).enumerate();
         let moves = moved.filter_map(|(item, (now, to))| {
             now.current.filter(|from| *to != Some(*from)).map(|from| Move { item, from, to: *to })

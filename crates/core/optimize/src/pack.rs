@@ -3,7 +3,7 @@
 
 mod fill;
 mod first;
-mod squeeze;
+pub(crate) mod squeeze;
 
 use heptad_certify::{Certificate, Class, Item, Node, Problem};
 
@@ -49,13 +49,12 @@ pub(crate) fn run<const D: usize>(
     mut work: Work<'_>,
 ) -> Result<Outcome, OptimizeError> {
     let certificates = certificates(model);
-    let (_, bound) = best(model.problem, certificates.clone())?;
-    let slack = bound.cost() * i128::from(budget.gap_ppm) / 1_000_000;
-    let goal = i64::try_from(bound.cost() + slack).unwrap_or(i64::MIN);
+    let proven = best(model.problem, certificates)?;
+    let goal = budget.goal(&proven.1);
     let mut random = Random::new(seed);
     let start = first::packing(model, &mut random, &mut work);
     let found = squeeze::Squeeze::new(start, goal, &mut random, &mut work).run();
-    Outcome::judge(model.problem, solution(&found)?, certificates, work.spent())
+    Outcome::judge(model.problem, solution(&found)?, proven, work.spent())
 }
 
 fn certificates<const D: usize>(model: &Model<'_, D>) -> Vec<Certificate> {

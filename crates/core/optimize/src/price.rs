@@ -10,6 +10,8 @@ use crate::{
 
 /// Rounds of the subgradient method.
 const ROUNDS_MAX: usize = 400;
+/// Steps of the search for the price of a move.
+const MOVE_PRICES_TRIED: usize = 16;
 /// Rounds without gain after which the step is halved.
 const PATIENCE_ROUNDS: usize = 12;
 
@@ -19,6 +21,8 @@ pub(crate) struct Prices {
     pub(crate) node: Vec<Vec<f64>>,
     pub(crate) moves: f64,
     pub(crate) group_moves: Vec<f64>,
+    /// Of an item's staying at home; empty until they are asked for.
+    pub(crate) staying: Vec<f64>,
 }
 
 impl Prices {
@@ -27,12 +31,20 @@ impl Prices {
             node: vec![vec![0.0; problem.nodes.len()]; problem.dimensions],
             moves: 0.0,
             group_moves: vec![0.0; problem.groups.len()],
+            staying: Vec::new(),
         }
     }
 
     /// The same prices of the resources on every node.
     pub(crate) fn uniform(problem: &Problem, prices: &[f64]) -> Self {
         Self { node: prices.iter().map(|price| vec![*price; problem.nodes.len()]).collect(), ..Self::zero(problem) }
+    }
+
+    /// The prices of the resources times `share`.
+    pub(crate) fn scaled(&self, share: f64) -> Self {
+        let mut scaled = self.clone();
+        scaled.node.iter_mut().flatten().for_each(|price| *price *= share);
+        scaled
     }
 
     /// What the demand costs on the node.
@@ -53,6 +65,7 @@ impl Prices {
             node: (0..problem.nodes.len()).map(node).collect(),
             moves: round(self.moves),
             group_moves: self.group_moves.iter().map(|price| round(*price)).collect(),
+            staying: self.staying.iter().map(|price| round(*price)).collect(),
         })
     }
 
@@ -61,7 +74,8 @@ impl Prices {
             problem.classes.iter().flat_map(|class| &class.costs).map(|cost| cost.unsigned_abs()).max().unwrap_or(0);
         let single =
             problem.items.iter().map(|item| item.move_price.max(item.unplaced_price.unwrap_or(0))).max().unwrap_or(0);
-        let mut largest = float(costs) + 2.0 * float(single) + self.moves + most(&self.group_moves) + 1.0;
+        let mut largest =
+            float(costs) + 2.0 * float(single) + self.moves + most(&self.group_moves) + most(&self.staying) + 1.0;
         let mut price_max = self.moves.max(most(&self.group_moves));
         for (dimension, prices) in self.node.iter().enumerate() {
             let demand = problem.classes.iter().map(|class| class.demand[dimension]).max().unwrap_or(0);
@@ -118,7 +132,7 @@ pub(crate) fn ascend<const D: usize>(
         if idle > PATIENCE_ROUNDS {
             (length, idle) = (length * 0.6, 0);
             ascent.prices.clone_from(&best);
-            value_again(&mut ascent, work);
+            ascent.evaluate(work);
         }
         if length < 1e-3 || !work.goes_on() {
             break;
@@ -129,8 +143,24 @@ pub(crate) fn ascend<const D: usize>(
     (best, best_value)
 }
 
-fn value_again<const D: usize>(ascent: &mut Ascent<'_, '_, D>, work: &mut Work<'_>) {
-    ascent.evaluate(work);
+/// The prices with the best prices of staying that belong to them, and what they promise.
+pub(crate) fn completed<const D: usize>(model: &Model<'_, D>, prices: Prices, work: &mut Work<'_>) -> (Prices, f64) {
+    let mut ascent = Ascent::new(model, prices);
+    let value = ascent.evaluate(work);
+    let staying = if model.items.iter().any(|row| row.current != NONE) { ascent.staying() } else { Vec::new() };
+    (Prices { staying, ..ascent.prices }, value)
+}
+
+/// The prices with the best price of a move under the budget of all, then under the budgets of the groups, the same for each.
+pub(crate) fn with_moves<const D: usize>(model: &Model<'_, D>, prices: Prices, work: &mut Work<'_>) -> Prices {
+    let mut ascent = Ascent::new(model, prices);
+    if model.moves_max != u64::MAX {
+        ascent.best_price(|prices, price| prices.moves = price, work);
+    }
+    if model.groups_bind {
+        ascent.best_price(|prices, price| prices.group_moves.fill(price), work);
+    }
+    ascent.prices
 }
 
 /// The prices under way, the bound's slope at them, and the direction of the last steps.
@@ -143,6 +173,19 @@ struct Ascent<'m, 'p, const D: usize> {
     /// Whether a class may be on a node, and the node is large enough for it; empty if all are.
     barred: Vec<bool>,
     row: Vec<f64>,
+    /// What each item costs at home and away, and where away is.
+    terms: Vec<Term>,
+    /// Per node, what its items would lose by going away.
+    ties: Vec<f64>,
+    at_home: Vec<Vec<u32>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Term {
+    home: f64,
+    away: f64,
+    /// The node away; `NONE` if it is cheapest to be left out.
+    to: u32,
 }
 
 impl<'m, 'p, const D: usize> Ascent<'m, 'p, D> {
@@ -151,35 +194,120 @@ impl<'m, 'p, const D: usize> Ascent<'m, 'p, D> {
         for (item, row) in (0..).zip(&model.items) {
             of_class[row.class as usize].push(item);
         }
+        let mut at_home = vec![Vec::new(); model.capacity.len()];
+        for (item, row) in (0..).zip(&model.items).filter(|(_, row)| row.current != NONE) {
+            at_home[row.current as usize].push(item);
+        }
         let zero = Prices::zero(model.problem);
         let row = vec![0.0; model.capacity.len()];
-        Self { barred: barred(model), model, of_class, prices, slope: zero.clone(), direction: zero, row }
+        let terms = vec![Term { home: 0.0, away: 0.0, to: NONE }; model.items.len()];
+        let ties = row.clone();
+        Self {
+            barred: barred(model),
+            model,
+            of_class,
+            prices,
+            slope: zero.clone(),
+            direction: zero,
+            row,
+            terms,
+            ties,
+            at_home,
+        }
+    }
+
+    /// Sets the one price that gives the best bound: it is concave in it, so outer thirds are cut off.
+    fn best_price(&mut self, set: fn(&mut Prices, f64), work: &mut Work<'_>) {
+        let mut value = |ascent: &mut Self, price: f64| {
+            set(&mut ascent.prices, price);
+            ascent.evaluate(work)
+        };
+        let (mut low, mut high) = (0.0, signed(self.model.dearest));
+        for _ in 0..MOVE_PRICES_TRIED {
+            let (left, right) = (low + (high - low) / 3.0, high - (high - low) / 3.0);
+            if value(self, left) >= value(self, right) {
+                high = right;
+            } else {
+                low = left;
+            }
+        }
+        let middle = f64::midpoint(low, high);
+        let price = if value(self, middle) > value(self, 0.0) { middle } else { 0.0 };
+        set(&mut self.prices, price);
     }
 
     /// The bound at the present prices; sets the slope.
     fn evaluate(&mut self, work: &mut Work<'_>) -> f64 {
         self.slope = Prices::zero(self.model.problem);
-        let mut sum = self.nodes() - self.budgets();
+        self.ties.fill(0.0);
+        let mut sum = -self.budgets();
         for class in 0..self.of_class.len() {
             if !self.of_class[class].is_empty() {
                 sum += self.class(class);
                 work.spend(self.row.len() * (1 + self.prices.node.len()) / 2 + self.of_class[class].len());
             }
         }
+        for node in 0..self.row.len() {
+            sum += self.node(node);
+        }
         sum
     }
 
-    fn nodes(&mut self) -> f64 {
+    /// What the node costs beyond what its room earns.
+    fn dearness(&self, node: usize) -> f64 {
+        signed(self.model.opening[node]) - self.prices.of(&self.model.capacity[node], node)
+    }
+
+    /// The term of a node and of the items at home on it: it is closed, and they go, if that is cheaper than its opening.
+    fn node(&mut self, node: usize) -> f64 {
+        let dearness = self.dearness(node);
+        let open = dearness <= 0.0 || dearness < self.ties[node];
         let mut sum = 0.0;
-        for node in 0..self.row.len() {
+        if open {
+            sum += dearness;
             let capacity = &self.model.capacity[node];
-            let gain = signed(self.model.opening[node]) - self.prices.of(capacity, node);
-            if gain <= 0.0 {
-                sum += gain;
-                self.slope.node.iter_mut().zip(capacity).for_each(|(slope, capacity)| slope[node] -= float(*capacity));
-            }
+            self.slope.node.iter_mut().zip(capacity).for_each(|(slope, capacity)| slope[node] -= float(*capacity));
+        }
+        for at in 0..self.at_home[node].len() {
+            sum += self.home_item(self.at_home[node][at] as usize, open);
         }
         sum
+    }
+
+    fn home_item(&mut self, item: usize, open: bool) -> f64 {
+        let (row, term) = (self.model.items[item], self.terms[item]);
+        if term.home <= term.away && (open || !term.away.is_finite()) {
+            self.load(row.class, row.current);
+            return if term.home.is_finite() { term.home } else { 0.0 };
+        }
+        self.slope.moves += 1.0;
+        if row.group != NONE {
+            self.slope.group_moves[row.group as usize] += 1.0;
+        }
+        self.load(row.class, term.to);
+        term.away
+    }
+
+    fn load(&mut self, class: u32, node: u32) {
+        if node != NONE {
+            let demand = &self.model.demand[class as usize];
+            self.slope.node.iter_mut().zip(demand).for_each(|(slope, demand)| slope[node as usize] += float(*demand));
+        }
+    }
+
+    /// For each node as much of the ties of its items as its opening is worth more than its room.
+    fn staying(&self) -> Vec<f64> {
+        let mut staying = vec![0.0; self.terms.len()];
+        for (node, items) in self.at_home.iter().enumerate() {
+            let mut left = self.dearness(node).max(0.0);
+            for item in items {
+                let term = &self.terms[*item as usize];
+                let tie = if term.away.is_finite() { (term.away - term.home).max(0.0).min(left) } else { left };
+                staying[*item as usize] = tie;
+                left -= tie;
+            }
+        }
+        staying
     }
 
     fn budgets(&mut self) -> f64 {
@@ -216,28 +344,25 @@ impl<'m, 'p, const D: usize> Ascent<'m, 'p, D> {
         sum
     }
 
+    /// The term of an item without a home; of the others it is only noted.
     fn item(&mut self, item: usize, node: usize, least: f64) -> f64 {
         let row = self.model.items[item];
         let out = row.out_price.map_or(f64::INFINITY, signed);
-        let away = least.min(out) + self.move_price(item);
-        let home = self.row.get(row.current as usize).copied().unwrap_or(f64::INFINITY);
-        let term = away.min(home);
-        if !term.is_finite() {
-            return 0.0;
-        }
-        let leaves = row.current != NONE && away < home;
-        if leaves {
-            self.slope.moves += 1.0;
-            if row.group != NONE {
-                self.slope.group_moves[row.group as usize] += 1.0;
+        let to = if least <= out { u32::try_from(node).unwrap_or(NONE) } else { NONE };
+        if row.current == NONE {
+            let term = least.min(out);
+            if term.is_finite() {
+                self.load(row.class, to);
             }
+            return if term.is_finite() { term } else { 0.0 };
         }
-        let to = if home <= away { row.current as usize } else { node };
-        if home <= away || least <= out {
-            let demand = &self.model.demand[row.class as usize];
-            self.slope.node.iter_mut().zip(demand).for_each(|(slope, demand)| slope[to] += float(*demand));
+        let away = least.min(out) + self.move_price(item);
+        let home = self.row[row.current as usize];
+        self.terms[item] = Term { home, away, to };
+        if home <= away {
+            self.ties[row.current as usize] += away - home;
         }
-        term
+        0.0
     }
 
     fn move_price(&self, item: usize) -> f64 {

@@ -13,6 +13,8 @@ use crate::{
 
 /// Variables that the program may have.
 const VARIABLES_MAX: usize = 12_000;
+/// Items that the program may have: its time grows faster than their number.
+const ITEMS_MAX: usize = 2_500;
 /// Nodes that each item is offered.
 const NODES_PER_ITEM_MAX: usize = 6;
 /// From this share on an item counts as unsplit.
@@ -25,7 +27,12 @@ pub(crate) fn rounded<'m, const D: usize>(
     work: &mut Work<'_>,
 ) -> Option<State<'m, D>> {
     let offered = NODES_PER_ITEM_MAX.min(VARIABLES_MAX / model.items.len().max(1));
-    if offered < 2 || model.opening.iter().any(|opening| *opening > 0) || model.moves_max != u64::MAX {
+    if offered < 2
+        || model.items.len() > ITEMS_MAX
+        || !work.goes_on()
+        || model.opening.iter().any(|opening| *opening > 0)
+        || model.moves_max != u64::MAX
+    {
         return None;
     }
     let near: Vec<Vec<u32>> = (0..model.items.len()).map(|item| nearest(model, item, prices, offered)).collect();

@@ -4,7 +4,7 @@
 use crate::{
     exact, greedy,
     model::NONE,
-    price::{Prices, float, signed},
+    price::{Prices, signed},
     random::Random,
     state::{BANK, OUT, State},
     work::Work,
@@ -134,19 +134,31 @@ impl<'s, 'm, 'w, const D: usize> Search<'s, 'm, 'w, D> {
 
     /// Takes out items of a node and of others that one of its items would like.
     fn ruin_around(&mut self) {
-        let seed = self.random.below(self.state.at.len());
+        let seed = self.seed();
         let mut nodes = vec![self.state.at[seed]];
         let near = &self.near[self.state.model.items[seed].class as usize];
         for _ in 0..1 + self.random.below(3) {
-            if !near.is_empty() {
-                nodes.push(near[self.random.below(near.len())]);
-            }
+            let like = if near.is_empty() {
+                self.state.at[self.random.below(self.state.at.len())]
+            } else {
+                near[self.random.below(near.len())]
+            };
+            nodes.push(like);
         }
         self.take(seed);
         let share = 2 + self.random.below(7);
         for node in nodes {
             self.take_share(node, share);
         }
+    }
+
+    /// An item around which something is changed: one without a place rather.
+    fn seed(&mut self) -> usize {
+        if self.state.banked > 0 && self.random.chance(1, 2) {
+            let bank = self.state.bank();
+            return bank[self.random.below(bank.len())] as usize;
+        }
+        self.random.below(self.state.at.len())
     }
 
     fn take_share(&mut self, node: u32, share: usize) {
@@ -284,7 +296,7 @@ impl<'s, 'm, 'w, const D: usize> Search<'s, 'm, 'w, D> {
                 let demand = state.model.demand_of(item);
                 signed(state.price_of(item, node))
                     + weight * prices.of(demand, node)
-                    + tight * slack(state, demand, node)
+                    + tight * state.slack(demand, node)
             });
         }
         greedy::settle(state, item, best);
@@ -406,13 +418,6 @@ impl<'s, 'm, 'w, const D: usize> Search<'s, 'm, 'w, D> {
     }
 }
 
-/// Which part of the node would still be free; less than one, so that it decides only between equal costs.
-fn slack<const D: usize>(state: &State<'_, D>, demand: &[u64; D], node: usize) -> f64 {
-    let (free, capacity) = (&state.free[node], &state.model.capacity[node]);
-    let part = |at: usize| float(free[at] - demand[at]) / float(capacity[at].max(1));
-    (0..D).map(part).sum::<f64>() / float(D as u64)
-}
-
 /// Per class the nodes that are cheapest at the prices; none if it costs the same everywhere.
 fn near<const D: usize>(state: &State<'_, D>, prices: &Prices, work: &mut Work<'_>) -> Vec<Vec<u32>> {
     let model = state.model;
@@ -428,9 +433,14 @@ fn near<const D: usize>(state: &State<'_, D>, prices: &Prices, work: &mut Work<'
             .filter(|(node, capacity)| crate::state::within(demand, capacity) && rules.allows(*node as usize))
             .map(|(node, _)| (signed(rules.cost(node as usize)) + prices.of(demand, node as usize), node))
             .collect();
-        nodes.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let order = |a: &(f64, u32), b: &(f64, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+        if nodes.len() > NEAR_NODES_MAX {
+            nodes.select_nth_unstable_by(NEAR_NODES_MAX - 1, order);
+            nodes.truncate(NEAR_NODES_MAX);
+        }
+        nodes.sort_by(order);
         work.spend(model.capacity.len() * 4);
-        all.push(nodes.into_iter().take(NEAR_NODES_MAX).map(|(_, node)| node).collect());
+        all.push(nodes.into_iter().map(|(_, node)| node).collect());
     }
     all
 }

@@ -5,6 +5,7 @@ use heptad_certify::Solution;
 use crate::{
     OptimizeError,
     model::{Model, NONE, Row},
+    price::float,
 };
 
 /// The item has no place.
@@ -89,6 +90,13 @@ impl<'m, const D: usize> State<'m, D> {
     /// Whether the item, which is in the bank, may be put there.
     pub(crate) fn may_put(&self, item: usize, node: usize) -> bool {
         self.has_room(item, node) && (self.row(item).current as usize == node || self.may_leave(item))
+    }
+
+    /// Which part of the node would still be free; less than one, so that it can decide between equal costs.
+    pub(crate) fn slack(&self, demand: &[u64; D], node: usize) -> f64 {
+        let (free, capacity) = (&self.free[node], &self.model.capacity[node]);
+        let part = |at: usize| float(free[at] - demand[at]) / float(capacity[at].max(1));
+        (0..D).map(part).sum::<f64>() / float(D as u64)
     }
 
     /// What the objective gains by putting the item there.

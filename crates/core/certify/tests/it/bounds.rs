@@ -15,11 +15,9 @@ fn capacity_prices(problem: &Problem) -> impl Strategy<Value = CapacityPrices> +
     let node = (price(), price()).prop_map(|(a, b)| amounts(&[a, b]));
     let nodes = prop::collection::vec(node, problem.nodes.len());
     let groups = prop::collection::vec(price(), problem.groups.len());
-    (0_u32..5, nodes, price(), groups).prop_map(|(scale_bits, node, moves, group_moves)| CapacityPrices {
-        scale_bits,
-        node,
-        moves,
-        group_moves,
+    let staying = prop_oneof![Just(Vec::new()), prop::collection::vec(price(), problem.items.len())];
+    (0_u32..5, nodes, price(), groups, staying).prop_map(|(scale_bits, node, moves, group_moves, staying)| {
+        CapacityPrices { scale_bits, node, moves, group_moves, staying }
     })
 }
 
@@ -93,6 +91,28 @@ fn item_prices_see_that_two_large_items_share_no_node() {
     let problem = packing(10, 4, &[6, 6, 6]);
     let prices = ItemPrices { scale_bits: 0, dimension: 0, class: vec![1; 3] };
     assert_eq!(verify(&problem, &Certificate::Items(prices)).unwrap().cost(), 3);
+}
+
+#[test]
+fn who_stays_keeps_the_node_open() {
+    let mut problem = packing(10, 2, &[5, 5]);
+    problem.nodes.iter_mut().for_each(|node| node.opening = 100);
+    (0..2).for_each(|at| {
+        problem.items[at].current = Some(at as u32);
+        problem.items[at].move_price = 7;
+    });
+    // One node and one move are needed: 107. A node of 93 for its room, and 7 for each item that stays.
+    let prices = |staying| CapacityPrices {
+        scale_bits: 10,
+        node: vec![amounts(&[(93 << 10) / 10]); 2],
+        staying,
+        ..CapacityPrices::default()
+    };
+    let bound = |staying| verify(&problem, &Certificate::Capacity(prices(staying))).unwrap().cost();
+    assert_eq!(bound(vec![7 << 10; 2]), 107);
+    assert_eq!(bound(Vec::new()), 93);
+    let short = Certificate::Capacity(prices(vec![1]));
+    assert!(matches!(verify(&problem, &short), Err(CertificateError::Length { expected: 2, found: 1, .. })));
 }
 
 #[test]

@@ -18,8 +18,11 @@ const FILL_STEPS_MAX: usize = 600;
 /// Open nodes that are refilled together.
 const NODES_AT_ONCE_MAX: usize = 4;
 
+/// What the size of an item counts more on its present node.
+const HOME_BONUS: f64 = 1.1;
+
 /// The search under way.
-pub(super) struct Squeeze<'s, 'm, 'w, const D: usize> {
+pub(crate) struct Squeeze<'s, 'm, 'w, const D: usize> {
     state: State<'m, D>,
     goal: i64,
     random: &'s mut Random,
@@ -30,10 +33,11 @@ pub(super) struct Squeeze<'s, 'm, 'w, const D: usize> {
     bank_size: f64,
     best_at: Vec<u32>,
     best_cost: i64,
+    patience_rounds: usize,
 }
 
 impl<'s, 'm, 'w, const D: usize> Squeeze<'s, 'm, 'w, D> {
-    pub(super) fn new(state: State<'m, D>, goal: i64, random: &'s mut Random, work: &'s mut Work<'w>) -> Self {
+    pub(crate) fn new(state: State<'m, D>, goal: i64, random: &'s mut Random, work: &'s mut Work<'w>) -> Self {
         let (best_at, best_cost) = (state.at.clone(), state.cost);
         let prices = scarcity(state.model);
         let mut squeeze = Self {
@@ -47,15 +51,24 @@ impl<'s, 'm, 'w, const D: usize> Squeeze<'s, 'm, 'w, D> {
             bank_size: 0.0,
             best_at,
             best_cost,
+            patience_rounds: usize::MAX,
         };
         squeeze.reset();
         squeeze
     }
 
-    /// Searches until the goal is reached or the work is spent; the best packing found.
-    pub(super) fn run(mut self) -> Vec<u32> {
-        while self.best_cost > self.goal && self.work.goes_on() {
+    /// Gives up if so many rounds do not make up for a closed node.
+    pub(crate) fn with_patience(self, patience_rounds: usize) -> Self {
+        Self { patience_rounds, ..self }
+    }
+
+    /// Searches until the goal is reached or the work or the patience is spent; the best packing found.
+    pub(crate) fn run(mut self) -> Vec<u32> {
+        let mut rounds = 0;
+        while self.best_cost > self.goal && rounds < self.patience_rounds && self.work.goes_on() {
+            rounds += 1;
             if self.bank.is_empty() {
+                rounds = 0;
                 self.note();
                 if self.best_cost <= self.goal || !self.close() {
                     break;
@@ -176,7 +189,7 @@ impl<'s, 'm, 'w, const D: usize> Squeeze<'s, 'm, 'w, D> {
         let (chosen, steps) = Fill::best(&pool, &free, size(prices, &free), FILL_STEPS_MAX);
         self.work.spend(steps * 2 + pool.len() * 4);
         for (at, thing) in pool.iter().enumerate() {
-            if chosen >> at & 1 == 1 && self.state.has_room(thing.item as usize, node as usize) {
+            if chosen >> at & 1 == 1 && self.state.may_put(thing.item as usize, node as usize) {
                 self.state.put(thing.item as usize, node as usize);
             }
         }
@@ -187,6 +200,9 @@ impl<'s, 'm, 'w, const D: usize> Squeeze<'s, 'm, 'w, D> {
     fn pool(&mut self, node: u32, prices: &[f64; D], model: &Model<'_, D>) -> Vec<Thing<D>> {
         let fits = self.bank.iter().filter(|item| self.state.has_room(**item as usize, node as usize));
         let mut pool: Vec<Thing<D>> = fits.map(|item| thing(model, prices, *item as usize)).collect();
+        // Who is at home here is worth a little more than its size.
+        let home = |thing: &Thing<D>| model.items[thing.item as usize].current == node;
+        pool.iter_mut().filter(|thing| home(thing)).for_each(|thing| thing.size *= HOME_BONUS);
         self.random.shuffle(&mut pool);
         pool.truncate(POOL_MAX);
         if self.random.chance(2, 3) {
