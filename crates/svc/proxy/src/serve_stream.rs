@@ -6,6 +6,7 @@ use crate::{
     context::Context,
     detect::{DETECT_BYTES_MAX, Guess, guess},
     error::CallError,
+    forward::{Origin, Taken},
     options::Options,
     serve_http, socket, tunnel,
 };
@@ -14,7 +15,7 @@ use std::{io, sync::Arc, time::Duration};
 use tokio::{
     io::AsyncReadExt,
     net::TcpStream,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -57,19 +58,33 @@ async fn opening(stream: &mut TcpStream, options: &Options) -> io::Result<Openin
 }
 
 async fn tunnel_or_reset(context: &Context, client: TcpStream, read_ahead: Bytes) {
-    match connect(context).await {
-        Ok(endpoint) => tunnel::run(client, endpoint, read_ahead, context.core.options.tunnel_buffer_bytes).await,
+    let connected = connect(context).await;
+    count(context, connected.as_ref().map(|(taken, _)| taken));
+    match connected {
+        Ok((_, endpoint)) => tunnel::run(client, endpoint, read_ahead, context.core.options.tunnel_buffer_bytes).await,
         Err(_) => socket::reset(client),
     }
 }
 
-async fn connect(context: &Context) -> Result<tunnel::Endpoint, CallError> {
+fn origin(context: &Context) -> Origin<'_> {
     let (target, port) = context.fixed_target().expect("only connections with a fixed target are served as streams");
-    tunnel::connect(&context.core, &context.origin(target, port)).await
+    context.origin(target, port)
+}
+
+async fn connect(context: &Context) -> Result<(Taken, tunnel::Endpoint), CallError> {
+    tunnel::connect(&context.core, &origin(context)).await
+}
+
+fn count(context: &Context, result: Result<&Taken, &CallError>) {
+    context.core.count_tunnel(&origin(context), result);
 }
 
 async fn first_to_speak(context: Arc<Context>, mut client: TcpStream, stop: &CancellationToken) {
-    let Ok(mut endpoint) = connect(&context).await else { return socket::reset(client) };
+    let (taken, mut endpoint) = match connect(&context).await {
+        Ok(connected) => connected,
+        Err(error) => return refuse(context, client, &error, stop).await,
+    };
+    let mut sent = Bytes::new();
     tokio::select! {
         () = endpoint.speaks() => {}
         _ = client.readable() => {
@@ -78,14 +93,24 @@ async fn first_to_speak(context: Arc<Context>, mut client: TcpStream, stop: &Can
                     drop(endpoint);
                     return serve_http::serve(context, client, bytes, stop).await;
                 }
-                Ok(Opening::Opaque(bytes)) => {
-                    let buffer_bytes = context.core.options.tunnel_buffer_bytes;
-                    return tunnel::run(client, endpoint, bytes, buffer_bytes).await;
-                }
+                Ok(Opening::Opaque(bytes)) => sent = bytes,
                 Ok(Opening::Silent) => {}
-                Err(_) => return,
+                Err(_) => return count(&context, Ok(&taken)),
             }
         }
     }
-    tunnel::run(client, endpoint, Bytes::new(), context.core.options.tunnel_buffer_bytes).await
+    count(&context, Ok(&taken));
+    tunnel::run(client, endpoint, sent, context.core.options.tunnel_buffer_bytes).await
+}
+
+/// There is no way for the connection. A client that was only slow to ask is told why in its own protocol.
+async fn refuse(context: Arc<Context>, mut client: TcpStream, error: &CallError, stop: &CancellationToken) {
+    let patience = Duration::from_millis(context.core.options.detect_partial_wait_ms_max);
+    if let Ok(Ok(())) = timeout(patience, client.readable()).await
+        && let Ok(Opening::Http(bytes)) = opening(&mut client, &context.core.options).await
+    {
+        return serve_http::serve(context, client, bytes, stop).await;
+    }
+    count(&context, Err(error));
+    socket::reset(client);
 }

@@ -4,7 +4,7 @@
 use crate::{
     core::Core,
     error::CallError,
-    forward::{Attempts, Origin, Pick},
+    forward::{Attempts, Origin, Pick, Taken},
     peer::Io,
     peer_link::StreamError,
     pool::Active,
@@ -84,30 +84,24 @@ impl Breakable for Box<dyn Io> {
     }
 }
 
-/// Decides on a connection and connects to an endpoint; tries others if one does not accept.
-pub(crate) async fn connect(core: &Core, origin: &Origin<'_>) -> Result<Endpoint, CallError> {
+/// Decides on a connection and connects to an endpoint; tries others if one does not accept. Counts nothing: it may still
+/// turn out to be HTTP.
+pub(crate) async fn connect(core: &Core, origin: &Origin<'_>) -> Result<(Taken, Endpoint), CallError> {
     let draw = core.draw();
     let mut attempts = Attempts::default();
-    let result = loop {
-        let pick = match core.route(origin, None, draw, attempts.tried()) {
-            Ok(Some(pick)) => pick,
-            Ok(None) => break Err(attempts.exhausted(origin)),
-            Err(error) => break Err(error),
+    loop {
+        let Some(pick) = core.route(origin, None, draw, attempts.tried())? else {
+            return Err(attempts.exhausted(origin));
         };
         let active = core.pool.enter(&pick.taken.endpoint, &core.options);
         match open(core, origin, &pick).await {
-            Ok(stream) => break Ok((pick.taken, Endpoint::new(stream, active))),
+            Ok(stream) => return Ok((pick.taken, Endpoint::new(stream, active))),
             Err(StreamError::Refused(refusal)) if !refusal.is_unsent() => {
-                break Err(core.failed(refusal.into(), origin, pick.taken));
+                return Err(core.failed(refusal.into(), origin, pick.taken));
             }
-            Err(error) => match attempts.failed(pick.taken, error.into(), core.options.connect_attempts_max) {
-                Ok(()) => {}
-                Err(error) => break Err(error),
-            },
+            Err(error) => attempts.failed(pick.taken, error.into(), core.options.connect_attempts_max)?,
         }
-    };
-    core.count_tunnel(origin, result.as_ref().map(|(taken, _)| taken));
-    result.map(|(_, endpoint)| endpoint)
+    }
 }
 
 async fn open(core: &Core, origin: &Origin<'_>, pick: &Pick) -> Result<Stream, StreamError> {

@@ -26,6 +26,34 @@ async fn http_callers_that_are_not_listed_get_403_and_the_reason() {
 }
 
 #[tokio::test]
+async fn http_callers_that_are_slow_to_ask_are_told_so_all_the_same() {
+    let world = World::new().service("db", &[named("db").await]).service("empty", &[]).allow("db", &["client"]);
+    let (proxy, address) = world.serve("db").await;
+    for (address, expected) in [(address, "HTTP/1.1 403 "), (listen_too(&proxy, address).await, "HTTP/1.1 503 ")] {
+        let mut stream = connect_from("127.0.0.2", address).await;
+        // For longer than a client is waited for whose server may speak first.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let asked = b"GET / HTTP/1.1\r\nhost: db\r\nconnection: close\r\n\r\n";
+        stream.write_all(asked).await.expect("it is accepted");
+        let mut said = String::new();
+        let ended = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut said)).await.expect("it ends soon");
+        ended.expect("in order");
+        assert!(said.starts_with(expected), "{said}");
+    }
+    let counts = proxy.counts();
+    let sum = |of: fn(&heptad_proxy::CallCount) -> u64| counts.iter().map(of).sum::<u64>();
+    assert_eq!((sum(|c| c.denied), sum(|c| c.unavailable), sum(|c| c.tunnels)), (1, 1, 0), "each is counted once");
+}
+
+/// A listener for the service `empty` beside that of `db`.
+async fn listen_too(proxy: &heptad_proxy::Proxy, db: std::net::SocketAddr) -> std::net::SocketAddr {
+    let address = free_address();
+    let wanted = [(db, (key("db"), 80)), (address, (key("empty"), 80))];
+    assert!(proxy.set_service_listeners(wanted.into()).await.is_empty());
+    address
+}
+
+#[tokio::test]
 async fn plain_callers_that_are_not_listed_are_reset_and_nothing_reaches_the_target() {
     static ACCEPTED: AtomicU64 = AtomicU64::new(0);
     let (endpoint, _server) = tcp_server(|_| async { _ = ACCEPTED.fetch_add(1, Relaxed) }).await;
