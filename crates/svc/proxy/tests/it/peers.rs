@@ -274,8 +274,7 @@ async fn thousands_of_requests_share_one_connection() {
     });
     let world = from_n1(World::new().service("web", &[])).on("n2", "web", &[endpoint.await.0]);
     for (streams_max, connections) in [(4_096, 1..=1), (700, 3..=4)] {
-        // The endpoint's queue of connections is shorter than their number.
-        let options = Options { peer_streams_max: streams_max, connect_wait_ms_max: 15_000, ..Options::default() };
+        let options = Options { peer_streams_max: streams_max, connect_wait_ms_max: 60_000, ..Options::default() };
         let (wires, [n1, n2]) = nodes_with(&world, ["n1", "n2"], options).await;
         let mut calls = JoinSet::new();
         for number in 0..REQUESTS {

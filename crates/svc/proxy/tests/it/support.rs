@@ -29,7 +29,9 @@ use tokio::{
 };
 
 /// No wait of a test is meant to take so long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Room for all who connect at once to a server that a busy machine lets wait.
+const BACKLOG: u32 = 4_096;
 
 pub(crate) fn key(name: &str) -> ServiceKey {
     ServiceKey::new("default", name)
@@ -178,7 +180,9 @@ where
     S: Fn(TcpStream) -> F + Send + Sync + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("loopback has free ports");
+    let listener = socket.listen(BACKLOG).expect("it listens");
     let address = listener.local_addr().expect("it is bound");
     let task = tokio::spawn(async move {
         let mut connections = tokio::task::JoinSet::new();
