@@ -105,7 +105,7 @@ fn service(index: usize, has_rules: bool, draws: &mut Draws) -> Service {
     let memory = cpu * draws.between(1, 6) * (GIB / 2000);
     let mut service = Service::new(&name, "host");
     service.resources =
-        ResourceVector::from_amounts([cpu, memory, draws.between(1, 20) * GIB, 10 * draws.between(0, 9)]);
+        ResourceVector::from_amounts([cpu, memory, draws.between(1, 20) * GIB, 10 * draws.between(0, 9)]).into();
     if has_rules {
         service.anti_affinity = vec![AffinityRule::on_services(&[&name])];
         service.topology_spread = vec![TopologySpread { topology_key: "zone".into(), max_skew: 2, required: true }];
@@ -129,7 +129,8 @@ fn before(size: &Size, nodes: &[Node], services: &[Service], draws: &mut Draws) 
         let which = containers.len() % services.len();
         let index = (which + refusals) % services.len();
         let (service, at) = (&services[index], next[index]);
-        let Some(left) = free[at].checked_sub(&service.resources).filter(|_| replicas[index] < nodes.len()) else {
+        let Some(left) = free[at].checked_sub(&service.resources.vector()).filter(|_| replicas[index] < nodes.len())
+        else {
             refusals += 1;
             continue;
         };
@@ -139,7 +140,7 @@ fn before(size: &Size, nodes: &[Node], services: &[Service], draws: &mut Draws) 
         replicas[index] += 1;
         let mut container = container(format!("old-{}", containers.len()), service);
         container.node = Some(NodeName::from(nodes[at].name.as_str()));
-        wanted = wanted.saturating_sub(service.resources.amounts()[0]);
+        wanted = wanted.saturating_sub(service.resources.cpu_millis.0);
         containers.push(container);
     }
     containers
