@@ -4,7 +4,7 @@
     y_j = 1 for the nodes that are used, and side conditions (a budget of moves) on the whole. For all multipliers that
     are not negative
 
-      sum_i min_j (c_ij + v_j . r_i + sum_t w_t p_tij) + sum_j min(0, f_j - v_j . C_j) - sum_t w_t B_t
+      sum_i min_j (c_ij + v_j . r_i + s_ij + sum_t w_t p_tij) + sum_j min(0, f_j - v_j . C_j - sum_i s_ij) - sum_t w_t B_t
 
     is at most the cost of every feasible assignment: Lagrange's bound, of which the linear program's dual is the best. Whoever
     checks a certificate computes this one number. Multipliers are rational, of one denominator, so all is in whole numbers.
@@ -62,17 +62,19 @@ Definition total (a : assignment) : Z :=
 
 (** ** The certificate: multipliers of capacities and of side conditions, and their denominator *)
 
-Record certificate := { v : node -> resource -> Z; w : side -> Z; scale : Z }.
+(** [v] prices capacities, [w] side conditions, and [st] that a container on a node keeps the node open. *)
+Record certificate := { v : node -> resource -> Z; st : container -> node -> Z; w : side -> Z; scale : Z }.
 
 Record nonnegative (m : certificate) : Prop := {
   v_nonneg : forall j k, 0 <= v m j k;
+  st_nonneg : forall i j, 0 <= st m i j;
   w_nonneg : forall t, 0 <= w m t;
   scale_pos : 0 < scale m;
 }.
 
 Definition reduced (m : certificate) (i : container) (j : node) : Z :=
   scale m * cost P i j + zsum (fun k => v m j k * request P i k) (resources P)
-  + zsum (fun t => w m t * price P t i j) (sides P).
+  + st m i j + zsum (fun t => w m t * price P t i j) (sides P).
 
 (** The least over the nodes that are allowed; of a container that no node may take, any number would do. *)
 Fixpoint least (f : node -> Z) (l : list node) : option Z :=
@@ -85,7 +87,8 @@ Definition cheapest (m : certificate) (i : container) : Z :=
   match least (reduced m i) (filter (allowed P i) (nodes P)) with None => 0 | Some x => x end.
 
 Definition node_term (m : certificate) (j : node) : Z :=
-  Z.min 0 (scale m * opening P j - zsum (fun k => v m j k * capacity P j k) (resources P)).
+  Z.min 0 (scale m * opening P j - zsum (fun k => v m j k * capacity P j k) (resources P)
+           - zsum (fun i => st m i j) (containers P)).
 
 Definition bound (m : certificate) : Z :=
   zsum (cheapest m) (containers P) + zsum (node_term m) (nodes P) - zsum (fun t => w m t * budget P t) (sides P).
@@ -137,25 +140,45 @@ Proof.
     + rewrite zsum_swap. apply zsum_ext. intros k _. rewrite zsum_scale. reflexivity.
 Qed.
 
-Lemma unused_gives_nothing : forall a j k, is_used a j = false -> given a j k = 0.
+(** What containers pay for being where they are, node by node. *)
+Lemma staying :
+  forall m a, NoDup (nodes P) -> feasible a ->
+  zsum (fun i => st m i (a i)) (containers P) =
+  zsum (fun j => zsum (fun i => here a j i * st m i j) (containers P)) (nodes P).
 Proof.
-  intros a j k H. unfold given.
-  rewrite (zsum_ext _ _ (fun _ => 0)); [rewrite zsum_const; lia |].
-  intros i Hi. unfold here. destruct (Nat.eqb_spec (a i) j) as [E | _]; [| lia].
+  intros m a Hnd Hf. rewrite <- zsum_swap. apply zsum_ext. intros i Hi. symmetry.
+  exact (sum_at (fun j => st m i j) (a i) (nodes P) Hnd (on_nodes a Hf i Hi)).
+Qed.
+
+Lemma unused_has_nobody : forall a j i, is_used a j = false -> In i (containers P) -> here a j i = 0.
+Proof.
+  intros a j i H Hi. unfold here. destruct (Nat.eqb_spec (a i) j) as [E | _]; [| reflexivity].
   exfalso. unfold is_used in H. rewrite <- not_true_iff_false in H. apply H. apply existsb_exists.
   exists i. split; [assumption | apply Nat.eqb_eq; assumption].
 Qed.
 
+Lemma unused_gives_nothing : forall a j k, is_used a j = false -> given a j k = 0.
+Proof.
+  intros a j k H. unfold given.
+  rewrite (zsum_ext _ _ (fun _ => 0)); [rewrite zsum_const; lia |].
+  intros i Hi. rewrite unused_has_nobody by assumption. lia.
+Qed.
+
 Lemma node_terms :
   forall m a j, nonnegative m -> feasible a -> In j (nodes P) ->
-  node_term m j + zsum (fun k => v m j k * given a j k) (resources P) <= scale m * opened a j.
+  node_term m j + (zsum (fun k => v m j k * given a j k) (resources P) + zsum (fun i => here a j i * st m i j) (containers P))
+  <= scale m * opened a j.
 Proof.
   intros m a j Hm Hf Hj. unfold node_term, opened. destruct (is_used a j) eqn:E.
   - assert (H : zsum (fun k => v m j k * given a j k) (resources P) <= zsum (fun k => v m j k * capacity P j k) (resources P)).
     { apply zsum_le. intros k Hk. apply Z.mul_le_mono_nonneg_l; [apply (v_nonneg m Hm) | apply (within a Hf); assumption]. }
+    assert (H' : zsum (fun i => here a j i * st m i j) (containers P) <= zsum (fun i => st m i j) (containers P)).
+    { apply zsum_le. intros i _. unfold here. pose proof (st_nonneg m Hm i j). destruct (a i =? j)%nat; lia. }
     lia.
-  - rewrite (zsum_ext _ (fun k => v m j k * given a j k) (fun _ => 0)); [rewrite zsum_const; lia |].
-    intros k _. rewrite unused_gives_nothing by assumption. lia.
+  - rewrite (zsum_ext _ (fun k => v m j k * given a j k) (fun _ => 0)), (zsum_ext _ (fun i => here a j i * st m i j) (fun _ => 0)).
+    + rewrite !zsum_const. lia.
+    + intros i Hi. rewrite unused_has_nobody by assumption. lia.
+    + intros k _. rewrite unused_gives_nothing by assumption. lia.
 Qed.
 
 (** ** What is promised *)
@@ -167,16 +190,17 @@ Proof.
   intros m a Hnd Hm Hf. unfold bound, total.
   assert (H1 : zsum (cheapest m) (containers P) <= zsum (fun i => reduced m i (a i)) (containers P)).
   { apply zsum_le. intros i Hi. apply cheapest_below; assumption. }
-  unfold reduced in H1. rewrite zsum_add, zsum_add, zsum_scale in H1.
-  rewrite (payments m a Hnd Hf), (zsum_swap _ _ (fun i t => w m t * price P t i (a i))) in H1.
+  unfold reduced in H1. rewrite zsum_add, zsum_add, zsum_add, zsum_scale in H1.
+  rewrite (payments m a Hnd Hf), (staying m a Hnd Hf), (zsum_swap _ _ (fun i t => w m t * price P t i (a i))) in H1.
   assert (H2 : zsum (fun t => zsum (fun i => w m t * price P t i (a i)) (containers P)) (sides P)
                <= zsum (fun t => w m t * budget P t) (sides P)).
   { apply zsum_le. intros t Ht. rewrite zsum_scale.
     apply Z.mul_le_mono_nonneg_l; [apply (w_nonneg m Hm) | apply (within_budget a Hf); assumption]. }
-  assert (H3 : zsum (fun j => node_term m j + zsum (fun k => v m j k * given a j k) (resources P)) (nodes P)
+  assert (H3 : zsum (fun j => node_term m j + (zsum (fun k => v m j k * given a j k) (resources P)
+                                               + zsum (fun i => here a j i * st m i j) (containers P))) (nodes P)
                <= zsum (fun j => scale m * opened a j) (nodes P)).
   { apply zsum_le. intros j Hj. apply node_terms; assumption. }
-  rewrite zsum_add, zsum_scale in H3. lia.
+  rewrite zsum_add, zsum_add, zsum_scale in H3. lia.
 Qed.
 
 (** Costs are whole numbers, so the bound may be rounded up. *)
