@@ -126,7 +126,7 @@ impl<'a> Room<'a> {
         let mut cluster = Cluster::new(view);
         for request in requests {
             if let Some(node) = plan.bindings.get(&request.container).and_then(|node| view.index(node)) {
-                let _ = cluster.bind(node, request);
+                let _ = cluster.bind_to(node, request, &plan.devices(&request.container));
             }
         }
         let mut on_node: Vec<Vec<Bound<'a>>> = view.nodes().iter().map(|_| Vec::new()).collect();

@@ -195,6 +195,7 @@ impl<'a> World<'a> {
         for (id, node) in plan.bindings() {
             if let Some(container) = self.containers.get_mut(id) {
                 container.node = Some(node.clone());
+                container.devices = plan.devices(id);
                 container.status = ContainerStatus::Running;
                 container.ready = true;
                 *placed.entry(node.clone()).or_default() += 1;
