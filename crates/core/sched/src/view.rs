@@ -216,7 +216,12 @@ impl NodesView {
 
     fn count_replica(&mut self, container: &Container, index: NodeIndex) {
         if container.is_alive() {
-            *self.replicas.entry(container.service.clone()).or_default().entry(index).or_default() += 1;
+            // Most services have several, so the name is copied only for the first.
+            let spread = match self.replicas.get_mut(&container.service) {
+                Some(spread) => spread,
+                None => self.replicas.entry(container.service.clone()).or_default(),
+            };
+            *spread.entry(index).or_default() += 1;
         }
     }
 
