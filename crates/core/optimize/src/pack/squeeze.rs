@@ -13,10 +13,27 @@ use crate::{
     work::Work,
 };
 
-/// Steps for refilling one node.
-const FILL_STEPS_MAX: usize = 600;
-/// Open nodes that are refilled together.
-const NODES_AT_ONCE_MAX: usize = 4;
+/// How a round is made.
+#[derive(Clone, Copy, Debug)]
+struct Manner {
+    /// What room that lies together is worth beside the size of the bank.
+    together: f64,
+    /// Open nodes that are refilled together.
+    nodes_at_once_max: usize,
+    /// Steps for refilling one node.
+    fill_steps_max: usize,
+}
+
+impl Manner {
+    /// With one resource a large item needs room that lies together, and whatever fills a node exactly is good. With several, room of
+    /// one resource without the others is worth nothing, and the order in which many nodes are refilled spoils more than it finds.
+    const fn of(dimensions: usize) -> Self {
+        match dimensions {
+            0 | 1 => Self { together: 0.3, nodes_at_once_max: 8, fill_steps_max: 2_000 },
+            _ => Self { together: 0.0, nodes_at_once_max: 4, fill_steps_max: 600 },
+        }
+    }
+}
 
 /// What the size of an item counts more on its present node.
 const HOME_BONUS: f64 = 1.1;
@@ -34,12 +51,16 @@ pub(crate) struct Squeeze<'s, 'm, 'w, const D: usize> {
     best_at: Vec<u32>,
     best_cost: i64,
     patience_rounds: usize,
+    /// Differences of sizes that are rounding alone.
+    hair: f64,
+    manner: Manner,
 }
 
 impl<'s, 'm, 'w, const D: usize> Squeeze<'s, 'm, 'w, D> {
     pub(crate) fn new(state: State<'m, D>, goal: i64, random: &'s mut Random, work: &'s mut Work<'w>) -> Self {
         let (best_at, best_cost) = (state.at.clone(), state.cost);
         let prices = scarcity(state.model);
+        let manner = Manner::of(state.model.problem.dimensions);
         let mut squeeze = Self {
             state,
             goal,
@@ -52,8 +73,12 @@ impl<'s, 'm, 'w, const D: usize> Squeeze<'s, 'm, 'w, D> {
             best_at,
             best_cost,
             patience_rounds: usize::MAX,
+            hair: 0.0,
+            manner,
         };
         squeeze.reset();
+        let all: f64 = (0..).take(squeeze.state.at.len()).map(|item| squeeze.size_of(item)).sum();
+        squeeze.hair = all * 1e-9;
         squeeze
     }
 
@@ -137,16 +162,26 @@ impl<'s, 'm, 'w, const D: usize> Squeeze<'s, 'm, 'w, D> {
         self.work.spend(8 * nodes.len() + 8);
         let before: Vec<(u32, u32)> = self.contents(&nodes);
         let (bank, bank_size) = (self.bank.clone(), self.bank_size);
+        let score = self.score(&nodes);
         nodes.iter().for_each(|node| self.empty(*node));
         let prices = self.shaken();
         for node in &nodes {
             self.refill(*node, &prices);
         }
         self.bank_size = self.bank.iter().map(|item| self.size_of(*item)).sum();
-        if self.bank_size > bank_size * (1.0 + 1e-9) {
+        if self.score(&nodes) > score + self.hair {
             self.put_back(&nodes, &before);
             (self.bank, self.bank_size) = (bank, bank_size);
         }
+    }
+
+    /// What a round lowers: the size of the bank, and less for room that lies together.
+    fn score(&self, nodes: &[u32]) -> f64 {
+        let room = |node: &u32| {
+            let free = size(&self.prices, &self.state.free[*node as usize]);
+            free * free / size(&self.prices, &self.state.model.capacity[*node as usize]).max(f64::MIN_POSITIVE)
+        };
+        self.bank_size - self.manner.together * nodes.iter().map(room).sum::<f64>()
     }
 
     fn contents(&self, nodes: &[u32]) -> Vec<(u32, u32)> {
@@ -165,7 +200,7 @@ impl<'s, 'm, 'w, const D: usize> Squeeze<'s, 'm, 'w, D> {
 
     /// Different open nodes, in the order in which they are refilled.
     fn pick(&mut self) -> Vec<u32> {
-        let count = (1 + self.random.below(NODES_AT_ONCE_MAX)).min(self.open.len());
+        let count = (1 + self.random.below(self.manner.nodes_at_once_max)).min(self.open.len());
         let mut nodes = Vec::with_capacity(count);
         while nodes.len() < count {
             let node = self.open[self.random.below(self.open.len())];
@@ -186,7 +221,7 @@ impl<'s, 'm, 'w, const D: usize> Squeeze<'s, 'm, 'w, D> {
         let model = self.state.model;
         let pool = self.pool(node, prices, model);
         let free = self.state.free[node as usize];
-        let (chosen, steps) = Fill::best(&pool, &free, size(prices, &free), FILL_STEPS_MAX);
+        let (chosen, steps) = Fill::best(&pool, &free, size(prices, &free), self.manner.fill_steps_max);
         self.work.spend(steps * 2 + pool.len() * 4);
         for (at, thing) in pool.iter().enumerate() {
             if chosen >> at & 1 == 1 && self.state.may_put(thing.item as usize, node as usize) {

@@ -64,7 +64,7 @@ fn cut(nodes: usize, pieces: u64, seed: u64) -> Problem {
 fn random_costs_are_within_two_parts_of_a_hundred() {
     for (dimensions, seed) in [(1, 1), (2, 2), (4, 3), (6, 4)] {
         let problem = random(200, 10, dimensions, seed);
-        let outcome = optimize(&problem, &Budget { steps_max: 8_000_000, gap_ppm: 0 }, seed, &|| true).unwrap();
+        let outcome = optimize(&problem, &Budget { steps_max: 5_000_000, gap_ppm: 0 }, seed, &|| true).unwrap();
         assert!(outcome.gap() <= 0.02, "{dimensions} resources, seed {seed}: {}", outcome.gap());
     }
 }
@@ -72,7 +72,7 @@ fn random_costs_are_within_two_parts_of_a_hundred() {
 #[test]
 fn a_cut_packing_is_put_together_again() {
     for seed in 0..4 {
-        let outcome = pack(&cut(20, 6, seed), &Budget { steps_max: 15_000_000, gap_ppm: 0 }, seed, &|| true).unwrap();
+        let outcome = pack(&cut(20, 6, seed), &Budget { steps_max: 6_000_000, gap_ppm: 0 }, seed, &|| true).unwrap();
         assert_eq!(outcome.bound.cost(), 20);
         assert!(outcome.nodes_used <= 21, "seed {seed}: {} nodes", outcome.nodes_used);
     }
@@ -95,7 +95,7 @@ fn a_move_budget_is_spent_well_and_never_exceeded() {
         [(Some(0), 30, 0), (Some(2), 30, 0), (Some(7), 30, 2), (None, 2, 1), (None, 30, 7)]
     {
         let problem = problem(moves_max, group);
-        let outcome = optimize(&problem, &Budget { steps_max: 4_000_000, gap_ppm: 0 }, 7, &|| true).unwrap();
+        let outcome = optimize(&problem, &Budget { steps_max: 2_000_000, gap_ppm: 0 }, 7, &|| true).unwrap();
         assert_eq!(outcome.nodes_used, 10 - emptied, "{moves_max:?} {group}");
         assert_eq!(outcome.moves.len(), emptied * 3, "{moves_max:?} {group}");
     }
