@@ -64,6 +64,11 @@ impl Fragmentation {
         new
     }
 
+    /// Whether nobody asks for devices.
+    pub(super) fn is_empty(&self) -> bool {
+        self.mix.is_empty()
+    }
+
     /// Forgets all that was worked out for so many nodes.
     pub(super) fn forget(&mut self, nodes: usize) {
         self.unusable = vec![None; nodes];

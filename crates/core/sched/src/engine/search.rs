@@ -31,6 +31,8 @@ impl Engine {
             return None;
         }
         let choice = match policy {
+            // Without a mix nothing grows anywhere, so room alone decides.
+            Policy::Fragmentation if self.fragmentation.is_empty() => self.choose_among(class, Policy::Pack, |_| true),
             Policy::Fragmentation => self.choose_whole(class),
             Policy::Pack | Policy::Spread => self.choose_among(class, policy, |_| true),
         };
