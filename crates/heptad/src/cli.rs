@@ -75,7 +75,7 @@ pub enum Command {
     /// Make the objects of files as they are written there
     Apply(Apply),
     /// Show what an apply would change, and where each replica would go
-    Plan(Files),
+    Plan(Plan),
     /// List objects, or show one
     Get(Get),
     /// Show all that is known of one object
@@ -116,6 +116,8 @@ pub enum Command {
     /// Objects in the distributed storage
     #[command(subcommand)]
     Storage(StorageCommand),
+    /// Show moves that would free nodes, what they gain, and how far the result is from the best; or begin them
+    Optimize(Optimize),
     /// Evaluate the guarantees on the live state; exit code 1 if one does not hold
     Verify(OutputFlag),
     /// Write the whole state into a file, as it is at one revision; not the containers and not the storage's objects
@@ -160,6 +162,27 @@ pub enum DriverChoice {
     Process,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OptimizeChoice {
+    /// Only when asked
+    Off,
+    /// Record an event when moves would free nodes
+    #[default]
+    Suggest,
+    /// Move containers, their successors serving first
+    Auto,
+}
+
+impl From<OptimizeChoice> for heptad_control::OptimizeMode {
+    fn from(choice: OptimizeChoice) -> Self {
+        match choice {
+            OptimizeChoice::Off => Self::Off,
+            OptimizeChoice::Suggest => Self::Suggest,
+            OptimizeChoice::Auto => Self::Auto,
+        }
+    }
+}
+
 #[derive(Clone, Debug, Args)]
 pub struct Run {
     /// Where all data is kept [default: `dev`, `demo`: a directory that is removed at the end; `server`: /var/lib/heptad]
@@ -185,6 +208,12 @@ pub struct Run {
     pub node: Option<String>,
     #[command(flatten)]
     pub devices: Devices,
+    /// What the optimiser of the placement does by itself
+    #[arg(long, env = "HEPTAD_OPTIMIZE", value_enum, default_value_t)]
+    pub optimize: OptimizeChoice,
+    /// How often it does that
+    #[arg(long, env = "HEPTAD_OPTIMIZE_INTERVAL", default_value_t = 300, value_name = "SECONDS")]
+    pub optimize_interval: u64,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -209,6 +238,27 @@ pub struct Apply {
     /// Give up waiting after so many seconds
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     pub timeout: u64,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Plan {
+    #[command(flatten)]
+    pub files: Files,
+    /// Also search for the best places of the new containers, and say how far from the best they are at most
+    #[arg(long)]
+    pub optimal: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Optimize {
+    /// How many moves at most [default: the server's own bound, 20]
+    #[arg(long, value_name = "MOVES")]
+    pub moves_max: Option<u64>,
+    /// Begin those of the moves that are possible now: the successor serves before the container stops
+    #[arg(long)]
+    pub apply: bool,
+    #[command(flatten)]
+    pub output: OutputFlag,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -27,6 +27,8 @@ pub fn settings(args: &Run, data_dir: PathBuf) -> Settings {
         insecure_registries: args.insecure_registries.clone(),
         node: args.node.clone(),
         devices: args.devices.counts(),
+        optimize: args.optimize,
+        optimize_interval_ms: args.optimize_interval.max(1).saturating_mul(1_000),
         ..Settings::new(data_dir)
     }
 }

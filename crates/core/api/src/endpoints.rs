@@ -8,6 +8,7 @@ use crate::{
         ApplyRequest, ApplyResponse, ContainerReport, ContainerSettings, ExecRequest, ExecResponse, LogLine,
         PlanResponse, Version,
     },
+    optimization::{Optimization, OptimizeRequest},
     report::{VerifyResponse, WhyResponse},
     trust::{
         Authorities, CertificateRequest, CertificateResponse, ClusterInfo, JoinRequest, JoinResponse, JoinTokenCreated,
@@ -211,6 +212,7 @@ fn cluster_operations() -> Vec<Endpoint> {
             .takes::<ApplyRequest>()
             .gives::<ApplyResponse>(),
         Endpoint::new("POST", "/v1/plan", "plan", "What an apply would do; changes nothing")
+            .query("optimal", "`true`: also how far the new containers' places are from the best")
             .takes::<ApplyRequest>()
             .gives::<PlanResponse>(),
         Endpoint::new("GET", "/v1/namespaces/{namespace}/services/{name}/why", "why", "Why a service is not as wanted")
@@ -218,6 +220,17 @@ fn cluster_operations() -> Vec<Endpoint> {
         Endpoint::new("GET", "/v1/snapshot", "snapshot", "The whole system at one revision").gives::<Snapshot>(),
         Endpoint::new("GET", "/v1/verify", "verify", "The guarantees evaluated on the live state")
             .gives::<VerifyResponse>(),
+        Endpoint::new(
+            "GET",
+            "/v1/optimization",
+            "optimization",
+            "Moves that would free nodes, and a bound on the best",
+        )
+        .query("moves_max", "how many moves at most")
+        .gives::<Optimization>(),
+        Endpoint::new("POST", "/v1/optimization", "optimize", "Begin those of the moves that are possible now")
+            .takes::<OptimizeRequest>()
+            .gives::<Optimization>(),
         Endpoint::new(
             "GET",
             "/v1/mesh",

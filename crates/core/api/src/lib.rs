@@ -8,6 +8,7 @@ pub mod mesh;
 pub mod object;
 pub mod openapi;
 pub mod operations;
+pub mod optimization;
 pub mod problem;
 pub mod report;
 pub mod trust;

@@ -1,6 +1,7 @@
 //! Requests and answers of operations that are more than one object: apply, plan, status reports, logs, exec.
 
 use crate::object::{Kind, Manifest};
+use crate::optimization::OptimalPlan;
 use crate::report::Unplaced;
 use heptad_model::{ContainerId, ContainerStatus, Namespace, NodeName, ServiceKey};
 use schemars::JsonSchema;
@@ -107,6 +108,9 @@ pub struct PlanResponse {
     pub unplaced: Vec<Unplaced>,
     /// What the user should know, such as a replacement without a health check.
     pub warnings: Vec<String>,
+    /// How far the new containers' places are from the best, if that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optimal: Option<OptimalPlan>,
 }
 
 /// What a node reports of a container that is bound to it.

@@ -111,7 +111,7 @@ const STATUSES: [&str; 15] = [
     "checked at run time, property-tested, simulated",
     "property-tested",
     "proved (model), checked at run time, property-tested, simulated",
-    "proved (model), property-tested; use by the platform pending",
+    "proved (model), property-tested, checked at run time",
     "tested on one machine; model and bound pending",
     "proved (model), property-tested, checked at run time",
     "proved (model), tested",

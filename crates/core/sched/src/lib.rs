@@ -8,6 +8,7 @@ pub mod allocation;
 mod among;
 pub mod check;
 pub mod cluster;
+pub mod consolidate;
 mod daemon;
 pub mod decision;
 pub mod devices;

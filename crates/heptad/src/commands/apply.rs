@@ -2,7 +2,7 @@
 
 use super::service_key;
 use crate::{
-    cli::{Apply, Files, Output},
+    cli::{Apply, Output, Plan},
     manifest::{self, Complaints},
     output::{Table, paint, print, say, tell},
 };
@@ -126,10 +126,10 @@ fn print_applied(output: Output, response: &ApplyResponse) -> anyhow::Result<()>
     })
 }
 
-pub(super) async fn plan(client: &Client, args: Files) -> anyhow::Result<ExitCode> {
-    let objects = read(&args.files, args.lenient)?;
-    let response = client.plan(&ApplyRequest { objects }).await?;
-    print(args.output.output, &response, || describe_plan(&response))?;
+pub(super) async fn plan(client: &Client, args: Plan) -> anyhow::Result<ExitCode> {
+    let request = ApplyRequest { objects: read(&args.files.files, args.files.lenient)? };
+    let response = if args.optimal { client.plan_optimal(&request).await? } else { client.plan(&request).await? };
+    print(args.files.output.output, &response, || describe_plan(&response))?;
     let changes = response.results.iter().any(|r| r.outcome != Outcome::Unchanged);
     Ok(ExitCode::from(match (response.unplaced.is_empty(), changes) {
         (false, _) => EXIT_CANNOT_PLACE,
@@ -158,6 +158,9 @@ fn describe_plan(plan: &PlanResponse) -> String {
             table.row([place.service.to_string(), place.node.to_string(), place.replicas.to_string()]);
         }
         out += &format!("\nNew containers would go to\n{}", table.render());
+    }
+    if let Some(optimal) = &plan.optimal {
+        out += &super::optimize::describe_optimal(optimal);
     }
     for (service, count) in &plan.replaced {
         out += &format!("\n{count} containers of {service} would be replaced one by one\n");

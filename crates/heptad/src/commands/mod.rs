@@ -8,6 +8,7 @@ mod logs;
 mod mesh;
 mod misc;
 mod node;
+mod optimize;
 mod rollout;
 mod settings;
 mod state;
@@ -71,6 +72,7 @@ pub async fn run(connect: &Connect, command: Command) -> anyhow::Result<ExitCode
         Command::Storage(StorageCommand::Ls { target, output }) => storage::ls(&client, &target, output.output).await,
         Command::Storage(StorageCommand::Rm { target }) => storage::rm(&client, &target).await,
         Command::Storage(StorageCommand::Status(output)) => storage::status(&client, output.output).await,
+        Command::Optimize(args) => optimize::optimize(&client, args).await,
         Command::Verify(output) => why::verify(&client, output.output).await,
         Command::Version => misc::version(&client).await,
         Command::Demo(_)

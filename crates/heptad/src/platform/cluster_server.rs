@@ -231,6 +231,8 @@ impl ClusterServer {
             tcp: Some(settings.listen),
             token_file: Some(settings.data_dir.join("token")),
             service_cidr: member.service_cidr,
+            optimize: settings.optimize.into(),
+            optimize_interval_ms: settings.optimize_interval_ms,
             server_name: member.name.clone(),
             server_url: Some(url_of(member.advertise)),
             leadership: if state.is_shared() { Leadership::elected() } else { Leadership::Sole },

@@ -109,6 +109,8 @@ impl Platform {
             tcp: Some(settings.listen),
             token_file: Some(data.join("token")),
             service_cidr: base.service_cidr(),
+            optimize: settings.optimize.into(),
+            optimize_interval_ms: settings.optimize_interval_ms,
             ..Default::default()
         };
         let control = Control::start(options, store, parts).await?;

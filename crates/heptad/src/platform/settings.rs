@@ -1,7 +1,10 @@
 //! What a platform of one machine is started with, and what it remembers of its first start.
 
 use super::{PlatformError, paths};
-use crate::{cli::DriverChoice, handover::Inherited};
+use crate::{
+    cli::{DriverChoice, OptimizeChoice},
+    handover::Inherited,
+};
 use heptad_model::{Bytes, CpuMillis, DeviceCounts, Mbps, ResourceVector, ids::is_label};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -30,6 +33,10 @@ pub struct Settings {
     pub node: Option<String>,
     /// How many devices of each kind the node has, such as GPUs.
     pub devices: DeviceCounts,
+    /// What the optimiser of the placement does by itself.
+    pub optimize: OptimizeChoice,
+    /// How often it does that, in milliseconds.
+    pub optimize_interval_ms: u64,
     /// Whether everything is removed at the end.
     pub ephemeral: bool,
     /// Listening sockets of the program that this process was before.
@@ -50,6 +57,8 @@ impl Settings {
             insecure_registries: Vec::new(),
             node: None,
             devices: DeviceCounts::new(),
+            optimize: OptimizeChoice::default(),
+            optimize_interval_ms: 300_000,
             ephemeral: false,
             inherited: Inherited::default(),
             shim: None,

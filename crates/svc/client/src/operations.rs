@@ -12,6 +12,7 @@ use heptad_api::{
         ApplyRequest, ApplyResponse, ContainerReport, ContainerSettings, ExecRequest, ExecResponse, LogLine,
         PlanResponse, Version,
     },
+    optimization::{Optimization, OptimizeRequest},
     report::{VerifyResponse, WhyResponse},
 };
 use heptad_model::{Container, ContainerId, Event, NodeName, ServiceKey, Snapshot};
@@ -41,6 +42,22 @@ impl Client {
     /// What an apply would do; changes nothing.
     pub async fn plan(&self, request: &ApplyRequest) -> Result<PlanResponse> {
         self.json(Call::new(Method::POST, "/v1/plan").json(request)).await
+    }
+
+    /// The same, and how far the new containers' places are from the best.
+    pub async fn plan_optimal(&self, request: &ApplyRequest) -> Result<PlanResponse> {
+        self.json(Call::new(Method::POST, "/v1/plan?optimal=true").json(request)).await
+    }
+
+    /// Moves that would free nodes, at most `moves_max`.
+    pub async fn optimization(&self, moves_max: Option<u64>) -> Result<Optimization> {
+        let query = moves_max.map_or(String::new(), |most| format!("?moves_max={most}"));
+        self.json(Call::new(Method::GET, format!("/v1/optimization{query}"))).await
+    }
+
+    /// Begins those of the moves that are possible now.
+    pub async fn optimize(&self, request: &OptimizeRequest) -> Result<Optimization> {
+        self.json(Call::new(Method::POST, "/v1/optimization").json(request)).await
     }
 
     /// Why a service is not as wanted.

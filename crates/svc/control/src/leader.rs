@@ -122,6 +122,7 @@ impl Leader {
         tracker.spawn(reconciler.run(stop.clone()));
         let (own, options, until) = (objects.clone(), self.options.clone(), stop.clone());
         tracker.spawn(async move { liveness.run(&own, &options, until).await });
+        tracker.spawn(crate::optimize::run(objects.clone(), self.options.clone(), stop.clone()));
         *term = Some(Term { fence, objects, stop });
     }
 

@@ -66,12 +66,32 @@ pub struct Options {
     pub heartbeat_check_ms: u64,
     /// Longest wait at shutdown for requests that are being worked on.
     pub drain_ms_max: u64,
+    /// What the optimiser does by itself.
+    pub optimize: OptimizeMode,
+    /// How often it looks.
+    pub optimize_interval_ms: u64,
+    /// Longest time of one search.
+    pub optimize_search_ms: u64,
+    /// Moves that are suggested or begun at once.
+    pub optimize_moves_max: u64,
     /// The name of this server among all.
     pub server_name: String,
     /// Where agents and people reach this server; recorded for them. None: nobody needs to find it.
     pub server_url: Option<String>,
     /// Who leads: this server alone, or one of several on the same store.
     pub leadership: Leadership,
+}
+
+/// What the optimiser does by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OptimizeMode {
+    /// Nothing; it can be asked.
+    Off,
+    /// It records an event when moves would free nodes.
+    #[default]
+    Suggest,
+    /// It moves containers, their successors serving first.
+    Auto,
 }
 
 /// The listener for TLS.
@@ -135,6 +155,10 @@ impl Default for Options {
             node_not_ready_ms: 9_000,
             heartbeat_check_ms: 500,
             drain_ms_max: 5_000,
+            optimize: OptimizeMode::default(),
+            optimize_interval_ms: 300_000,
+            optimize_search_ms: 2_000,
+            optimize_moves_max: 20,
             server_name: "server".to_owned(),
             server_url: None,
             leadership: Leadership::Sole,

@@ -80,7 +80,7 @@ const MODEL: &[&str] = &["heptad-model"];
 pub(super) const RULES: &[Rule] = &[
     rule("heptad-model", Shelf::Core, &[]),
     rule("heptad-api", Shelf::Core, MODEL),
-    rule("heptad-sched", Shelf::Core, MODEL),
+    rule("heptad-sched", Shelf::Core, &["heptad-certify", "heptad-model"]),
     rule("heptad-route", Shelf::Core, MODEL),
     rule("heptad-shard", Shelf::Core, MODEL),
     // It judges solvers, so it knows none.

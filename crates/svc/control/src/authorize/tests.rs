@@ -73,6 +73,8 @@ const ASKED: &[(&str, &str)] = &[
     ("GET", "/v1/namespaces/other/secrets/s"),
     ("GET", "/v1/snapshot"),
     ("GET", "/v1/verify"),
+    ("GET", "/v1/optimization"),
+    ("POST", "/v1/optimization"),
     ("POST", "/v1/apply"),
     ("POST", "/v1/plan"),
     ("GET", "/v1/mesh"),
@@ -151,7 +153,7 @@ fn a_node_reads_the_mesh_and_writes_itself_and_what_is_bound_to_it() {
     );
 }
 
-const VIEWED: [&str; 24] = [
+const VIEWED: [&str; 25] = [
     "GET /v1/health",
     "GET /v1/version",
     "GET /v1/whoami",
@@ -172,6 +174,7 @@ const VIEWED: [&str; 24] = [
     "GET /v1/configs",
     "GET /v1/snapshot",
     "GET /v1/verify",
+    "GET /v1/optimization",
     "POST /v1/plan",
     "GET /v1/mesh",
     "POST /v1/mesh/check",

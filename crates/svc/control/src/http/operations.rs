@@ -10,6 +10,7 @@ use crate::{
     error::{Error, Result, StoreContext},
     fanout::Channel,
     objects::body_value,
+    optimize::{self, Suggestion},
     reports,
 };
 use axum::{
@@ -22,12 +23,16 @@ use axum::{
 use heptad_api::{
     ErrorCode, ProblemDetails,
     operations::{ApplyRequest, Version},
+    optimization::{Optimization, OptimizeRequest},
     report::{VerifyResponse, WhyResponse},
 };
 use heptad_model::{Container, ContainerId, Event, Namespace, NodeName, ServiceKey, Snapshot};
 use heptad_state::Revision;
 use http::{StatusCode, Uri};
 use serde::Deserialize;
+
+/// Longest search for a better placement when the guarantees are looked at.
+const VERIFY_SEARCH_MS_MAX: u64 = 500;
 
 /// The routes of this module.
 pub(crate) fn routes() -> Router<Shared> {
@@ -45,6 +50,7 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/v1/namespaces/{namespace}/services/{name}/why", get(why))
         .route("/v1/snapshot", get(snapshot))
         .route("/v1/verify", get(verify))
+        .route("/v1/optimization", get(optimization).post(optimize_now))
         .route("/v1/mesh", get(mesh_state))
         .route("/v1/mesh/call", post(mesh_call))
         .route("/v1/mesh/check", post(mesh_check))
@@ -131,9 +137,41 @@ async fn apply(State(app): State<Shared>, principal: Asking, body: Body) -> Resu
     Ok(Json(app.objects.apply(&request).await?).into_response())
 }
 
-async fn plan(State(app): State<Shared>, body: Body) -> Result<Response> {
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlanQuery {
+    #[serde(default)]
+    optimal: bool,
+}
+
+async fn plan(State(app): State<Shared>, uri: Uri, body: Body) -> Result<Response> {
+    let PlanQuery { optimal } = query(&uri)?;
     let request: ApplyRequest = body_value(&app.body(body).await?, "request to apply")?;
-    Ok(Json(reports::plan(&app.objects, &request).await?).into_response())
+    let search_ms = optimal.then_some(app.options.optimize_search_ms);
+    Ok(Json(reports::plan(&app.objects, &request, search_ms).await?).into_response())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OptimizationQuery {
+    moves_max: Option<u64>,
+}
+
+async fn suggested(app: &Shared, moves_max: Option<u64>) -> Result<Suggestion> {
+    let moves_max = moves_max.unwrap_or(app.options.optimize_moves_max);
+    optimize::suggest(&app.objects, moves_max, app.options.optimize_search_ms).await
+}
+
+async fn optimization(State(app): State<Shared>, uri: Uri) -> Result<Json<Optimization>> {
+    let OptimizationQuery { moves_max } = query(&uri)?;
+    Ok(Json(suggested(&app, moves_max).await?.answer))
+}
+
+async fn optimize_now(State(app): State<Shared>, body: Body) -> Result<Json<Optimization>> {
+    let request: OptimizeRequest = body_value(&app.body(body).await?, "request to optimise")?;
+    let suggestion = suggested(&app, request.moves_max).await?;
+    let begun = optimize::begin(&app.objects, &suggestion).await?;
+    Ok(Json(Optimization { begun, ..suggestion.answer }))
 }
 
 async fn why(State(app): State<Shared>, Path((namespace, name)): Path<(String, String)>) -> Result<Json<WhyResponse>> {
@@ -146,7 +184,7 @@ async fn snapshot(State(app): State<Shared>) -> Result<Json<Snapshot>> {
 }
 
 async fn verify(State(app): State<Shared>) -> Result<Json<VerifyResponse>> {
-    Ok(Json(reports::verify(&app.objects.snapshot().await?)))
+    Ok(Json(reports::verify(&app.objects, VERIFY_SEARCH_MS_MAX).await?))
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,16 +1,19 @@
 //! What an apply would do: the same staging, planner and steps as the real thing, on a copy of the rows. Writes nothing.
 
-use crate::{clock::now_ms, error::Result, objects::Objects, reconcile::api_unplaced, rows::Rows};
+use crate::{clock::now_ms, error::Result, objects::Objects, optimize, reconcile::api_unplaced, rows::Rows};
 use heptad_api::{
     Manifest,
     operations::{ApplyRequest, Outcome, PlanResponse, PlannedPlacement, PlannedPreemption},
+    optimization::OptimalPlan,
     report::Unplaced,
 };
 use heptad_model::{
     Container, ContainerId, ContainerStatus, NodeName, Revision, Rollout, Service, ServiceKey, Strategy,
 };
 use heptad_sched::{
-    Gang, NodesView, Request, preempt,
+    Gang, NodesView, Request,
+    consolidate::{self, Prices},
+    preempt,
     reconcile::{self, Action, ServiceView},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +22,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const STEPS_MAX: usize = 500;
 
 /// The answer to `request`, on the state of one revision.
-pub(crate) async fn plan(objects: &Objects, request: &ApplyRequest) -> Result<PlanResponse> {
+/// With `search_ms`, also how far the new containers' places are from the best that is found in this time.
+pub(crate) async fn plan(objects: &Objects, request: &ApplyRequest, search_ms: Option<u64>) -> Result<PlanResponse> {
     crate::objects::distinct(request)?;
     let (_, results) = objects.stage_all(request).await?;
     let rows = Rows::load(objects, false).await?;
@@ -32,6 +36,7 @@ pub(crate) async fn plan(objects: &Objects, request: &ApplyRequest) -> Result<Pl
         preempted: Vec::new(),
         unplaced: Vec::new(),
         warnings: Vec::new(),
+        optimal: None,
     };
     for (i, manifest) in request.objects.iter().enumerate() {
         let changed = answer.results.get(i).is_none_or(|result| result.outcome != Outcome::Unchanged);
@@ -51,7 +56,36 @@ pub(crate) async fn plan(objects: &Objects, request: &ApplyRequest) -> Result<Pl
             _ => {}
         }
     }
+    if let Some(search_ms) = search_ms {
+        answer.optimal = Some(optimal(&world, search_ms).await?);
+    }
     Ok(answer)
+}
+
+/// The best places for the new containers that are found, and a bound.
+async fn optimal(world: &World<'_>, search_ms: u64) -> Result<OptimalPlan> {
+    let prices = Prices::default();
+    let new: Vec<&Container> = world.containers.values().filter(|c| world.is_new(c)).collect();
+    let planned = new.iter().filter_map(|c| Some((c.id.clone(), c.node.clone()?))).collect();
+    let waiting = new.iter().filter_map(|c| Some((*c, world.services.get(&c.service)?)));
+    let view = world.nodes(|c| !world.is_new(c));
+    let instance = consolidate::placement(&view, waiting, &planned, &prices);
+    let before = instance.solution(&view, |id| planned.get(id).cloned());
+    let cost_before = optimize::cost(&instance, &before)?;
+    let (instance, outcome) = optimize::searched(instance, search_ms).await?;
+    let mut places: BTreeMap<(ServiceKey, NodeName), u32> = BTreeMap::new();
+    for (id, node) in instance.containers.iter().zip(&outcome.solution.nodes) {
+        if let Some((container, node)) = world.containers.get(id).zip(instance.node_name(&view, *node)) {
+            *places.entry((container.service.clone(), node)).or_default() += 1;
+        }
+    }
+    let placement = |((service, node), replicas)| PlannedPlacement { service, node, replicas };
+    Ok(OptimalPlan {
+        placements: places.into_iter().map(placement).collect(),
+        unplaced: outcome.unplaced,
+        fixed: instance.fixed,
+        certified: optimize::certified(cost_before, &instance, &outcome, &prices)?,
+    })
 }
 
 fn is_applied(request: &ApplyRequest, key: &ServiceKey) -> bool {
@@ -76,13 +110,20 @@ impl<'a> World<'a> {
         Self { rows, containers, services: BTreeMap::new(), made: 0, rollout: None, revisions: BTreeMap::new() }
     }
 
-    fn nodes(&self) -> NodesView {
+    /// Whether the container is only planned.
+    fn is_new(&self, container: &Container) -> bool {
+        !self.rows.containers.contains_key(&container.id)
+    }
+
+    /// The nodes with those of the containers that are `meant`.
+    fn nodes(&self, meant: impl Fn(&Container) -> bool) -> NodesView {
         let rows = self.rows;
+        let containers = || self.containers.values().filter(|c| meant(c));
         let others = rows.services.iter().filter(|(key, _)| !self.services.contains_key(*key));
         let services = others.map(|(_, item)| &item.object).chain(self.services.values());
-        NodesView::new(rows.nodes.values().map(|item| &item.object), self.containers.values())
+        NodesView::new(rows.nodes.values().map(|item| &item.object), containers())
             .with_services(services)
-            .with_quotas(rows.quotas.values().map(|item| &item.object), self.containers.values())
+            .with_quotas(rows.quotas.values().map(|item| &item.object), containers())
     }
 
     /// Goes all steps of a service, as if every container became ready as soon as it has a node.
@@ -136,7 +177,7 @@ impl<'a> World<'a> {
         preempted: &mut Vec<PlannedPreemption>,
     ) -> bool {
         let key = service.key();
-        let nodes = self.nodes();
+        let nodes = self.nodes(|_| true);
         let view = ServiceView {
             service: Some(service),
             containers: self.containers.values().filter(|c| c.service == key).collect(),
@@ -186,7 +227,7 @@ impl<'a> World<'a> {
             let size = u32::try_from(requests.len()).unwrap_or(u32::MAX);
             requests.iter_mut().for_each(|request| request.gang = Some(Gang { group: 0, size }));
         }
-        let view = self.nodes();
+        let view = self.nodes(|_| true);
         let (plan, report) = heptad_sched::plan(&view, &requests);
         let service_of =
             |key: &ServiceKey| self.services.get(key).or_else(|| self.rows.services.get(key).map(|item| &item.object));

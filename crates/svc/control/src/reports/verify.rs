@@ -1,20 +1,58 @@
 //! The guarantees on one revision of the live state. The predicates and figures are the model's; here they are only asked
 //! and put into words.
 
-use heptad_api::report::{ConditionReport, Counts, GuaranteeReport, VerifyResponse};
+use crate::{
+    error::{Result, with_causes},
+    objects::Objects,
+    optimize,
+};
+use heptad_api::{
+    optimization::{Certified, Optimization},
+    report::{ConditionReport, Counts, GuaranteeReport, VerifyResponse},
+};
 use heptad_model::{
     HealthCheck, Node, ResourceVector, Service, Snapshot, Utilisation,
     invariants::{Finding, Guarantee},
     utilisation,
 };
 
-/// Everything that holds or does not hold of `snapshot`.
-pub(crate) fn verify(snapshot: &Snapshot) -> VerifyResponse {
-    VerifyResponse {
-        revision: snapshot.revision,
-        counts: counts(snapshot),
-        guarantees: Guarantee::ALL.into_iter().map(|id| report(id, snapshot)).collect(),
+/// Everything that holds or does not hold now; the search for a better placement takes `search_ms` at most.
+pub(crate) async fn verify(objects: &Objects, search_ms: u64) -> Result<VerifyResponse> {
+    let snapshot = objects.snapshot().await?;
+    let mut guarantees: Vec<_> = Guarantee::ALL.into_iter().map(|id| report(id, &snapshot)).collect();
+    let optimality = optimize::suggest(objects, snapshot.containers.len() as u64, search_ms).await;
+    if let Some(report) = guarantees.iter_mut().find(|report| report.id == Guarantee::G5) {
+        match optimality {
+            Ok(found) => optimality_of(&found.answer, report),
+            Err(error) => report.figures.push(with_causes(&error)),
+        }
     }
+    Ok(VerifyResponse { revision: snapshot.revision, counts: counts(&snapshot), guarantees })
+}
+
+/// How far the present placement is from the best, at most. The bound was verified when it was found.
+fn optimality_of(found: &Optimization, report: &mut GuaranteeReport) {
+    let Certified { cost_before, lower_bound, cost_of_node, .. } = &found.certified;
+    let gap = (cost_before - lower_bound).max(0).unsigned_abs();
+    let gap_permille = gap.saturating_mul(1_000).div_ceil((*cost_before).max(1).unsigned_abs());
+    report.checked = true;
+    report.figures.push(format!(
+        "the present placement costs P = {cost_before} ({cost_of_node} a used node), none costs less than \
+         L = {lower_bound} (verified exactly): gap at most {}",
+        percent(gap_permille)
+    ));
+    if found.nodes_used_after < found.nodes_used {
+        report.figures.push(format!(
+            "{} moves would leave {} nodes used instead of {}: heptad optimize",
+            found.moves.len(),
+            found.nodes_used_after,
+            found.nodes_used
+        ));
+    }
+}
+
+fn percent(permille: u64) -> String {
+    format!("{}.{} %", permille / 10, permille % 10)
 }
 
 fn report(id: Guarantee, snapshot: &Snapshot) -> GuaranteeReport {
@@ -48,7 +86,6 @@ fn convergence(services: &[Service]) -> Vec<String> {
 }
 
 fn fullness(seen: &Utilisation, report: &mut GuaranteeReport) {
-    let percent = |permille: u64| format!("{}.{} %", permille / 10, permille % 10);
     let bound = seen.bound_permille.map_or("none".to_owned(), percent);
     let resources = seen.dimensions.len();
     report.checked = true;

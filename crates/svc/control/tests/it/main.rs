@@ -8,6 +8,7 @@ mod endpoints;
 mod extended;
 mod leaders;
 mod life;
+mod optimize;
 mod parts;
 mod placement;
 mod settings;
