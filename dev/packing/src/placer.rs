@@ -106,8 +106,10 @@ impl Placer {
         self.used.iter().filter(|used| **used).count()
     }
 
-    /// What each GPU of a node has free, in thousandths.
-    pub fn devices_free(&self, node: NodeIndex) -> Vec<u32> {
-        self.engine.free(node).devices.0.remove(&GPU).unwrap_or_default()
+    /// What each of a node's `count` GPUs has free, in thousandths.
+    pub fn devices_free(&self, node: NodeIndex, count: usize) -> Vec<u32> {
+        let mut free = self.engine.free(node).devices.0.remove(&GPU).unwrap_or_default();
+        free.resize(count, 0);
+        free
     }
 }

@@ -98,7 +98,7 @@ pub fn replay(nodes: &[NodeShape], list: &[Item], policy: Policy, seed: u64) -> 
         decisions: placer.decisions(),
         cpu_seconds,
         chosen,
-        free: (0..nodes.len()).map(|node| placer.devices_free(node)).collect(),
+        free: nodes.iter().enumerate().map(|(index, node)| placer.devices_free(index, node.devices)).collect(),
     }
 }
 
@@ -137,6 +137,9 @@ mod tests {
         let nodes = [node(2, 4)];
         let replayed = replay(&nodes, &[item(1, 1000)], Policy::Fragmentation, 1);
         assert_eq!((replayed.given_percent, replayed.unplaced, replayed.decisions), (50.0, 2, 4));
-        assert_eq!(replayed.free[0][..4], [0, 0, 1000, 1000]);
+        assert_eq!(replayed.free, [[0, 0, 1000, 1000]]);
+        // A node that gave all its GPUs has them still.
+        let replayed = replay(&[node(4, 4)], &[item(1, 1000)], Policy::Pack, 1);
+        assert_eq!(replayed.free, [[0, 0, 0, 0]]);
     }
 }

@@ -231,9 +231,8 @@ fn gpus(list: &Recorded, options: &Options, tell: &mut dyn FnMut(&Record) -> Res
         let runs: Vec<_> = seeds.map(|seed| arrival::replay(&nodes, &list.items, policy, seed)).collect();
         let by_seed: Vec<f64> = runs.iter().map(|run| rounded(run.given_percent)).collect();
         let first = &runs[0];
-        let gave =
-            |free: &Vec<u32>, node: &NodeShape| free.iter().take(node.devices).map(|f| DEVICE_MILLIS - f).collect();
-        let cells = nodes.iter().zip(&first.free).map(|(node, free)| (node.model.clone(), gave(free, node))).collect();
+        let gave = |free: &Vec<u32>| free.iter().map(|free| DEVICE_MILLIS - free).collect();
+        let cells = nodes.iter().zip(&first.free).map(|(node, free)| (node.model.clone(), gave(free))).collect();
         panels.push(Gpus { title: name(policy).into(), nodes: cells });
         tell(&Record {
             name: list.name.clone(),
