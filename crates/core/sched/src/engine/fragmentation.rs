@@ -1,7 +1,7 @@
 //! The policy that weighs expected fragmentation: how much of a node's free devices a request drawn from the mix could
 //! not use, and by how much that grows with a request. What was worked out is kept until the node changes.
 
-use super::{Choice, ClassId, Engine, Grant, NEEDS_MAX, class::Class, devices::Pool};
+use super::{Choice, ClassId, DeviceNeed, Engine, Grant, NEEDS_MAX, class::Class, devices::Pool};
 use crate::{cluster::NodeIndex, engine::ClassSpec};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -90,7 +90,8 @@ impl Fragmentation {
     }
 
     /// What wishes could not use of those pools if a node had that much else, in millis times weights. A wish that the
-    /// node cannot take uses nothing of it; one that it can take not the devices that are too small.
+    /// node cannot take uses nothing of it; one that it can take not the devices that are too small, and not those for
+    /// which the rest of what it asks would run out, however often it came.
     fn unusable(&self, node: NodeIndex, amounts: &[u64; 4], pools: &[Pool]) -> i64 {
         let totals: Vec<i64> = pools.iter().map(|pool| pool.total() as i64).collect();
         if totals.iter().all(|total| *total == 0) {
@@ -103,14 +104,31 @@ impl Fragmentation {
             let takes = (0..4).all(|d| wish.spec.amounts[d] <= amounts[d])
                 && wish.spec.devices.iter().all(|n| offers.get(usize::from(n.kind.0)).is_some_and(|o| n.millis <= *o))
                 && wish.spec.eligible.as_ref().is_none_or(|nodes| nodes.contains(node));
-            let lost = wish.spec.devices.iter().zip(wish.limits).map(|(need, limit)| match takes {
-                true => too_small[limit],
-                false => totals.get(usize::from(need.kind.0)).copied().unwrap_or(0),
+            let lost = wish.spec.devices.iter().zip(wish.limits).map(|(need, limit)| {
+                let total = totals.get(usize::from(need.kind.0)).copied().unwrap_or(0);
+                if takes {
+                    total - supplied(total - too_small[limit], need, &wish.spec.amounts, amounts)
+                } else {
+                    total
+                }
             });
             wish.weight * lost.sum::<i64>()
         };
         self.mix.iter().map(of_wish).sum()
     }
+}
+
+/// For how much of `usable` devices of a need what is free suffices if `asked` goes with it.
+fn supplied(usable: i64, need: &DeviceNeed, asked: &[u64; 4], free: &[u64; 4]) -> i64 {
+    let mut supplied = usable as u64;
+    for d in (0..4).filter(|d| asked[*d] > 0) {
+        let has = u64::from(need.millis).saturating_mul(free[d]);
+        // The division is slow and seldom needed.
+        if has < supplied.saturating_mul(asked[d]) {
+            supplied = has / asked[d];
+        }
+    }
+    supplied as i64
 }
 
 impl Engine {

@@ -57,8 +57,13 @@ impl Model {
         let of = |(spec, weight): &(ClassSpec, u32)| {
             let lost = |need: &DeviceNeed| -> i64 {
                 let takes = self.takes(node, spec);
-                let small = |free: &&u32| !takes || **free < need.millis.min(1000);
-                self.devices_of(node, *need).iter().filter(small).map(|free| i64::from(*free)).sum()
+                let large = |free: &&u32| takes && **free >= need.millis.min(1000);
+                let sum = |free: &mut dyn Iterator<Item = &u32>| free.map(|free| i64::from(*free)).sum::<i64>();
+                let devices = self.devices_of(node, *need);
+                let asked = spec.amounts.iter().zip(&self.nodes[node].free).filter(|(asked, _)| **asked > 0);
+                let supplied = asked.map(|(asked, free)| u128::from(need.millis) * *free / u128::from(*asked)).min();
+                let supplied = supplied.map_or(i64::MAX, |millis| i64::try_from(millis).unwrap_or(i64::MAX));
+                sum(&mut devices.iter()) - sum(&mut devices.iter().filter(large)).min(supplied)
             };
             i64::from(*weight) * spec.devices.iter().map(lost).sum::<i64>()
         };
