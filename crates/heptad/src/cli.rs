@@ -88,8 +88,8 @@ pub enum Command {
     Logs(Logs),
     /// Run a program inside a container
     Exec(Exec),
-    /// Say why a service is not as wanted
-    Why(ServiceName),
+    /// Say why a service is not as wanted, or why a container is on its node and on no other
+    Why(Named),
     /// The exchange of a service's containers: how it stands, its revisions, undo, pause, resume, restart
     #[command(subcommand)]
     Rollout(RolloutCommand),
@@ -383,6 +383,16 @@ pub struct Exec {
     pub timeout: u64,
     #[command(flatten)]
     pub namespace: InNamespace,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Named {
+    /// The service or container
+    pub name: String,
+    #[command(flatten)]
+    pub namespace: InNamespace,
+    #[command(flatten)]
+    pub output: OutputFlag,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -217,6 +217,13 @@ fn cluster_operations() -> Vec<Endpoint> {
             .gives::<PlanResponse>(),
         Endpoint::new("GET", "/v1/namespaces/{namespace}/services/{name}/why", "why", "Why a service is not as wanted")
             .gives::<WhyResponse>(),
+        Endpoint::new(
+            "GET",
+            "/v1/containers/{id}/why",
+            "container_why",
+            "Why a container is on its node and on no other, or on none",
+        )
+        .gives::<WhyResponse>(),
         Endpoint::new("GET", "/v1/snapshot", "snapshot", "The whole system at one revision").gives::<Snapshot>(),
         Endpoint::new("GET", "/v1/verify", "verify", "The guarantees evaluated on the live state")
             .gives::<VerifyResponse>(),

@@ -88,6 +88,9 @@ pub struct PlannedPreemption {
     pub node: NodeName,
     /// The containers of lower priority.
     pub victims: Vec<ContainerId>,
+    /// Whether no cheaper set of containers was possible.
+    #[serde(default)]
+    pub proven: bool,
 }
 
 /// What an apply would do; nothing was changed.

@@ -1,7 +1,7 @@
 //! Reports for people: why something is not as wanted, and whether the guarantees hold.
 
 use heptad_model::{
-    ContainerId, ContainerStatus, Dimension, Event, NodeName, ServiceKey,
+    ContainerId, ContainerStatus, Dimension, Event, NodeName, Placement, ServiceKey,
     invariants::{Finding, Guarantee},
 };
 use schemars::JsonSchema;
@@ -26,6 +26,17 @@ pub struct NodeRefusal {
     pub free: Option<String>,
 }
 
+/// Nodes that cannot take a container for the same reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RefusalGroup {
+    /// The reason in a word or two: the dimension, if it is one.
+    pub reason: String,
+    /// How many nodes they are.
+    pub nodes: u32,
+    /// A few of them: those that lack the least.
+    pub examples: Vec<NodeRefusal>,
+}
+
 /// Why a container has no node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Unplaced {
@@ -36,10 +47,74 @@ pub struct Unplaced {
     /// How far the gang got that it is placed with; the rest is said of the first of it that finds no node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gang: Option<String>,
-    /// Every node with its reason.
+    /// What it asks, in words.
+    #[serde(default)]
+    pub asked: String,
+    /// How many of the service there are that ask the same and have no node.
+    #[serde(default)]
+    pub containers: u32,
+    /// What forbids it on every node, such as a quota; the nodes are not looked at then.
+    #[serde(default)]
+    pub forbidden: Option<String>,
+    /// The nodes by their first failing dimension or other reason; the most frequent reason first.
+    #[serde(default)]
+    pub groups: Vec<RefusalGroup>,
+    /// The nodes with their reasons by name, as many as an answer carries.
     pub refusals: Vec<NodeRefusal>,
-    /// The smallest changes that would make it fit.
+    /// The smallest changes that would make one of them fit, each of which is enough.
     pub remedies: Vec<String>,
+}
+
+/// A node, and a sentence on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NodeNote {
+    /// The node.
+    pub node: NodeName,
+    /// The sentence.
+    pub text: String,
+}
+
+/// Nodes that are not chosen for the same reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LostNodes {
+    /// The reason in a few words.
+    pub reason: String,
+    /// How many nodes they are.
+    pub nodes: u32,
+    /// A few of them, compared with the node that is chosen: those that came nearest.
+    pub examples: Vec<NodeNote>,
+}
+
+/// Which node would be chosen for a container as things stand now, and why no other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Decision {
+    /// How a node is chosen among those that can take it.
+    pub placement: Placement,
+    /// How many nodes there are.
+    pub nodes: u32,
+    /// How many of them can take it.
+    pub able: u32,
+    /// The node that would be chosen; absent if none can take it.
+    pub node: Option<NodeName>,
+    /// What that node is ahead of the others by, in a sentence.
+    pub because: String,
+    /// What that node would have left with the container, in words.
+    pub left: String,
+    /// The others.
+    pub lost: Vec<LostNodes>,
+}
+
+/// Where a container of a service is, and why there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Placed {
+    /// The container.
+    pub container: ContainerId,
+    /// Its node.
+    pub node: NodeName,
+    /// The node that would be chosen as things stand now; absent if none can take it.
+    pub best: Option<NodeName>,
+    /// Why that one, in a sentence.
+    pub because: String,
 }
 
 /// Why one container is not as wanted.
@@ -59,6 +134,9 @@ pub struct ContainerWhy {
     pub message: String,
     /// Why it has no node, if it has none.
     pub unplaced: Option<Unplaced>,
+    /// Why it is on its node and on no other, if that was asked of it: decided anew as things stand now, without itself.
+    #[serde(default)]
+    pub decision: Option<Decision>,
 }
 
 /// Why a service is not as wanted.
@@ -72,8 +150,11 @@ pub struct WhyResponse {
     pub ready: u32,
     /// The answer in a sentence.
     pub summary: String,
-    /// The containers that are not as wanted.
+    /// The containers that are not as wanted, or the one that was asked for.
     pub containers: Vec<ContainerWhy>,
+    /// Where the first few of the others are.
+    #[serde(default)]
+    pub placed: Vec<Placed>,
     /// The latest events of the service and its containers.
     pub events: Vec<Event>,
 }

@@ -34,7 +34,7 @@ pub struct Refusal {
 
 impl Refusal {
     /// How far the node is from taking the container, to compare it with others that refuse for the same reason.
-    pub(crate) fn distance(&self) -> u128 {
+    pub fn distance(&self) -> u128 {
         match self.reason {
             Reason::Dimension { asked, free, .. } => u128::from(asked.saturating_sub(free)),
             _ => 0,
@@ -302,6 +302,11 @@ pub struct Unplaced {
 pub const REFUSALS_MAX: usize = 100_000;
 
 impl Unplaced {
+    /// What each of them asks, as people write it.
+    pub fn asked_shown(&self) -> String {
+        show_asked(&self.asked, &self.devices)
+    }
+
     /// One sentence, short enough for a container's message.
     pub fn summary(&self) -> String {
         let nodes: u32 = self.counts.values().sum();

@@ -129,7 +129,8 @@ fn print_applied(output: Output, response: &ApplyResponse) -> anyhow::Result<()>
 pub(super) async fn plan(client: &Client, args: Plan) -> anyhow::Result<ExitCode> {
     let request = ApplyRequest { objects: read(&args.files.files, args.files.lenient)? };
     let response = if args.optimal { client.plan_optimal(&request).await? } else { client.plan(&request).await? };
-    print(args.files.output.output, &response, || describe_plan(&response))?;
+    let output = args.files.output.output;
+    print(output, &response, || describe_plan(&response, output == Output::Wide))?;
     let changes = response.results.iter().any(|r| r.outcome != Outcome::Unchanged);
     Ok(ExitCode::from(match (response.unplaced.is_empty(), changes) {
         (false, _) => EXIT_CANNOT_PLACE,
@@ -138,7 +139,7 @@ pub(super) async fn plan(client: &Client, args: Plan) -> anyhow::Result<ExitCode
     }))
 }
 
-fn describe_plan(plan: &PlanResponse) -> String {
+fn describe_plan(plan: &PlanResponse, wide: bool) -> String {
     let mut out = String::new();
     for result in &plan.results {
         let sign = match result.outcome {
@@ -169,10 +170,12 @@ fn describe_plan(plan: &PlanResponse) -> String {
         let victims: Vec<&str> = preemption.victims.iter().map(|id| id.as_str()).collect();
         let (service, node) = (&preemption.service, &preemption.node);
         let priority = preemption.priority;
-        out += &format!("\n{} would leave node {node} for {service} (priority {priority})\n", victims.join(", "));
+        let cheapest = if preemption.proven { "" } else { "; perhaps a cheaper set could" };
+        let victims = victims.join(", ");
+        out += &format!("\n{victims} would leave node {node} for {service} (priority {priority}){cheapest}\n");
     }
     for unplaced in &plan.unplaced {
-        out += &format!("\n{}", super::why::describe_unplaced(unplaced));
+        out += &format!("\n{}", super::explain::describe_unplaced(unplaced, wide));
     }
     for warning in &plan.warnings {
         out += &format!("\nwarning: {warning}\n");

@@ -3,6 +3,7 @@
 mod apply;
 mod context;
 mod delete;
+mod explain;
 mod get;
 mod logs;
 mod mesh;

@@ -1,25 +1,37 @@
 //! `why` and `verify`: reports in words.
 
-use super::service_key;
+use super::{
+    explain::{describe_decision, describe_unplaced},
+    service_key,
+};
 use crate::{
-    cli::{Output, ServiceName},
+    cli::{Named, Output},
     output::{Table, paint, print},
 };
-use heptad_api::report::{ContainerWhy, GuaranteeReport, Unplaced, VerifyResponse, WhyResponse};
+use heptad_api::report::{ContainerWhy, GuaranteeReport, VerifyResponse, WhyResponse};
 use heptad_client::Client;
+use heptad_model::ContainerId;
 use std::process::ExitCode;
 
-pub(super) async fn why(client: &Client, args: ServiceName) -> anyhow::Result<ExitCode> {
-    let response = client.why(&service_key(&args.name, &args.namespace.namespace)).await?;
-    print(args.output.output, &response, || describe(&response))?;
+pub(super) async fn why(client: &Client, args: Named) -> anyhow::Result<ExitCode> {
+    let asked = client.why(&service_key(&args.name, &args.namespace.namespace)).await;
+    let response = match asked {
+        // Perhaps a container is meant; if there is none either, the service is what is missed.
+        Err(error) if error.is_not_found() => {
+            client.container_why(&ContainerId::from(args.name.as_str())).await.map_err(|_| error)?
+        }
+        asked => asked?,
+    };
+    print(args.output.output, &response, || describe(&response, args.output.output == Output::Wide))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn describe(why: &WhyResponse) -> String {
+fn describe(why: &WhyResponse, wide: bool) -> String {
     let mut out = format!("{}: {}\n", why.service, why.summary);
     for container in &why.containers {
-        out += &describe_container(container);
+        out += &describe_container(container, wide);
     }
+    out += &describe_placed(why);
     if !why.events.is_empty() {
         out += "\nWhat happened last\n";
         let mut table = Table::new(&["TIME", "REASON", "SUBJECT", "MESSAGE"]);
@@ -32,49 +44,36 @@ fn describe(why: &WhyResponse) -> String {
     out
 }
 
-fn describe_container(container: &ContainerWhy) -> String {
+fn describe_container(container: &ContainerWhy, wide: bool) -> String {
     let place = container.node.as_ref().map_or("no node yet".to_owned(), |node| format!("node {node}"));
     let reason = if container.reason.is_empty() { container.status.to_string() } else { container.reason.clone() };
-    let mut out = format!("\n{} on {place}: {}\n", container.container, paint(&reason, 33));
+    let colour = if container.ready { 32 } else { 33 };
+    let mut out = format!("\n{} on {place}: {}\n", container.container, paint(&reason, colour));
     if !container.message.is_empty() && container.unplaced.is_none() {
         out += &format!("  {}\n", container.message);
     }
     if let Some(unplaced) = &container.unplaced {
-        out += &describe_unplaced(unplaced);
+        out += &describe_unplaced(unplaced, wide);
+    }
+    if let (Some(decision), Some(node)) = (&container.decision, &container.node) {
+        out += &describe_decision(decision, node);
     }
     out
 }
 
-/// Why something has no node: every node with its first failing dimension, then what would help.
-pub(super) fn describe_unplaced(unplaced: &Unplaced) -> String {
-    let mut out = match &unplaced.container {
-        Some(_) => "  No node can take it\n".to_owned(),
-        None => format!("No node can take a replica of {}\n", unplaced.service),
-    };
-    if let Some(gang) = &unplaced.gang {
-        out += &format!("  {gang}\n");
+fn describe_placed(why: &WhyResponse) -> String {
+    if why.placed.is_empty() {
+        return String::new();
     }
-    if unplaced.refusals.is_empty() && unplaced.gang.is_none() {
-        out += "  There is no node.\n";
-    } else if !unplaced.refusals.is_empty() {
-        let mut table = Table::new(&["  NODE", "BECAUSE OF", "ASKED", "ALLOCATABLE", "ALLOCATED", "FREE"]);
-        for refusal in &unplaced.refusals {
-            let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
-            table.row([
-                format!("  {}", refusal.node),
-                refusal.reason.clone(),
-                text(&refusal.asked),
-                text(&refusal.allocatable),
-                text(&refusal.allocated),
-                text(&refusal.free),
-            ]);
-        }
-        out += &table.render();
+    let mut table = Table::new(&["CONTAINER", "NODE", "WHY THERE, AS THINGS STAND NOW"]);
+    for placed in &why.placed {
+        let because = match &placed.best {
+            Some(best) if *best != placed.node => format!("it would go to {best} now: {}", placed.because),
+            _ => placed.because.clone(),
+        };
+        table.row([placed.container.to_string(), placed.node.to_string(), because]);
     }
-    for remedy in &unplaced.remedies {
-        out += &format!("  What would help: {remedy}\n");
-    }
-    out
+    format!("\nWhere its replicas are (`heptad why CONTAINER` compares all nodes)\n{}", table.render())
 }
 
 pub(super) async fn verify(client: &Client, output: Output) -> anyhow::Result<ExitCode> {

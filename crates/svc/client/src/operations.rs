@@ -66,6 +66,11 @@ impl Client {
         self.json(Call::new(Method::GET, format!("/v1/namespaces/{namespace}/services/{name}/why"))).await
     }
 
+    /// Why a container is on its node and on no other, or on none.
+    pub async fn container_why(&self, container: &ContainerId) -> Result<WhyResponse> {
+        self.json(Call::new(Method::GET, container_path(container, "/why"))).await
+    }
+
     /// The guarantees evaluated on the live state.
     pub async fn verify(&self) -> Result<VerifyResponse> {
         self.json(Call::new(Method::GET, "/v1/verify")).await

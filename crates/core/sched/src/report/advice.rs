@@ -311,7 +311,7 @@ impl Advice<'_> {
         };
         let alive = self.world.containers.iter().filter(|c| c.is_alive() && c.bound_request().is_some());
         let levels: BTreeSet<i32> = alive.map(|c| self.priority_of(c)).filter(|p| *p >= service.priority).collect();
-        let levels: Vec<i32> = levels.into_iter().filter_map(|level| level.checked_add(1)).collect();
+        let levels: Vec<i32> = levels.into_iter().filter(|level| *level < PRIORITY_MAX).map(|level| level + 1).collect();
         // More can leave the higher the priority is.
         let first = levels.partition_point(|to| raised(*to).is_none());
         let to = *levels.get(first)?;

@@ -44,6 +44,7 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/v1/containers/{id}/logs", get(logs))
         .route("/v1/containers/{id}/exec", post(exec))
         .route("/v1/containers/{id}/settings", get(container_settings))
+        .route("/v1/containers/{id}/why", get(container_why))
         .route("/v1/version", get(version))
         .route("/v1/apply", post(apply))
         .route("/v1/plan", post(plan))
@@ -177,6 +178,10 @@ async fn optimize_now(State(app): State<Shared>, body: Body) -> Result<Json<Opti
 async fn why(State(app): State<Shared>, Path((namespace, name)): Path<(String, String)>) -> Result<Json<WhyResponse>> {
     let key = ServiceKey::new(namespace, name);
     Ok(Json(reports::why(&app.objects, &app.reports, &key).await?))
+}
+
+async fn container_why(State(app): State<Shared>, Path(id): Path<String>) -> Result<Json<WhyResponse>> {
+    Ok(Json(reports::container_why(&app.objects, &app.reports, &ContainerId(id)).await?))
 }
 
 async fn snapshot(State(app): State<Shared>) -> Result<Json<Snapshot>> {

@@ -7,7 +7,7 @@ mod gang;
 mod services;
 mod unplaced;
 
-pub(crate) use unplaced::{Reports, api_unplaced};
+pub(crate) use unplaced::Reports;
 
 use crate::{
     error::{Error, Result, StoreContext, with_causes},

@@ -3,9 +3,8 @@
 use super::{Reconciler, Session};
 use crate::{error::Result, keys, objects::Pending, rows::Rows};
 use heptad_api::Object;
-use heptad_api::report::{NodeRefusal, Unplaced};
 use heptad_model::{Container, ContainerId, ContainerStatus, EventKind};
-use heptad_sched::{Reason, Refusal, Report};
+use heptad_sched::{Report, Unplaced};
 use std::{
     collections::BTreeSet,
     sync::{Mutex, PoisonError},
@@ -34,7 +33,7 @@ impl Reports {
     /// Why that container has no node, as far as it was looked at.
     pub(crate) fn of(&self, container: &ContainerId) -> Option<Unplaced> {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        latest.of(container).map(|unplaced| api_unplaced(unplaced, Some(container.clone())))
+        latest.of(container).cloned()
     }
 }
 
@@ -88,38 +87,4 @@ fn stage_status(item: &heptad_api::Object<Container>, message: &str, pending: &m
     let reason = UNSCHEDULABLE.to_owned();
     let status = ContainerStatus::Pending;
     pending.put(&key, &Container { status, reason, message: message.to_owned(), ..item.object.clone() });
-}
-
-/// A report of the planner as it travels.
-pub(crate) fn api_unplaced(unplaced: &heptad_sched::Unplaced, container: Option<ContainerId>) -> Unplaced {
-    Unplaced {
-        container,
-        service: unplaced.service.clone(),
-        gang: unplaced.gang.map(|gang| gang.to_string()),
-        refusals: unplaced.refusals.iter().map(api_refusal).collect(),
-        remedies: unplaced.remedies.iter().map(ToString::to_string).collect(),
-    }
-}
-
-fn api_refusal(refusal: &Refusal) -> NodeRefusal {
-    let mut out = NodeRefusal {
-        node: refusal.node.clone(),
-        reason: refusal.reason.word(),
-        dimension: None,
-        asked: None,
-        allocatable: None,
-        allocated: None,
-        free: None,
-    };
-    match &refusal.reason {
-        Reason::Dimension { dimension: d, asked, allocatable, allocated, free } => {
-            out.dimension = Some(*d);
-            out.asked = Some(d.show(*asked));
-            out.allocatable = Some(d.show(*allocatable));
-            out.allocated = Some(d.show(*allocated));
-            out.free = Some(d.show(*free));
-        }
-        other => out.reason = other.to_string(),
-    }
-    out
 }

@@ -1,6 +1,7 @@
 //! What an apply would do: the same staging, planner and steps as the real thing, on a copy of the rows. Writes nothing.
 
-use crate::{clock::now_ms, error::Result, objects::Objects, optimize, reconcile::api_unplaced, rows::Rows};
+use super::explain::{Explainer, api_unplaced, kept};
+use crate::{clock::now_ms, error::Result, objects::Objects, optimize, rows::Rows};
 use heptad_api::{
     Manifest,
     operations::{ApplyRequest, Outcome, PlanResponse, PlannedPlacement, PlannedPreemption},
@@ -119,10 +120,8 @@ impl<'a> World<'a> {
     fn nodes(&self, meant: impl Fn(&Container) -> bool) -> NodesView {
         let rows = self.rows;
         let containers = || self.containers.values().filter(|c| meant(c));
-        let others = rows.services.iter().filter(|(key, _)| !self.services.contains_key(*key));
-        let services = others.map(|(_, item)| &item.object).chain(self.services.values());
         NodesView::new(rows.nodes.values().map(|item| &item.object), containers())
-            .with_services(services)
+            .with_services(self.services())
             .with_quotas(rows.quotas.values().map(|item| &item.object), containers())
     }
 
@@ -153,13 +152,13 @@ impl<'a> World<'a> {
         }
         warnings(&service, replaced, rows, &mut answer.warnings);
         let mut placed: BTreeMap<NodeName, u32> = BTreeMap::new();
-        let mut unplaced: Option<Unplaced> = None;
+        let mut unplaced: Option<heptad_sched::Unplaced> = None;
         let preempted = &mut answer.preempted;
         let ended = (0..STEPS_MAX).any(|_| !self.step(&service, &mut placed, &mut unplaced, preempted));
         if !ended {
             answer.warnings.push(format!("service/{key}: only its first {STEPS_MAX} steps were looked at"));
         }
-        answer.unplaced.extend(unplaced);
+        answer.unplaced.extend(unplaced.map(|unplaced| self.explained(unplaced)));
         let placements = placed.into_iter();
         answer.placements.extend(placements.map(|(node, replicas)| PlannedPlacement {
             service: key.clone(),
@@ -168,12 +167,30 @@ impl<'a> World<'a> {
         }));
     }
 
+    /// Why no node takes those, with changes that were tried out on what is planned.
+    fn explained(&self, reported: heptad_sched::Unplaced) -> Unplaced {
+        let waiting = reported.containers.first().and_then(|id| self.containers.get(id));
+        let (kept, services) = (kept(self.rows), self.services().collect());
+        let explainer = Explainer::new(self.rows, &kept).with(services, self.containers.values().collect());
+        // Who is placed with others only may well fit alone.
+        let advised = waiting.filter(|container| container.node.is_none()).and_then(|c| explainer.unplaced(c));
+        let advised =
+            advised.map(|advised| heptad_sched::Unplaced { containers: reported.containers.clone(), ..advised });
+        api_unplaced(&advised.unwrap_or(reported), None)
+    }
+
+    /// The services as they would be.
+    fn services(&self) -> impl Iterator<Item = &Service> {
+        let others = self.rows.services.iter().filter(|(key, _)| !self.services.contains_key(*key));
+        others.map(|(_, item)| &item.object).chain(self.services.values())
+    }
+
     /// One step: what the reconciler would do now, and then the planner. Returns whether anything changed.
     fn step(
         &mut self,
         service: &Service,
         placed: &mut BTreeMap<NodeName, u32>,
-        unplaced: &mut Option<Unplaced>,
+        unplaced: &mut Option<heptad_sched::Unplaced>,
         preempted: &mut Vec<PlannedPreemption>,
     ) -> bool {
         let key = service.key();
@@ -217,7 +234,7 @@ impl<'a> World<'a> {
         &mut self,
         service: &Service,
         placed: &mut BTreeMap<NodeName, u32>,
-        unplaced: &mut Option<Unplaced>,
+        unplaced: &mut Option<heptad_sched::Unplaced>,
         preempted: &mut Vec<PlannedPreemption>,
     ) -> bool {
         let key = service.key();
@@ -232,7 +249,7 @@ impl<'a> World<'a> {
         let service_of =
             |key: &ServiceKey| self.services.get(key).or_else(|| self.rows.services.get(key).map(|item| &item.object));
         let made_room = preempt(&view, &requests, &plan, self.containers.values(), service_of);
-        *unplaced = report.unplaced.first().map(|group| api_unplaced(group, None));
+        *unplaced = report.unplaced.into_iter().next();
         for (id, node) in plan.bindings() {
             if let Some(container) = self.containers.get_mut(id) {
                 container.node = Some(node.clone());
@@ -249,6 +266,7 @@ impl<'a> World<'a> {
                 priority: preemption.priority,
                 node: preemption.node.clone(),
                 victims: preemption.victims.clone(),
+                proven: preemption.proven,
             });
         }
         !plan.is_empty() || !made_room.is_empty()

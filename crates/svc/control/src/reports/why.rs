@@ -1,39 +1,119 @@
-//! Why a service is not as wanted: its containers that do not serve, why they have no node, and the latest events.
+//! Why a service is not as wanted, or a container where it is: why no node takes it or why its node won, decided anew as
+//! things stand now, and the latest events.
 
+use super::explain::{Explainer, api_decision, api_unplaced, kept};
 use crate::{
     error::{Error, Result},
     objects::Objects,
     reconcile::Reports,
+    rows::Rows,
 };
-use heptad_api::report::{ContainerWhy, Unplaced, WhyResponse};
-use heptad_model::{Container, ContainerStatus, DesiredState, Event, Service, ServiceKey};
+use heptad_api::report::{ContainerWhy, Placed, WhyResponse};
+use heptad_model::{Container, ContainerId, ContainerStatus, DesiredState, Event, Service, ServiceKey};
 use std::collections::BTreeMap;
 
 /// Events that an answer carries.
 const EVENTS_MAX: usize = 20;
+/// Containers with a node of which an answer about a service says why they are there.
+const PLACED_MAX: usize = 5;
+/// Containers without a node for which it is tried out what would help; those of one service mostly ask the same.
+const ADVISED_MAX: usize = 3;
 
 /// The answer for the service `key`.
 pub(crate) async fn why(objects: &Objects, reports: &Reports, key: &ServiceKey) -> Result<WhyResponse> {
-    let service = objects.find::<Service>(&key.namespace, &key.name).await?;
-    let service = service.ok_or_else(|| Error::not_found(&format!("service/{key}")))?.object;
-    let all = objects.list::<Container>(None).await?.items.into_iter().map(|item| item.object);
-    let own: Vec<Container> = all.filter(|c| c.service == *key).collect();
-    let ready = own.iter().filter(|c| c.ready && c.desired == DesiredState::Running).count();
+    let rows = Rows::load(objects, false).await?;
+    let service = rows.services.get(key).ok_or_else(|| Error::not_found(&format!("service/{key}")))?;
+    let service = &service.object;
+    let own = rows.containers_of(key);
     let template = service.template();
-    let wrong = own.iter().filter(|c| c.is_alive() && (!c.ready || c.template != template));
-    let containers: Vec<ContainerWhy> = wrong.map(|c| of_container(c, reports)).collect();
+    let is_wrong = |c: &Container| c.is_alive() && (!c.ready || c.template != template);
+    let asking = Asking { kept: kept(&rows), rows: &rows, reports };
+    let mut containers: Vec<ContainerWhy> = own.iter().filter(|c| is_wrong(c)).map(|c| of_container(c)).collect();
+    asking.explain_unplaced(&mut containers);
+    let well = own.iter().filter(|c| c.is_alive() && !is_wrong(c));
+    Ok(WhyResponse { placed: asking.placed(well.copied()), ..answer(objects, service, &own, containers).await? })
+}
+
+/// The answer for one container, whether something is wrong with it or not.
+pub(crate) async fn container_why(objects: &Objects, reports: &Reports, id: &ContainerId) -> Result<WhyResponse> {
+    let rows = Rows::load(objects, false).await?;
+    let item = rows.containers.get(id).ok_or_else(|| Error::not_found(&format!("container/{id}")))?;
+    let container = &item.object;
+    let asking = Asking { kept: kept(&rows), rows: &rows, reports };
+    let mut why = vec![of_container(container)];
+    asking.explain_unplaced(&mut why);
+    if container.node.is_some() && container.is_alive() {
+        why[0].decision = Some(api_decision(&asking.explainer().decision(container)));
+    }
+    let service = rows.services.get(&container.service).map(|item| item.object.clone());
+    let service = service.unwrap_or_else(|| Service {
+        namespace: container.service.namespace.clone(),
+        replicas: 0,
+        ..Service::new(&container.service.name, &container.template.image)
+    });
+    let mut answer = answer(objects, &service, &rows.containers_of(&container.service), why).await?;
+    let subject = format!("container/{id}");
+    answer.events.retain(|event| event.subject == subject);
+    Ok(answer)
+}
+
+async fn answer(
+    objects: &Objects,
+    service: &Service,
+    own: &[&Container],
+    containers: Vec<ContainerWhy>,
+) -> Result<WhyResponse> {
+    let ready = own.iter().filter(|c| c.ready && c.desired == DesiredState::Running).count();
+    let key = service.key();
     Ok(WhyResponse {
-        service: key.clone(),
         replicas: service.replicas,
         ready: u32::try_from(ready).unwrap_or(u32::MAX),
-        summary: summary(&service, &own, &containers, ready),
+        summary: summary(service, own, &containers, ready),
         containers,
-        events: events(objects, key, &own).await?,
+        placed: Vec::new(),
+        events: events(objects, &key, own).await?,
+        service: key,
     })
 }
 
-fn of_container(container: &Container, reports: &Reports) -> ContainerWhy {
-    let unplaced: Option<Unplaced> = container.node.is_none().then(|| reports.of(&container.id)).flatten();
+/// What is looked at to answer.
+struct Asking<'a> {
+    kept: Vec<heptad_sched::Request>,
+    rows: &'a Rows,
+    reports: &'a Reports,
+}
+
+impl Asking<'_> {
+    fn explainer(&self) -> Explainer<'_> {
+        Explainer::new(self.rows, &self.kept)
+    }
+
+    /// What keeps the first of those without a node from every node. What the planner said last is told where a node
+    /// takes one by itself but not with those it is to be placed with.
+    fn explain_unplaced(&self, containers: &mut [ContainerWhy]) {
+        let explainer = self.explainer();
+        let unplaced = containers.iter_mut().filter(|why| why.node.is_none());
+        for (number, why) in unplaced.enumerate() {
+            let container = self.rows.containers.get(&why.container).map(|item| &item.object);
+            let advised = container.filter(|_| number < ADVISED_MAX).and_then(|c| explainer.unplaced(c));
+            let found = advised.or_else(|| self.reports.of(&why.container));
+            why.unplaced = found.map(|unplaced| api_unplaced(&unplaced, Some(why.container.clone())));
+        }
+    }
+
+    fn placed<'c>(&self, containers: impl Iterator<Item = &'c Container>) -> Vec<Placed> {
+        let explainer = self.explainer();
+        let placed = containers.filter_map(|container| Some((container, container.node.clone()?)));
+        let placed = placed.take(PLACED_MAX).map(|(container, node)| {
+            let decision = explainer.decision(container);
+            let best = decision.winner.as_ref().map(|winner| winner.node.clone());
+            Placed { container: container.id.clone(), node, best, because: decision.because() }
+        });
+        placed.collect()
+    }
+}
+
+fn of_container(container: &Container) -> ContainerWhy {
     ContainerWhy {
         container: container.id.clone(),
         node: container.node.clone(),
@@ -41,12 +121,13 @@ fn of_container(container: &Container, reports: &Reports) -> ContainerWhy {
         ready: container.ready,
         reason: container.reason.clone(),
         message: container.message.clone(),
-        unplaced,
+        unplaced: None,
+        decision: None,
     }
 }
 
 /// What is wrong, in the words of the containers, the most frequent first.
-fn summary(service: &Service, own: &[Container], wrong: &[ContainerWhy], ready: usize) -> String {
+fn summary(service: &Service, own: &[&Container], wrong: &[ContainerWhy], ready: usize) -> String {
     let old = own.iter().filter(|c| c.is_alive() && c.template != service.template()).count();
     let asked = service.replicas as usize;
     if wrong.is_empty() && ready == asked {
@@ -81,7 +162,7 @@ fn cause(container: &ContainerWhy) -> String {
     }
 }
 
-async fn events(objects: &Objects, key: &ServiceKey, own: &[Container]) -> Result<Vec<Event>> {
+async fn events(objects: &Objects, key: &ServiceKey, own: &[&Container]) -> Result<Vec<Event>> {
     let mut subjects: Vec<String> = own.iter().map(|c| format!("container/{}", c.id)).collect();
     subjects.push(format!("service/{key}"));
     subjects.sort();

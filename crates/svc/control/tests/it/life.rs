@@ -105,7 +105,10 @@ async fn what_has_no_room_is_pending_with_a_reason_until_there_is() {
     assert!(pending.message.contains("cpu"), "{}", pending.message);
     let why = client.why(&service("web", 2).key()).await.expect("an answer");
     assert_eq!((why.replicas, why.ready, why.containers.len()), (2, 1, 1));
-    let refusal = &why.containers[0].unplaced.as_ref().expect("a report").refusals[0];
+    let unplaced = why.containers[0].unplaced.as_ref().expect("a report");
+    let group = &unplaced.groups[0];
+    assert_eq!((group.reason.as_str(), group.nodes, &group.examples), ("cpu", 1, &unplaced.refusals));
+    let refusal = &unplaced.refusals[0];
     let said = [&refusal.asked, &refusal.allocatable, &refusal.allocated, &refusal.free].map(Option::as_deref);
     assert_eq!(said, [Some("100m"), Some("150m"), Some("100m"), Some("50m")]);
     assert!(why.summary.contains("1 of 2 replicas are ready"), "{}", why.summary);

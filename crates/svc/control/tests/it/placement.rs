@@ -86,3 +86,61 @@ async fn taints_stop_what_does_not_bear_them_and_cordoned_nodes_take_nothing() {
     let waits = |all: &[Container]| of(all, "late").iter().any(|c| c.message.contains("1 cordoned, 1 taint leaking"));
     world.containers_until(waits).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_says_why_its_node_won_and_one_without_what_would_help() {
+    let world = World::new().await;
+    let _agents = [
+        Agent::start(&world.client, &node("n1", 4000, 4096)).await,
+        Agent::start(&world.client, &node("n2", 2000, 4096)).await,
+        Agent::start(&world.client, &node("n3", 100, 4096)).await,
+    ];
+    let web = with_cpu("web", 1, 500);
+    world.client.create(&web).await.expect("created");
+    let placed = world.containers_until(all_ready(1)).await.remove(0);
+    assert_eq!(placed.node, Some(NodeName::from("n2")), "pack takes the fullest");
+    let why = world.client.container_why(&placed.id).await.expect("an answer");
+    let decision = why.containers[0].decision.as_ref().expect("it has a node");
+    assert_eq!((decision.node.as_ref(), decision.nodes, decision.able), (placed.node.as_ref(), 3, 2));
+    let lost: Vec<(&str, &str, &str)> = decision
+        .lost
+        .iter()
+        .map(|lost| (lost.reason.as_str(), lost.examples[0].node.as_str(), lost.examples[0].text.as_str()))
+        .collect();
+    let cpu = "cpu: asked 500m, allocatable 100m, allocated 0, free 100m";
+    assert_eq!(lost, [("more left", "n1", "would have 2 more cpu left than n2"), ("cpu", "n3", cpu)]);
+    let why = world.client.why(&web.key()).await.expect("an answer");
+    let told = &why.placed[0];
+    assert_eq!(
+        (&told.container, Some(&told.node), told.best.as_ref()),
+        (&placed.id, placed.node.as_ref(), placed.node.as_ref())
+    );
+    let absent = world.client.container_why(&"nobody".into()).await.expect_err("there is none");
+    assert!(absent.is_not_found(), "{absent}");
+
+    // Both ask for more than is left; the remedies are those of what would be, not of what is.
+    let large = Service { priority: 1, ..with_cpu("large", 2, 3800) };
+    let request = heptad_api::operations::ApplyRequest { objects: vec![heptad_api::Manifest::Service(large.clone())] };
+    let plan = world.client.plan(&request).await.expect("a plan");
+    assert_eq!((plan.unplaced[0].containers, plan.unplaced[0].asked.as_str()), (1, "cpu 3800m"));
+    world.client.create(&large).await.expect("created");
+    let waits = |all: &[Container]| {
+        of(all, "large").iter().any(|c| c.ready) && of(all, "large").iter().any(|c| c.reason == "Unschedulable")
+    };
+    world.containers_until(waits).await;
+    let why = world.client.why(&large.key()).await.expect("an answer");
+    let unplaced = why.containers[0].unplaced.as_ref().expect("it has no node");
+    let groups: Vec<_> = unplaced.groups.iter().map(|group| (group.reason.as_str(), group.nodes)).collect();
+    assert_eq!(groups, [("cpu", 3)]);
+    assert_eq!(unplaced.groups[0].examples[0].node.as_str(), "n2", "the one with the most left comes first");
+    let expected = [
+        "lower cpu to 1500m (by 2300m) to fit node n2",
+        "free 3600m of cpu on node n1",
+        "give it priority 2, so that {} leaves node n1 for it",
+        "add a node that can give cpu 3800m",
+    ];
+    let there = of(&world.containers_until(|_| true).await, "large").into_iter().find(|c| c.node.is_some()).cloned();
+    let expected = expected.map(|text| text.replace("{}", there.as_ref().expect("one is placed").id.as_str()));
+    assert_eq!(unplaced.remedies, expected);
+    assert_eq!(plan.unplaced[0].remedies[..2], expected[..2]);
+}
