@@ -16,7 +16,7 @@ use crate::{
 };
 use heptad_model::{
     AffinityRule, Bytes, Container, ContainerId, CpuMillis, Dimension, Mbps, Node, NodeName, NodeStatus, Quota,
-    Service, Taint, Toleration, TolerationOperator, placement::TOPOLOGY_NODE,
+    Service, Taint, Toleration, TolerationOperator, placement::TOPOLOGY_NODE, validate::PRIORITY_MAX,
 };
 use std::{
     cell::Cell,
@@ -311,7 +311,8 @@ impl Advice<'_> {
         };
         let alive = self.world.containers.iter().filter(|c| c.is_alive() && c.bound_request().is_some());
         let levels: BTreeSet<i32> = alive.map(|c| self.priority_of(c)).filter(|p| *p >= service.priority).collect();
-        let levels: Vec<i32> = levels.into_iter().filter(|level| *level < PRIORITY_MAX).map(|level| level + 1).collect();
+        let levels: Vec<i32> =
+            levels.into_iter().filter(|level| *level < PRIORITY_MAX).map(|level| level + 1).collect();
         // More can leave the higher the priority is.
         let first = levels.partition_point(|to| raised(*to).is_none());
         let to = *levels.get(first)?;

@@ -133,14 +133,12 @@ async fn a_container_says_why_its_node_won_and_one_without_what_would_help() {
     let groups: Vec<_> = unplaced.groups.iter().map(|group| (group.reason.as_str(), group.nodes)).collect();
     assert_eq!(groups, [("cpu", 3)]);
     assert_eq!(unplaced.groups[0].examples[0].node.as_str(), "n2", "the one with the most left comes first");
+    // A higher priority would be that of its own replica on n1 too, so it would not help.
     let expected = [
         "lower cpu to 1500m (by 2300m) to fit node n2",
         "free 3600m of cpu on node n1",
-        "give it priority 2, so that {} leaves node n1 for it",
         "add a node that can give cpu 3800m",
     ];
-    let there = of(&world.containers_until(|_| true).await, "large").into_iter().find(|c| c.node.is_some()).cloned();
-    let expected = expected.map(|text| text.replace("{}", there.as_ref().expect("one is placed").id.as_str()));
     assert_eq!(unplaced.remedies, expected);
-    assert_eq!(plan.unplaced[0].remedies[..2], expected[..2]);
+    assert_eq!(plan.unplaced[0].remedies, expected);
 }
