@@ -170,9 +170,9 @@ mod tests {
         };
         let text = "\
 None of 12 nodes can take 2 replicas of default/web; each asks memory 8Gi
-  BECAUSE OF           NODE                   ASKED   ALLOCATABLE   ALLOCATED   FREE
-  memory (9 nodes)     n3                     8Gi     4Gi           1Gi         3Gi
-                       n1                     8Gi     4Gi           1Gi         2Gi
+  BECAUSE OF           NODE                 ASKED   ALLOCATABLE   ALLOCATED   FREE
+  memory (9 nodes)     n3                   8Gi     4Gi           1Gi         3Gi
+                       n1                   8Gi     4Gi           1Gi         2Gi
                        and 7 others
   cordoned (3 nodes)   n7, n8 and 1 other
   What would help; each is enough for one replica
@@ -202,8 +202,7 @@ None of 12 nodes can take 2 replicas of default/web; each asks memory 8Gi
                 LostNodes { reason: "not ready".to_owned(), nodes: 2, examples: vec![note("n3", "it is not ready")] },
             ],
         };
-        let text = "\
-  n2 is the best of 4 nodes by pack, as things stand now: pack takes the node that would have the least left
+        let text = "  n2 is the best of 4 nodes by pack, as things stand now: pack takes the node that would have the least left
   2 of 4 can take it; with it n2 has left: memory 1Gi
   LOST BY               NODE          COMPARED
   more left             n1            would have 3Gi more memory left than n2
