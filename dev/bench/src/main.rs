@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark's table is its output")]
 
 mod cpu;
+mod place;
 mod report;
 mod scale;
 mod start;
@@ -26,6 +27,8 @@ enum Bench {
     Start(start::Args),
     /// Thousands of simulated nodes against one server: apply to bound, fan-out of one change, the server's memory and CPU.
     Scale(scale::Args),
+    /// Durable placements per second: from apply until every container has its node on disk, one server process.
+    Place(place::Args),
     /// The server of `scale`, in a process of its own.
     #[command(hide = true)]
     ScaleServer(scale::ServerArgs),
@@ -36,6 +39,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Store(args) => store::run(&args),
         Bench::Start(args) => start::run(&args),
         Bench::Scale(args) => scale::run(&args),
+        Bench::Place(args) => place::run(&args),
         Bench::ScaleServer(args) => scale::run_server(&args),
     }
 }

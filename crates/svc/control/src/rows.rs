@@ -13,7 +13,10 @@ use heptad_model::{
 };
 use heptad_sched::{Allocation, NodesView, ServiceView};
 use heptad_state::{EventKind, KeyRange, KeyValue, WatchBatch};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, OnceLock},
+};
 
 /// The cluster's rows at one revision.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +51,13 @@ pub(crate) struct Rows {
     pub(crate) nodes_changed: bool,
     /// Whether some service must be looked at because of what happened elsewhere: to a node, or to what nodes gave.
     room_changed: bool,
+    /// The view of the nodes, once somebody asked for it, until something changes that it is made of.
+    view: OnceLock<Arc<NodesView>>,
+}
+
+/// What the view of the nodes is made of, of one container.
+fn footprint(container: &Container) -> (Option<&NodeName>, bool, bool, &ServiceKey) {
+    (container.node.as_ref(), container.is_alive(), container.is_finished(), &container.service)
 }
 
 impl Rows {
@@ -110,11 +120,13 @@ impl Rows {
             Row::Node => {
                 let node: Object<Node> = row_object(kv)?;
                 (self.nodes_changed, self.room_changed) = (true, true);
+                self.view.take();
                 self.nodes.insert(node.object.name.clone(), node);
             }
             Row::Service => {
                 let service: Object<Service> = row_object(kv)?;
                 self.dirty.insert(service.object.key());
+                self.view.take();
                 self.services.insert(service.object.key(), service);
             }
             Row::Container => self.put_container(row_object(kv)?),
@@ -130,6 +142,7 @@ impl Rows {
             }
             Row::Allocation(node) => {
                 self.room_changed = true;
+                self.view.take();
                 self.allocations.insert(node, row_object(kv)?);
             }
             Row::Replicas(service) => {
@@ -144,6 +157,7 @@ impl Rows {
             }
             Row::Quota => {
                 self.room_changed = true;
+                self.view.take();
                 self.quotas.insert(keys::shown(&kv.key), row_object(kv)?);
             }
             Row::QuotaGuard(namespace) => {
@@ -177,6 +191,10 @@ impl Rows {
         let (id, service) = (container.object.id.clone(), container.object.service.clone());
         self.by_service.entry(service.clone()).or_default().insert(id.clone());
         self.dirty.insert(service);
+        let old = self.containers.get(&id).map(|item| footprint(&item.object));
+        if old != Some(footprint(&container.object)) && (old.is_some() || container.object.node.is_some()) {
+            self.view.take();
+        }
         if container.object.node.is_none() && container.object.desired == DesiredState::Running {
             self.unbound.insert(id.clone());
         } else {
@@ -191,11 +209,13 @@ impl Rows {
         match keys::row(key) {
             Row::Node => {
                 (self.nodes_changed, self.room_changed) = (true, true);
+                self.view.take();
                 self.nodes.remove(&name.into());
             }
             Row::Service => {
                 let namespace = text.split('/').nth(2).unwrap_or_default();
                 let service = ServiceKey::new(namespace, name);
+                self.view.take();
                 self.services.remove(&service);
                 self.dirty.insert(service);
             }
@@ -212,6 +232,7 @@ impl Rows {
             }
             Row::Allocation(node) => {
                 self.room_changed = true;
+                self.view.take();
                 self.allocations.remove(&node);
             }
             Row::Replicas(service) => {
@@ -230,6 +251,7 @@ impl Rows {
             }
             Row::Quota => {
                 self.room_changed = true;
+                self.view.take();
                 self.quotas.remove(&text);
             }
             Row::QuotaGuard(namespace) => {
@@ -243,6 +265,9 @@ impl Rows {
     fn delete_container(&mut self, id: &ContainerId) {
         self.unbound.remove(id);
         if let Some(container) = self.containers.remove(id) {
+            if container.object.node.is_some() {
+                self.view.take();
+            }
             let service = container.object.service;
             if let Some(ids) = self.by_service.get_mut(&service) {
                 ids.remove(id);
@@ -302,7 +327,11 @@ impl Rows {
     }
 
     /// The nodes with their rows, as planners see them.
-    pub(crate) fn nodes_view(&self) -> NodesView {
+    pub(crate) fn nodes_view(&self) -> Arc<NodesView> {
+        self.view.get_or_init(|| Arc::new(self.new_nodes_view())).clone()
+    }
+
+    fn new_nodes_view(&self) -> NodesView {
         let rows = self.allocations.iter().map(|(name, row)| (name.clone(), row.object.clone())).collect();
         let containers = self.containers.values().map(|item| &item.object);
         NodesView::with_rows(self.nodes.values().map(|item| &item.object), &rows, containers.clone())

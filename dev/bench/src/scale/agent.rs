@@ -117,30 +117,36 @@ struct Agent {
     others: Vec<Wire>,
 }
 
+/// What is read of a line of a watch of containers.
 #[derive(Deserialize)]
-struct Line {
-    events: Vec<Event>,
+pub(crate) struct Line {
+    pub(crate) events: Vec<Event>,
 }
 
+/// One change.
 #[derive(Deserialize)]
-struct Event {
-    change: String,
-    object: Container,
+pub(crate) struct Event {
+    pub(crate) change: String,
+    pub(crate) object: Container,
 }
 
+/// The container that changed.
 #[derive(Deserialize)]
-struct Container {
-    id: String,
-    node: Option<String>,
+pub(crate) struct Container {
+    pub(crate) id: String,
+    pub(crate) node: Option<String>,
+}
+
+/// What every node can give.
+pub(crate) fn capacity() -> ResourceVector {
+    ResourceVector { cpu_millis: CpuMillis(16_000), memory: Bytes::mib(65_536), ..ResourceVector::ZERO }
 }
 
 impl Agent {
     async fn start(shared: Arc<Shared>, number: usize) -> Result<Self> {
         let connect = || Wire::connect(shared.address, &shared.token);
         let mut calls = connect().await?;
-        let capacity =
-            ResourceVector { cpu_millis: CpuMillis(16_000), memory: Bytes::mib(65_536), ..ResourceVector::ZERO };
-        let node = Node::new(&format!("n{number}"), capacity);
+        let node = Node::new(&format!("n{number}"), capacity());
         calls.call("PUT", &format!("/v1/nodes/n{number}"), &serde_json::to_vec(&node)?).await?;
         let (mut own, mut mesh) = (connect().await?, connect().await?);
         if shared.args.whole {
@@ -252,13 +258,13 @@ async fn report(
         }
         let now = Instant::now();
         if beat_at <= now {
-            wire.call("POST", &heartbeat, b"").await?;
+            wire.call_again("POST", &heartbeat, b"").await?;
             beat_at = now + Duration::from_millis(HEARTBEAT_MS);
         }
         while due.first().is_some_and(|(at, _)| *at <= now) {
             let Some((_, id)) = due.pop_first() else { break };
             let body = ready(number, true, &format!("10.{}.{}.2:8080", number / 250, number % 250));
-            wire.call("PUT", &format!("/v1/containers/{id}/status"), body.as_bytes()).await?;
+            wire.call_again("PUT", &format!("/v1/containers/{id}/status"), body.as_bytes()).await?;
             shared.told.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -7,7 +7,9 @@ mod fanout;
 mod server;
 mod wire;
 
-pub(crate) use server::{Args as ServerArgs, run as run_server};
+pub(crate) use agent::{Event, Line, capacity};
+pub(crate) use server::{Args as ServerArgs, Server, run as run_server};
+pub(crate) use wire::Wire;
 
 use crate::{cpu, report};
 use agent::{Agents, Shared};
@@ -16,7 +18,6 @@ use heptad_api::{Manifest, operations::ApplyRequest};
 use heptad_client::Client;
 use heptad_model::{Bytes, CpuMillis, Port, ResourceVector, Service};
 use serde::Serialize;
-use server::Server;
 use std::{
     path::PathBuf,
     sync::Arc,
@@ -81,7 +82,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 async fn measure(args: &Args) -> Result<Figures> {
-    let server = Server::start(args).await?;
+    let server = Server::start(&args.dir, args.agents).await?;
     let client = Client::tcp(server.address, server.token.clone());
     let shared = Arc::new(Shared::new(args, &server));
     let begun = Instant::now();
@@ -130,22 +131,26 @@ async fn measure(args: &Args) -> Result<Figures> {
     })
 }
 
-fn mib(bytes: u64) -> f64 {
+pub(crate) fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
 /// As many services as make up the containers.
 fn everything(args: &Args) -> ApplyRequest {
+    services("s", args.containers, args.replicas)
+}
+
+/// Services of a common kind whose replicas make up so many containers.
+pub(crate) fn services(prefix: &str, containers: usize, replicas: usize) -> ApplyRequest {
     let resources = ResourceVector { cpu_millis: CpuMillis(100), memory: Bytes::mib(64), ..ResourceVector::ZERO };
-    let count = args.containers / args.replicas;
     let service = |i: usize| Service {
-        replicas: u32::try_from(args.replicas).unwrap_or(u32::MAX),
+        replicas: u32::try_from(replicas).unwrap_or(u32::MAX),
         resources: resources.into(),
         ports: vec![Port::tcp(8080)],
         command: vec!["/bin/serve".to_owned(), "--port=8080".to_owned()],
-        ..Service::new(&format!("s{i}"), "registry.example/team/service:1.2.3")
+        ..Service::new(&format!("{prefix}{i}"), "registry.example/team/service:1.2.3")
     };
-    ApplyRequest { objects: (0..count).map(|i| Manifest::Service(service(i))).collect() }
+    ApplyRequest { objects: (0..containers / replicas).map(|i| Manifest::Service(service(i))).collect() }
 }
 
 async fn until(what: &str, so: impl Fn() -> bool, shared: &Shared) -> Result<()> {

@@ -63,14 +63,15 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) async fn start(args: &super::Args) -> Result<Self> {
-        let dir = tempfile::tempdir_in(&args.dir).context("cannot make a directory for the server")?;
+    /// With room for the connections of so many nodes; its store is in a directory of its own below `dir`.
+    pub(crate) async fn start(dir: &Path, agents: usize) -> Result<Self> {
+        let dir = tempfile::tempdir_in(dir).context("cannot make a directory for the server")?;
         let program = std::env::current_exe().context("cannot find the own program")?;
         let child = Command::new(program)
             .arg("scale-server")
             .arg("--dir")
             .arg(dir.path())
-            .args(["--agents", &args.agents.to_string()])
+            .args(["--agents", &agents.to_string()])
             .stdin(Stdio::piped())
             .kill_on_drop(true)
             .spawn()

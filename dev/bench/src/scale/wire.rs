@@ -1,7 +1,7 @@
 //! HTTP/1.1 as little as the simulated nodes need: requests in turn on a kept connection, and an endless answer whose
 //! bytes are handed on as they come. Knows no meaning of a body.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use std::{io::Write, net::SocketAddr};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -11,10 +11,20 @@ use tokio::{
 /// Bytes that are read at once.
 const READ_BYTES: usize = 16 << 10;
 
+/// The server answered, and did not do it.
+#[derive(Debug, thiserror::Error)]
+#[error("{request}: {status} {problem}")]
+pub(crate) struct Refused {
+    request: String,
+    status: u16,
+    problem: String,
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Wire {
     stream: TcpStream,
+    address: SocketAddr,
     token: String,
     buffer: Vec<u8>,
 }
@@ -23,7 +33,7 @@ impl Wire {
     pub(crate) async fn connect(address: SocketAddr, token: &str) -> Result<Self> {
         let stream = TcpStream::connect(address).await.context("cannot connect to the server")?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, token: token.to_owned(), buffer: Vec::new() })
+        Ok(Self { stream, address, token: token.to_owned(), buffer: Vec::new() })
     }
 
     async fn send(&mut self, method: &str, path: &str, body: &[u8]) -> Result<()> {
@@ -71,9 +81,21 @@ impl Wire {
         let rest = self.buffer.split_off(length);
         let answer = std::mem::replace(&mut self.buffer, rest);
         if status >= 400 {
-            bail!("{method} {path}: {status} {}", String::from_utf8_lossy(&answer));
+            let problem = String::from_utf8_lossy(&answer).into_owned();
+            return Err(Refused { request: format!("{method} {path}"), status, problem }.into());
         }
         Ok(answer)
+    }
+
+    /// A request, on another connection if the kept one was given up meanwhile, as a server does after an idle time.
+    pub(crate) async fn call_again(&mut self, method: &str, path: &str, body: &[u8]) -> Result<Vec<u8>> {
+        match self.call(method, path, body).await {
+            Err(error) if error.downcast_ref::<Refused>().is_none() => {
+                *self = Self::connect(self.address, &self.token).await?;
+                self.call(method, path, body).await
+            }
+            done => done,
+        }
     }
 
     /// Begins an endless answer.

@@ -7,7 +7,7 @@ use crate::{
     objects::{Kept, Objects, mesh_change, row_value},
 };
 use bytes::Bytes;
-use heptad_api::{ErrorCode, Kind, WatchChange};
+use heptad_api::{ErrorCode, Kind};
 use heptad_model::{Node, NodeName};
 use heptad_state::{Event, EventKind, KeyValue, Revision, WatchBatch};
 use serde::Deserialize;
@@ -78,10 +78,8 @@ pub(super) async fn whole(objects: &Objects, kind: Kind, event: &Event, line: &m
 
 /// Puts one change into the mesh's line, if proxies look at what was changed.
 pub(super) fn mesh(event: &Event, line: &mut Line) -> Result<()> {
-    if let Some(change) = mesh_change(event, event.kv.mod_revision)? {
-        let object = serde_json::to_vec(&change.object).expect("the model's types have string keys and serialize");
-        let kind = if change.change == WatchChange::Put { EventKind::Put } else { EventKind::Delete };
-        line.push(kind, &object);
+    if let Some((change, object)) = mesh_change(event, event.kv.mod_revision)? {
+        line.push(change, &object);
     }
     Ok(())
 }

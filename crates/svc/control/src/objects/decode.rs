@@ -8,11 +8,16 @@ use crate::{
 use heptad_api::{ErrorCode, Object, ProblemDetails};
 use heptad_model::Problem;
 use heptad_state::KeyValue;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 /// The value of a row.
 pub(crate) fn row_value<T: DeserializeOwned>(kv: &KeyValue) -> Result<T> {
+    serde_json::from_slice(&kv.value).map_err(|source| Error::Decode { key: keys::shown(&kv.key), source })
+}
+
+/// The value of a row, with parts of the row in it.
+pub(crate) fn row_value_in<'a, T: Deserialize<'a>>(kv: &'a KeyValue) -> Result<T> {
     serde_json::from_slice(&kv.value).map_err(|source| Error::Decode { key: keys::shown(&kv.key), source })
 }
 

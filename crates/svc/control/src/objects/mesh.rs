@@ -1,17 +1,19 @@
 //! What proxies route by: services, containers, policies and rules, read at one revision, and what each change of a
-//! row means to them. Containers go out without what they are made of.
+//! row means to them. Containers go out once they have a node, and without what routing does not look at.
 
-use super::{Objects, row_value, watch::compacted};
+use super::{Objects, row_value, row_value_in, watch::compacted};
 use crate::{
     error::Result,
     keys::{self, Row},
 };
 use heptad_api::{
-    Kind, WatchChange, WatchEvent,
+    Kind,
     mesh::{MeshObject, MeshState},
 };
-use heptad_model::{Container, ContainerTemplate};
+use heptad_model::{Container, ContainerStatus, DesiredState};
 use heptad_state::{Event, EventKind, KeyRange, KeyValue, Revision};
+use serde::{Deserialize, Serialize};
+use std::{borrow::Cow, collections::BTreeMap};
 
 impl Objects {
     /// Everything that proxies route by.
@@ -35,44 +37,120 @@ impl Objects {
     }
 }
 
-/// A change that matters to proxies; none if it does not.
-pub(crate) fn mesh_change(event: &Event, revision: Revision) -> Result<Option<WatchEvent<MeshObject>>> {
-    let (change, row) = match (event.kind, &event.prev_kv) {
-        (EventKind::Put, _) => (WatchChange::Put, &event.kv),
-        (EventKind::Delete, Some(previous)) => (WatchChange::Delete, previous),
-        (EventKind::Delete, None) if keys::mesh_row(&event.kv.key) => return Err(compacted(revision)),
-        (EventKind::Delete, None) => return Ok(None),
-    };
-    let Some(object) = typed(row)? else { return Ok(None) };
-    // Most reports of containers say nothing that routing looks at.
-    if let (WatchChange::Put, MeshObject::Container(_), Some(previous)) = (change, &object, &event.prev_kv)
-        && typed(previous)?.as_ref() == Some(&object)
-    {
+/// A change that matters to proxies, and the object as they read it; none if it does not. Thousands may follow, so that
+/// what is not said here counts.
+pub(crate) fn mesh_change(event: &Event, revision: Revision) -> Result<Option<(EventKind, Vec<u8>)>> {
+    if !keys::mesh_row(&event.kv.key) {
         return Ok(None);
     }
-    Ok(Some(WatchEvent { change, object }))
+    let is_container = keys::row(&event.kv.key) == Row::Container;
+    match (event.kind, &event.prev_kv) {
+        // What was deleted is compacted, so that nobody can say it any more.
+        (EventKind::Delete, None) => Err(compacted(revision)),
+        (EventKind::Delete, Some(previous)) if is_container => {
+            Ok(Routed::of(previous)?.map(|gone| (EventKind::Delete, gone.encoded())))
+        }
+        (EventKind::Put, previous) if is_container => {
+            let before = previous.as_ref().map(Routed::of).transpose()?.flatten();
+            let now = Routed::of(&event.kv)?;
+            // Most reports of containers say nothing that routing looks at.
+            Ok(match (before, now) {
+                (before, Some(now)) if before.as_ref() != Some(&now) => Some((EventKind::Put, now.encoded())),
+                (Some(before), None) => Some((EventKind::Delete, before.encoded())),
+                _ => None,
+            })
+        }
+        (EventKind::Delete, Some(previous)) => Ok(encoded(previous)?.map(|object| (EventKind::Delete, object))),
+        (EventKind::Put, _) => Ok(encoded(&event.kv)?.map(|object| (EventKind::Put, object))),
+    }
+}
+
+fn encoded(row: &KeyValue) -> Result<Option<Vec<u8>>> {
+    Ok(typed(row)?.map(|object| json(&object)))
+}
+
+fn json(object: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(object).expect("the model's types have string keys and serialize")
 }
 
 fn typed(row: &KeyValue) -> Result<Option<MeshObject>> {
     Ok(match keys::row(&row.key) {
         Row::Service => Some(MeshObject::Service(row_value(row)?)),
-        Row::Container => Some(MeshObject::Container(routed(row_value(row)?))),
+        Row::Container => Routed::of(row)?.map(|routed| routed.container(row)).transpose()?.map(MeshObject::Container),
         Row::Policy => Some(MeshObject::Policy(row_value(row)?)),
         Row::Rule => Some(MeshObject::Rule(row_value(row)?)),
         _ => None,
     })
 }
 
-/// What routing looks at.
-fn routed(container: Container) -> Container {
-    Container {
-        template: ContainerTemplate::default(),
-        reason: String::new(),
-        message: String::new(),
-        restarts: 0,
-        exit_code: None,
-        created_at_ms: 0,
-        started_at_ms: None,
-        ..container
+/// A part of a row, copied only if it has escapes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[derive(Debug, PartialEq, Eq, Deserialize, Serialize)]
+struct Key<'a> {
+    #[serde(borrow)]
+    namespace: Text<'a>,
+    #[serde(borrow)]
+    name: Text<'a>,
+}
+
+/// Stands for what a container is made of, in its shortest form.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+struct Anything {
+    image: &'static str,
+}
+
+/// What routing looks at of a container, as a [`Container`] that says only that.
+#[derive(Debug, PartialEq, Eq, Deserialize, Serialize)]
+struct Routed<'a> {
+    #[serde(borrow)]
+    id: Text<'a>,
+    #[serde(borrow)]
+    service: Key<'a>,
+    #[serde(borrow)]
+    service_id: Text<'a>,
+    generation: u64,
+    #[serde(skip_deserializing)]
+    template: Anything,
+    #[serde(default, skip_serializing_if = "is_default")]
+    revision: u64,
+    #[serde(borrow, default)]
+    node: Option<Text<'a>>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    desired: DesiredState,
+    #[serde(default, skip_serializing_if = "is_default")]
+    status: ContainerStatus,
+    #[serde(default, skip_serializing_if = "is_default")]
+    ready: bool,
+    #[serde(borrow, default, skip_serializing_if = "BTreeMap::is_empty")]
+    addresses: BTreeMap<Text<'a>, Text<'a>>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// As [`MeshObject`] is written.
+#[derive(Serialize)]
+#[serde(tag = "kind", content = "object", rename_all = "lowercase")]
+enum Written<'a> {
+    Container(&'a Routed<'a>),
+}
+
+impl<'a> Routed<'a> {
+    /// What a row says; none while the container has no node, and so neither gets nor makes calls.
+    fn of(row: &'a KeyValue) -> Result<Option<Self>> {
+        let routed: Self = row_value_in(row)?;
+        Ok(routed.node.is_some().then_some(routed))
+    }
+
+    /// As clients read it, so that list and watch say the same.
+    fn container(&self, row: &KeyValue) -> Result<Container> {
+        row_value(&KeyValue { value: json(self).into(), ..row.clone() })
+    }
+
+    fn encoded(&self) -> Vec<u8> {
+        json(&Written::Container(self))
     }
 }

@@ -18,7 +18,7 @@ mod watch;
 mod write;
 
 pub(crate) use batch::{Batch, Staged};
-pub(crate) use decode::{body_json, body_object, body_value, object_of, row_object, row_value};
+pub(crate) use decode::{body_json, body_object, body_value, object_of, row_object, row_value, row_value_in};
 pub(crate) use pending::Pending;
 pub(crate) use settings::version as settings_version;
 pub(crate) use write::distinct;

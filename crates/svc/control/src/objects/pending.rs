@@ -14,6 +14,7 @@ use serde::Serialize;
 pub(crate) struct Pending {
     compares: Vec<Compare>,
     ops: Vec<Op>,
+    bytes: usize,
     first_key: Option<String>,
 }
 
@@ -29,14 +30,13 @@ impl Pending {
     }
 
     pub(crate) fn put(&mut self, key: &str, value: &impl Serialize) {
-        let value = serde_json::to_vec(value).expect("the model's types have string keys and serialize");
-        self.first_key.get_or_insert_with(|| key.to_owned());
-        self.ops.push(Op::put(key.to_owned(), value));
+        self.put_bytes(key, serde_json::to_vec(value).expect("the model's types have string keys and serialize"));
     }
 
     /// A row that is no JSON.
     pub(crate) fn put_bytes(&mut self, key: &str, value: Vec<u8>) {
         self.first_key.get_or_insert_with(|| key.to_owned());
+        self.bytes += key.len() + value.len();
         self.ops.push(Op::put(key.to_owned(), value));
     }
 
@@ -52,6 +52,11 @@ impl Pending {
     /// Rows that it compares or writes, whichever are more.
     pub(crate) fn len(&self) -> usize {
         self.ops.len().max(self.compares.len())
+    }
+
+    /// Bytes of the keys and values that it writes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(crate) fn is_empty(&self) -> bool {

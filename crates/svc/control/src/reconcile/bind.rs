@@ -1,43 +1,37 @@
-//! Nodes for containers that have none: planned together once, judged by the independent check, committed in as many
-//! transactions as it takes, each with the rows compared that the plan was made on. After a conflict it is planned anew.
+//! Nodes for containers that have none: planned together once, judged by the independent check, committed in as few
+//! transactions as the store takes, each with the rows compared that the plan was made on. What another one took meanwhile
+//! is lost with its own transaction only, and planned anew.
 
 use super::{
     PASSES_MAX, Phase, Reconciler, Session,
-    gang::{Gangs, gather, together},
+    flight::{Flight, Room},
+    gang::{Gangs, gather},
+    piece::{Piece, ReadAt},
 };
-use crate::{clock::now_ms, error::Result, keys, objects::Pending, rows::Rows};
-use heptad_api::Object;
-use heptad_model::{Container, ContainerId, EventKind, Namespace, NodeName, Placement, Service, ServiceKey};
+use crate::{clock::now_ms, error::Result, objects::Pending, rows::Rows};
+use heptad_model::{Container, EventKind, NodeName, Placement, Service, ServiceKey};
 use heptad_sched::{Cluster, NodesView, Plan, Report, Request, check_with, plan};
-use heptad_state::Revision;
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
-};
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
-/// Rows that one transaction of this phase compares or changes, at most.
-const ROWS_MAX: usize = 480;
-/// Rows that one binding may compare or change: the container, its node's two, an event, its service, three guards.
-const ROWS_OF_BINDING_MAX: usize = 8;
-/// Plans with more bindings than this say them in one event per service and transaction.
+/// Plans with more bindings than this say them in one event per service.
 const EVENTS_OF_PLAN_MAX: usize = 200;
 
 /// What was planned, and on which state.
 pub(super) struct Planned {
     pub(super) requests: Vec<Request>,
-    pub(super) view: NodesView,
+    pub(super) view: Arc<NodesView>,
     pub(super) plan: Plan,
     pub(super) report: Report,
 }
 
-/// The revisions of the rows that a plan was made on, moved on by its own transactions only.
-struct ReadAt {
-    containers: BTreeMap<ContainerId, Object<Container>>,
-    nodes: BTreeMap<NodeName, (Revision, Revision)>,
-    services: BTreeMap<ServiceKey, Revision>,
-    guards: BTreeMap<Namespace, Revision>,
-    with_quotas: BTreeSet<Namespace>,
-    placements: Revision,
+/// What became of the pieces of a plan.
+#[derive(Default)]
+struct Committed<'a> {
+    newest: u64,
+    /// Those that were refused.
+    lost: Vec<Piece<'a>>,
+    /// How many containers of each service have a node now.
+    services: BTreeMap<&'a ServiceKey, usize>,
 }
 
 impl Reconciler {
@@ -50,7 +44,7 @@ impl Reconciler {
                 return Ok(Phase::Done);
             }
             let Some(planned) = self.planned(&session.rows) else { return Ok(Phase::Done) };
-            let done = self.commit(session, &planned).await?
+            let done = self.commit(session, &planned, self.room(conflicts)).await?
                 && self.preempt(session, &planned).await?
                 && self.tell_unplaced(session, &planned.report).await?;
             if done {
@@ -79,54 +73,55 @@ impl Reconciler {
         Some(Planned { requests, view, plan, report })
     }
 
-    /// Commits a plan piece by piece. Returns whether all of it is committed; what is not must be planned anew.
-    async fn commit(&self, session: &mut Session, planned: &Planned) -> Result<bool> {
-        let mut read_at = ReadAt::of(&session.rows, planned);
+    /// Commits a plan in pieces, some side by side. Returns whether all of it is committed; what is not must be planned anew.
+    async fn commit(&self, session: &mut Session, planned: &Planned, room: Room) -> Result<bool> {
+        let mut done = self.commit_pieces(&session.rows, planned, room).await?;
+        if planned.plan.bindings().len() > EVENTS_OF_PLAN_MAX {
+            let told = self.scheduled_events(&done.services, room).await?;
+            done.newest = told.max(done.newest);
+        }
+        session.catch_up(done.newest).await?;
+        Ok(done.lost.is_empty())
+    }
+
+    async fn commit_pieces<'p>(&self, rows: &Rows, planned: &'p Planned, room: Room) -> Result<Committed<'p>> {
+        let mut read_at = ReadAt::new(rows, &planned.view);
         // What was planned is done again step by step, so that each piece has the rows as they are after it, and the
         // one rule of feasibility refuses what would exceed a node, whatever planner and check said.
         let mut cluster = Cluster::new(&planned.view);
+        let (mut flight, mut done) = (Flight::new(self.objects.store()), Committed::default());
         let bindings = in_order(planned);
-        let rows_max = ROWS_MAX.min(self.objects.store().limits().txn_ops_max);
         let mut left = &bindings[..];
         while !left.is_empty() {
-            let mut piece = Piece::default();
-            let mut taken = 0;
-            // A gang is committed in one transaction or not at all.
-            let mut whole = together(left);
-            while taken < whole {
-                let (request, node) = left[taken];
-                taken += 1;
+            let (mut piece, mut torn) = (Piece::default(), false);
+            let count = piece.take(left, room, |piece, request, node| {
                 let devices = planned.plan.devices(&request.container);
                 let bound = planned.view.index(node).map(|index| cluster.bind_to(index, request, &devices));
                 match bound {
-                    Some(Ok(())) => read_at.stage(&mut piece, planned, request, node),
+                    Some(Ok(())) => read_at.stage(piece, request, node, devices),
                     Some(Err(error)) => {
                         tracing::error!(%error, "a binding was refused as it was committed");
-                        if request.gang.is_some() {
-                            return Ok(false);
-                        }
+                        torn |= request.gang.is_some();
                     }
                     None => {}
                 }
-                if bindings.len() <= EVENTS_OF_PLAN_MAX {
-                    self.scheduled_event(&mut piece, request, node)?;
-                }
-                let next = together(&left[taken..]).min(left.len() - taken);
-                if taken == whole && piece.rows() + next * ROWS_OF_BINDING_MAX < rows_max {
-                    whole += next;
-                }
+                if bindings.len() <= EVENTS_OF_PLAN_MAX { self.scheduled_event(piece, request, node) } else { Ok(()) }
+            })?;
+            left = &left[count..];
+            while flight.is_full() || flight.tags().any(|other| piece.builds_on(other)) {
+                settle(&mut flight, &mut read_at, &mut done).await?;
             }
-            left = &left[taken..];
-            if bindings.len() > EVENTS_OF_PLAN_MAX {
-                self.scheduled_events(&mut piece)?;
+            // A gang is committed whole or not at all; and no rows may speak of containers that are not bound after all.
+            if torn || done.lost.iter().any(|lost| piece.builds_on(lost)) {
+                done.lost.push(piece);
+                continue;
             }
-            read_at.stage_rows(&mut piece, &planned.view, &cluster);
-            let Piece { pending, nodes, namespaces, looks_around, .. } = piece;
-            let Some(revision) = pending.commit(&**self.objects.store()).await? else { return Ok(false) };
-            read_at.moved_on(revision, nodes, namespaces, looks_around);
-            session.catch_up(revision).await?;
+            read_at.stage_rows(&mut piece, &cluster);
+            let pending = std::mem::take(&mut piece.pending);
+            flight.send(pending, piece);
         }
-        Ok(true)
+        while settle(&mut flight, &mut read_at, &mut done).await? {}
+        Ok(done)
     }
 
     fn scheduled_event(&self, piece: &mut Piece<'_>, request: &Request, node: &NodeName) -> Result<()> {
@@ -136,114 +131,41 @@ impl Reconciler {
         Ok(())
     }
 
-    fn scheduled_events(&self, piece: &mut Piece<'_>) -> Result<()> {
-        for (service, count) in &piece.services {
-            let message = format!("{count} containers were given nodes");
-            let subject = format!("service/{service}");
-            piece.pending.event(&self.objects.event(EventKind::Normal, "Scheduled", &subject, message)?);
+    /// One event per service for what is bound already. Returns the revision of the last one.
+    async fn scheduled_events(&self, services: &BTreeMap<&ServiceKey, usize>, room: Room) -> Result<u64> {
+        let mut newest = 0;
+        let services: Vec<_> = services.iter().collect();
+        for some in services.chunks(room.rows_max) {
+            let mut pending = Pending::default();
+            for (service, count) in some {
+                let message = format!("{count} containers were given nodes");
+                let subject = format!("service/{service}");
+                pending.event(&self.objects.event(EventKind::Normal, "Scheduled", &subject, message)?);
+            }
+            newest = pending.commit(&**self.objects.store()).await?.unwrap_or(newest);
         }
-        Ok(())
+        Ok(newest)
     }
 }
 
-/// One transaction in the making.
-#[derive(Default)]
-struct Piece<'a> {
-    pending: Pending,
-    nodes: BTreeSet<&'a NodeName>,
-    namespaces: BTreeSet<&'a Namespace>,
-    services: BTreeMap<&'a ServiceKey, usize>,
-    looks_around: bool,
-}
-
-impl Piece<'_> {
-    /// Rows that it will compare or change at most, with those that are staged when it is complete.
-    fn rows(&self) -> usize {
-        self.pending.len() + self.nodes.len() + self.namespaces.len() + self.services.len()
-    }
-}
-
-impl ReadAt {
-    fn of(rows: &Rows, planned: &Planned) -> Self {
-        let containers = planned.plan.bindings().keys();
-        let containers = containers.filter_map(|id| Some((id.clone(), rows.containers.get(id)?.clone())));
-        let revisions = |name: &NodeName| {
-            let row = rows.allocations.get(name).map_or(0, |item| item.revision);
-            (rows.nodes.get(name).map_or(0, |item| item.revision), row)
-        };
-        let nodes = planned.plan.allocations().keys();
-        Self {
-            containers: containers.collect(),
-            nodes: nodes.map(|name| (name.clone(), revisions(name))).collect(),
-            services: rows.services.iter().map(|(key, item)| (key.clone(), item.revision)).collect(),
-            guards: rows.quota_guards.clone(),
-            with_quotas: rows.quotas.values().map(|item| item.object.namespace.clone()).collect(),
-            placements: rows.placements,
-        }
-    }
-
-    fn stage<'a>(&self, piece: &mut Piece<'a>, planned: &Planned, request: &'a Request, node: &'a NodeName) {
-        let Some(item) = self.containers.get(&request.container) else { return };
-        let key = keys::container(&request.container);
-        piece.pending.expect(&key, item.revision);
-        let (reason, message) = (String::new(), String::new());
-        let (node_of, devices) = (Some(node.clone()), planned.plan.devices(&request.container));
-        let bound = Container { node: node_of, devices, reservation: None, reason, message, ..item.object.clone() };
-        piece.pending.put(&key, &bound);
-        if piece.nodes.insert(node) {
-            // The row itself is staged when the piece is complete.
-            piece.pending.expect(&keys::node(node), self.nodes.get(node).map_or(0, |(node, _)| *node));
-            piece.pending.expect(&keys::allocation(node), self.nodes.get(node).map_or(0, |(_, row)| *row));
-        }
-        // What a service asks of nodes is part of what was decided on.
-        let is_new = piece.services.insert(&request.service, 1 + piece.services.get(&request.service).unwrap_or(&0));
-        if is_new.is_none() && planned.view.asks_something(&request.service) {
-            let revision = self.services.get(&request.service).copied().unwrap_or(0);
-            piece.pending.expect(&keys::service(&request.service), revision);
-        }
-        if piece.namespaces.insert(&request.service.namespace) {
-            let guard = keys::quota_guard(&request.service.namespace);
-            piece.pending.expect(&guard, self.guards.get(&request.service.namespace).copied().unwrap_or(0));
-        }
-        if planned.view.looks_around(&request.service) && !std::mem::replace(&mut piece.looks_around, true) {
-            piece.pending.expect(keys::PLACEMENTS, self.placements);
-        }
-    }
-
-    /// The rows that all bindings of a piece change together.
-    fn stage_rows(&self, piece: &mut Piece<'_>, view: &NodesView, cluster: &Cluster<'_>) {
-        for node in &piece.nodes {
-            if let Some(index) = view.index(node) {
-                piece.pending.put(&keys::allocation(node), cluster.allocation(index));
+/// Waits for the end of one piece. Returns whether one was under way.
+async fn settle<'p>(
+    flight: &mut Flight<Piece<'p>>,
+    read_at: &mut ReadAt<'_>,
+    done: &mut Committed<'p>,
+) -> Result<bool> {
+    let Some((piece, revision)) = flight.next().await? else { return Ok(false) };
+    match revision {
+        Some(revision) => {
+            read_at.moved_on(revision, &piece);
+            done.newest = done.newest.max(revision);
+            for (service, count) in piece.services {
+                *done.services.entry(service).or_default() += count;
             }
         }
-        for namespace in piece.namespaces.iter().filter(|namespace| self.with_quotas.contains(**namespace)) {
-            piece.pending.put(&keys::quota_guard(namespace), namespace);
-        }
-        if piece.looks_around {
-            piece.pending.put(keys::PLACEMENTS, &true);
-        }
+        None => done.lost.push(piece),
     }
-
-    fn moved_on(
-        &mut self,
-        revision: Revision,
-        nodes: BTreeSet<&NodeName>,
-        namespaces: BTreeSet<&Namespace>,
-        looks_around: bool,
-    ) {
-        for node in nodes {
-            if let Some((_, row)) = self.nodes.get_mut(node) {
-                *row = revision;
-            }
-        }
-        for namespace in namespaces.into_iter().filter(|namespace| self.with_quotas.contains(*namespace)) {
-            self.guards.insert(namespace.clone(), revision);
-        }
-        if looks_around {
-            self.placements = revision;
-        }
-    }
+    Ok(true)
 }
 
 /// The bindings of a plan in the order in which they are committed: those that look around as they were planned, since

@@ -3,7 +3,9 @@
 
 mod bind;
 mod evict;
+mod flight;
 mod gang;
+mod piece;
 mod services;
 mod unplaced;
 

@@ -1,16 +1,21 @@
 //! The steps of services: containers that are added, stopped, forgotten. The plan is `sched`'s; here it is committed.
 
-use super::{PASSES_MAX, Phase, Reconciler, Session};
+use super::{
+    PASSES_MAX, Phase, Reconciler, Session,
+    flight::{Flight, Room},
+};
 use crate::{clock::now_ms, error::Result, keys, objects::Pending, random, rows::Rows};
 use heptad_model::{Container, ContainerId, ContainerStatus, DesiredState, EventKind, ServiceKey};
-use heptad_sched::reconcile::{self, Action, ServiceView, Steps, StopReason};
+use heptad_sched::{
+    NodesView,
+    reconcile::{self, Action, ServiceView, Steps, StopReason},
+};
+use heptad_state::Revision;
 use std::collections::BTreeMap;
 
 /// The services that were looked at, each with the time at which it is to be looked at again.
 type LookedAt = BTreeMap<ServiceKey, Option<u64>>;
 
-/// Rows that one transaction of this phase changes, at most; far below what the store takes.
-const ROWS_MAX: usize = 240;
 /// Rows that one step may compare or change: the service, its guard, what is remembered, the record, events.
 const ROWS_OF_STEP_MAX: usize = 16;
 
@@ -22,7 +27,32 @@ impl Reconciler {
             if session.rows.dirty.is_empty() {
                 return Ok(Phase::Done);
             }
-            let (pending, looked_at) = self.next_steps(&session.rows)?;
+            if !self.round(session, self.room(conflicts)).await? {
+                conflicts += 1;
+                if conflicts >= self.options.commit_tries_max {
+                    return Ok(Phase::Contended);
+                }
+                session.catch_conflict().await?;
+            }
+        }
+        Ok(Phase::Contended)
+    }
+
+    /// One step of every service that changed. The steps of two services have no row in common, so they are committed side
+    /// by side; the rows stay as they are until all of them are. Returns whether none was refused.
+    async fn round(&self, session: &mut Session, room: Room) -> Result<bool> {
+        let mut flight = Flight::new(self.objects.store());
+        let (mut newest, mut lost) = (0, Vec::new());
+        let mut settle = |(looked_at, done): (LookedAt, Option<Revision>)| match done {
+            Some(revision) => newest = revision.max(newest),
+            None => lost.push(looked_at),
+        };
+        let (nodes, now_ms) = (session.rows.nodes_view(), now_ms());
+        while !session.rows.dirty.is_empty() {
+            if flight.is_full() {
+                flight.next().await?.into_iter().for_each(&mut settle);
+            }
+            let (pending, looked_at) = self.next_steps(&session.rows, &nodes, now_ms, room)?;
             for (key, due_ms) in &looked_at {
                 session.rows.dirty.remove(key);
                 match due_ms {
@@ -30,37 +60,30 @@ impl Reconciler {
                     None => session.rows.due.remove(key),
                 };
             }
-            if pending.is_empty() {
-                continue;
-            }
-            match pending.commit(&**self.objects.store()).await? {
-                Some(revision) => session.catch_up(revision).await?,
-                None => {
-                    session.rows.dirty.extend(looked_at.into_keys());
-                    conflicts += 1;
-                    if conflicts >= self.options.commit_tries_max {
-                        return Ok(Phase::Contended);
-                    }
-                    session.catch_conflict().await?;
-                }
+            if !pending.is_empty() {
+                flight.send(pending, looked_at);
             }
         }
-        Ok(Phase::Contended)
+        while let Some(ended) = flight.next().await? {
+            settle(ended);
+        }
+        session.catch_up(newest).await?;
+        session.rows.dirty.extend(lost.iter().flat_map(LookedAt::keys).cloned());
+        Ok(lost.is_empty())
     }
 
     /// The steps of as many services as one transaction takes, and which services these are.
-    fn next_steps(&self, rows: &Rows) -> Result<(Pending, LookedAt)> {
+    fn next_steps(&self, rows: &Rows, nodes: &NodesView, now_ms: u64, room: Room) -> Result<(Pending, LookedAt)> {
         let (mut pending, mut looked_at) = (Pending::default(), LookedAt::default());
-        let (nodes, now_ms) = (rows.nodes_view(), now_ms());
         for key in &rows.dirty {
             let service = rows.service(key);
-            let steps = self.plan_service(&rows.service_view(key, service.as_ref(), &nodes, now_ms))?;
+            let steps = self.plan_service(&rows.service_view(key, service.as_ref(), nodes, now_ms))?;
             looked_at.insert(key.clone(), steps.due_ms);
             let forgotten = !rows.services.contains_key(key) && rows.rollouts.contains_key(key);
             if !steps.is_empty() || forgotten {
-                self.stage_steps(rows, key, steps, &mut pending)?;
+                self.stage_steps(rows, key, steps, room, &mut pending)?;
             }
-            if pending.len() + ROWS_OF_STEP_MAX >= ROWS_MAX {
+            if room.is_full(pending.len(), ROWS_OF_STEP_MAX, pending.bytes()) {
                 break;
             }
         }
@@ -79,7 +102,14 @@ impl Reconciler {
     }
 
     /// Stages steps of one service. They hold only if neither the service nor its set of containers was changed.
-    fn stage_steps(&self, rows: &Rows, key: &ServiceKey, steps: Steps, pending: &mut Pending) -> Result<()> {
+    fn stage_steps(
+        &self,
+        rows: &Rows,
+        key: &ServiceKey,
+        steps: Steps,
+        room: Room,
+        pending: &mut Pending,
+    ) -> Result<()> {
         let guard = keys::replicas(key);
         let service = rows.services.get(key);
         pending.expect(&keys::service(key), service.map_or(0, |item| item.revision));
@@ -90,7 +120,7 @@ impl Reconciler {
         self.stage_memory(rows, key, &steps, pending)?;
         let (mut created, mut staged) = (0, 0);
         for action in steps.actions {
-            if pending.len() + ROWS_OF_STEP_MAX >= ROWS_MAX && staged > 0 {
+            if room.is_full(pending.len(), ROWS_OF_STEP_MAX, pending.bytes()) && staged > 0 {
                 // The change of these rows makes the service dirty again, and the rest is planned anew.
                 break;
             }

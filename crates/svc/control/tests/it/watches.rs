@@ -1,9 +1,9 @@
 //! Watches: every change once and in order, resumed over lost connections and compactions.
 
-use crate::common::{World, options, service, until};
+use crate::common::{World, node, options, service, until};
 use heptad_api::{ErrorCode, Manifest, WatchChange, operations::ApplyRequest};
 use heptad_client::{Client, watch_state};
-use heptad_control::{Control, ServerParts};
+use heptad_control::{Control, Options, ServerParts};
 use heptad_model::{Namespace, NetworkPolicy, Selector, Service};
 use heptad_state::{MemoryStore, Store};
 use std::{sync::Arc, time::Duration};
@@ -145,7 +145,10 @@ async fn too_many_watches_and_a_client_that_does_not_read_hurt_nobody() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_applied_together_is_seen_together_by_proxies() {
-    let world = World::new().await;
+    // Nobody speaks for the node.
+    let patient = |options: &mut Options| (options.node_unknown_ms, options.node_not_ready_ms) = (600_000, 900_000);
+    let world = World::with(Arc::new(MemoryStore::new()), patient, ServerParts::default()).await;
+    world.client.replace(&node("n1", 16_000, 16_384), None).await.expect("registered");
     let mut mesh = world.client.follow_mesh();
     mesh.changed().await;
     assert!(mesh.view().services.is_empty());
@@ -182,6 +185,8 @@ async fn what_is_applied_together_is_seen_together_by_proxies() {
     // The same is read at once, and a change of a container alone says so.
     let read = heptad_client::MeshView::from(world.client.mesh_state().await.expect("read"));
     assert_eq!((&read.services, &read.policies), (&mesh.view().services, &mesh.view().policies));
+    assert_eq!(read.containers, mesh.view().containers);
+    assert!(read.containers.values().all(|c| c.node.is_some()), "only those that have a node");
     world.client.delete::<Service>(&Namespace::default(), "s0", None).await.expect("deleted");
     while mesh.view().services.len() == 50 {
         assert!(mesh.changed().await.only_containers == (mesh.view().services.len() == 50));
