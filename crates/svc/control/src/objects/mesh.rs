@@ -87,14 +87,6 @@ fn typed(row: &KeyValue) -> Result<Option<MeshObject>> {
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-#[derive(Debug, PartialEq, Eq, Deserialize, Serialize)]
-struct Key<'a> {
-    #[serde(borrow)]
-    namespace: Text<'a>,
-    #[serde(borrow)]
-    name: Text<'a>,
-}
-
 /// Stands for what a container is made of, in its shortest form.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 struct Anything {
@@ -107,7 +99,7 @@ struct Routed<'a> {
     #[serde(borrow)]
     id: Text<'a>,
     #[serde(borrow)]
-    service: Key<'a>,
+    service: Text<'a>,
     #[serde(borrow)]
     service_id: Text<'a>,
     generation: u64,
@@ -152,5 +144,49 @@ impl<'a> Routed<'a> {
 
     fn encoded(&self) -> Vec<u8> {
         json(&Written::Container(self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use heptad_model::Service;
+
+    fn row(container: &Container) -> KeyValue {
+        let key = keys::container(&container.id).into();
+        KeyValue { key, value: json(container).into(), create_revision: 1, mod_revision: 2, version: 1 }
+    }
+
+    fn change(before: Option<&Container>, now: &Container) -> Option<(EventKind, Vec<u8>)> {
+        let event = Event { kind: EventKind::Put, kv: row(now), prev_kv: before.map(row) };
+        mesh_change(&event, 2).expect("it is read")
+    }
+
+    #[test]
+    fn a_container_is_told_when_it_has_a_node_and_when_what_is_routed_by_changes() {
+        let service =
+            Service { id: "id".into(), environment: [("A".into(), "\n".into())].into(), ..Service::new("web", "x") };
+        let unbound = Container::pending("web-1".into(), &service, 5);
+        let bound = Container { node: Some("n1".into()), ..unbound.clone() };
+        let ready = Container {
+            status: ContainerStatus::Running,
+            ready: true,
+            addresses: [(80, "10.0.0.1:80".parse().expect("an address"))].into(),
+            ..bound.clone()
+        };
+        assert_eq!(change(None, &unbound), None);
+        assert!(matches!(change(Some(&unbound), &bound), Some((EventKind::Put, _))));
+        let (kind, object) = change(Some(&bound), &ready).expect("told");
+        let read: MeshObject = serde_json::from_slice(&object).expect("as clients read it");
+        let told = Container { template: Default::default(), created_at_ms: 0, ..ready.clone() };
+        assert_eq!((kind, read), (EventKind::Put, MeshObject::Container(told.clone())));
+        assert_eq!(typed(&row(&ready)).expect("read"), Some(MeshObject::Container(told)), "lists say the same");
+        assert_eq!(change(Some(&ready), &Container { restarts: 1, message: "again".into(), ..ready.clone() }), None);
+        assert!(matches!(change(Some(&ready), &unbound), Some((EventKind::Delete, _))));
+        let gone = KeyValue { value: Default::default(), ..row(&ready) };
+        let deleted = |prev| mesh_change(&Event { kind: EventKind::Delete, kv: gone.clone(), prev_kv: prev }, 3);
+        assert!(matches!(deleted(Some(row(&ready))), Ok(Some((EventKind::Delete, _)))));
+        assert!(matches!(deleted(Some(row(&unbound))), Ok(None)));
+        assert!(deleted(None).is_err(), "nobody can say any more what it was");
     }
 }

@@ -11,6 +11,7 @@ mod life;
 mod optimize;
 mod parts;
 mod placement;
+mod racing;
 mod settings;
 mod sockets;
 mod trust;
