@@ -5,7 +5,7 @@ use heptad_control::{Objects, Options, Reconciler};
 use heptad_model::{
     Container, ContainerId, DesiredState, DeviceMillis, Mode, Namespace, Node, NodeName, Service, invariants::verify,
 };
-use heptad_state::{MemoryStore, Store, StoreExt};
+use heptad_state::{Limits, MemoryStore, Store, StoreExt};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -118,7 +118,8 @@ async fn a_gang_job_runs_whole() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_plan_is_committed_in_pieces_and_no_gang_is_parted_by_them() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let limits = Limits { txn_ops_max: 200, ..Limits::default() };
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::with_limits(limits));
     let Deployer { objects, reconciler, .. } = Deployer::new("a", store.clone());
     for i in 0..20 {
         objects.create(node(&format!("n{i}"), 8_000, 8_192)).await.expect("registered");
