@@ -89,7 +89,7 @@ pub enum Command {
     /// Run a program inside a container
     Exec(Exec),
     /// Say why a service is not as wanted, or why a container is on its node and on no other
-    Why(Named),
+    Why(Subject),
     /// The exchange of a service's containers: how it stands, its revisions, undo, pause, resume, restart
     #[command(subcommand)]
     Rollout(RolloutCommand),
@@ -386,7 +386,7 @@ pub struct Exec {
 }
 
 #[derive(Clone, Debug, Args)]
-pub struct Named {
+pub struct Subject {
     /// The service or container
     pub name: String,
     #[command(flatten)]

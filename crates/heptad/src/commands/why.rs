@@ -5,7 +5,7 @@ use super::{
     service_key,
 };
 use crate::{
-    cli::{Named, Output},
+    cli::{Output, Subject},
     output::{Table, paint, print},
 };
 use heptad_api::report::{ContainerWhy, GuaranteeReport, VerifyResponse, WhyResponse};
@@ -13,7 +13,7 @@ use heptad_client::Client;
 use heptad_model::ContainerId;
 use std::process::ExitCode;
 
-pub(super) async fn why(client: &Client, args: Named) -> anyhow::Result<ExitCode> {
+pub(super) async fn why(client: &Client, args: Subject) -> anyhow::Result<ExitCode> {
     let asked = client.why(&service_key(&args.name, &args.namespace.namespace)).await;
     let response = match asked {
         // Perhaps a container is meant; if there is none either, the service is what is missed.
