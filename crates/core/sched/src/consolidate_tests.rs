@@ -131,7 +131,13 @@ fn a_bound_on_nodes_is_a_whole_number_of_them() {
     let scale_bits = 50;
     let mut node = heptad_certify::Amounts::default();
     node[1] = (100 << scale_bits) / memory(1_000).amounts()[1];
-    let prices = heptad_certify::CapacityPrices { scale_bits, node: vec![node; 2], moves: 0, group_moves: vec![0; 2] };
+    let prices = heptad_certify::CapacityPrices {
+        scale_bits,
+        node: vec![node; 2],
+        moves: 0,
+        group_moves: vec![0; 2],
+        staying: Vec::new(),
+    };
     let certificate = Certificate::Capacity(prices);
     assert_eq!(verify(&instance.problem, &certificate).map(|bound| bound.cost()), Ok(90));
     assert_eq!(instance.lower_bound(&certificate), Ok(100));

@@ -152,8 +152,11 @@ pub(crate) async fn begin(objects: &Objects, suggestion: &Suggestion) -> Result<
 
 /// Suggests, or moves, again and again while this server leads.
 pub(crate) async fn run(objects: Objects, options: Arc<Options>, stop: CancellationToken) {
+    if options.optimize == OptimizeMode::Off {
+        return;
+    }
     let mut told = String::new();
-    while options.optimize != OptimizeMode::Off {
+    loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = sleep(Duration::from_millis(options.optimize_interval_ms)) => {}

@@ -154,7 +154,7 @@ fn a_node_reads_the_mesh_and_writes_itself_and_what_is_bound_to_it() {
     );
 }
 
-const VIEWED: [&str; 25] = [
+const VIEWED: [&str; 26] = [
     "GET /v1/health",
     "GET /v1/version",
     "GET /v1/whoami",

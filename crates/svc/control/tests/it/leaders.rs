@@ -16,7 +16,7 @@ use std::{
 };
 use tokio::sync::watch;
 
-const LEASE_MS: u64 = 600;
+const LEASE_MS: u64 = 2_400;
 const FENCE: &[u8] = b"/leader/generation";
 
 /// One server's way to the store. While it is shut, transactions wait; those that waited keep only the compare of the
