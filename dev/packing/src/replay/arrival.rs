@@ -38,7 +38,7 @@ pub fn nodes(list: &Recorded) -> Vec<NodeShape> {
     list.nodes.iter().filter(|node| node.devices > 0).cloned().collect()
 }
 
-/// The list in a random order, then requests drawn from it, until the GPUs asked are [`ARRIVED_PERCENT`] of `total_millis`.
+/// The list in a random order, then requests drawn from it, until the GPUs asked are `ARRIVED_PERCENT` of `total_millis`.
 pub fn order(list: &[Item], total_millis: u64, seed: u64) -> Vec<Item> {
     let mut draws = Draws::new(seed);
     let mut items = list.to_vec();
