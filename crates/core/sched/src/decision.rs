@@ -175,14 +175,18 @@ fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// What of each dimension `left` is more or less than `other`, in words; empty if they are the same.
+/// What of each dimension `left` is more or less than `other`, in words; what decides is the sum of all.
 fn difference(left: &ResourceVector, other: &ResourceVector) -> String {
-    let words = Dimension::ALL.into_iter().filter_map(|dimension| {
-        let (here, there) = (left.get(dimension), other.get(dimension));
-        let word = if here > there { "more" } else { "less" };
-        (here != there).then(|| format!("{} {word} {dimension}", dimension.show(here.abs_diff(there))))
+    let differs = |dimension: &Dimension| left.get(*dimension) != other.get(*dimension);
+    let sign = |dimension: Dimension| if left.get(dimension) > other.get(dimension) { '+' } else { '-' };
+    let all: Vec<Dimension> = Dimension::ALL.into_iter().filter(differs).collect();
+    let words = all.iter().map(|dimension| {
+        let by = left.get(*dimension).abs_diff(other.get(*dimension));
+        format!("{}{} {dimension}", sign(*dimension), dimension.show(by))
     });
-    words.collect::<Vec<_>>().join(" and ")
+    let words = words.collect::<Vec<_>>().join(", ");
+    let is_mixed = all.windows(2).any(|two| sign(two[0]) != sign(two[1]));
+    if is_mixed { format!("{words} (as shares of the largest node, added up)") } else { words }
 }
 
 fn times(number: u32, what: &str) -> String {
@@ -253,7 +257,11 @@ impl Decision {
                 let (here, there) = (times(standing.replicas, "replica"), times(winner.replicas, "replica"));
                 format!("{here} of {} there, {there} on {}", self.service.name, winner.node)
             }
-            Loss::Room => format!("would have {} left than {}", difference(&standing.left, &winner.left), winner.node),
+            Loss::Room => {
+                let more = if self.placement == Placement::Spread { "less" } else { "more" };
+                let difference = difference(&standing.left, &winner.left);
+                format!("would have {more} left than {}: {difference}", winner.node)
+            }
             Loss::Name => format!("as good as {}, which comes first by name", winner.node),
             Loss::Refused { word } => word.clone(),
         }

@@ -33,7 +33,7 @@ web-2 goes to node b: it has the fewest replicas of web; of these, pack takes th
   1 x more replicas of web
     c: 1 replica of web there, no replica on b
   1 x more left
-    e: would have 20Mi more memory left than b
+    e: would have more left than b: +20Mi memory
   1 x memory
     a: memory: asked 30Mi, allocatable 100Mi, allocated 90Mi, free 10Mi
   1 x not ready
@@ -45,7 +45,7 @@ web-2 goes to node b: it has the fewest replicas of web; of these, pack takes th
     assert_eq!(made.winner.as_ref().map(|winner| winner.node.as_str()), Some("e"));
     let lost = &made.losers[1];
     assert_eq!(made.loss(lost), "less left");
-    assert_eq!(made.compared(&lost.loss, &lost.examples[0]), "would have 20Mi less memory left than e");
+    assert_eq!(made.compared(&lost.loss, &lost.examples[0]), "would have less left than e: -20Mi memory");
 }
 
 #[test]

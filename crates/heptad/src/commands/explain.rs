@@ -67,7 +67,9 @@ fn headed(reason: &str, nodes: u32) -> String {
 }
 
 fn by_reason(groups: &[RefusalGroup]) -> String {
-    let mut table = Table::new(&["  BECAUSE OF", "NODE", "ASKED", "ALLOCATABLE", "ALLOCATED", "FREE"]);
+    let headings = ["  BECAUSE OF", "NODE", "ASKED", "ALLOCATABLE", "ALLOCATED", "FREE"];
+    let has_figures = groups.iter().flat_map(|group| &group.examples).any(|refusal| refusal.dimension.is_some());
+    let mut table = Table::new(if has_figures { &headings } else { &headings[..2] });
     for group in groups {
         let head = headed(&group.reason, group.nodes);
         let more = others(group.nodes, group.examples.len());
@@ -197,7 +199,7 @@ None of 12 nodes can take 2 replicas of default/web; each asks memory 8Gi
                 LostNodes {
                     reason: "more left".to_owned(),
                     nodes: 1,
-                    examples: vec![note("n1", "would have 3Gi more memory left than n2")],
+                    examples: vec![note("n1", "would have more left than n2: +3Gi memory")],
                 },
                 LostNodes { reason: "not ready".to_owned(), nodes: 2, examples: vec![note("n3", "it is not ready")] },
             ],
@@ -205,7 +207,7 @@ None of 12 nodes can take 2 replicas of default/web; each asks memory 8Gi
         let text = "  n2 is the best of 4 nodes by pack, as things stand now: pack takes the node that would have the least left
   2 of 4 can take it; with it n2 has left: memory 1Gi
   LOST BY               NODE          COMPARED
-  more left             n1            would have 3Gi more memory left than n2
+  more left             n1            would have more left than n2: +3Gi memory
   not ready (2 nodes)   n3            it is not ready
                         and 1 other
 ";

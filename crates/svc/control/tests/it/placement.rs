@@ -108,7 +108,7 @@ async fn a_container_says_why_its_node_won_and_one_without_what_would_help() {
         .map(|lost| (lost.reason.as_str(), lost.examples[0].node.as_str(), lost.examples[0].text.as_str()))
         .collect();
     let cpu = "cpu: asked 500m, allocatable 100m, allocated 0, free 100m";
-    assert_eq!(lost, [("more left", "n1", "would have 2 more cpu left than n2"), ("cpu", "n3", cpu)]);
+    assert_eq!(lost, [("more left", "n1", "would have more left than n2: +2 cpu"), ("cpu", "n3", cpu)]);
     let why = world.client.why(&web.key()).await.expect("an answer");
     let told = &why.placed[0];
     assert_eq!(
