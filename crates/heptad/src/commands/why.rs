@@ -28,8 +28,11 @@ pub(super) async fn why(client: &Client, args: Subject) -> anyhow::Result<ExitCo
 
 fn describe(why: &WhyResponse, wide: bool) -> String {
     let mut out = format!("{}: {}\n", why.service, why.summary);
+    let mut told: Option<&ContainerWhy> = None;
     for container in &why.containers {
-        out += &describe_container(container, wide);
+        let same = told.filter(|told| has_same_refusals(told, container));
+        out += &describe_container(container, same, wide);
+        told = same.or(Some(container).filter(|container| container.unplaced.is_some())).or(told);
     }
     out += &describe_placed(why);
     if !why.events.is_empty() {
@@ -44,7 +47,14 @@ fn describe(why: &WhyResponse, wide: bool) -> String {
     out
 }
 
-fn describe_container(container: &ContainerWhy, wide: bool) -> String {
+/// Replicas that ask the same are refused for the same reasons; these are told once.
+fn has_same_refusals(told: &ContainerWhy, container: &ContainerWhy) -> bool {
+    let refusals = |why: &ContainerWhy| why.unplaced.as_ref().map(|u| (u.asked.clone(), u.groups.clone()));
+    container.unplaced.is_some() && refusals(told) == refusals(container)
+}
+
+/// `same`: a container of which all was told already that keeps this one from nodes.
+fn describe_container(container: &ContainerWhy, same: Option<&ContainerWhy>, wide: bool) -> String {
     let place = container.node.as_ref().map_or("no node yet".to_owned(), |node| format!("node {node}"));
     let reason = if container.reason.is_empty() { container.status.to_string() } else { container.reason.clone() };
     let colour = if container.ready { 32 } else { 33 };
@@ -52,8 +62,10 @@ fn describe_container(container: &ContainerWhy, wide: bool) -> String {
     if !container.message.is_empty() && container.unplaced.is_none() {
         out += &format!("  {}\n", container.message);
     }
-    if let Some(unplaced) = &container.unplaced {
-        out += &describe_unplaced(unplaced, wide);
+    match (&container.unplaced, same) {
+        (Some(_), Some(same)) => out += &format!("  No node can take it, as {}\n", same.container),
+        (Some(unplaced), None) => out += &describe_unplaced(unplaced, wide),
+        (None, _) => {}
     }
     if let (Some(decision), Some(node)) = (&container.decision, &container.node) {
         out += &describe_decision(decision, node);
