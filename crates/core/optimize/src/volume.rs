@@ -12,7 +12,8 @@ use crate::{
 /// Kinds of nodes up to which the linear program over all resources is solved.
 const KINDS_MAX: usize = 1_500;
 
-/// Candidates for uniform prices: one per resource alone, and one over all resources.
+/// Candidates: one per resource alone, and one over all resources, the same on every node; and per resource the prices by which
+/// each node pays for itself.
 pub(crate) fn prices<const D: usize>(model: &Model<'_, D>) -> Vec<Prices> {
     let dimensions = model.problem.dimensions;
     if model.opening.iter().all(|opening| *opening == 0) {
@@ -22,13 +23,25 @@ pub(crate) fn prices<const D: usize>(model: &Model<'_, D>) -> Vec<Prices> {
     let mut all: Vec<Vec<f64>> =
         (0..dimensions).filter_map(|dimension| single(model, dimension, volume[dimension])).collect();
     all.extend(joint(model, &volume));
-    all.into_iter().map(|prices| Prices::uniform(model.problem, &prices)).collect()
+    let uniform = all.into_iter().map(|prices| Prices::uniform(model.problem, &prices));
+    uniform.chain((0..dimensions).map(|dimension| own(model, dimension))).collect()
 }
 
-/// The sum of the demands of all items that must be placed.
+/// What each node costs, shared out over its units of one resource: nodes that are open anyway cost nothing, so only the items that
+/// fit on none of these prove something.
+fn own<const D: usize>(model: &Model<'_, D>, dimension: usize) -> Prices {
+    let mut prices = Prices::zero(model.problem);
+    let nodes = model.capacity.iter().zip(&model.opening).zip(&mut prices.node[dimension]);
+    for ((capacity, opening), price) in nodes.filter(|((capacity, _), _)| capacity[dimension] > 0) {
+        *price = signed(*opening) / float(capacity[dimension]);
+    }
+    prices
+}
+
+/// The sum of all demands. An item that may be left out counts too: that is dear, so the prices suppose that none is.
 fn volume<const D: usize>(model: &Model<'_, D>) -> [f64; D] {
     let mut sum = [0.0; D];
-    for row in model.items.iter().filter(|row| row.out_price.is_none()) {
+    for row in &model.items {
         let demand = &model.demand[row.class as usize];
         sum.iter_mut().zip(demand).for_each(|(sum, demand)| *sum += float(*demand));
     }

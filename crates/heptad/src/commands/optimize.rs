@@ -32,10 +32,8 @@ fn describe(found: &Optimization, apply: bool) -> String {
     out += &format!("\n{}", table.render());
     let now = found.moves.iter().filter(|planned| planned.now).count();
     out + &match apply {
-        true => {
-            format!("\n{} of {} moves were begun; `heptad events` tells how they go\n", found.begun, found.moves.len())
-        }
-        false => format!("\nNothing was changed. With --apply the {now} moves that are possible now begin.\n"),
+        true => format!("\nBegun: {} of {}; `heptad events` tells how they go\n", found.begun, found.moves.len()),
+        false => format!("\nNothing was changed; --apply begins what is possible now: {now} of {}\n", found.moves.len()),
     }
 }
 
@@ -51,15 +49,17 @@ fn describe_certified(certified: &Certified) -> String {
 
 /// What `plan --optimal` adds.
 pub(super) fn describe_optimal(optimal: &OptimalPlan) -> String {
-    let mut out = "\nThe best places that were found for them\n".to_owned();
-    let mut table = Table::new(&["SERVICE", "NODE", "REPLICAS"]);
-    for place in &optimal.placements {
-        table.row([place.service.to_string(), place.node.to_string(), place.replicas.to_string()]);
+    let mut out = String::new();
+    if !optimal.placements.is_empty() {
+        let mut table = Table::new(&["SERVICE", "NODE", "REPLICAS"]);
+        for place in &optimal.placements {
+            table.row([place.service.to_string(), place.node.to_string(), place.replicas.to_string()]);
+        }
+        out += &format!("\nThe best places that were found for them\n{}", table.render());
     }
-    out += &table.render();
     out += &describe_certified(&optimal.certified);
     if optimal.unplaced > 0 {
-        out += &format!("{} containers have no node in it either\n", optimal.unplaced);
+        out += &format!("{} containers have no node in it either; each adds 1000000 to the cost\n", optimal.unplaced);
     }
     if optimal.fixed > 0 {
         out +=

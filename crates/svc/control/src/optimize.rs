@@ -150,6 +150,13 @@ pub(crate) async fn begin(objects: &Objects, suggestion: &Suggestion) -> Result<
     Ok(begun)
 }
 
+/// What the moves gain, in words.
+pub(crate) fn gain(found: &Optimization) -> String {
+    let (moves, before, after) = (found.moves.len(), found.nodes_used, found.nodes_used_after);
+    let moves = if moves == 1 { "a move".to_owned() } else { format!("{moves} moves") };
+    format!("{moves} would leave {after} of the {before} used nodes in use")
+}
+
 /// Suggests, or moves, again and again while this server leads.
 pub(crate) async fn run(objects: Objects, options: Arc<Options>, stop: CancellationToken) {
     if options.optimize == OptimizeMode::Off {
@@ -183,12 +190,7 @@ async fn turn(objects: &Objects, options: &Options, told: &mut String) -> Result
         tracing::info!(begun, moves = suggestion.relocations.len(), freed, "containers are moved to free nodes");
         return Ok(());
     }
-    let words = format!(
-        "{} moves would leave {} nodes used instead of {}; `heptad optimize` shows them",
-        answer.moves.len(),
-        answer.nodes_used_after,
-        answer.nodes_used
-    );
+    let words = format!("{}; `heptad optimize` shows more", gain(answer));
     if *told != words {
         let subject = suggestion.relocations.first().map_or_else(String::new, |first| format!("node/{}", first.from));
         objects.create_event(objects.event(EventKind::Normal, "Suggestion", &subject, &*words)?).await?;

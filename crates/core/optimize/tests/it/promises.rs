@@ -1,6 +1,6 @@
 //! What holds for every problem: bound <= optimum <= cost, rules and budgets kept, the same seed gives the same bytes.
 
-use heptad_certify::{Item, MONEY_MAX, Node, Problem, verify, verify_solution};
+use heptad_certify::{Class, Item, MONEY_MAX, Node, Problem, verify, verify_solution};
 use heptad_optimize::{Budget, OptimizeError, Outcome, optimize, pack};
 use proptest::prelude::*;
 
@@ -93,4 +93,19 @@ fn what_fits_nowhere_is_an_error() {
     let mut problem = crate::made::random(10, 2, 1, 1);
     problem.classes[3].demand = amounts(&[1 << 50]);
     assert!(matches!(solve(&problem, 1), Err(OptimizeError::Certificate(_) | OptimizeError::NoSolution { .. })));
+}
+
+/// Only the empty node is large enough, however much room the used one has of something else.
+#[test]
+fn who_fits_only_on_an_empty_node_opens_it_in_the_bound_too() {
+    let nodes = vec![
+        Node { capacity: amounts(&[200, 21_000]), opening: 0 },
+        Node { capacity: amounts(&[1_800, 21_000]), opening: 100 },
+    ];
+    let class = Class { demand: amounts(&[1_000, 64]), ..Class::default() };
+    let items = vec![Item { unplaced_price: Some(1_000_000), ..Item::default() }];
+    let problem = Problem { dimensions: 4, nodes, classes: vec![class], items, ..Problem::default() };
+    let outcome = solve(&problem, 7).expect("it is placed");
+    assert_eq!(outcome.cost, 100);
+    assert!(outcome.bound.cost() > 50, "{:?}", outcome.bound);
 }
