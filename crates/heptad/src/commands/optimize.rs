@@ -33,7 +33,9 @@ fn describe(found: &Optimization, apply: bool) -> String {
     let now = found.moves.iter().filter(|planned| planned.now).count();
     out + &match apply {
         true => format!("\nBegun: {} of {}; `heptad events` tells how they go\n", found.begun, found.moves.len()),
-        false => format!("\nNothing was changed; --apply begins what is possible now: {now} of {}\n", found.moves.len()),
+        false => {
+            format!("\nNothing was changed; --apply begins what is possible now: {now} of {}\n", found.moves.len())
+        }
     }
 }
 

@@ -23,7 +23,7 @@ enum Demand<'a> {
 
 /// A requirement and the containers that it looks at, once the plan is committed.
 struct Law<'a> {
-    holder: &'a Service,
+    holder: ServiceKey,
     demand: Demand<'a>,
     key: &'a str,
     /// Whether the holder's own containers are among those that it speaks of.
@@ -36,6 +36,10 @@ struct Law<'a> {
     existed: bool,
     /// The least count of a domain in which there is a node that the holder can use.
     fewest: u32,
+    /// Domains with one holder and nobody else of those that it speaks of.
+    alone: usize,
+    /// Whether there is anybody of whom it speaks.
+    is_spoken_of: bool,
 }
 
 /// The specifications, and where containers are once the plan is committed.
@@ -140,7 +144,22 @@ impl<'a> Judge<'a> {
             Demand::Even(_) => self.fewest(holder, key, &spoken_of),
             Demand::Near(_) | Demand::Apart(_) => 0,
         };
-        self.laws.push(Law { holder, demand, key, speaks_of_itself, spoken_of, holders, existed, fewest });
+        let is_alone = |(domain, count): &(&&str, &u32)| **count == 1 && spoken_of.get(**domain) == Some(&1);
+        let alone = holders.iter().filter(is_alone).count();
+        let is_spoken_of = spoken_of.values().any(|count| *count > 0);
+        let holder = holder.key();
+        self.laws.push(Law {
+            holder,
+            demand,
+            key,
+            speaks_of_itself,
+            spoken_of,
+            holders,
+            existed,
+            fewest,
+            alone,
+            is_spoken_of,
+        });
     }
 
     fn fewest(&self, holder: &Service, key: &str, counts: &BTreeMap<&str, u32>) -> u32 {
@@ -208,7 +227,7 @@ impl<'a> Judge<'a> {
 
     fn broken(law: &Law<'a>, service: &ServiceKey, node: &'a NodeView, own: u32) -> Option<String> {
         let here = domain(node, law.key);
-        let is_holder = law.holder.key() == *service;
+        let is_holder = law.holder == *service;
         let is_broken = match law.demand {
             Demand::Apart(_) => here.is_some_and(|here| {
                 let is_selected = !is_holder || law.speaks_of_itself;
@@ -222,7 +241,7 @@ impl<'a> Judge<'a> {
             }
         };
         is_broken.then(|| match law.demand {
-            Demand::Apart(rule) => format!("{} is to be apart from {rule}", law.holder.key()),
+            Demand::Apart(rule) => format!("{} is to be apart from {rule}", law.holder),
             Demand::Near(rule) => format!("nobody of {rule} is near"),
             Demand::Even(spread) => format!("more than {} above the fewest per {}", spread.max_skew, law.key),
         })
@@ -284,10 +303,9 @@ impl Law<'_> {
         if self.spoken_of(here) > itself {
             return false;
         }
-        let alone = self.holders.iter().filter(|(domain, count)| **count == 1 && self.spoken_of(domain) == 1).count();
         let is_first = match own {
-            0 => self.spoken_of.values().all(|count| *count == 0),
-            _ => alone <= 1,
+            0 => !self.is_spoken_of,
+            _ => self.alone <= 1,
         };
         !(self.speaks_of_itself && !self.existed && is_first)
     }

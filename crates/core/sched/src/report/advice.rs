@@ -3,7 +3,7 @@
 
 use super::{
     Remedy, Unplaced, explain_in,
-    remedies::{Proposal, proposals},
+    remedies::{Proposal, openings, proposals},
 };
 use crate::{
     gate::Gate,
@@ -104,6 +104,12 @@ impl Advice<'_> {
         for kind in self.proposals() {
             found.extend(kind.into_iter().find_map(|proposal| self.tried(proposal)));
         }
+        for proposal in self.openings() {
+            let kind = std::mem::discriminant(&proposal.0);
+            if !found.iter().any(|remedy| std::mem::discriminant(remedy) == kind) {
+                found.extend(self.tried(proposal));
+            }
+        }
         found.extend(self.evict().or_else(|| self.raise_priority()));
         found.extend(self.add_node());
         found
@@ -113,6 +119,12 @@ impl Advice<'_> {
         let view = self.world.view();
         let cluster = self.world.cluster(&view, self.request);
         proposals(&cluster, &Gate::new(&cluster, self.request), self.request)
+    }
+
+    fn openings(&self) -> Vec<Proposal> {
+        let view = self.world.view();
+        let cluster = self.world.cluster(&view, self.request);
+        openings(&cluster, &Gate::new(&cluster, self.request), self.request)
     }
 
     /// Counts one more view. Returns whether there may be one.

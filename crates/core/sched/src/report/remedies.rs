@@ -6,6 +6,7 @@ use crate::{
     gate::{Gate, Obstacle},
     reason::Reason,
     request::{HostPort, Request},
+    rules::Unfit,
 };
 use heptad_model::{Dimension, NodeName, ResourceVector};
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +42,16 @@ impl<'a> Gap<'a> {
     fn only_other(&self) -> Option<&Obstacle<'a>> {
         let alone = self.others.len() == 1 && self.ports.is_empty() && self.shortfall == ResourceVector::ZERO;
         self.others.first().filter(|_| alone)
+    }
+
+    /// Why the node takes nothing now, if nothing but rules stands against it besides: with the node its domain may count,
+    /// so that these hold.
+    fn closed(&self) -> Option<&Obstacle<'a>> {
+        let (first, rest) = self.others.split_first()?;
+        let is_closed = matches!(first, Obstacle::Unfit(Unfit::NotReady(_) | Unfit::Draining | Unfit::Cordoned));
+        let only_rules = rest.iter().all(|other| matches!(other, Obstacle::Rule(..)));
+        let alone = self.ports.is_empty() && self.shortfall == ResourceVector::ZERO;
+        Some(first).filter(|_| is_closed && only_rules && !rest.is_empty() && alone)
     }
 
     fn only_ports(&self) -> bool {
@@ -151,6 +162,16 @@ pub(super) fn proposals(cluster: &Cluster<'_>, gate: &Gate<'_>, request: &Reques
     found.push(least(can_lower, |gap| cluster.measure(&gap.shortfall), lower));
     found.push(least(short().filter(large_enough), |gap| cluster.measure(&gap.excess), free));
     found
+}
+
+/// Nodes that would perhaps take it if they took anything; whoever offers one tries it out.
+pub(super) fn openings(cluster: &Cluster<'_>, gate: &Gate<'_>, request: &Request) -> Vec<Proposal> {
+    let gaps = (0..cluster.nodes().len()).map(|node| Gap::of(cluster, gate, node, request));
+    let opening = |gap: Gap<'_>| {
+        let reason = cluster.reason(gap.node, request, gap.closed()?);
+        Some((against(reason.clone(), cluster.nodes()[gap.node].name.clone())?, Some(reason)))
+    };
+    gaps.filter_map(opening).collect()
 }
 
 /// One of each kind, the easiest first; these are not tried out.
