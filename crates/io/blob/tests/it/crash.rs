@@ -36,7 +36,9 @@ fn child() {
                 let mut random = Random(seed + task);
                 let mut mine = Vec::new();
                 loop {
-                    let blob = random.blob(12_000);
+                    // Never the same as another task's, such as the empty one, which that would put again.
+                    let length = 16 + random.below(12_000);
+                    let blob = random.blob_of(length);
                     store.put(blob.clone()).await.expect("put");
                     say("put", blob.id());
                     mine.push(blob.id());

@@ -32,7 +32,12 @@ impl Random {
     }
 
     pub(crate) fn blob(&mut self, bytes_max: u64) -> Blob {
-        let length = self.below(bytes_max + 1) as usize;
+        let length = self.below(bytes_max + 1);
+        self.blob_of(length)
+    }
+
+    pub(crate) fn blob_of(&mut self, length: u64) -> Blob {
+        let length = length as usize;
         let mut bytes = Vec::with_capacity(length + 8);
         while bytes.len() < length {
             bytes.extend_from_slice(&self.next().to_le_bytes());
