@@ -69,7 +69,7 @@ pub struct Node {
     /// What containers may be given: the machine's resources less the reserve.
     pub capacity: ResourceVector,
     /// How many devices it has of each kind, such as GPUs; their indices count from 0.
-    #[serde(default, skip_serializing_if = "DeviceCounts::is_empty")]
+    #[serde(default)]
     pub devices: DeviceCounts,
     /// What bound containers were given; derived by the server.
     #[serde(default)]
