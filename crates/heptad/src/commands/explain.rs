@@ -68,12 +68,12 @@ fn headed(reason: &str, nodes: u32) -> String {
 
 fn by_reason(groups: &[RefusalGroup]) -> String {
     let headings = ["  BECAUSE OF", "NODE", "ASKED", "ALLOCATABLE", "ALLOCATED", "FREE"];
-    let has_figures = groups.iter().flat_map(|group| &group.examples).any(|refusal| refusal.dimension.is_some());
+    let has_figures = groups.iter().flat_map(|group| &group.examples).any(|refusal| refusal.asked.is_some());
     let mut table = Table::new(if has_figures { &headings } else { &headings[..2] });
     for group in groups {
         let head = headed(&group.reason, group.nodes);
         let more = others(group.nodes, group.examples.len());
-        if group.examples.iter().all(|refusal| refusal.dimension.is_none()) {
+        if group.examples.iter().all(|refusal| refusal.asked.is_none()) {
             // Nothing but the names differs.
             let names = group.examples.iter().map(|refusal| refusal.node.to_string());
             let names: Vec<String> = names.chain(Some(more).filter(|more| !more.is_empty())).collect();

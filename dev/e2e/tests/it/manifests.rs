@@ -22,7 +22,7 @@ fn files_of_every_form_are_planned_and_applied() {
     let giant = platform.write("giant.yaml", FITS_NOWHERE);
     let plan = platform.run(&["plan", "-f", &giant]);
     assert_eq!(plan.code, 4, "{}{}", plan.out, plan.err);
-    assert!(plan.out.contains("No node can take") && plan.out.contains("n1"), "{}", plan.out);
+    assert!(plan.out.contains("The only node cannot take") && plan.out.contains("n1"), "{}", plan.out);
 
     platform.write(
         "dir/1.toml",

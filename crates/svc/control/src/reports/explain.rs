@@ -118,6 +118,11 @@ fn api_refusal(refusal: &Refusal) -> NodeRefusal {
             out.allocated = Some(d.show(*allocated));
             out.free = Some(d.show(*free));
         }
+        Reason::Devices { asked, count, free, most, .. } => {
+            out.asked = Some(asked.to_string());
+            out.allocatable = Some(count.to_string());
+            out.free = Some(if asked.is_share() { format!("{}m of one", most.0) } else { free.to_string() });
+        }
         other => out.reason = other.to_string(),
     }
     out
