@@ -124,7 +124,13 @@ prop_compose! {
         for (i, (memory, cpu, held)) in nodes.into_iter().enumerate() {
             let name = format!("n{i}");
             small.nodes.push(Node::new(&name, amounts((memory, cpu))));
+            let mut taken = BTreeSet::new();
             for (j, (service, ready)) in held.into_iter().enumerate() {
+                // No node gives a port twice.
+                let port = small.services[service].ports.first().and_then(|port| port.host_port);
+                if port.is_some_and(|port| !taken.insert(port)) {
+                    continue;
+                }
                 small.on(&format!("c-{i}-{j}"), service, &name);
                 small.containers.last_mut().expect("just added").ready = ready;
             }

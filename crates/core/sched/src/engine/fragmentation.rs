@@ -120,15 +120,15 @@ impl Fragmentation {
 
 /// For how much of `usable` devices of a need what is free suffices if `asked` goes with it.
 fn supplied(usable: i64, need: &DeviceNeed, asked: &[u64; 4], free: &[u64; 4]) -> i64 {
-    let mut supplied = usable as u64;
+    let mut supplied = u128::from(usable.unsigned_abs());
     for d in (0..4).filter(|d| asked[*d] > 0) {
-        let has = u64::from(need.millis).saturating_mul(free[d]);
+        let has = u128::from(need.millis) * u128::from(free[d]);
         // The division is slow and seldom needed.
-        if has < supplied.saturating_mul(asked[d]) {
-            supplied = has / asked[d];
+        if has < supplied * u128::from(asked[d]) {
+            supplied = has / u128::from(asked[d]);
         }
     }
-    supplied as i64
+    i64::try_from(supplied).unwrap_or(i64::MAX)
 }
 
 impl Engine {
