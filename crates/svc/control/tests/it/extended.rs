@@ -52,8 +52,9 @@ async fn devices_are_given_by_index_kept_and_given_to_the_next() {
     assert_eq!(indices(&again), [0, 1]);
     let why = world.client.why(&service("late", 1).key()).await.expect("a report");
     let refusals = why.containers.iter().filter_map(|c| c.unplaced.as_ref()).flat_map(|u| &u.refusals);
-    let reasons: Vec<&str> = refusals.map(|refusal| refusal.reason.as_str()).collect();
-    assert_eq!(reasons, ["gpu: asked 2 whole, free 0 of 3"]);
+    let text = |figure: &Option<String>| figure.clone().unwrap_or_default();
+    let told = refusals.map(|r| [r.reason.clone(), text(&r.asked), text(&r.allocatable), text(&r.free)]);
+    assert_eq!(told.collect::<Vec<_>>(), [["gpu", "2", "3", "0"].map(str::to_owned)]);
     world.client.delete::<Service>(&Namespace::default(), "pair", None).await.expect("deleted");
     let all = world.containers_until(all_ready(3)).await;
     let late = all.iter().find(|c| c.service.name == "late").expect("it is there");
