@@ -27,7 +27,7 @@ pub struct Certified {
     pub cost_before: i64,
     /// The cost P of what was found.
     pub cost: i64,
-    /// No placement costs less than this, L: verified from its dual values in exact arithmetic by a checker without a solver.
+    /// No placement that keeps the bounds on moves costs less than this, L: verified from its dual values in exact arithmetic by a checker without a solver.
     pub lower_bound: i64,
     /// (P - L) / P in parts of a million, rounded up.
     pub gap_ppm: u64,
@@ -35,6 +35,8 @@ pub struct Certified {
     pub cost_of_node: u64,
     /// What a move costs.
     pub cost_of_move: u64,
+    /// What a container without a node costs.
+    pub cost_of_unplaced: u64,
 }
 
 /// What the optimiser suggests.

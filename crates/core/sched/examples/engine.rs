@@ -1,6 +1,9 @@
 //! How many placements the engine decides per second of CPU time: a cluster that is full to a given degree, from which
 //! something leaves for everything that comes. Arguments: nodes, decisions, fill in percent, policy, shapes.
 
+mod cpu;
+
+use cpu::cpu_seconds;
 use heptad_sched::engine::{Choice, ClassId, ClassSpec, Engine, NodeCapacity, Policy};
 use std::io::Write;
 
@@ -62,15 +65,6 @@ impl Churn {
         let (choice, class) = self.bound.swap_remove(which);
         self.engine.release(choice, class);
     }
-}
-
-fn cpu_seconds() -> f64 {
-    use std::io::Read;
-    let mut text = String::new();
-    let opened = std::fs::OpenOptions::new().read(true).open("/proc/self/schedstat");
-    let read = opened.and_then(|mut file| file.read_to_string(&mut text));
-    let nanos = read.ok().and_then(|_| text.split_whitespace().next()?.parse::<f64>().ok());
-    nanos.unwrap_or(f64::NAN) / 1e9
 }
 
 fn main() -> std::io::Result<()> {

@@ -2,6 +2,9 @@
 //! containers leave a cluster that is full to 85 % and as many come. Arguments: nodes, rounds, containers per round,
 //! `plain`, `rules` (each service apart from itself and evenly over zones, both required), containers per node (about).
 
+mod cpu;
+
+use cpu::cpu_seconds;
 use heptad_model::{
     AffinityRule, Container, Node, NodeName, Placement, ResourceVector, Service, ServiceKey, TopologySpread,
 };
@@ -123,15 +126,6 @@ impl World {
         let given: u64 = self.rows.values().map(|row| row.resources.cpu_millis.0).sum();
         given * 100 / capacity.max(1)
     }
-}
-
-fn cpu_seconds() -> f64 {
-    use std::io::Read;
-    let mut text = String::new();
-    let opened = std::fs::OpenOptions::new().read(true).open("/proc/self/schedstat");
-    let read = opened.and_then(|mut file| file.read_to_string(&mut text));
-    let nanos = read.ok().and_then(|_| text.split_whitespace().next()?.parse::<f64>().ok());
-    nanos.unwrap_or(f64::NAN) / 1e9
 }
 
 fn main() -> std::io::Result<()> {

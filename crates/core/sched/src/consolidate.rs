@@ -111,6 +111,15 @@ pub fn placement<'a>(
     Building::new(view, &seeds, prices).finish(&seeds, tied.len(), prices)
 }
 
+/// Whether no change of the service is under way: as many as asked are ready, of the present template, and none is being moved.
+/// A move that was given up does not count.
+pub fn is_settled(service: &Service, own: &[&Container], now_ms: u64) -> bool {
+    let moves = |c: &Container| c.move_to.as_ref().is_some_and(|place| place.until_ms > now_ms);
+    let template = service.template();
+    own.len() == service.replicas as usize
+        && own.iter().all(|c| c.is_alive() && c.ready && !moves(c) && c.template == template)
+}
+
 /// Whether nothing but room, labels and taints decides where the container may be.
 fn is_free(view: &NodesView, service: &Service, container: &Container) -> bool {
     let has_devices = !service.resources.devices.is_empty() || !container.template.resources.devices.is_empty();
@@ -223,6 +232,15 @@ impl<'v> Building<'v> {
 }
 
 impl Instance {
+    /// The same without a price or a bound on moves: how good a placement could be at all.
+    #[must_use]
+    pub fn without_moves(mut self) -> Self {
+        self.problem.moves_max = None;
+        self.problem.groups.iter_mut().for_each(|group| group.moves_max = u64::MAX);
+        self.problem.items.iter_mut().for_each(|item| item.move_price = 0);
+        self
+    }
+
     /// The solution that leaves everything where it is, or where `planned` puts it.
     pub fn solution(&self, view: &NodesView, place: impl Fn(&ContainerId) -> Option<NodeName>) -> Solution {
         let node = |id| self.nodes.binary_search(&view.index(&place(id)?)?).ok().map(number);

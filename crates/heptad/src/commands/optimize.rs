@@ -41,7 +41,7 @@ fn describe(found: &Optimization, apply: bool) -> String {
 
 /// The cost, its bound and what they are made of.
 fn describe_certified(certified: &Certified) -> String {
-    let Certified { cost_before, cost, lower_bound, gap_ppm, cost_of_node, cost_of_move } = certified;
+    let Certified { cost_before, cost, lower_bound, gap_ppm, cost_of_node, cost_of_move, .. } = certified;
     let gap = format!("{}.{:02} %", gap_ppm / 10_000, gap_ppm % 10_000 / 100);
     format!(
         "Cost          {cost_before} -> {cost} ({cost_of_node} a node that others do not use anyway, {cost_of_move} a move)\n\
@@ -61,7 +61,10 @@ pub(super) fn describe_optimal(optimal: &OptimalPlan) -> String {
     }
     out += &describe_certified(&optimal.certified);
     if optimal.unplaced > 0 {
-        out += &format!("{} containers have no node in it either; each adds 1000000 to the cost\n", optimal.unplaced);
+        out += &format!(
+            "{} containers have no node in it either; each adds {} to the cost\n",
+            optimal.unplaced, optimal.certified.cost_of_unplaced
+        );
     }
     if optimal.fixed > 0 {
         out +=

@@ -16,7 +16,10 @@ use heptad_api::{
 use heptad_certify::{Problem, Solution, verify_solution};
 use heptad_model::{Container, ContainerId, EventKind, Reservation, Service, ServiceKey};
 use heptad_optimize::{Budget, Outcome};
-use heptad_sched::consolidate::{Instance, Prices, Relocation, consolidation, possible_now};
+use heptad_sched::{
+    NodesView,
+    consolidate::{Instance, Prices, Relocation, consolidation, is_settled, possible_now},
+};
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -43,8 +46,24 @@ pub(crate) struct Suggestion {
 /// The moves that free nodes, at most `moves_max`, searched for `search_ms` at most.
 pub(crate) async fn suggest(objects: &Objects, moves_max: u64, search_ms: u64) -> Result<Suggestion> {
     let rows = Rows::load(objects, false).await?;
-    let search = move || found(rows, moves_max, search_ms);
-    tokio::task::spawn_blocking(search).await.map_err(|_| failed("the search ended abnormally"))?
+    beside(move || suggested(rows, moves_max, search_ms)).await
+}
+
+/// What the present placement costs, and a bound below which no placement at all is, however many moves led to it.
+pub(crate) async fn present(rows: Rows, search_ms: u64) -> Result<Certified> {
+    beside(move || {
+        let prices = Prices::default();
+        let (view, instance) = stated(&rows, &prices);
+        let instance = instance.without_moves();
+        let now = instance.solution(&view, |id| rows.containers.get(id)?.object.node.clone());
+        certified(cost(&instance, &now)?, &instance, &search(&instance.problem, search_ms)?, &prices)
+    })
+    .await
+}
+
+/// Works beside the other tasks.
+async fn beside<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| failed("the search ended abnormally"))?
 }
 
 fn failed(what: impl std::fmt::Display) -> Error {
@@ -53,8 +72,7 @@ fn failed(what: impl std::fmt::Display) -> Error {
 
 /// Searches beside the other tasks.
 pub(crate) async fn searched(instance: Instance, search_ms: u64) -> Result<(Instance, Outcome)> {
-    let search = move || search(&instance.problem, search_ms).map(|outcome| (instance, outcome));
-    tokio::task::spawn_blocking(search).await.map_err(|_| failed("the search ended abnormally"))?
+    beside(move || search(&instance.problem, search_ms).map(|outcome| (instance, outcome))).await
 }
 
 /// Searches for as long as `search_ms`. Both the solution and its bound were judged by the checker when this returns.
@@ -75,21 +93,29 @@ pub(crate) fn certified(before: i128, instance: &Instance, outcome: &Outcome, pr
         gap_ppm: u64::try_from(gap.div_ceil(cost.unsigned_abs().max(1))).unwrap_or(u64::MAX),
         cost_of_node: prices.opening,
         cost_of_move: prices.per_move,
+        cost_of_unplaced: prices.unplaced,
     })
 }
 
-fn found(rows: Rows, moves_max: u64, search_ms: u64) -> Result<Suggestion> {
-    let prices = Prices { moves_max, ..Prices::default() };
+/// The rows as a problem.
+fn stated(rows: &Rows, prices: &Prices) -> (Arc<NodesView>, Instance) {
     let view = rows.nodes_view();
-    let services = rows.services.values().map(|item| &item.object).filter(|service| is_settled(&rows, service));
-    let settled: BTreeMap<ServiceKey, &Service> = services.map(|service| (service.key(), service)).collect();
+    let now_ms = now_ms();
+    let settled = |key: &ServiceKey| {
+        let service = rows.services.get(key).map(|item| &item.object)?;
+        is_settled(service, &rows.containers_of(key), now_ms).then_some(service)
+    };
+    let settled: BTreeMap<&ServiceKey, &Service> =
+        rows.services.keys().filter_map(|key| Some((key, settled(key)?))).collect();
+    let containers = rows.containers.values().map(|item| &item.object);
+    let instance = consolidation(&view, containers, |key| settled.get(key).copied(), prices);
+    (view, instance)
+}
+
+fn suggested(rows: Rows, moves_max: u64, search_ms: u64) -> Result<Suggestion> {
+    let prices = Prices { moves_max, ..Prices::default() };
+    let (view, instance) = stated(&rows, &prices);
     let container = |id: &ContainerId| rows.containers.get(id).map(|item| &item.object);
-    let instance = consolidation(
-        &view,
-        rows.containers.values().map(|item| &item.object),
-        |key| settled.get(key).copied(),
-        &prices,
-    );
     let before = instance.solution(&view, |id| container(id)?.node.clone());
     let cost_before = cost(&instance, &before)?;
     let outcome = search(&instance.problem, search_ms)?;
@@ -119,13 +145,6 @@ pub(crate) fn cost(instance: &Instance, solution: &Solution) -> Result<i128> {
     verify_solution(&instance.problem, solution).map(|score| score.cost).map_err(failed)
 }
 
-/// Whether no change of the service is under way: as many as asked are ready, of the present template, and nobody leaves.
-fn is_settled(rows: &Rows, service: &Service) -> bool {
-    let own = rows.containers_of(&service.key());
-    let is_well = |c: &&Container| c.is_alive() && c.ready && c.move_to.is_none() && c.template == service.template();
-    own.len() == service.replicas as usize && own.iter().all(is_well)
-}
-
 /// Begins those moves that are possible now; each container is left alone if it changed meanwhile. Returns how many.
 pub(crate) async fn begin(objects: &Objects, suggestion: &Suggestion) -> Result<usize> {
     let mut begun = 0;
@@ -151,7 +170,7 @@ pub(crate) async fn begin(objects: &Objects, suggestion: &Suggestion) -> Result<
 }
 
 /// What the moves gain, in words.
-pub(crate) fn gain(found: &Optimization) -> String {
+fn gain(found: &Optimization) -> String {
     let (moves, before, after) = (found.moves.len(), found.nodes_used, found.nodes_used_after);
     let moves = if moves == 1 { "a move".to_owned() } else { format!("{moves} moves") };
     format!("{moves} would leave {after} of the {before} used nodes in use")

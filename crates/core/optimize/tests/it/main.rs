@@ -2,4 +2,6 @@
 
 mod made;
 mod promises;
+// The checker is tried on the same problems.
+#[path = "../../../certify/tests/it/tiny.rs"]
 mod tiny;

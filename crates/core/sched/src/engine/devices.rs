@@ -3,14 +3,13 @@
 
 use std::collections::BTreeMap;
 
+pub use heptad_model::DEVICE_MILLIS;
+
 /// Devices of one kind that a node has at most; those beyond are never given.
-pub const DEVICES_MAX: usize = 16;
+pub const DEVICES_MAX: usize = heptad_model::DEVICES_MAX as usize;
 
-/// Kinds of devices in a cluster at most; those beyond are never given.
+/// Kinds of devices in a cluster that the engine searches by; a need of another kind is left to who asks it.
 pub const DEVICE_KINDS_MAX: usize = 8;
-
-/// A whole device.
-pub const DEVICE_MILLIS: u32 = 1000;
 
 /// A kind of devices; the caller keeps the names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,9 +5,10 @@ use crate::{
     error::{Result, with_causes},
     objects::Objects,
     optimize,
+    rows::Rows,
 };
 use heptad_api::{
-    optimization::{Certified, Optimization},
+    optimization::Certified,
     report::{ConditionReport, Counts, GuaranteeReport, VerifyResponse},
 };
 use heptad_model::{
@@ -18,12 +19,13 @@ use heptad_model::{
 
 /// Everything that holds or does not hold now; the search for a better placement takes `search_ms` at most.
 pub(crate) async fn verify(objects: &Objects, search_ms: u64) -> Result<VerifyResponse> {
-    let snapshot = objects.snapshot().await?;
+    let rows = Rows::load(objects, true).await?;
+    let snapshot = rows.snapshot();
     let mut guarantees: Vec<_> = Guarantee::ALL.into_iter().map(|id| report(id, &snapshot)).collect();
-    let optimality = optimize::suggest(objects, snapshot.containers.len() as u64, search_ms).await;
+    let optimality = optimize::present(rows, search_ms).await;
     if let Some(report) = guarantees.iter_mut().find(|report| report.id == Guarantee::G5) {
         match optimality {
-            Ok(found) => optimality_of(&found.answer, report),
+            Ok(certified) => optimality_of(&certified, report),
             Err(error) => report.figures.push(with_causes(&error)),
         }
     }
@@ -31,8 +33,8 @@ pub(crate) async fn verify(objects: &Objects, search_ms: u64) -> Result<VerifyRe
 }
 
 /// How far the present placement is from the best, at most. The bound was verified when it was found.
-fn optimality_of(found: &Optimization, report: &mut GuaranteeReport) {
-    let Certified { cost_before, lower_bound, cost_of_node, .. } = &found.certified;
+fn optimality_of(certified: &Certified, report: &mut GuaranteeReport) {
+    let Certified { cost_before, lower_bound, cost_of_node, .. } = certified;
     let gap = (cost_before - lower_bound).max(0).unsigned_abs();
     let gap_permille = gap.saturating_mul(1_000).div_ceil((*cost_before).max(1).unsigned_abs());
     report.checked = true;
@@ -41,9 +43,6 @@ fn optimality_of(found: &Optimization, report: &mut GuaranteeReport) {
          L = {lower_bound} (verified exactly): gap at most {}",
         percent(gap_permille)
     ));
-    if found.nodes_used_after < found.nodes_used {
-        report.figures.push(format!("{}: heptad optimize", optimize::gain(found)));
-    }
 }
 
 fn percent(permille: u64) -> String {
