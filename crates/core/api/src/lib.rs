@@ -14,7 +14,7 @@ pub mod report;
 pub mod trust;
 pub mod work;
 
-pub use object::{Kind, List, Manifest, Object, Resource, WatchBatch, WatchChange, WatchEvent};
+pub use object::{Kind, List, Manifest, Object, Resource, WatchBatch, WatchChange, WatchEvent, fields_of};
 pub use problem::{ErrorCode, ProblemDetails};
 
 /// Largest request body of every operation but storage, in bytes.

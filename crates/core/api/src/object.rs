@@ -112,6 +112,13 @@ pub trait Resource: Serialize + DeserializeOwned + JsonSchema + Clone + fmt::Deb
     }
 }
 
+/// The names of all fields of a kind's objects, also of those that are left out when they are empty.
+pub fn fields_of<T: Resource>() -> Vec<String> {
+    let schema = schemars::schema_for!(T);
+    let properties = schema.get("properties").and_then(serde_json::Value::as_object);
+    properties.map(|fields| fields.keys().cloned().collect()).unwrap_or_default()
+}
+
 impl Resource for Node {
     const KIND: Kind = Kind::Nodes;
     fn name(&self) -> &str {

@@ -2,7 +2,7 @@
 //! Whether the peer is the one that was meant is the caller's part.
 
 use super::alpn;
-use heptad_pki::{PeerIdentity, TlsIdentity, peer_identity};
+use heptad_pki::{Ended, PeerIdentity, TlsIdentity, peer_identity};
 use nix::sys::socket::{setsockopt, sockopt};
 use rustls::{ClientConfig, pki_types::ServerName};
 use std::{fmt, io, sync::Arc, time::Duration};
@@ -76,7 +76,8 @@ pub(crate) enum Spoken {
 
 impl Wires {
     pub(crate) fn new(identity: TlsIdentity) -> Self {
-        let of = |name: &[u8]| identity.client_config(&[name]);
+        // Whether one that has ended is good enough is decided where the peer is looked up.
+        let of = |name: &[u8]| identity.client_config_with(&[name], Ended::Passed);
         let api = identity.client_config(&[b"http/1.1"]);
         let (mesh, stream, blob, node) = (of(alpn::MESH), of(alpn::STREAM), of(alpn::BLOB), of(alpn::NODE));
         Self { identity, api, mesh, stream, blob, node }

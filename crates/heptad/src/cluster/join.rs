@@ -1,9 +1,15 @@
 //! Joining a cluster: a key that is made here and never leaves, a token, the pin of the CA; what comes back is kept.
-//! Decides nothing: the server does.
+//! A node that the servers take no longer joins again as who it was. Decides nothing: the server does.
 
-use super::{Member, MemberFiles, PersonConnector, membership::KEYRING_FILE, servers::authority};
+use super::{
+    Member, MemberFiles, PersonConnector, ServerConnector, ServerList, Wires, membership::KEYRING_FILE,
+    servers::authority, unix_ms,
+};
 use anyhow::{Context, bail};
-use heptad_api::trust::{JoinRequest, JoinResponse, JoinRole};
+use heptad_api::{
+    ErrorCode,
+    trust::{JoinRequest, JoinResponse, JoinRole},
+};
 use heptad_client::{Client, Options};
 use heptad_pki::{CaPin, KeyPair, TlsIdentity, TrustBundle, write_private};
 use std::{
@@ -81,29 +87,63 @@ fn key_of(files: &MemberFiles) -> anyhow::Result<KeyPair> {
     })
 }
 
+/// The node that this directory holds, if a join may renew it: the servers take its identity no longer, since its certificate
+/// has ended or it was removed. The join goes on with its name, its key and all data that are there.
+async fn renewable(files: &MemberFiles, server: &str, joining: &Joining) -> anyhow::Result<Member> {
+    let member = files.member()?;
+    let kept = files.load().ok();
+    let dir = files.dir().display();
+    if let Some(loaded) = kept {
+        let ended = loaded.identity.own().not_after_ms <= unix_ms();
+        let servers = ServerList::new(vec![server.to_owned()]);
+        let connector = ServerConnector { servers, wires: Wires::new(loaded.identity) };
+        let asked = Client::with_connector(Arc::new(connector), Options::default()).whoami().await;
+        let refused = asked.as_ref().is_err_and(|error| error.code() == Some(ErrorCode::Unauthorized));
+        if !ended && !refused {
+            let why = match asked {
+                Ok(_) => "it is a member still".to_owned(),
+                Err(error) => format!("whether it is a member still cannot be asked: {error}"),
+            };
+            bail!(
+                "{dir} is a node of cluster {} already ({why}); start it without `join`, or use an empty --data-dir",
+                member.cluster
+            );
+        }
+    }
+    if member.name != joining.name {
+        bail!(
+            "{dir} holds node {}, and its data with it; join as {0} (--name {0}), or use an empty --data-dir",
+            member.name
+        );
+    }
+    tracing::info!(name = member.name, cluster = member.cluster, "the node that was here joins again");
+    Ok(member)
+}
+
 /// Joins and keeps what came back, in the data directory.
 pub async fn join(data_dir: &Path, role: JoinRole, joining: &Joining) -> anyhow::Result<(Member, JoinResponse)> {
     let files = match role {
         JoinRole::Node => MemberFiles::of_node(data_dir),
         JoinRole::Server => MemberFiles::of_server(data_dir),
     };
-    if files.exist() {
-        let member = files.member()?;
-        bail!(
-            "{} is a {role} of cluster {} already; start it without `join`, or use an empty --data-dir",
-            data_dir.display(),
-            member.cluster
-        );
-    }
     let pin: CaPin = joining.ca_pin.parse().context("cannot use --ca-pin")?;
     let server = server_url(&joining.server)?;
+    let before = match (files.exist(), role) {
+        (false, _) => None,
+        (true, JoinRole::Node) => Some(renewable(&files, &server, joining).await?),
+        (true, JoinRole::Server) => bail!(
+            "{} is a {role} of cluster {} already; start it without `join`, or use an empty --data-dir",
+            data_dir.display(),
+            files.member()?.cluster
+        ),
+    };
     let ip = match joining.advertise {
         Some(ip) => ip,
         None => own_address(&server).await?,
     };
     let connector = PersonConnector::pinned(&server, None, &pin);
     let client = Client::with_connector(Arc::new(connector), Options::default());
-    let member = join_over(&client, &files, role, joining, SocketAddr::new(ip, joining.port)).await;
+    let member = join_over(&client, &files, role, joining, SocketAddr::new(ip, joining.port), before).await;
     let (member, answer) = member.with_context(|| format!("{role} {} could not join at {server}", joining.name))?;
     let bundle = TrustBundle::from_pem(&answer.trust_bundle_pem)?;
     if !bundle.pins().contains(&pin) {
@@ -116,6 +156,11 @@ pub async fn join(data_dir: &Path, role: JoinRole, joining: &Joining) -> anyhow:
     Ok((member, answer))
 }
 
+/// What was said in this join, or else in the one before it.
+fn given_or<K: Ord + Clone, V: Clone>(given: &BTreeMap<K, V>, before: Option<&BTreeMap<K, V>>) -> BTreeMap<K, V> {
+    before.filter(|_| given.is_empty()).unwrap_or(given).clone()
+}
+
 /// Joins through a client that reaches the server by any way.
 pub(crate) async fn join_over(
     client: &Client,
@@ -123,6 +168,7 @@ pub(crate) async fn join_over(
     role: JoinRole,
     joining: &Joining,
     address: SocketAddr,
+    before: Option<Member>,
 ) -> anyhow::Result<(Member, JoinResponse)> {
     files.make()?;
     let key = key_of(files)?;
@@ -134,6 +180,13 @@ pub(crate) async fn join_over(
         address: Some(address),
     };
     let answer = client.join(&request).await?;
+    if let Some(before) = before.as_ref().filter(|before| before.cluster != answer.cluster.id) {
+        bail!(
+            "this directory holds data of cluster {}, not of {}; use an empty --data-dir",
+            before.cluster,
+            answer.cluster.id
+        );
+    }
     // What does not fit together is refused now, not at the next start.
     TlsIdentity::new(&answer.certificate_pem, &key, TrustBundle::from_pem(&answer.trust_bundle_pem)?)?;
     let servers = answer.cluster.servers.iter().map(|server| server.url.clone()).collect::<Vec<_>>();
@@ -143,8 +196,8 @@ pub(crate) async fn join_over(
         service_cidr: answer.cluster.service_cidr,
         name: joining.name.clone(),
         advertise: address,
-        labels: joining.labels.clone(),
-        devices: joining.devices.clone(),
+        labels: given_or(&joining.labels, before.as_ref().map(|before| &before.labels)),
+        devices: given_or(&joining.devices, before.as_ref().map(|before| &before.devices)),
         servers: if servers.is_empty() { vec![server_url(&joining.server)?] } else { servers },
     };
     files.save(&member, &key, &answer.certificate_pem, &answer.trust_bundle_pem)?;

@@ -1,7 +1,10 @@
 //! Who belongs to the cluster now: the nodes as the servers list them, with address and key. A certificate alone is not
 //! enough: a removed node keeps its own until it ends.
 
-use super::connect::{Spoken, Wires, dial};
+use super::{
+    connect::{Spoken, Wires, dial},
+    unix_ms,
+};
 use heptad_client::{Client, State, View, watch_state};
 use heptad_model::{Node, NodeName};
 use heptad_pki::{PeerIdentity, SpiffeId};
@@ -12,6 +15,10 @@ use tokio_rustls::client::TlsStream;
 
 /// How long a connection waits for the first list of nodes after a start.
 const SYNC_MS_MAX: u64 = 3_000;
+
+/// How long after its end a node's certificate opens connections to other nodes. While no server can renew it, its key in the
+/// list of nodes says that it is a member; nobody who was removed meanwhile is believed for longer than this.
+const ENDED_MS_MAX: u64 = 7 * 24 * 3_600_000;
 
 /// The members that may be on the other side of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +61,18 @@ fn is_of(node: &Node, peer: &PeerIdentity) -> bool {
     node.key_sha256.as_deref() == Some(peer.key_sha256.as_str())
 }
 
+/// Whether the certificate counts now: a server, which signs its own, has always a good one.
+fn counts(peer: &PeerIdentity, now_ms: u64) -> io::Result<()> {
+    let longer_ms = match peer.id {
+        SpiffeId::Node(_) => ENDED_MS_MAX,
+        SpiffeId::Server(_) | SpiffeId::Service(_) => 0,
+    };
+    match now_ms < peer.not_after_ms.saturating_add(longer_ms) {
+        true => Ok(()),
+        false => Err(refused(format!("the certificate of {} has ended", peer.id))),
+    }
+}
+
 impl Members {
     /// Follows the nodes that `client` sees, for the identity of `wires`.
     pub(crate) fn follow(client: &Client, wires: Wires) -> Self {
@@ -86,6 +105,7 @@ impl Members {
         if peer.trust_domain != own {
             return Err(refused(format!("the peer is of trust domain {}, not of {own}", peer.trust_domain)));
         }
+        counts(peer, unix_ms())?;
         match &peer.id {
             SpiffeId::Server(name) => Ok(Caller::Server(name.clone())),
             SpiffeId::Node(name) => match self.node(name).await {
@@ -106,6 +126,7 @@ impl Members {
             io::Error::new(io::ErrorKind::AddrNotAvailable, format!("node {name} has told no address yet"))
         })?;
         let (stream, peer) = dial(address, self.wires.config(spoken)).await?;
+        counts(&peer, unix_ms())?;
         match &peer.id {
             SpiffeId::Node(there) if there == name && is_of(&node, &peer) => Ok(stream),
             _ => Err(refused(format!("{} answers at {address}, the address of node {name}", peer.id))),
@@ -121,5 +142,32 @@ impl PeerConnector for Members {
             PeerProtocol::Stream => Spoken::Stream,
         };
         Box::pin(async move { Ok(Box::new(self.dial(node, spoken).await?) as Box<dyn Io>) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nodes_certificate_counts_some_days_longer_than_it_says_and_a_servers_does_not() {
+        let of = |id| PeerIdentity { id, trust_domain: "d".into(), key_sha256: "k".into(), not_after_ms: 1_000 };
+        let (node, server) = (of(SpiffeId::Node("n1".into())), of(SpiffeId::Server("s1".into())));
+        let last = 1_000 + ENDED_MS_MAX;
+        for (peer, now_ms, good) in [
+            (&node, 999, true),
+            (&node, last - 1, true),
+            (&node, last, false),
+            (&server, 999, true),
+            (&server, 1_000, false),
+        ] {
+            assert_eq!(counts(peer, now_ms).is_ok(), good, "{} at {now_ms}", peer.id);
+        }
+        let mut listed = Node { key_sha256: Some("k".into()), ..Node::new("n1", heptad_model::ResourceVector::ZERO) };
+        assert!(is_of(&listed, &node));
+        for other in [None, Some("another".to_owned())] {
+            listed.key_sha256 = other;
+            assert!(!is_of(&listed, &node));
+        }
     }
 }

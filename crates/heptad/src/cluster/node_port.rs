@@ -2,7 +2,7 @@
 
 use super::{Accepted, Caller, Endpoint, Members, alpn, answer_servers};
 use crate::platform::LocalNodeAccess;
-use heptad_pki::{ClientAuth, TlsIdentity};
+use heptad_pki::{ClientAuth, Ended, TlsIdentity};
 use heptad_proxy::{PeerProtocol, Proxy};
 use heptad_store::{Disks, serve_blobs};
 use std::{
@@ -63,7 +63,7 @@ impl NodePort {
     ) -> io::Result<Self> {
         let (address, copy) = (listener.local_addr()?, listener.as_fd().try_clone_to_owned()?);
         let spoken = [alpn::MESH, alpn::STREAM, alpn::BLOB, alpn::NODE];
-        let tls = identity.server_config(&spoken, ClientAuth::Required);
+        let tls = identity.server_config_with(&spoken, ClientAuth::Required, Ended::Passed);
         let (stop, abort, tracker) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let (ended, stopping) = (abort.clone(), stop.clone());
         let handle = move |accepted: Accepted| {

@@ -19,12 +19,14 @@ fn renew_in_ms(now_ms: u64, not_after_ms: u64) -> u64 {
     (not_after_ms.saturating_sub(now_ms) / 2).max(RENEW_MS_MIN)
 }
 
+/// When a certificate that was found at a start is renewed: one that has ended meanwhile at once.
+fn first_renewal_ms(now_ms: u64, not_after_ms: u64) -> u64 {
+    if not_after_ms <= now_ms { now_ms } else { now_ms + renew_in_ms(now_ms, not_after_ms) }
+}
+
 /// Renews for ever.
 pub(crate) async fn keep_fresh(files: MemberFiles, mut loaded: Loaded, servers: ServerList, client: Client) {
-    let mut renew_at_ms = {
-        let now_ms = unix_ms();
-        now_ms + renew_in_ms(now_ms, loaded.identity.own().not_after_ms)
-    };
+    let mut renew_at_ms = first_renewal_ms(unix_ms(), loaded.identity.own().not_after_ms);
     loop {
         let now_ms = unix_ms();
         if now_ms >= renew_at_ms {
@@ -87,6 +89,7 @@ mod tests {
         let day_ms = 24 * 3_600_000;
         assert_eq!(renew_in_ms(1_000, 1_000 + day_ms), day_ms / 2);
         assert_eq!(renew_in_ms(10, 10), RENEW_MS_MIN);
-        assert_eq!(renew_in_ms(10, 0), RENEW_MS_MIN, "one that has ended is tried at once, but not in a loop");
+        assert_eq!(renew_in_ms(10, 0), RENEW_MS_MIN, "one that has ended is tried often, but not in a loop");
+        assert_eq!([first_renewal_ms(10, 10), first_renewal_ms(10, day_ms + 10)], [10, 10 + day_ms / 2]);
     }
 }

@@ -14,7 +14,7 @@ use crate::cluster::{KEYRING_FILE, Member, MemberFiles, Members, NODE_PORT, Node
 use heptad_client::Client;
 use heptad_control::{ClusterInit, Control, ControlHandle, Leadership, ServerParts, ServerTls, Trust, TrustOptions};
 use heptad_model::{DeviceCounts, NodeName};
-use heptad_pki::{ClientAuth, KeyPair, Keyring, read_private, write_private};
+use heptad_pki::{ClientAuth, Ended, KeyPair, Keyring, read_private, write_private};
 use heptad_proxy::Proxy;
 use heptad_state::Store;
 use ipnet::Ipv4Net;
@@ -225,7 +225,8 @@ impl ClusterServer {
             join_settings: state.is_shared().then(|| serde_json::json!(state)),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        let tls = identity.server_config(&[b"http/1.1"], ClientAuth::Optional);
+        // A node that was off for longer than its certificate's life renews it.
+        let tls = identity.server_config_with(&[b"http/1.1"], ClientAuth::Optional, Ended::Passed);
         let options = heptad_control::Options {
             socket: Some(socket.clone()),
             tcp: Some(settings.listen),

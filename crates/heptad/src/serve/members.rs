@@ -199,6 +199,8 @@ fn is_started_anew() -> bool {
 
 fn joining(args: cli::Joining, port: u16, dir: &Path) -> anyhow::Result<Joining> {
     let cli::Joining { url, token, ca_pin, name, advertise } = args;
+    // A node that joins again is the one that it was.
+    let name = name.or_else(|| Some(MemberFiles::of_node(dir).member().ok()?.name));
     let address: Option<SocketAddr> =
         advertise.map(|text| advertised(&text, port)).transpose().map_err(anyhow::Error::msg)?;
     Ok(Joining {

@@ -1,5 +1,5 @@
 //! TLS configurations. All are TLS 1.3 of one provider, without resumption: every connection shows its certificate anew, so
-//! that a certificate which has ended or is no longer trusted opens nothing.
+//! that a certificate which is no longer trusted opens nothing, nor one that has ended unless that is let pass.
 
 use crate::{
     bundle::TrustBundle,
@@ -25,6 +25,16 @@ pub enum ClientAuth {
     Optional,
 }
 
+/// What becomes of a peer whose certificate has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// There is no connection.
+    Refused,
+    /// It connects if its certificate was good until then. Whoever lets it pass looks at
+    /// [`PeerIdentity::not_after_ms`](crate::PeerIdentity::not_after_ms) and at its key before it may do anything.
+    Passed,
+}
+
 /// The one provider, named in every configuration: no part relies on a default of the process.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> =
@@ -38,11 +48,11 @@ fn alpn_of(protocols: &[&[u8]]) -> Vec<Vec<u8>> {
     protocols.iter().map(|protocol| protocol.to_vec()).collect()
 }
 
-pub(crate) fn server(shared: Arc<Shared>, alpn: &[&[u8]], auth: ClientAuth) -> Arc<ServerConfig> {
+pub(crate) fn server(shared: Arc<Shared>, alpn: &[&[u8]], auth: ClientAuth, ended: Ended) -> Arc<ServerConfig> {
     let builder: ConfigBuilder<ServerConfig, WantsVerifier> = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(VERSIONS)
         .expect("the provider has TLS 1.3");
-    let verifier = ClientVerifier { shared: shared.clone(), required: auth == ClientAuth::Required };
+    let verifier = ClientVerifier { shared: shared.clone(), required: auth == ClientAuth::Required, ended };
     let mut config = builder.with_client_cert_verifier(Arc::new(verifier)).with_cert_resolver(shared);
     config.alpn_protocols = alpn_of(alpn);
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -50,12 +60,12 @@ pub(crate) fn server(shared: Arc<Shared>, alpn: &[&[u8]], auth: ClientAuth) -> A
     Arc::new(config)
 }
 
-fn client_builder(roots: Roots) -> ConfigBuilder<ClientConfig, WantsClientCert> {
+fn client_builder(roots: Roots, ended: Ended) -> ConfigBuilder<ClientConfig, WantsClientCert> {
     ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(VERSIONS)
         .expect("the provider has TLS 1.3")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(ServerVerifier(roots)))
+        .with_custom_certificate_verifier(Arc::new(ServerVerifier { roots, ended }))
 }
 
 fn finished(mut config: ClientConfig) -> Arc<ClientConfig> {
@@ -65,8 +75,8 @@ fn finished(mut config: ClientConfig) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-pub(crate) fn client(shared: Arc<Shared>, alpn: &[&[u8]]) -> Arc<ClientConfig> {
-    let mut config = client_builder(Roots::Live(shared.clone())).with_client_cert_resolver(shared);
+pub(crate) fn client(shared: Arc<Shared>, alpn: &[&[u8]], ended: Ended) -> Arc<ClientConfig> {
+    let mut config = client_builder(Roots::Live(shared.clone()), ended).with_client_cert_resolver(shared);
     config.alpn_protocols = alpn_of(alpn);
     finished(config)
 }
@@ -74,10 +84,10 @@ pub(crate) fn client(shared: Arc<Shared>, alpn: &[&[u8]]) -> Arc<ClientConfig> {
 /// For a client without a certificate that knows the CA by its pin alone: who joins or logs in. The server's chain must hold
 /// the CA of that pin and end in it, and its owner must be a control server.
 pub fn client_config_pinned(pin: &CaPin) -> Arc<ClientConfig> {
-    finished(client_builder(Roots::Pinned(pin.clone())).with_no_client_auth())
+    finished(client_builder(Roots::Pinned(pin.clone()), Ended::Refused).with_no_client_auth())
 }
 
 /// For a client without a certificate that knows the roots: people with a token. The owner must be a control server.
 pub fn client_config_of(bundle: &TrustBundle) -> Arc<ClientConfig> {
-    finished(client_builder(Roots::Fixed(bundle.clone())).with_no_client_auth())
+    finished(client_builder(Roots::Fixed(bundle.clone()), Ended::Refused).with_no_client_auth())
 }

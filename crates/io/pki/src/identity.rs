@@ -4,7 +4,7 @@
 use crate::{
     bundle::TrustBundle,
     certificate::{PeerIdentity, certificates_of_pem, peer_identity},
-    config::{self, ClientAuth, provider},
+    config::{self, ClientAuth, Ended, provider},
     error::{Error, Result},
     key::KeyPair,
     verify::clients_of,
@@ -116,12 +116,22 @@ impl TlsIdentity {
 
     /// For accepting. The configuration follows every later replacement.
     pub fn server_config(&self, alpn: &[&[u8]], auth: ClientAuth) -> Arc<ServerConfig> {
-        config::server(self.0.clone(), alpn, auth)
+        self.server_config_with(alpn, auth, Ended::Refused)
+    }
+
+    /// The same, with a choice about clients whose certificate has ended.
+    pub fn server_config_with(&self, alpn: &[&[u8]], auth: ClientAuth, ended: Ended) -> Arc<ServerConfig> {
+        config::server(self.0.clone(), alpn, auth, ended)
     }
 
     /// For connecting. The chain is verified against the roots; whether the peer is the one that was meant is checked by the
     /// caller with [`peer_identity`](crate::peer_identity). The configuration follows every later replacement.
     pub fn client_config(&self, alpn: &[&[u8]]) -> Arc<ClientConfig> {
-        config::client(self.0.clone(), alpn)
+        self.client_config_with(alpn, Ended::Refused)
+    }
+
+    /// The same, with a choice about a peer whose certificate has ended.
+    pub fn client_config_with(&self, alpn: &[&[u8]], ended: Ended) -> Arc<ClientConfig> {
+        config::client(self.0.clone(), alpn, ended)
     }
 }

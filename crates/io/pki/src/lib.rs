@@ -20,7 +20,7 @@ mod verify;
 pub use authority::{Authority, IssuedCertificate};
 pub use bundle::{ROOTS_MAX, TrustBundle};
 pub use certificate::{PeerIdentity, peer_identity};
-pub use config::{ClientAuth, client_config_of, client_config_pinned};
+pub use config::{ClientAuth, Ended, client_config_of, client_config_pinned};
 pub use credential::{Credential, JoinToken};
 pub use error::{Error, Result};
 pub use file::{read_private, write_private};

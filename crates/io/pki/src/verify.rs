@@ -3,8 +3,8 @@
 
 use crate::{
     bundle::TrustBundle,
-    certificate::{parsed, peer_identity},
-    config::provider,
+    certificate::{not_after_ms, parsed, peer_identity},
+    config::{Ended, provider},
     identity::Shared,
     pin::CaPin,
     spiffe::SpiffeId,
@@ -22,7 +22,7 @@ use rustls::{
         danger::{ClientCertVerified, ClientCertVerifier},
     },
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// Where a verifier finds the roots at the moment of a handshake.
 #[derive(Debug)]
@@ -39,9 +39,22 @@ fn refused(error: crate::Error) -> Error {
     CertificateError::Other(OtherError(Arc::new(error))).into()
 }
 
+/// As of when a chain is verified: now, or, if one that has ended is let pass, the last moment of its owner's certificate.
+fn moment(first: &CertificateDer<'_>, now: UnixTime, ended: Ended) -> Result<UnixTime, Error> {
+    if ended == Ended::Refused {
+        return Ok(now);
+    }
+    let not_after_ms = not_after_ms(&parsed(first).map_err(refused)?);
+    let last = UnixTime::since_unix_epoch(Duration::from_millis(not_after_ms));
+    Ok(if last.as_secs() < now.as_secs() { last } else { now })
+}
+
 /// Verifies the chain of a server, whatever its host's name: parts are named by SPIFFE ids, not by DNS.
 #[derive(Debug)]
-pub(crate) struct ServerVerifier(pub(crate) Roots);
+pub(crate) struct ServerVerifier {
+    pub(crate) roots: Roots,
+    pub(crate) ended: Ended,
+}
 
 impl ServerVerifier {
     fn chain(
@@ -52,6 +65,7 @@ impl ServerVerifier {
         roots: &RootCertStore,
     ) -> Result<(), Error> {
         let algorithms = provider().signature_verification_algorithms.all;
+        let now = moment(first, now, self.ended)?;
         verify_server_cert_signed_by_trust_anchor(&ParsedCertificate::try_from(first)?, roots, others, now, algorithms)
     }
 }
@@ -83,7 +97,7 @@ impl ServerCertVerifier for ServerVerifier {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let bundle = match &self.0 {
+        let bundle = match &self.roots {
             Roots::Live(shared) => shared.load().bundle.clone(),
             Roots::Fixed(bundle) => bundle.clone(),
             Roots::Pinned(pin) => pinned(pin, others)?,
@@ -91,7 +105,7 @@ impl ServerCertVerifier for ServerVerifier {
         self.chain(first, others, now, bundle.roots())?;
         let id = of_domain(first, bundle.trust_domain())?;
         // Those without a certificate of their own speak with servers only.
-        match (&self.0, id) {
+        match (&self.roots, id) {
             (Roots::Live(_), _) | (_, SpiffeId::Server(_)) => Ok(ServerCertVerified::assertion()),
             _ => Err(CertificateError::NotValidForName.into()),
         }
@@ -125,6 +139,7 @@ impl ServerCertVerifier for ServerVerifier {
 pub(crate) struct ClientVerifier {
     pub(crate) shared: Arc<Shared>,
     pub(crate) required: bool,
+    pub(crate) ended: Ended,
 }
 
 impl ClientCertVerifier for ClientVerifier {
@@ -144,6 +159,7 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let current = self.shared.load();
+        let now = moment(first, now, self.ended)?;
         let verified = current.clients.verify_client_cert(first, others, now)?;
         of_domain(first, current.bundle.trust_domain())?;
         Ok(verified)

@@ -96,6 +96,15 @@ impl Policies {
     /// An error that says who may not do what, unless it is permitted.
     pub(crate) fn require(&self, principal: &Principal, asked: &Asked) -> Result<()> {
         // The owner of the machine needs no permission, and most requests of one machine are the agent's own.
+        if let Principal::Ended(node) = principal {
+            // Beside what anybody may.
+            let renews = asked.verb == Verb::Create && asked.path() == "certificates";
+            if renews || self.permit(&Principal::Anonymous, asked)? {
+                return Ok(());
+            }
+            let detail = format!("the certificate of node/{node} has ended; it may be renewed, and opens nothing else");
+            return Err(Error::refused(ErrorCode::Unauthorized, detail));
+        }
         if *principal == Principal::Operator || self.permit(principal, asked)? {
             return Ok(());
         }
@@ -112,7 +121,9 @@ fn entity_of(principal: &Principal) -> Result<Entity> {
         Principal::Operator => entity(uid(type_name("Operator"), "operator"), &[]),
         Principal::Anonymous => entity(uid(type_name("Anonymous"), "anonymous"), &[]),
         Principal::Server(name) => entity(uid(type_name("Server"), name), &[("name", name)]),
-        Principal::Node(name) => entity(uid(type_name("Node"), name.as_str()), &[("name", name.as_str())]),
+        Principal::Node(name) | Principal::Ended(name) => {
+            entity(uid(type_name("Node"), name.as_str()), &[("name", name.as_str())])
+        }
         Principal::Person(person) => {
             let (role, namespace) = match &person.role {
                 Role::Admin => ("admin", ""),

@@ -13,6 +13,8 @@ pub(crate) enum Principal {
     Server(String),
     /// A node, by its certificate and the key of its row.
     Node(NodeName),
+    /// A node by a certificate that has ended, and the key of its row. It may have a new certificate, and nothing else.
+    Ended(NodeName),
     /// A person, by a token.
     Person(Person),
     /// Nobody knows.
@@ -34,7 +36,7 @@ impl fmt::Display for Principal {
         match self {
             Self::Operator => f.pad("operator"),
             Self::Server(name) => write!(f, "server/{name}"),
-            Self::Node(name) => write!(f, "node/{name}"),
+            Self::Node(name) | Self::Ended(name) => write!(f, "node/{name}"),
             Self::Person(person) => write!(f, "person/{}", person.id),
             Self::Anonymous => f.pad("anonymous"),
         }

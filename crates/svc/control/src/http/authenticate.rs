@@ -79,10 +79,11 @@ impl App {
         if identity.trust_domain != trust.cluster().trust_domain {
             return Err(unauthorized(format!("the certificate is of another cluster: {}", identity.trust_domain)));
         }
-        if identity.not_after_ms <= now_ms() {
-            return Err(unauthorized("the certificate of this connection has ended; connect with a new one"));
-        }
+        let ended = identity.not_after_ms <= now_ms();
         match &identity.id {
+            SpiffeId::Server(_) if ended => {
+                Err(unauthorized("the certificate of this connection has ended; connect with a new one"))
+            }
             SpiffeId::Server(name) => Ok(Principal::Server(name.clone())),
             SpiffeId::Node(name) => {
                 let good = match trust.roster().standing(name, &identity.key_sha256) {
@@ -90,7 +91,11 @@ impl App {
                     Standing::Refused => false,
                     Standing::Unknown => key_of(&self.objects, name).await?.as_ref() == Some(&identity.key_sha256),
                 };
-                if good { Ok(Principal::Node(name.clone())) } else { Err(removed(name)) }
+                match good {
+                    true if ended => Ok(Principal::Ended(name.clone())),
+                    true => Ok(Principal::Node(name.clone())),
+                    false => Err(removed(name)),
+                }
             }
             SpiffeId::Service(key) => {
                 let detail = format!("service {key} speaks with services; the API takes nodes, servers and people");

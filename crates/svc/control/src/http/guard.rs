@@ -20,7 +20,7 @@ use axum::{
 use futures_util::StreamExt;
 use heptad_api::{ErrorCode, Kind, ProblemDetails};
 use heptad_model::{Container, Namespace};
-use http::{Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use std::time::{Duration, Instant};
 
 /// Most bytes of a path in the audit log.
@@ -53,7 +53,7 @@ pub(crate) async fn guard(State(app): State<Shared>, mut request: Request, next:
         Principal::Person(_) => bearer(request.headers()).ok().flatten().map(<[u8]>::to_vec),
         _ => None,
     };
-    let response = match app.allowed(&principal, &mut asked).await {
+    let mut response = match app.allowed(&principal, &mut asked).await {
         Ok(()) => {
             request.extensions_mut().insert(principal.clone());
             next.run(request).await
@@ -61,6 +61,10 @@ pub(crate) async fn guard(State(app): State<Shared>, mut request: Request, next:
         Err(error) => error.into_response(),
     };
     app.after(&principal, &asked, call, response.status()).await;
+    if matches!(principal, Principal::Ended(_)) {
+        // What it asks next, it asks over a connection that shows the new certificate.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     match token {
         Some(token) => until_revoked(app, token, response),
         None => response,

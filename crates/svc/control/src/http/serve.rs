@@ -200,6 +200,9 @@ impl Server {
 /// A connection is retired so long before the certificate that opened it ends: its owner has a newer one by then.
 const RETIRE_BEFORE_MS: u64 = 60_000;
 
+/// A connection with a certificate that has ended is for one request: the one for a new certificate.
+const ENDED_MS_MAX: u64 = 10_000;
+
 /// How long a connection may live.
 struct Life {
     cut: Option<CancellationToken>,
@@ -212,6 +215,7 @@ impl Life {
         let roster = trust.map(Trust::roster).zip(identity.id.node());
         let cut = roster.and_then(|(roster, name)| roster.cut(name, &identity.key_sha256));
         let left_ms = identity.not_after_ms.saturating_sub(now_ms());
+        let left_ms = if left_ms == 0 { ENDED_MS_MAX } else { left_ms };
         // One that is short-lived as a whole is used to its end.
         let left_ms = if left_ms > 2 * RETIRE_BEFORE_MS { left_ms - RETIRE_BEFORE_MS } else { left_ms };
         Self { cut, retired_at: Instant::now().checked_add(Duration::from_millis(left_ms)) }

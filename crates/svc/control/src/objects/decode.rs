@@ -5,7 +5,7 @@ use crate::{
     keys,
     objects::Kept,
 };
-use heptad_api::{ErrorCode, Object, ProblemDetails};
+use heptad_api::{ErrorCode, Object, ProblemDetails, fields_of};
 use heptad_model::Problem;
 use heptad_state::KeyValue;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -71,20 +71,21 @@ pub(crate) fn object_of<T: Kept>(value: &Value) -> Result<T> {
     let what = T::KIND.singular();
     let object: T = T::deserialize(value).map_err(|error| invalid(what, error.to_string()))?;
     if !T::STRICT
-        && let (Some(given), Ok(Value::Object(known))) = (value.as_object(), serde_json::to_value(&object))
+        && let Some(given) = value.as_object()
     {
-        unknown_fields::<T>(given, &known)?;
+        unknown_fields::<T>(given)?;
     }
     Ok(object)
 }
 
-/// Types that do not refuse unknown fields themselves write all their fields, so what is missing there is unknown.
-fn unknown_fields<T: Kept>(given: &Map<String, Value>, known: &Map<String, Value>) -> Result<()> {
-    let unknown = given.keys().filter(|key| !known.contains_key(*key));
+/// Of types that do not refuse unknown fields themselves. A field that is left out when it is empty is a known one.
+fn unknown_fields<T: Kept>(given: &Map<String, Value>) -> Result<()> {
+    let known = fields_of::<T>();
+    let unknown = given.keys().filter(|key| !known.contains(key));
     let problems: Vec<Problem> = unknown
         .map(|key| {
-            let fields: Vec<&str> = known.keys().map(String::as_str).collect();
-            Problem { path: key.clone(), message: format!("unknown field, expected one of {}", fields.join(", ")) }
+            let message = format!("unknown field, expected one of {}", known.join(", "));
+            Problem { path: key.clone(), message }
         })
         .collect();
     if problems.is_empty() {
@@ -152,6 +153,9 @@ mod tests {
         assert_eq!(error.code(), ErrorCode::Invalid);
         let error = object::<Node>(json!({"name":"n","capacity":{},"statsu":"Ready"})).expect_err("unknown");
         assert_eq!(error.problem().problems[0].path, "statsu");
+        // What is left out when it is empty is known nevertheless.
+        let empty = json!({"name":"n","capacity":{},"disks":[],"allocated_devices":{},"draining":false,"address":null});
+        assert_eq!(object::<Node>(empty).expect("all are fields").0.disks, []);
         assert_eq!(body_json(b"{").expect_err("no JSON").code(), ErrorCode::BadRequest);
     }
 }
