@@ -35,6 +35,8 @@ impl File {
 /// Dotted directories that hold files of ours.
 const DOTTED: [&str; 3] = [".ci", ".cargo", ".github"];
 const SKIPPED: [&str; 2] = ["target", "node_modules"];
+/// In a working tree beside another one it is a file that says where the repository is.
+const GIT: &str = ".git";
 
 /// All text files below `root` in a stable order; built things and binary files are left out.
 pub(crate) fn files(root: &Path) -> Result<Vec<File>> {
@@ -55,7 +57,7 @@ fn collect(root: &Path, dir: &Path, out: &mut Vec<File>) -> Result<()> {
             if wanted {
                 collect(root, &path, out)?;
             }
-        } else if kind.is_file() {
+        } else if kind.is_file() && name != GIT {
             let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
             if let Ok(text) = String::from_utf8(bytes) {
                 let relative = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
