@@ -80,7 +80,8 @@ impl Network {
         self.set_ports(&mut state, container, &ports).await.map(drop)
     }
 
-    /// Lets an attached container have as much to do with the world outside as is said; connections that stand go on.
+    /// Lets an attached container have as much to do with the world outside as is said. Connections that stand and
+    /// are no longer allowed end with the next packet.
     ///
     /// # Errors
     /// If the container is unknown or nft fails.

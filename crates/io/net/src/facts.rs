@@ -107,6 +107,7 @@ fn sample() -> Ruleset {
         service_cidr: ipnet::Ipv4Net::new_assert(Ipv4Addr::new(198, 51, 100, 0), 24),
         proxy_port: 15001,
         dns_port: 53,
+        owner_uid: 0,
     }
 }
 

@@ -138,6 +138,7 @@ impl Network {
             service_cidr: instance.service_cidr,
             proxy_port: options.proxy_port,
             dns_port: options.dns_port,
+            owner_uid: nix::unistd::geteuid().as_raw(),
         };
         let state = State { records, instance, pool, containers, reserved: BTreeMap::new() };
         Ok(Self { options, ruleset, links, bridge, mtu_bytes, state: Mutex::new(state) })

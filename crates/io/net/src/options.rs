@@ -118,7 +118,7 @@ pub struct HostPort {
 pub struct Outside {
     /// It may open connections to addresses outside.
     pub reaches: bool,
-    /// It may be reached by its published ports.
+    /// It may be reached by its published ports, and at its address by the host's processes of other users.
     pub reached: bool,
 }
 

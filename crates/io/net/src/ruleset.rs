@@ -15,7 +15,7 @@ use crate::{Attachment, HostPort, Outside, pool::AddressPool};
 const HOST_PORTS: &str = "host_ports";
 /// Addresses that may not open connections to the world outside.
 const CONFINED: &str = "confined";
-/// Addresses that may not be reached from the world outside.
+/// Addresses that may not be reached from the world outside, nor by the host's processes of other users.
 const SHELTERED: &str = "sheltered";
 /// Which address is behind which port of the bridge.
 const OWNERS: &str = "owners";
@@ -33,6 +33,8 @@ pub(crate) struct Ruleset {
     pub(crate) service_cidr: Ipv4Net,
     pub(crate) proxy_port: u16,
     pub(crate) dns_port: u16,
+    /// The user of this process: the host's processes of others are callers from outside.
+    pub(crate) owner_uid: u32,
 }
 
 /// Name of the host side of the veth pair of the container with this number in the subnet.
@@ -157,8 +159,11 @@ impl Ruleset {
     }
 
     /// The chains that say what of the bridge may pass: to the node, through it, and from it.
+    ///
+    /// Who opened a connection decides, never the direction of one packet: the answers to what a sheltered container asks
+    /// are no calls to it. Sets hold for connections that stand as well, so those rules come before the general acceptance.
     fn filters(&self) -> String {
-        let Self { bridge, gateway, service_cidr, proxy_port, dns_port, .. } = self;
+        let Self { bridge, gateway, service_cidr, proxy_port, dns_port, owner_uid, .. } = self;
         format!(
             r#"  chain to_node {{
     type filter hook input priority filter; policy accept;
@@ -172,19 +177,28 @@ impl Ruleset {
   chain through_node {{
     type filter hook forward priority filter; policy accept;
     iifname != "{bridge}" oifname != "{bridge}" accept
-    ct state established,related accept
     iifname "{bridge}" oifname "{bridge}" reject with icmpx type admin-prohibited
+    ct state related accept
+    ct original ip saddr @{CONFINED} goto turn_away
+    ct reply ip saddr @{SHELTERED} goto turn_away
+    ct state established accept
     iifname "{bridge}" ip daddr {service_cidr} reject with icmpx type admin-prohibited
-    iifname "{bridge}" ip saddr @{CONFINED} reject with icmpx type admin-prohibited
+    iifname "{bridge}" ip saddr @{CONFINED} goto turn_away
     iifname "{bridge}" accept
-    ip daddr @{SHELTERED} reject with icmpx type admin-prohibited
     ct status dnat accept
     drop
   }}
   chain from_node {{
     type filter hook output priority filter; policy accept;
     oifname "{bridge}" ip daddr {service_cidr} reject with icmpx type host-unreachable
-    ct status dnat ip daddr @{SHELTERED} reject with icmpx type admin-prohibited
+    ct direction reply accept
+    ct state related accept
+    ip daddr @{SHELTERED} ct status dnat goto turn_away
+    ip daddr @{SHELTERED} meta skuid != {owner_uid} goto turn_away
+  }}
+  chain turn_away {{
+    ct state established meta l4proto tcp reject with tcp reset
+    reject with icmpx type admin-prohibited
   }}
 "#
         )
@@ -290,6 +304,7 @@ mod tests {
             service_cidr: "10.89.0.0/20".parse().expect("a literal"),
             proxy_port: 15001,
             dns_port: 53,
+            owner_uid: 0,
         }
     }
 

@@ -1,19 +1,22 @@
 //! What containers must not reach: each other, the host, and addresses that are not theirs.
 
 use std::{
-    io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
+    io::{self, Read as _, Write as _},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    thread,
     time::Duration,
 };
 
 use heptad_net::{Attachment, Outside, Protocol};
 
 use crate::world::{
-    HOST_IP, OUTSIDE_IP, eventually, greeter, greeting, inside, on_a_host, port, process, run, udp_greeter,
-    udp_greeting,
+    HOST_IP, OUTSIDE_IP, blocking, eventually, greeter, greeting, inside, on_a_host, output, port, process, run,
+    udp_greeter, udp_greeting,
 };
 
 const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+/// For what must come.
+const WAIT: Duration = Duration::from_secs(30);
 
 async fn tcp(from: &Attachment, ip: Ipv4Addr, port: u16) -> io::Result<String> {
     inside(&from.netns_path, move || greeting((ip, port))).await
@@ -162,6 +165,91 @@ fn a_container_can_be_kept_apart_from_the_outside() {
         assert_eq!(greeting((a.ip, 80)).expect("the node's proxy still does"), network.gateway().to_string());
 
         network.detach("a").await.expect("detaches");
+        network.close().await.expect("closes");
+    });
+}
+
+/// Connects and waits for the greeting, then stays.
+fn standing(to: (Ipv4Addr, u16)) -> TcpStream {
+    let mut stream = TcpStream::connect(to).expect("connects");
+    stream.set_read_timeout(Some(WAIT)).expect("set");
+    stream.read_exact(&mut [0; 1]).expect("a greeting");
+    stream
+}
+
+/// Whether the connection has ended by its next packets.
+fn has_ended(mut stream: TcpStream) -> bool {
+    (0..100).any(|_| {
+        let ended = stream.write_all(b"x").is_err();
+        if !ended {
+            thread::sleep(Duration::from_millis(20));
+        }
+        ended
+    })
+}
+
+/// The same connection, on which an exchange still works.
+fn exchanged(mut stream: TcpStream) -> TcpStream {
+    stream.write_all(b"x").expect("it stands");
+    stream.read_exact(&mut [0; 1]).expect("it answers");
+    stream
+}
+
+/// Greets, and then says what it hears.
+fn holder(at: (Ipv4Addr, u16)) {
+    let listener = TcpListener::bind(at).expect("a listener");
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let _ = stream.write_all(b"x");
+                let _ = stream.try_clone().and_then(|mut heard| io::copy(&mut heard, &mut stream));
+            });
+        }
+    });
+}
+
+#[test]
+fn open_connections_end_when_a_policy_no_longer_allows_them() {
+    on_a_host(|world| async move {
+        let network = world.open().await;
+        let a = network.attach("a", &[port(8080, 80, Protocol::Tcp)]).await.expect("attaches");
+        inside(&a.netns_path, || holder((ANY, 80))).await;
+        world.outside(|| holder((OUTSIDE_IP, 80))).await;
+        let go_out = || inside(&a.netns_path, || standing((OUTSIDE_IP, 80)));
+        let come_in = || world.outside(|| standing((HOST_IP, 8080)));
+        let (out, coming, from_host) = (go_out().await, come_in().await, standing((HOST_IP, 8080)));
+
+        network.set_outside("a", Outside { reaches: false, reached: true }).await.expect("confined");
+        assert!(blocking(move || has_ended(out)).await, "what it opened");
+        let (coming, from_host) = (blocking(|| exchanged(coming)).await, blocking(|| exchanged(from_host)).await);
+
+        network.set_outside("a", Outside { reaches: true, reached: false }).await.expect("sheltered");
+        assert!(blocking(move || has_ended(coming)).await, "from outside");
+        assert!(blocking(move || has_ended(from_host)).await, "from the host");
+        go_out().await;
+        network.close().await.expect("closes");
+    });
+}
+
+#[test]
+fn processes_of_other_users_of_the_host_are_callers_from_outside() {
+    on_a_host(|world| async move {
+        let network = world.open().await;
+        let a = network.attach("a", &[port(8080, 80, Protocol::Tcp)]).await.expect("attaches");
+        inside(&a.netns_path, || greeter((ANY, 80))).await;
+        let ip = a.ip;
+        let as_nobody = move |port: u16, ip: Ipv4Addr| {
+            blocking(move || {
+                let shell = format!("exec 3<>/dev/tcp/{ip}/{port} && cat <&3");
+                let user = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
+                output("setpriv", &[&user[..], &["timeout", "5", "bash", "-c", &shell]].concat()).0
+            })
+        };
+        assert!(as_nobody(80, ip).await && as_nobody(8080, HOST_IP).await, "no policy selects it");
+        network.set_outside("a", Outside { reaches: true, reached: false }).await.expect("sheltered");
+        assert!(!as_nobody(80, ip).await, "at its own address");
+        assert!(!as_nobody(8080, HOST_IP).await, "at its published port");
+        assert!(greeting((ip, 80)).is_ok(), "the platform's own processes still do: the proxy, health checks");
         network.close().await.expect("closes");
     });
 }

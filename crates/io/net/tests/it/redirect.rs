@@ -2,11 +2,14 @@
 
 use std::{net::Ipv4Addr, os::fd::AsFd};
 
-use heptad_net::{Attachment, Network};
+use heptad_net::{Attachment, Network, Options, Outside, Protocol};
 use nix::sys::socket::{getsockopt, sockopt::OriginalDst};
 use tokio::{io::AsyncWriteExt, net::TcpListener};
 
-use crate::world::{HOST_IP, OUTSIDE_IP, PROXY_PORT, greeter, greeting, inside, on_a_host, process, udp_greeting};
+use crate::world::{
+    HOST_IP, OUTSIDE_IP, PROXY_PORT, greeter, greeting, ids, inside, on_a_host, port, process, udp_greeter,
+    udp_greeting,
+};
 
 /// Plays the proxy: tells each caller where it wanted to go, and who it is.
 async fn proxy(network: &Network) {
@@ -44,6 +47,40 @@ fn one_rule_redirects_every_address_and_port_of_the_range() {
         assert!(ok && said == format!("{} wants 10.89.1.1:8080", a.ip), "a real process: {said}");
         network.close().await.expect("closes");
     });
+}
+
+/// Policies that select a container for ingress say who may call it, and nothing of what it may call itself.
+#[test]
+fn a_sheltered_container_calls_services_names_and_the_outside() {
+    for dns_port in [53, 5353] {
+        on_a_host(move |world| async move {
+            let options = Options { dns_port, ..world.options("t0") };
+            let network = Network::open(options, &ids(&[])).await.expect("opens");
+            proxy(&network).await;
+            udp_greeter((network.gateway(), dns_port));
+            greeter((network.gateway(), dns_port));
+            world
+                .outside(|| {
+                    greeter((OUTSIDE_IP, 80));
+                    udp_greeter((OUTSIDE_IP, 81));
+                })
+                .await;
+            let a = network.attach("a", &[port(8080, 80, Protocol::Tcp)]).await.expect("attaches");
+            network.set_outside("a", Outside { reaches: true, reached: false }).await.expect("sheltered");
+            let said = call(&a, Ipv4Addr::new(10, 89, 0, 7), 80).await.expect("a service");
+            assert_eq!(said, format!("{} wants 10.89.0.7:80", a.ip));
+            let gateway = network.gateway();
+            let name = inside(&a.netns_path, move || (udp_greeting((gateway, 53)), greeting((gateway, 53)))).await;
+            assert_eq!(
+                (name.0.expect("DNS over UDP"), name.1.expect("over TCP")),
+                (a.ip.to_string(), a.ip.to_string())
+            );
+            assert_eq!(call(&a, OUTSIDE_IP, 80).await.expect("the outside"), HOST_IP.to_string());
+            assert!(inside(&a.netns_path, || udp_greeting((OUTSIDE_IP, 81))).await.is_ok(), "the outside over UDP");
+            assert!(greeting((HOST_IP, 8080)).is_err(), "and it is still sheltered");
+            network.close().await.expect("closes");
+        });
+    }
 }
 
 #[test]
