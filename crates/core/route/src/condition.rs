@@ -1,7 +1,7 @@
 //! Conditions of traffic rules, compiled once and asked of every request.
 //! Knows nothing of rules' precedence.
 
-use crate::facts::HttpFacts;
+use crate::{facts::HttpFacts, path};
 use heptad_model::{Condition, Field, Operator, condition::compile_regex};
 use regex::Regex;
 use std::borrow::Cow;
@@ -10,6 +10,8 @@ use std::borrow::Cow;
 #[derive(Debug)]
 pub(crate) struct Compiled {
     pub(crate) source: Condition,
+    /// The value, of a path in its one spelling.
+    value: String,
     regex: Option<Regex>,
 }
 
@@ -19,14 +21,33 @@ impl Compiled {
             Operator::Regex => Some(compile_regex(&source.value)?),
             _ => None,
         };
-        Ok(Self { source: source.clone(), regex })
+        let value = if source.field == Field::Path { path::spelled(&source.value) } else { source.value.clone() };
+        Ok(Self { source: source.clone(), value, regex })
     }
 
     /// Whether it holds for a request; `None` is a request that is not HTTP and so has no fields.
     pub(crate) fn holds(&self, http: Option<&HttpFacts<'_>>) -> bool {
         let found = http.and_then(|http| field(http, &self.source.field));
-        let value = self.source.value.as_str();
-        match (self.source.operator, found.as_deref()) {
+        self.compare(found.as_deref(), &self.value)
+    }
+
+    /// Whether it looks at the path.
+    pub(crate) fn is_on_path(&self) -> bool {
+        self.source.field == Field::Path
+    }
+
+    /// Whether it holds for a server's loose reading of the path as for the path itself. A regular expression that speaks of
+    /// escapes is about the path as it is written.
+    pub(crate) fn agrees(&self, normal: &str, loose: &str) -> bool {
+        let is_spelled = self.regex.is_some() && self.source.value.contains('%');
+        let literal = path::literal(&self.source.value);
+        !self.is_on_path()
+            || is_spelled
+            || self.compare(Some(normal), &self.value) == self.compare(Some(loose), &literal)
+    }
+
+    fn compare(&self, found: Option<&str>, value: &str) -> bool {
+        match (self.source.operator, found) {
             (Operator::Equals, found) => found == Some(value),
             (Operator::NotEquals, found) => found != Some(value),
             (Operator::Contains, found) => found.is_some_and(|text| text.contains(value)),
@@ -43,7 +64,7 @@ impl Compiled {
 fn field<'a>(http: &HttpFacts<'a>, field: &Field) -> Option<Cow<'a, str>> {
     match field {
         Field::Method => Some(Cow::Borrowed(http.method)),
-        Field::Path => Some(Cow::Borrowed(http.path)),
+        Field::Path => Some(path::normal(http.path)),
         Field::Header(name) => http.headers.get(name),
         Field::Query(name) => query(http.query?, name),
     }

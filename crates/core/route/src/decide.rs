@@ -81,6 +81,15 @@ pub(crate) fn denial<'t>(table: &'t Table, caller: &Caller, target: &'t Entry, p
     })
 }
 
+/// Why a flow that was allowed once is allowed no longer. A service that the table does not have any more has said nothing:
+/// its containers end, and with them what they have open.
+pub fn revoked<'t>(table: &'t Table, caller: &Caller, target: &ServiceKey, port: u16) -> Option<Denial<'t>> {
+    if let Caller::Service(key) = caller {
+        table.entry(key)?;
+    }
+    denial(table, caller, table.entry(target)?.1, port)
+}
+
 /// One side of a call, whose policies are asked whether they list the other side.
 pub(crate) struct Side<'t> {
     pub(crate) direction: Direction,

@@ -53,7 +53,7 @@ impl Headers for Vec<(String, String)> {
 pub struct HttpFacts<'a> {
     /// The method.
     pub method: &'a str,
-    /// The path as it was sent, without the query.
+    /// The path as it was sent, without the query; conditions see its normal form.
     pub path: &'a str,
     /// The query as it was sent, without the `?`.
     pub query: Option<&'a str>,

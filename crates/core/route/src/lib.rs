@@ -11,6 +11,7 @@ mod decide;
 mod explain;
 mod facts;
 mod names;
+mod path;
 mod policy;
 mod rule;
 mod split;
@@ -19,11 +20,11 @@ mod verdict;
 
 pub use admit::{Admission, Arrival, admit};
 pub use balance::{Balancer, choose};
-pub use decide::decide;
+pub use decide::{decide, revoked};
 pub use explain::{BackendShare, Explanation, PolicyCheck, RuleTrace, explain};
 pub use facts::{Caller, Draw, Facts, Headers, HttpFacts, NoHeaders};
 pub use policy::Direction;
-pub use table::{Inputs, Table, TableProblem};
+pub use table::{AmbiguousPath, Inputs, Table, TableProblem};
 pub use verdict::{Denial, Forward, NoEndpoint, Verdict, Why};
 
 #[cfg(test)]

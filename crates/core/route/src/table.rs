@@ -4,6 +4,7 @@
 use crate::{
     facts::Draw,
     names::{Names, Parts},
+    path,
     policy::{Direction, Policy},
     rule::Rule,
     split::Sides,
@@ -13,6 +14,7 @@ use heptad_model::{
     snapshot::ready_endpoints,
 };
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     sync::Arc,
@@ -60,6 +62,17 @@ pub enum TableProblem {
         /// The service that wanted it too.
         lost: ServiceKey,
     },
+}
+
+/// A path of which the traffic rules cannot say what the server will make of it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "the traffic rules of {service} cannot be applied to a path that servers read in two ways; send it without escaped \
+     slashes, backslashes and NUL"
+)]
+pub struct AmbiguousPath {
+    /// The service that is addressed.
+    pub service: ServiceKey,
 }
 
 #[derive(Debug)]
@@ -179,6 +192,31 @@ impl Table {
             false => self.mesh.exposed(host),
         };
         found.map(|(index, port)| (&self.mesh.services[index].key, port))
+    }
+
+    /// The path to pass on to a service: as it was sent, unless the service has rules on paths. Then it is the normal form,
+    /// which those rules judge, so that no server can see another path than they.
+    ///
+    /// # Errors
+    /// If one of those rules would hold for one of the readings that servers have for a path, and not for the other.
+    pub fn path_for<'p>(&self, target: &ServiceKey, path: &'p str) -> Result<Cow<'p, str>, AmbiguousPath> {
+        let Some((_, entry)) = self.entry(target).filter(|_| !path::is_plain(path)) else {
+            return Ok(Cow::Borrowed(path));
+        };
+        let conditions = || entry.rules.iter().flat_map(|rule| &rule.conditions).filter(|c| c.is_on_path());
+        if conditions().next().is_none() {
+            return Ok(Cow::Borrowed(path));
+        }
+        let (normal, loose) = (path::normal(path), path::loose(path));
+        match path::is_cut(path) || !conditions().all(|condition| condition.agrees(&normal, &loose)) {
+            true => Err(AmbiguousPath { service: target.clone() }),
+            false => Ok(normal),
+        }
+    }
+
+    /// Whether both were compiled of the same services, policies and rules, and differ in containers alone.
+    pub fn has_rules_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.mesh, &other.mesh)
     }
 
     /// The service of a container, ready or not.

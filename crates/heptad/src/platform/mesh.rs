@@ -203,6 +203,7 @@ fn response(explanation: Explanation) -> CheckResponse {
 /// What the mesh itself answers when nothing else does.
 fn refused(error: &CallError) -> Result<CallResponse, ProblemDetails> {
     let status = match error {
+        CallError::AmbiguousPath(_) => 400,
         CallError::Denied(_) => 403,
         CallError::UnknownService { .. } | CallError::UnknownHost { .. } => 404,
         CallError::NoEndpoint { .. } => 503,

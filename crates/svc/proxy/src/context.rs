@@ -1,15 +1,21 @@
 //! What is known of one client connection for as long as it lasts, and its stream with the bytes already read.
 
-use crate::{core::Core, counters::LastCell, error::CallError, forward::Origin, watch::Watch};
+use crate::{
+    core::Core,
+    counters::LastCell,
+    error::{CallError, Denied},
+    forward::Origin,
+    watch::Watch,
+};
 use bytes::{Buf, Bytes};
 use heptad_model::ServiceKey;
-use heptad_route::Caller;
+use heptad_route::{Caller, revoked};
 use http::{HeaderMap, HeaderValue, Uri, header::HOST};
 use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context as Task, Poll, ready},
 };
 use tokio::{
@@ -35,6 +41,8 @@ pub(crate) struct Context {
     peer: Option<HeaderValue>,
     last: LastCell,
     permit: Arc<OwnedSemaphorePermit>,
+    /// Whom the request in progress calls: what it addressed by its host, and what serves it.
+    calls: Mutex<[Option<(ServiceKey, u16)>; 2]>,
 }
 
 impl Context {
@@ -46,7 +54,15 @@ impl Context {
         permit: OwnedSemaphorePermit,
     ) -> Self {
         let peer = HeaderValue::try_from(peer.ip().to_string()).ok();
-        Self { core, caller, target, peer, last: LastCell::default(), permit: Arc::new(permit) }
+        Self {
+            core,
+            caller,
+            target,
+            peer,
+            last: LastCell::default(),
+            permit: Arc::new(permit),
+            calls: Mutex::default(),
+        }
     }
 
     /// Who calls what, for a service known from the connection.
@@ -61,6 +77,20 @@ impl Context {
             Target::Service(key, port) => Some((key, *port)),
             Target::Host => None,
         }
+    }
+
+    /// Notes whom the request in progress calls.
+    pub(crate) fn set_calls(&self, calls: [Option<(ServiceKey, u16)>; 2]) {
+        *self.calls.lock().unwrap_or_else(PoisonError::into_inner) = calls;
+    }
+
+    /// Why the request in progress is allowed no longer.
+    pub(crate) fn revoked(&self) -> Option<Denied> {
+        let table = self.core.table();
+        let denied = |service: &ServiceKey, port| revoked(&table, &self.caller, service, port).map(Denied::from);
+        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let fixed = self.fixed_target().and_then(|(service, port)| denied(service, port));
+        fixed.or_else(|| calls.iter().flatten().find_map(|(service, port)| denied(service, *port)))
     }
 
     /// Whether its requests are the last on their connections.

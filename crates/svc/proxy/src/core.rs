@@ -19,9 +19,11 @@ pub(crate) struct Core {
     pub(crate) pool: Pool,
     pub(crate) peers: Peers,
     pub(crate) counters: Counters,
-    table: ArcSwap<Table>,
+    pub(crate) table: Arc<ArcSwap<Table>>,
     /// The revision of the table, for those who wait for one.
     pub(crate) revision: watch::Sender<u64>,
+    /// How often services, policies or rules have changed, for those who ask whether they are still allowed.
+    pub(crate) rules: watch::Sender<u64>,
     /// A table has been set: connections may be accepted.
     pub(crate) ready: CancellationToken,
     draws: AtomicU64,
@@ -66,7 +68,8 @@ impl Core {
             peers: Peers::new(connector, Arc::clone(&options)),
             counters: Counters::new(options.counters_max),
             revision: watch::Sender::new(table.revision()),
-            table: ArcSwap::new(table),
+            table: Arc::new(ArcSwap::new(table)),
+            rules: watch::Sender::new(0),
             ready,
             draws: AtomicU64::new(seed),
             tasks: TaskTracker::new(),
@@ -88,7 +91,10 @@ impl Core {
     }
 
     pub(crate) fn set_table(&self, table: Arc<Table>) {
-        self.table.store(Arc::clone(&table));
+        let before = self.table.swap(Arc::clone(&table));
+        if !table.has_rules_of(&before) {
+            self.rules.send_modify(|count| *count += 1);
+        }
         self.ready.cancel();
         self.revision.send_replace(table.revision());
         self.pool.retain(&table);

@@ -2,7 +2,7 @@
 //! Does not know how an error is answered over HTTP; `reply` does.
 
 use heptad_model::ServiceKey;
-use heptad_route::{Caller, Denial, Direction};
+use heptad_route::{AmbiguousPath, Caller, Denial, Direction};
 use std::{io, net::SocketAddr};
 use thiserror::Error;
 
@@ -57,6 +57,9 @@ pub enum CallError {
     /// Policies deny it; nothing reached the target.
     #[error("{}", .0.text)]
     Denied(Box<Denied>),
+    /// Rules cannot judge its path; nothing reached the target.
+    #[error(transparent)]
+    AmbiguousPath(#[from] AmbiguousPath),
     /// It is allowed, but nothing can serve it now.
     #[error("{text}")]
     NoEndpoint {

@@ -10,14 +10,15 @@ use crate::{
     headers::{self, Hop, View},
     peer_link::{PeerLease, StreamError},
     pool::{self, Active, Lease},
+    standing::Standing,
     tunnel,
 };
 use heptad_model::{ContainerId, Endpoint, ServiceKey};
 use heptad_route::{Balancer, Caller, Direction, Draw, Facts, Forward, HttpFacts, Verdict, choose, decide};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, uri::PathAndQuery};
 use http_body::Body as _;
 use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{borrow::Cow, io, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, timeout},
@@ -219,6 +220,21 @@ impl Core {
         self.route(origin, Some(http), draw, tried)
     }
 
+    /// Makes the path the one that traffic rules judge.
+    fn settle_path(&self, origin: &Origin<'_>, request: &mut Request<Body>) -> Result<(), CallError> {
+        let table = self.table();
+        let uri = request.uri();
+        let Cow::Owned(path) = table.path_for(origin.target, uri.path())? else { return Ok(()) };
+        let with_query = match uri.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path,
+        };
+        if let Ok(settled) = PathAndQuery::try_from(with_query) {
+            *request.uri_mut() = Uri::from(settled);
+        }
+        Ok(())
+    }
+
     async fn exchange(
         &self,
         origin: &Origin<'_>,
@@ -230,6 +246,7 @@ impl Core {
         let sending = Sending { origin, repeatable, upgrades: upgrade.is_some() };
         let mut attempts = Attempts::default();
         loop {
+            self.settle_path(origin, &mut request)?;
             let pick = self.route_http(origin, &request, draw, attempts.tried())?;
             let Some(pick) = pick else { return Err(attempts.exhausted(origin)) };
             let step = match self.pool.remote(&pick.taken.endpoint) {
@@ -239,7 +256,8 @@ impl Core {
             let taken = pick.taken;
             match step {
                 Step::Answered(response, held) => {
-                    return Ok(Answer { response: self.received(origin, *response, held, upgrade), taken });
+                    let response = self.received(origin, &taken, *response, held, upgrade);
+                    return Ok(Answer { response, taken });
                 }
                 Step::Again(again) if attempts.resends < RESENDS_MAX => request = *again,
                 Step::Again(_) => return Err(self.failed(Failure::Lost, origin, taken)),
@@ -326,6 +344,7 @@ impl Core {
     fn received(
         &self,
         origin: &Origin<'_>,
+        taken: &Taken,
         mut response: Response<Incoming>,
         held: Held,
         upgrade: Option<OnUpgrade>,
@@ -334,8 +353,12 @@ impl Core {
             let endpoint = hyper::upgrade::on(&mut response);
             let held = (held.into_active(), origin.permit.cloned());
             let buffer_bytes = self.options.tunnel_buffer_bytes;
+            let revoked = Standing::new(self, origin, taken).revoked();
             let copied = async move {
-                tunnel::upgraded(client, endpoint, buffer_bytes).await;
+                tokio::select! {
+                    () = tunnel::upgraded(client, endpoint, buffer_bytes) => {}
+                    () = revoked => {}
+                }
                 drop(held);
             };
             self.tasks.spawn(self.abort.clone().run_until_cancelled_owned(copied));
@@ -395,6 +418,7 @@ impl Core {
 fn outcome_of(error: &CallError) -> (Outcome, Option<&ServiceKey>) {
     match error {
         CallError::Denied(denied) => (Outcome::Denied, Some(&denied.target)),
+        CallError::AmbiguousPath(_) => (Outcome::Denied, None),
         CallError::NoEndpoint { service, .. } => (Outcome::NoEndpoint, Some(service)),
         CallError::UnknownService { .. } | CallError::UnknownHost { .. } | CallError::Unsupported { .. } => {
             (Outcome::NoEndpoint, None)

@@ -1,6 +1,7 @@
-//! What a gateway changes in the head of a request or response (RFC 9110, 7.6): fields of one hop go, `X-Forwarded-For`
-//! and `X-Request-Id` come, `Host` stays. Does not know where the message goes.
+//! What a gateway changes in the head of a request or response (RFC 9110, 7.6): fields of one hop and those that only
+//! proxies may say go, `X-Forwarded-For` and `X-Request-Id` come, `Host` stays. Does not know where the message goes.
 
+use crate::assertion;
 use heptad_model::ServiceKey;
 use heptad_route::Headers;
 use http::{
@@ -47,6 +48,7 @@ pub(crate) fn prepare_request<B>(request: &mut Request<B>, hop: &Hop<'_>) -> boo
     let headers = request.headers_mut();
     let upgrade = wanted_upgrade(headers);
     strip(headers);
+    assertion::strip(headers);
     headers.remove(EXPECT);
     if !headers.contains_key(HOST)
         && let Ok(host) = HeaderValue::try_from(hop.target.dns_name())
@@ -71,6 +73,7 @@ pub(crate) fn prepare_request<B>(request: &mut Request<B>, hop: &Hop<'_>) -> boo
 pub(crate) fn prepare_response<B>(response: &mut Response<B>) {
     *response.version_mut() = Version::HTTP_11;
     strip(response.headers_mut());
+    assertion::strip(response.headers_mut());
 }
 
 /// `GET http://HOST/PATH` becomes `GET /PATH` with the URI's host, which takes precedence (RFC 9112, 3.2.2).
@@ -144,7 +147,13 @@ mod tests {
 
     #[test]
     fn fields_of_one_hop_do_not_pass() {
-        let lines = [("connection", "close, X-Private"), ("x-private", "1"), ("te", "trailers"), ("x-kept", "1")];
+        let lines = [
+            ("connection", "close, X-Private"),
+            ("x-private", "1"),
+            ("te", "trailers"),
+            ("x-kept", "1"),
+            ("heptad-caller", "x"),
+        ];
         let (request, upgrades) = prepared(&lines, "/a", true);
         let names: Vec<&str> = request.headers().keys().map(HeaderName::as_str).collect();
         assert_eq!(names.len(), 4, "{names:?}");

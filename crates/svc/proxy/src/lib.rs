@@ -32,6 +32,7 @@ mod serve_http;
 mod serve_peer;
 mod serve_stream;
 mod socket;
+mod standing;
 mod tunnel;
 mod watch;
 

@@ -15,6 +15,7 @@ const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 fn kind(error: &CallError) -> (StatusCode, &'static str, &'static str) {
     match error {
         CallError::Denied(_) => (StatusCode::FORBIDDEN, "Denied by policy", "http_request_denied"),
+        CallError::AmbiguousPath(_) => (StatusCode::BAD_REQUEST, "Ambiguous path", "http_request_error"),
         CallError::NoEndpoint { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "No ready endpoint", "destination_unavailable")
         }

@@ -5,6 +5,7 @@ use crate::{
     body::{Body, ResponseBody},
     context::{ClientIo, Context},
     error::CallError,
+    forward::Answer,
     reply,
     watch::{Look, Watch},
 };
@@ -32,6 +33,7 @@ pub(crate) async fn serve(context: Arc<Context>, stream: TcpStream, read_ahead: 
         .with_upgrades();
     let mut connection = pin!(connection);
     let mut stopping = false;
+    let mut rules = context.core.rules.subscribe();
     let mut wait = Duration::from_millis(options.header_wait_ms_max);
     loop {
         tokio::select! {
@@ -46,6 +48,10 @@ pub(crate) async fn serve(context: Arc<Context>, stream: TcpStream, read_ahead: 
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
             }
+            // A response may have no end; a client that waits for its next request is told then.
+            Ok(()) = rules.changed() => if watch.is_busy() && context.revoked().is_some() {
+                return;
+            },
             () = sleep(wait) => match watch.look(options) {
                 Look::HeadTooSlow => return,
                 Look::IdleTooLong => connection.as_mut().graceful_shutdown(),
@@ -76,14 +82,21 @@ async fn forward(context: &Context, request: Request<Incoming>) -> Result<Respon
     if request.method() == Method::CONNECT {
         return Err(CallError::Unsupported { method: request.method().clone() });
     }
-    let exposed;
-    let (target, port) = match context.fixed_target() {
-        Some(fixed) => fixed,
-        None => {
-            exposed = context.exposed(request.uri(), request.headers())?;
-            (&exposed.0, exposed.1)
-        }
+    let exposed = match context.fixed_target() {
+        Some(_) => None,
+        None => Some(context.exposed(request.uri(), request.headers())?),
     };
-    let request = request.map(Body::incoming);
-    Ok(context.core.forward(&context.origin(target, port), request).await?.response)
+    let by_host = exposed.as_ref().map(|(service, port)| (service, *port));
+    let addressed = context.fixed_target().or(by_host);
+    let (target, port) = addressed.expect("a connection addresses a service, or each of its requests does");
+    let rules = *context.core.rules.borrow();
+    context.set_calls([None, None]);
+    let origin = context.origin(target, port);
+    let Answer { response, taken } = context.core.forward(&origin, request.map(Body::incoming)).await?;
+    context.set_calls([exposed, Some((taken.service, taken.endpoint.port))]);
+    let has_changed = *context.core.rules.borrow() != rules;
+    match has_changed.then(|| context.revoked()).flatten() {
+        Some(denied) => Err(CallError::Denied(Box::new(denied))),
+        None => Ok(response),
+    }
 }

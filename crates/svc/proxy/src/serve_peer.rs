@@ -11,7 +11,9 @@ use crate::{
     lingering::Lingering,
     peer::{Io, PeerNode, PeerProtocol},
     peers::Arrivals,
-    socket, tunnel,
+    socket,
+    standing::Standing,
+    tunnel,
 };
 use bytes::Bytes;
 use heptad_model::ServiceKey;
@@ -109,7 +111,6 @@ async fn respond(
     match forward(core, from, request.map(Body::incoming)).await {
         Ok((mut response, held)) => {
             headers::prepare_response(&mut response);
-            assertion::strip(response.headers_mut());
             response.map(|body| ResponseBody::upstream(body, held))
         }
         Err(refusal) => {
@@ -216,20 +217,26 @@ impl Core {
 async fn serve_stream(core: &Core, mut io: Box<dyn Io>, from: &PeerNode, arrivals: &Arrivals) -> io::Result<()> {
     let wait = Duration::from_millis(core.options.peer_preamble_wait_ms_max);
     let asserted: Assertion = timeout(wait, read_frame(&mut io)).await??;
+    let last = LastCell::default();
     let stopping = || Refusal::new(Reason::Stopping, "this proxy stops");
     let connected = match core.admitted(from, &asserted).await {
         Ok(_) if core.outer_drain.is_cancelled() => Err(stopping()),
         Err(refusal) => Err(refusal),
-        Ok((_, taken)) => match socket::connect(taken.endpoint.address, &core.options).await {
-            Ok(stream) => Ok((core.pool.enter(&taken.endpoint, &core.options), stream)),
+        Ok((caller, taken)) => match socket::connect(taken.endpoint.address, &core.options).await {
+            Ok(stream) => {
+                let origin = arrival_of(&caller, &taken.service, asserted.port, &last);
+                let standing = Standing::new(core, &origin, &taken);
+                Ok((core.pool.enter(&taken.endpoint, &core.options), stream, standing))
+            }
             Err(error) => Err(unreachable(&taken, &error)),
         },
     };
     match connected {
-        Ok((active, stream)) => {
+        Ok((active, stream, standing)) => {
             timeout(wait, write_frame(&mut io, &Reply { refused: None })).await??;
             let endpoint = tunnel::Endpoint::new(tunnel::Stream::Here(stream), active);
-            tunnel::run(io, endpoint, Bytes::new(), core.options.tunnel_buffer_bytes).await;
+            let revoked = standing.revoked();
+            tunnel::run(io, endpoint, Bytes::new(), core.options.tunnel_buffer_bytes, revoked).await;
             Ok(())
         }
         Err(refusal) => {

@@ -8,7 +8,9 @@ use crate::{
     error::CallError,
     forward::{Origin, Taken},
     options::Options,
-    serve_http, socket, tunnel,
+    serve_http, socket,
+    standing::Standing,
+    tunnel,
 };
 use bytes::{Bytes, BytesMut};
 use std::{io, sync::Arc, time::Duration};
@@ -61,9 +63,14 @@ async fn tunnel_or_reset(context: &Context, client: TcpStream, read_ahead: Bytes
     let connected = connect(context).await;
     count(context, connected.as_ref().map(|(taken, _)| taken));
     match connected {
-        Ok((_, endpoint)) => tunnel::run(client, endpoint, read_ahead, context.core.options.tunnel_buffer_bytes).await,
+        Ok((taken, endpoint)) => carry(context, client, read_ahead, &taken, endpoint).await,
         Err(_) => socket::reset(client),
     }
+}
+
+async fn carry(context: &Context, client: TcpStream, sent: Bytes, taken: &Taken, endpoint: tunnel::Endpoint) {
+    let revoked = Standing::new(&context.core, &origin(context), taken).revoked();
+    tunnel::run(client, endpoint, sent, context.core.options.tunnel_buffer_bytes, revoked).await
 }
 
 fn origin(context: &Context) -> Origin<'_> {
@@ -100,7 +107,7 @@ async fn first_to_speak(context: Arc<Context>, mut client: TcpStream, stop: &Can
         }
     }
     count(&context, Ok(&taken));
-    tunnel::run(client, endpoint, sent, context.core.options.tunnel_buffer_bytes).await
+    carry(&context, client, sent, &taken, endpoint).await
 }
 
 /// There is no way for the connection. A client that was only slow to ask is told why in its own protocol.

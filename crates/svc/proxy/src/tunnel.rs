@@ -112,26 +112,38 @@ async fn open(core: &Core, origin: &Origin<'_>, pick: &Pick) -> Result<Stream, S
     }
 }
 
-/// Copies both ways, first the bytes that each side had sent before.
-pub(crate) async fn run<C>(mut client: C, endpoint: Endpoint, read_ahead: Bytes, buffer_bytes: usize)
-where
+/// Copies both ways, first the bytes that each side had sent before, until both are done or the flow is `revoked`.
+pub(crate) async fn run<C>(
+    mut client: C,
+    endpoint: Endpoint,
+    read_ahead: Bytes,
+    buffer_bytes: usize,
+    revoked: impl Future<Output = ()>,
+) where
     C: AsyncRead + AsyncWrite + Unpin + Breakable,
 {
     let Endpoint { stream, said, active } = endpoint;
     let (sent, said) = (read_ahead, said.freeze());
     match stream {
         Stream::Here(mut stream) => {
-            if let Err(error) = copy(&mut client, &mut stream, sent, said, buffer_bytes).await {
+            if let Err(error) = unless(revoked, copy(&mut client, &mut stream, sent, said, buffer_bytes)).await {
                 broken(client, stream, &error);
             }
         }
         Stream::Peer(mut stream) => {
-            if let Err(error) = copy(&mut client, &mut stream, sent, said, buffer_bytes).await {
+            if let Err(error) = unless(revoked, copy(&mut client, &mut stream, sent, said, buffer_bytes)).await {
                 broken(client, stream, &error);
             }
         }
     }
     drop(active);
+}
+
+async fn unless(revoked: impl Future<Output = ()>, copied: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    tokio::select! {
+        copied = copied => copied,
+        () = revoked => Err(io::Error::new(io::ErrorKind::PermissionDenied, "policies no longer allow it")),
+    }
 }
 
 async fn copy<C, S>(client: &mut C, stream: &mut S, sent: Bytes, said: Bytes, buffer_bytes: usize) -> io::Result<()>

@@ -72,6 +72,11 @@ impl Watch {
         Busy(Arc::clone(self))
     }
 
+    /// Whether a request is in progress.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.note.load(Relaxed) % PHASES == BUSY
+    }
+
     pub(crate) fn look(&self, options: &Options) -> Look {
         let note = self.note.load(Relaxed);
         let since_ms = self.now_ms().saturating_sub(note / PHASES);

@@ -1,7 +1,7 @@
 //! The decision on chosen values.
 
 use super::*;
-use crate::{Admission, Arrival, Balancer, admit, choose, explain};
+use crate::{Admission, Arrival, Balancer, admit, choose, explain, revoked};
 use heptad_model::{DesiredState, Endpoint, Expose, NodeName};
 
 #[test]
@@ -276,4 +276,55 @@ fn a_revision_gets_its_share_whatever_the_number_of_its_containers() {
     containers[..4].iter_mut().for_each(|old| old.ready = false);
     web.split = Some(heptad_model::TrafficSplit { revision: 2, percent: 0 });
     assert_eq!(of_new(&web, &containers), 4_000);
+}
+
+#[test]
+fn every_spelling_of_a_path_meets_the_rules_on_it() {
+    let services = [service("web"), service("guard")];
+    let guarded = [rule("guarded", 0, &[("path", "Prefix", "/admin")], &[("guard", 1)])];
+    let table = table(&services, &[], &guarded);
+    for path in ["/admin", "//admin", "/%61dmin", "/./admin", "/x/../admin", "/x/%2e%2E/%61dmin/..//admin", "/../admin"]
+    {
+        assert_eq!(outcome(&get(&table, "external", "web", path, 0)), "guard", "{path}");
+        let passed_on = table.path_for(&key("web"), path).expect("one reading");
+        assert!(passed_on.starts_with("/admin"), "{path} is passed on as {passed_on}");
+    }
+    for path in ["/%2fadmin", "/x%2F..%2fadmin", "/\\admin", "/x%5c..%5cadmin", "/admin/..%2fpublic", "/x%00"] {
+        let refused = table.path_for(&key("web"), path).expect_err(path);
+        assert!(refused.to_string().contains("default/web"), "{refused}");
+    }
+    // What rules do not tell apart is nobody's danger, and a service without such rules gets what was sent.
+    assert_eq!(table.path_for(&key("web"), "/@scope%2fname").expect("one verdict"), "/@scope%2Fname");
+    for path in ["//a/../%61", "/x%2f..%2fadmin"] {
+        assert_eq!(table.path_for(&key("guard"), path).expect("no rules"), path);
+    }
+}
+
+#[test]
+fn rules_may_spell_characters_as_they_like() {
+    let services = [service("web"), service("guard")];
+    for value in ["/caf\u{e9}", "/caf%c3%a9", "/%63af%C3%A9"] {
+        let rules = [rule("guarded", 0, &[("path", "Equals", value)], &[("guard", 1)])];
+        let table = table(&services, &[], &rules);
+        for path in ["/caf%C3%A9", "/caf%c3%a9", "//caf\u{e9}"] {
+            assert_eq!(outcome(&get(&table, "web", "web", path, 0)), "guard", "{value} {path}");
+            table.path_for(&key("web"), path).expect("one reading");
+        }
+    }
+}
+
+#[test]
+fn only_a_policy_ends_a_flow_that_was_allowed() {
+    let services = [service("web"), service("db")];
+    let open = table(&services, &[], &[]);
+    let closed = table(&services, &[policy("closed", "db", Some(&[]), None)], &[]);
+    let gone = table(&services[..1], &[], &[]);
+    let web = Caller::Service(key("web"));
+    assert_eq!(revoked(&open, &web, &key("db"), 80), None);
+    let denial = revoked(&closed, &web, &key("db"), 80).expect("denied");
+    assert_eq!(denial.policies, ["default/closed"]);
+    assert!(revoked(&closed, &Caller::External, &key("db"), 80).is_some());
+    for (table, caller) in [(&gone, &web), (&closed, &Caller::Service(key("deleted"))), (&closed, &Caller::Operator)] {
+        assert_eq!(revoked(table, caller, &key("db"), 80), None, "{caller}");
+    }
 }

@@ -13,5 +13,6 @@ mod peers_faults;
 mod peers_flows;
 mod policy;
 mod redirect;
+mod revoked;
 mod support;
 mod tcp;

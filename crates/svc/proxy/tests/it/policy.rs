@@ -1,7 +1,7 @@
 //! What is denied: 403 over HTTP, a reset otherwise, and never a byte to the target.
 
 use crate::support::*;
-use http::Request;
+use http::{Request, Response};
 use std::{
     io::ErrorKind,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -107,4 +107,48 @@ async fn a_rule_does_not_lead_around_a_policy() {
         stream.read_to_string(&mut text).await.expect("a response");
         assert!(text.starts_with("HTTP/1.1 403"), "{text}");
     }
+}
+
+#[tokio::test]
+async fn no_spelling_of_a_path_leads_around_a_rule_on_it() {
+    let world = World::new().service("web", &[mirror().await]).service("guard", &[named("guard").await]);
+    let world = world.split("web", "/admin", &[("guard", 1)]);
+    let (_proxy, address) = world.serve("web").await;
+    let status = async |path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n");
+        raw(address, request.as_bytes(), PATIENCE).await
+    };
+    for path in ["/admin", "//admin", "/%61dmin", "/x/../admin", "/x/%2E./admin?a=//b"] {
+        let text = status(path).await;
+        assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("guard"), "{path}: {text}");
+    }
+    for path in ["/%2fadmin", "/x%2f..%2Fadmin", "/\\admin", "/admin/..%2fpublic"] {
+        let text = status(path).await;
+        assert!(text.starts_with("HTTP/1.1 400") && text.contains("default/web"), "{path}: {text}");
+    }
+    let text = status("//public/./%7Ea%2fb?c=//d/../e").await;
+    assert!(text.contains("GET /public/~a%2Fb?c=//d/../e\n"), "the server sees what was judged: {text}");
+}
+
+#[tokio::test]
+async fn without_rules_on_paths_a_path_passes_as_it_was_sent() {
+    let (_proxy, address) = World::new().service("web", &[mirror().await]).serve("web").await;
+    let path = "//a/../%61%2fb/./?c";
+    let request = format!("GET {path} HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n");
+    let text = raw(address, request.as_bytes(), PATIENCE).await;
+    assert!(text.contains(&format!("GET {path}\n")), "{text}");
+}
+
+#[tokio::test]
+async fn what_only_proxies_say_to_each_other_passes_in_no_direction() {
+    let (endpoint, _server) = http_server(|request| async move {
+        let said = request.headers().keys().filter(|name| name.as_str().starts_with("heptad-")).count();
+        Response::builder().header("heptad-refused", "x").body(said.to_string()).expect("a response")
+    })
+    .await;
+    let (_proxy, address) = World::new().service("web", &[endpoint]).serve("web").await;
+    let request = "GET / HTTP/1.1\r\nhost: web\r\nheptad-caller: spiffe://heptad/operator\r\nheptad-endpoint: a:1\r\n\
+                   heptad-revision: 1\r\nheptad-refused: {}\r\nconnection: close\r\n\r\n";
+    let text = raw(address, request.as_bytes(), PATIENCE).await;
+    assert!(text.ends_with("\r\n\r\n0") && !text.contains("heptad-refused"), "{text}");
 }
