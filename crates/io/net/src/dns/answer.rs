@@ -1,11 +1,11 @@
 //! Decides what happens with one DNS query: answered from the table, forwarded, or ignored. Pure: bytes in, bytes out.
 
 use hickory_proto::{
-    op::{Edns, Message, MessageType, OpCode, ResponseCode},
+    op::{Edns, Message, MessageType, OpCode, Query, ResponseCode},
     rr::{DNSClass, RData, Record, RecordType, rdata::A},
 };
 
-use super::{DnsTable, ZONE, canonical};
+use super::{DnsTable, below_zone, canonical};
 
 /// Every resolver takes this much over UDP.
 const UDP_PAYLOAD_BYTES_MIN: u16 = 512;
@@ -42,7 +42,7 @@ pub(crate) fn decide(wire: &[u8], table: &DnsTable, ttl_seconds: u32) -> Decisio
     }
     let [query] = request.message.queries.as_slice() else { return reply(&request.error(ResponseCode::FormErr)) };
     let name = canonical(&query.name().to_ascii());
-    if name != ZONE && !name.ends_with(&format!(".{ZONE}")) {
+    if !table.owns(&name) {
         return Decision::Forward(Box::new(request));
     }
     if !matches!(query.query_class(), DNSClass::IN | DNSClass::ANY) {
@@ -66,6 +66,14 @@ impl Request {
             answer.set_edns(edns);
         }
         answer
+    }
+
+    /// The answer where nobody else can be asked.
+    pub(crate) fn without_upstreams(&self) -> Message {
+        let is_below = |query: &Query| below_zone(&canonical(&query.name().to_ascii())).is_some();
+        let code =
+            if self.message.queries.iter().any(is_below) { ResponseCode::NXDomain } else { ResponseCode::ServFail };
+        self.error(code)
     }
 
     /// The answer that makes a client ask again over TCP.
@@ -118,7 +126,7 @@ fn malformed(wire: &[u8]) -> Decision {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use hickory_proto::{op::Query, rr::Name};
+    use hickory_proto::rr::Name;
     use proptest::prelude::*;
 
     use super::*;
@@ -165,11 +173,12 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_of_the_zone_are_denied_and_others_forwarded() {
-        for name in ["api.shop.internal.", "x.web.shop.internal.", "web.other.internal.", "example.com.internal."] {
+    fn unknown_names_of_a_namespace_are_denied_and_others_forwarded() {
+        for name in ["api.shop.internal.", "x.web.shop.internal.", "_http._tcp.web.SHOP.internal."] {
             assert_eq!(answer(name, RecordType::A), (ResponseCode::NXDomain, vec![]), "{name}");
         }
-        for name in ["example.com.", "notinternal.", "web.", "."] {
+        let others = ["db.corp.internal.", "metadata.google.internal.", "web.internal.", "web.shop.internal.corp."];
+        for name in ["example.com.", "notinternal.", "xshop.internal.", "web.", "."].into_iter().chain(others) {
             assert!(ask(&query(name, RecordType::A)).is_none(), "{name}");
         }
     }

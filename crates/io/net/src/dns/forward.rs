@@ -17,6 +17,8 @@ use super::Upstreams;
 use crate::upstreams_of;
 
 const HEADER_BYTES: usize = 12;
+const NO_ERROR: u8 = 0;
+const NX_DOMAIN: u8 = 3;
 /// Largest UDP answer that is taken.
 const UDP_ANSWER_BYTES_MAX: usize = 4096;
 /// A resolver configuration is a few lines; a larger file is none.
@@ -43,8 +45,9 @@ async fn read(path: &Path) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(RESOLV_CONF_BYTES_MAX)]).into_owned()
 }
 
-/// The first answer, or none.
+/// The first answer that says something of the name; else what the first server answered instead; none if no server did.
 pub(crate) async fn ask(wire: &[u8], servers: &[SocketAddr], transport: Transport, timeout_ms: u64) -> Option<Vec<u8>> {
+    let mut excuse = None;
     for server in servers {
         let answer = async {
             match transport {
@@ -53,12 +56,30 @@ pub(crate) async fn ask(wire: &[u8], servers: &[SocketAddr], transport: Transpor
             }
         };
         match timeout(Duration::from_millis(timeout_ms), answer).await {
-            Ok(Ok(answer)) => return Some(answer),
+            Ok(Ok(answer)) if is_verdict(&answer) => return Some(answer),
+            Ok(Ok(answer)) => {
+                tracing::debug!(%server, code = answer[3] & 0xf, "DNS upstream says nothing of the name");
+                excuse.get_or_insert(answer);
+            }
             Ok(Err(error)) => tracing::debug!(%server, %error, "DNS upstream failed"),
             Err(_) => tracing::debug!(%server, timeout_ms, "DNS upstream did not answer"),
         }
     }
-    None
+    excuse
+}
+
+/// Whether an answer is about the name: it exists or not. Others, such as SERVFAIL and REFUSED, are about the server, and
+/// so is an empty one of a server that only refers to others. The C library goes on to the next server likewise.
+fn is_verdict(answer: &[u8]) -> bool {
+    const AUTHORITATIVE_OR_TRUNCATED: u8 = 0x06;
+    let flags = (answer[2], answer[3]);
+    let is_empty = answer[6..8] == [0, 0];
+    let is_referral = is_empty && flags.0 & AUTHORITATIVE_OR_TRUNCATED == 0 && flags.1 & 0x80 == 0;
+    match flags.1 & 0xf {
+        NO_ERROR => !is_referral,
+        NX_DOMAIN => true,
+        _ => false,
+    }
 }
 
 /// A socket per query: the kernel's random port, and a connected socket takes packets of the server alone.
@@ -140,6 +161,26 @@ mod tests {
         answer[13] = b'x';
         assert!(!belongs(QUERY, &answer), "another name");
         assert!(!belongs(QUERY, &[]));
+    }
+
+    #[test]
+    fn only_what_is_said_of_the_name_is_a_verdict() {
+        // Flags, the count of answers, and whether it ends the search.
+        for (flags, answers, expected) in [
+            ([0x81, 0x80], 1, true),
+            ([0x81, 0x80], 0, true),
+            ([0x84, 0x00], 0, true),
+            ([0x83, 0x00], 0, true),
+            ([0x81, 0x00], 0, false),
+            ([0x81, 0x83], 0, true),
+            ([0x81, 0x81], 0, false),
+            ([0x81, 0x82], 0, false),
+            ([0x81, 0x84], 0, false),
+            ([0x81, 0x85], 0, false),
+        ] {
+            let header = [0, 1, flags[0], flags[1], 0, 1, 0, answers, 0, 0, 0, 0];
+            assert_eq!(is_verdict(&header), expected, "{flags:x?} {answers}");
+        }
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! The DNS server of one node, UDP and TCP: service names from a table, everything else from the host's resolvers.
+//! The DNS server of one node, UDP and TCP: names of namespaces from a table, everything else from the host's resolvers.
 //! Knows neither containers nor services; the table is given by whoever does.
 
 mod answer;
@@ -14,7 +14,8 @@ use std::{
 
 pub use server::DnsServer;
 
-/// The zone that is answered from the table and never asked outside.
+/// The zone below which each namespace is a zone of its own, answered from the table and never asked outside. What else
+/// is below it belongs to others: clouds and companies use it as well.
 pub const ZONE: &str = "internal";
 
 /// How the server listens and forwards.
@@ -22,7 +23,7 @@ pub const ZONE: &str = "internal";
 pub struct DnsOptions {
     /// Address of both sockets; port 0 chooses one.
     pub listen: SocketAddr,
-    /// Who is asked for names outside of the zone.
+    /// Who is asked for the names of others.
     pub upstreams: Upstreams,
     /// How long clients may keep an answer of the zone.
     pub ttl_seconds: u32,
@@ -55,7 +56,7 @@ impl Default for DnsOptions {
 pub enum Upstreams {
     /// The name servers of this file, read again when it may have changed.
     ResolvConf(PathBuf),
-    /// These, in order. None: names outside of the zone are SERVFAIL.
+    /// These, in order. None: names of others are SERVFAIL, and below the zone they do not exist.
     Fixed(Vec<SocketAddr>),
 }
 
@@ -89,6 +90,13 @@ impl DnsTable {
     fn exists(&self, name: &str) -> bool {
         name == ZONE || self.names.contains_key(name) || self.parents.contains(name)
     }
+
+    /// Whether the table alone knows of the name: it is the zone itself, or in a namespace that there is.
+    fn owns(&self, name: &str) -> bool {
+        let Some(below) = below_zone(name) else { return name == ZONE };
+        let namespace = below.rsplit('.').next().unwrap_or_default();
+        self.parents.contains(&format!("{namespace}.{ZONE}"))
+    }
 }
 
 impl FromIterator<(String, Ipv4Addr)> for DnsTable {
@@ -102,6 +110,11 @@ impl FromIterator<(String, Ipv4Addr)> for DnsTable {
         }
         table
     }
+}
+
+/// The part of a name that stands before the zone.
+fn below_zone(name: &str) -> Option<&str> {
+    name.strip_suffix(ZONE)?.strip_suffix('.').filter(|below| !below.is_empty())
 }
 
 fn canonical(name: &str) -> String {

@@ -238,6 +238,9 @@ impl Shared {
 
     async fn forward(&self, wire: &[u8], request: &Request, transport: Transport) -> Vec<u8> {
         let servers = servers(&self.options.upstreams, self.own.ip()).await;
+        if servers.is_empty() {
+            return encode(&request.without_upstreams()).unwrap_or_default();
+        }
         let answer = ask(wire, &servers, transport, self.options.upstream_timeout_ms).await;
         answer.unwrap_or_else(|| failure(request))
     }

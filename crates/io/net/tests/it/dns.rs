@@ -144,7 +144,8 @@ async fn a_new_table_counts_at_once_and_tcp_serves_many_queries() {
     assert_eq!(addresses(&udp(server.address(), "web.shop.internal.").await), [RData::A(A(WEB))]);
     let mut stream = TcpStream::connect(server.address()).await.expect("connects");
     assert_eq!(addresses(&tcp(&mut stream, "WEB.shop.internal.").await), [RData::A(A(WEB))]);
-    sender.send(Arc::new(DnsTable::default())).expect("the server listens");
+    let others = [("api.shop.internal".to_owned(), WEB)].into_iter().collect::<DnsTable>();
+    sender.send(Arc::new(others)).expect("the server listens");
     assert_eq!(tcp(&mut stream, "web.shop.internal.").await.metadata.response_code, ResponseCode::NXDomain);
     assert_eq!(udp(server.address(), "web.shop.internal.").await.metadata.response_code, ResponseCode::NXDomain);
 }
@@ -156,6 +157,66 @@ async fn other_names_go_to_the_next_upstream_that_answers() {
         server(([127, 0, 0, 1], 0).into(), vec![dead.local_addr().expect("bound"), upstream().await]).await;
     let answer = udp(server.address(), "example.com.").await;
     assert_eq!((answer.metadata.id, addresses(&answer)), (77, vec![RData::A(A(FOREIGN))]));
+}
+
+/// Answers every query with a code and nothing else, over UDP and TCP.
+async fn refuser(code: ResponseCode) -> SocketAddr {
+    let (socket, listener) = both().await;
+    let address = listener.local_addr().expect("bound");
+    let refusal = move |wire: &[u8]| {
+        let mut message = Message::from_vec(wire).expect("decodes").into_response();
+        message.metadata.recursion_available = true;
+        message.metadata.response_code = code;
+        message.to_vec().expect("encodes")
+    };
+    tokio::spawn(async move {
+        let mut buffer = [0; 4096];
+        while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
+            let _ = socket.send_to(&refusal(&buffer[..length]), client).await;
+        }
+    });
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut wire = vec![0; usize::from(stream.read_u16().await.expect("a query"))];
+            stream.read_exact(&mut wire).await.expect("a query");
+            let answer = refusal(&wire);
+            stream.write_u16(answer.len().try_into().expect("short")).await.expect("sends");
+            stream.write_all(&answer).await.expect("sends");
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_upstream_that_does_not_serve_the_name_is_passed_over() {
+    for code in [ResponseCode::Refused, ResponseCode::ServFail, ResponseCode::NotImp, ResponseCode::FormErr] {
+        let (server, _sender) = server(([127, 0, 0, 1], 0).into(), vec![refuser(code).await, upstream().await]).await;
+        assert_eq!(addresses(&udp(server.address(), "example.com.").await), [RData::A(A(FOREIGN))], "{code}");
+        let mut stream = TcpStream::connect(server.address()).await.expect("connects");
+        assert_eq!(addresses(&tcp(&mut stream, "big.example.").await).len(), 60, "{code}");
+    }
+    let last = vec![refuser(ResponseCode::Refused).await, refuser(ResponseCode::ServFail).await];
+    let (server_, _sender) = server(([127, 0, 0, 1], 0).into(), last).await;
+    assert_eq!(udp(server_.address(), "example.com.").await.metadata.response_code, ResponseCode::Refused);
+    let denied = vec![refuser(ResponseCode::NXDomain).await, upstream().await];
+    let (server_, _sender) = server(([127, 0, 0, 1], 0).into(), denied).await;
+    let code = udp(server_.address(), "example.com.").await.metadata.response_code;
+    assert_eq!(code, ResponseCode::NXDomain, "a denial is an answer");
+}
+
+#[tokio::test]
+async fn names_below_internal_that_are_no_namespace_are_those_of_others() {
+    let (server, sender) = server(([127, 0, 0, 1], 0).into(), vec![upstream().await]).await;
+    let names = ["db.corp.internal.", "metadata.google.internal.", "web.internal."];
+    for name in names {
+        assert_eq!(addresses(&udp(server.address(), name).await), [RData::A(A(FOREIGN))], "{name}");
+    }
+    let ours = udp(server.address(), "nothing.shop.internal.").await;
+    assert!(ours.metadata.response_code == ResponseCode::NXDomain && ours.metadata.authoritative, "{ours:?}");
+    let corp = [("x.corp.internal".to_owned(), WEB)].into_iter().collect();
+    sender.send(Arc::new(corp)).expect("the server listens");
+    let taken = udp(server.address(), "db.corp.internal.").await;
+    assert_eq!(taken.metadata.response_code, ResponseCode::NXDomain, "a namespace of that name owns it");
 }
 
 #[tokio::test]
@@ -172,6 +233,8 @@ async fn long_answers_are_cut_over_udp_and_whole_over_tcp() {
 async fn without_upstreams_and_beyond_the_bound_it_is_servfail() {
     let (alone, _sender) = server(([127, 0, 0, 1], 0).into(), vec![]).await;
     assert_eq!(udp(alone.address(), "example.com.").await.metadata.response_code, ResponseCode::ServFail);
+    let nobodys = udp(alone.address(), "db.corp.internal.").await.metadata.response_code;
+    assert_eq!(nobodys, ResponseCode::NXDomain, "nobody else could own it");
     let dead = UdpSocket::bind("127.0.0.1:0").await.expect("never answers");
     let (busy, _sender) = server(([127, 0, 0, 1], 0).into(), vec![dead.local_addr().expect("bound")]).await;
     let start = Instant::now();
