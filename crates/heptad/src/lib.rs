@@ -44,6 +44,7 @@ pub mod manifest;
 pub mod output;
 pub mod platform;
 pub mod serve;
+pub mod tokens;
 
 pub use heptad_model::{Container, NetworkPolicy, Service, ServiceKey, TrafficRule};
 pub use heptad_proxy::Proxy;

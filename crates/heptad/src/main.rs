@@ -4,7 +4,7 @@
 use clap::Parser;
 use heptad::{
     cli::{Cli, Command},
-    commands, demo, example, output, serve,
+    commands, demo, example, output, serve, tokens,
 };
 use std::{io::IsTerminal, process::ExitCode};
 use tracing_subscriber::EnvFilter;
@@ -14,9 +14,10 @@ fn main() -> ExitCode {
     if let Some(code) = heptad::run_as_shim() {
         return code;
     }
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
     log(&cli.command);
-    match run(cli) {
+    // While there is one thread, and before anything is opened: the program may begin anew.
+    match tokens::settle(&mut cli).and_then(|()| run(cli)) {
         Ok(code) => code,
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

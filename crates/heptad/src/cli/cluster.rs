@@ -80,9 +80,9 @@ pub struct Joining {
     /// A server of the cluster, such as https://10.0.0.1:7443
     #[arg(value_name = "URL")]
     pub url: String,
-    /// The join token
+    /// The join token; `-`: the standard input has it. Or name its file with --token-file
     #[arg(long, env = "HEPTAD_JOIN_TOKEN", hide_env_values = true, value_name = "ID.SECRET")]
-    pub token: String,
+    pub token: Option<String>,
     /// The pin of the cluster's CA
     #[arg(long, env = "HEPTAD_CA_PIN", value_name = "sha256:HEX")]
     pub ca_pin: String,
@@ -200,9 +200,10 @@ pub struct Login {
     /// A server of the cluster, such as https://10.0.0.1:7443
     #[arg(value_name = "URL")]
     pub url: String,
-    /// Your token; an administrator makes one with `heptad token create`
+    /// Your token; an administrator makes one with `heptad token create`. `-`: the standard input has it. Or name its file
+    /// with --token-file
     #[arg(long, env = "HEPTAD_TOKEN", hide_env_values = true, value_name = "ID.SECRET")]
-    pub token: String,
+    pub token: Option<String>,
     /// The pin of the cluster's CA
     #[arg(long, env = "HEPTAD_CA_PIN", value_name = "sha256:HEX")]
     pub ca_pin: String,

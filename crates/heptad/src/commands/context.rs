@@ -39,7 +39,8 @@ pub(crate) fn client_of(entry: &Entry) -> anyhow::Result<Client> {
 pub(super) async fn login(args: Login) -> anyhow::Result<ExitCode> {
     let pin: CaPin = args.ca_pin.parse().context("cannot use --ca-pin")?;
     let server = server_url(&args.url)?;
-    let connector = PersonConnector::pinned(&server, Some(args.token.clone()), &pin);
+    let token = args.token.context("no token")?;
+    let connector = PersonConnector::pinned(&server, Some(token.clone()), &pin);
     let client = Client::with_connector(Arc::new(connector), Options::default());
     let who = client.whoami().await.with_context(|| format!("cannot log in at {server}"))?;
     let roots = client.trust_bundle().await?;
@@ -48,7 +49,7 @@ pub(super) async fn login(args: Login) -> anyhow::Result<ExitCode> {
     // The one that was named is reached from here; others may not be.
     servers.retain(|url| *url != server);
     servers.insert(0, server);
-    let entry = Entry { cluster: info.id, servers, token: args.token, trust_bundle_pem: roots.trust_bundle_pem };
+    let entry = Entry { cluster: info.id, servers, token, trust_bundle_pem: roots.trust_bundle_pem };
     let path = contexts::path()?;
     let mut contexts = Contexts::load(&path)?;
     contexts.add(&args.name, entry)?;

@@ -205,7 +205,7 @@ fn joining(args: cli::Joining, port: u16, dir: &Path) -> anyhow::Result<Joining>
         advertise.map(|text| advertised(&text, port)).transpose().map_err(anyhow::Error::msg)?;
     Ok(Joining {
         server: url,
-        token,
+        token: token.context("no join token")?,
         ca_pin,
         name: name_of(name, dir)?,
         advertise: address.map(|address| address.ip()),
