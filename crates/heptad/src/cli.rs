@@ -50,7 +50,7 @@ pub struct Connect {
     /// The API's address on loopback, instead of the socket; needs a token
     #[arg(long, global = true, env = "HEPTAD_SERVER", value_name = "IP:PORT", requires = "token_file")]
     pub server: Option<SocketAddr>,
-    /// The file with the token for --server
+    /// The file with the token for --server, `login` or `join` (`-`: the standard input)
     #[arg(long, global = true, env = "HEPTAD_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 }
@@ -498,6 +498,8 @@ pub enum NodeCommand {
     Drain(DrainNode),
     /// Say that a node that does not answer is off: services with `never_twice` run elsewhere then
     Fence { name: String },
+    /// Count what the machine has gained since it joined, such as memory or devices, as its agent tells it
+    Admit { name: String },
     /// Take a node out of the cluster
     Remove(RemoveNode),
 }

@@ -36,8 +36,12 @@ pub struct Endpoint {
     pub query: Vec<(&'static str, &'static str)>,
     /// The type of its body, if it has one.
     pub request: Option<SchemaOf>,
+    /// Whether the body may be absent.
+    pub request_optional: bool,
     /// The type of its answer, if it is JSON.
     pub response: Option<SchemaOf>,
+    /// Whether its answer is 204 without a body.
+    pub empty: bool,
 }
 
 fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
@@ -47,11 +51,29 @@ fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
 impl Endpoint {
     fn new(method: &'static str, path: impl Into<String>, operation: impl Into<String>, summary: &str) -> Self {
         let (path, operation) = (path.into(), operation.into());
-        Self { method, path, operation, summary: summary.to_owned(), query: Vec::new(), request: None, response: None }
+        Self {
+            method,
+            path,
+            operation,
+            summary: summary.to_owned(),
+            query: Vec::new(),
+            request: None,
+            request_optional: false,
+            response: None,
+            empty: false,
+        }
     }
 
     fn takes<T: JsonSchema>(self) -> Self {
         Self { request: Some(schema::<T>), ..self }
+    }
+
+    fn may_take<T: JsonSchema>(self) -> Self {
+        Self { request: Some(schema::<T>), request_optional: true, ..self }
+    }
+
+    fn gives_nothing(self) -> Self {
+        Self { empty: true, ..self }
     }
 
     fn gives<T: JsonSchema>(self) -> Self {
@@ -139,7 +161,8 @@ pub fn all() -> Vec<Endpoint> {
 fn node_operations() -> Vec<Endpoint> {
     let id = "/v1/containers/{id}";
     vec![
-        Endpoint::new("POST", "/v1/nodes/{name}/heartbeat", "heartbeat", "Say that the node's agent lives"),
+        Endpoint::new("POST", "/v1/nodes/{name}/heartbeat", "heartbeat", "Say that the node's agent lives")
+            .gives_nothing(),
         Endpoint::new("POST", "/v1/events", "create_event", "Record an event")
             .takes::<Event>()
             .gives::<Object<Event>>(),
@@ -147,7 +170,8 @@ fn node_operations() -> Vec<Endpoint> {
             .takes::<ContainerReport>()
             .gives::<Object<Container>>(),
         Endpoint::new("DELETE", id, "delete_container", "Say that a stopped container is gone from its node")
-            .query("node", "the node that says so"),
+            .query("node", "the node that says so")
+            .gives_nothing(),
         Endpoint::new(
             "GET",
             format!("{id}/logs"),
@@ -181,7 +205,7 @@ fn rollout_operations() -> Vec<Endpoint> {
             .gives::<RolloutStatus>(),
         Endpoint::new("GET", format!("{service}/revisions"), "revisions", "The revisions that are kept")
             .gives::<RevisionList>(),
-        order("undo", "Make an earlier revision the wanted one again").takes::<UndoRequest>(),
+        order("undo", "Make an earlier revision the wanted one again").may_take::<UndoRequest>(),
         order("pause", "Stop the exchange of containers where it is"),
         order("resume", "Go on with what was paused, waits or had failed"),
         order("restart", "Replace all containers by new ones of the same specification; run a job again"),
@@ -198,7 +222,8 @@ fn node_orders() -> Vec<Endpoint> {
         order("uncordon", "Place containers on a node again, and move none away"),
         order("drain", "Move all containers of a node elsewhere"),
         order("fence", "Say that a node which does not report is off"),
-        order("remove", "Take a node out of the cluster").takes::<RemoveNodeRequest>(),
+        order("admit", "Count what a node's agent told beyond what the node was admitted with"),
+        order("remove", "Take a node out of the cluster").may_take::<RemoveNodeRequest>(),
         Endpoint::new("GET", "/v1/nodes/{name}/drain", "drain_status", "How far the emptying of a node is")
             .gives::<DrainStatus>(),
         Endpoint::new("GET", "/v1/liveness", "liveness", "When each node was heard last").gives::<Vec<NodeSilence>>(),
@@ -274,7 +299,7 @@ fn storage_operations() -> Vec<Endpoint> {
 fn trust_operations() -> Vec<Endpoint> {
     let (joins, tokens) = ("/v1/join-tokens", "/v1/tokens");
     vec![
-        Endpoint::new("GET", "/v1/health", "health", "Whether the server answers; needs no token"),
+        Endpoint::new("GET", "/v1/health", "health", "Whether the server answers; needs no token").gives_nothing(),
         Endpoint::new("GET", "/v1/whoami", "whoami", "Who asks, as the server sees it").gives::<WhoAmI>(),
         Endpoint::new("GET", "/v1/cluster", "cluster", "What the cluster is, and its servers").gives::<ClusterInfo>(),
         Endpoint::new("POST", "/v1/join", "join", "Join the cluster; needs a join token and no certificate")
@@ -302,11 +327,12 @@ fn trust_operations() -> Vec<Endpoint> {
             .takes::<JoinTokenRequest>()
             .gives::<JoinTokenCreated>(),
         Endpoint::new("GET", joins, "list_join_tokens", "List join tokens").gives::<Vec<JoinTokenInfo>>(),
-        Endpoint::new("DELETE", format!("{joins}/{{id}}"), "delete_join_token", "Delete a join token"),
+        Endpoint::new("DELETE", format!("{joins}/{{id}}"), "delete_join_token", "Delete a join token").gives_nothing(),
         Endpoint::new("POST", tokens, "create_token", "Make a token for a person")
             .takes::<TokenRequest>()
             .gives::<TokenCreated>(),
         Endpoint::new("GET", tokens, "list_tokens", "List tokens of people").gives::<Vec<TokenInfo>>(),
-        Endpoint::new("DELETE", format!("{tokens}/{{id}}"), "delete_token", "Revoke a token; it is refused at once"),
+        Endpoint::new("DELETE", format!("{tokens}/{{id}}"), "delete_token", "Revoke a token; it is refused at once")
+            .gives_nothing(),
     ]
 }

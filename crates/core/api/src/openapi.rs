@@ -1,6 +1,6 @@
 //! The OpenAPI 3.1 document, made from the endpoint table and the types' schemas.
 
-use crate::{ProblemDetails, endpoints, endpoints::Endpoint};
+use crate::{PAGE_ITEMS_MAX, ProblemDetails, endpoints, endpoints::Endpoint};
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
@@ -49,9 +49,12 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
     });
     if let Some(request) = endpoint.request {
         let schema = request(generator);
-        operation["requestBody"] = json!({ "required": true, "content": { "application/json": { "schema": schema } } });
+        let required = !endpoint.request_optional;
+        operation["requestBody"] =
+            json!({ "required": required, "content": { "application/json": { "schema": schema } } });
     }
-    operation["responses"]["200"] = match endpoint.response {
+    let status = if endpoint.empty { "204" } else { "200" };
+    operation["responses"][status] = match endpoint.response {
         Some(response) => {
             let schema = response(generator);
             json!({ "description": "Done", "content": { "application/json": { "schema": schema } } })
@@ -63,15 +66,26 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
 
 fn parameters(endpoint: &Endpoint) -> Vec<Value> {
     let parameter = |name: &str, place: &str, meaning: &str| {
-        let required = place == "path";
-        json!({
-            "name": name, "in": place, "required": required, "description": meaning, "schema": { "type": "string" },
-        })
+        let in_path = place == "path";
+        // Who deletes a container says for which node.
+        let required = in_path || (name, endpoint.method) == ("node", "DELETE");
+        let schema = if in_path { json!({ "type": "string", "minLength": 1 }) } else { value_of(name) };
+        json!({ "name": name, "in": place, "required": required, "description": meaning, "schema": schema })
     };
     let in_path = endpoint.path.split('{').skip(1).filter_map(|part| part.split_once('}'));
     let in_path = in_path.map(|(name, _)| parameter(name, "path", name));
     let in_query = endpoint.query.iter().map(|(name, meaning)| parameter(name, "query", meaning));
     in_path.chain(in_query).collect()
+}
+
+/// What a parameter of a query may be; the same name means the same everywhere.
+fn value_of(name: &str) -> Value {
+    match name {
+        "watch" | "follow" | "optimal" => json!({ "type": "boolean" }),
+        "limit" => json!({ "type": "integer", "minimum": 1, "maximum": PAGE_ITEMS_MAX }),
+        "revision" | "tail" | "moves_max" => json!({ "type": "integer", "minimum": 0 }),
+        _ => json!({ "type": "string" }),
+    }
 }
 
 #[cfg(test)]

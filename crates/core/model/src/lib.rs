@@ -13,6 +13,7 @@ pub mod guarantee;
 pub mod ids;
 pub mod invariants;
 pub mod job;
+pub mod machine;
 pub mod node;
 pub mod placement;
 pub mod policy;
@@ -38,6 +39,7 @@ pub use devices::{DEVICE_MILLIS, DEVICES_MAX, DeviceCounts, DeviceIndices, Devic
 pub use event::{Event, EventKind};
 pub use ids::{ContainerId, Namespace, NodeName, ServiceKey};
 pub use job::{Concurrency, Job, Mode, Schedule};
+pub use machine::Machine;
 pub use node::{Disk, Driver, Node, NodeStatus};
 pub use placement::{AffinityRule, TopologySpread};
 pub use policy::{NetworkPolicy, PolicyPeer};

@@ -3,6 +3,7 @@
 use crate::{
     devices::{DeviceCounts, ExtendedResources},
     ids::{ContainerId, NodeName},
+    machine::Machine,
     resources::ResourceVector,
     taint::Taint,
 };
@@ -114,6 +115,13 @@ pub struct Node {
     /// Whether somebody said that nothing runs on it any more although it does not report; taken back when it reports.
     #[serde(default, skip_serializing_if = "is_false")]
     pub fenced: bool,
+    /// What it was admitted with at the first registration after it joined, or by a person later; set by the server. Its
+    /// agent may tell of less, and of little more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admitted: Option<Machine>,
+    /// What its agent told beyond that; counts once a person has admitted it (`heptad node admit`). Set by the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offered: Option<Machine>,
 }
 
 fn is_false(value: &bool) -> bool {
@@ -142,7 +150,14 @@ impl Node {
             disks: Vec::new(),
             draining: false,
             fenced: false,
+            admitted: None,
+            offered: None,
         }
+    }
+
+    /// What it has for containers.
+    pub fn machine(&self) -> Machine {
+        Machine { capacity: self.capacity, devices: self.devices.clone() }
     }
 
     /// What can still be given; zero in dimensions that are over-allocated.

@@ -40,6 +40,10 @@ pub struct Quota {
     /// How many services there may be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub services: Option<u32>,
+    /// The highest priority that its services may have. Without such a bound, only who may write everywhere may give a
+    /// priority above 0, which takes the places of others' containers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority_max: Option<i32>,
 }
 
 impl Quota {

@@ -1,19 +1,18 @@
-//! Incoming TLS connections: accepted within bounds, shaken hands with, handed on with who the peer is and what is spoken.
+//! Incoming TLS connections: accepted at once and within bounds, shaken hands with, handed on with who the peer is and what is spoken.
 //! Knows no protocol behind the handshake.
 
 use super::configure;
+use heptad_control::Strangers;
 use heptad_pki::{PeerIdentity, peer_identity};
 use rustls::ServerConfig;
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Handshakes at once; more wait to be accepted.
+/// Handshakes at once, and those of one address; one more ends the oldest of the address that has most.
 const HANDSHAKES_MAX: usize = 256;
+const HANDSHAKES_EACH_MAX: usize = 64;
 /// Longest time for a handshake.
 const HANDSHAKE_MS_MAX: u64 = 5_000;
 /// Wait after an accept that failed, as when there are no more file descriptors.
@@ -53,9 +52,8 @@ impl Endpoint {
         F: Future<Output = ()> + Send + 'static,
     {
         let acceptor = TlsAcceptor::from(self.tls);
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        let strangers = Strangers::new(HANDSHAKES_MAX, HANDSHAKES_EACH_MAX);
         loop {
-            let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
             let accepted = tokio::select! {
                 () = stop.cancelled() => return,
                 accepted = self.listener.accept() => accepted,
@@ -69,9 +67,13 @@ impl Endpoint {
                 }
             };
             let (acceptor, handle) = (acceptor.clone(), handle.clone());
+            let seat = strangers.seat(address.ip());
             tracker.spawn(async move {
-                let shaken = shake_hands(acceptor, stream, address).await;
-                drop(permit);
+                let shaken = tokio::select! {
+                    () = seat.lost().cancelled() => Err(io::ErrorKind::ConnectionAborted.into()),
+                    shaken = shake_hands(acceptor, stream, address) => shaken,
+                };
+                drop(seat);
                 match shaken {
                     Ok(accepted) => handle(accepted).await,
                     Err(error) => tracing::debug!(%address, %error, "a handshake failed"),

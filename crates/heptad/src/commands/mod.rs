@@ -60,6 +60,7 @@ pub async fn run(connect: &Connect, command: Command) -> anyhow::Result<ExitCode
         Command::Ca(command) => trust::ca(&client, command).await,
         Command::Node(NodeCommand::Cordon { name }) => node::cordon(&client, &name).await,
         Command::Node(NodeCommand::Uncordon { name }) => node::uncordon(&client, &name).await,
+        Command::Node(NodeCommand::Admit { name }) => node::admit(&client, &name).await,
         Command::Node(NodeCommand::Drain(args)) => node::drain(&client, args).await,
         Command::Node(NodeCommand::Fence { name }) => node::fence(&client, &name).await,
         Command::Node(NodeCommand::Remove(args)) => node::remove(&client, args).await,

@@ -1,4 +1,4 @@
-//! `node cordon`, `uncordon`, `drain`, `fence`, `remove`: orders about nodes.
+//! `node cordon`, `uncordon`, `drain`, `fence`, `admit`, `remove`: orders about nodes.
 
 use crate::{
     cli::{DrainNode, RemoveNode},
@@ -22,6 +22,11 @@ pub(super) async fn cordon(client: &Client, name: &str) -> anyhow::Result<ExitCo
 pub(super) async fn uncordon(client: &Client, name: &str) -> anyhow::Result<ExitCode> {
     client.uncordon(&name.into()).await?;
     said(format!("node/{name} takes new containers\n"))
+}
+
+pub(super) async fn admit(client: &Client, name: &str) -> anyhow::Result<ExitCode> {
+    let node = client.admit_node(&name.into()).await?.object;
+    said(format!("node/{name} counts as {}\n", node.machine()))
 }
 
 pub(super) async fn fence(client: &Client, name: &str) -> anyhow::Result<ExitCode> {

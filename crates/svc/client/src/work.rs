@@ -77,6 +77,11 @@ impl Client {
         self.json(Call::new(Method::POST, node_path(node, "fence"))).await
     }
 
+    /// Counts what a node's agent told beyond what the node was admitted with.
+    pub async fn admit_node(&self, node: &NodeName) -> Result<Object<Node>> {
+        self.json(Call::new(Method::POST, node_path(node, "admit"))).await
+    }
+
     /// Takes a node out of the cluster; one with containers only by `force`.
     pub async fn remove_node(&self, node: &NodeName, force: bool) -> Result<Object<Node>> {
         let request = RemoveNodeRequest { force };

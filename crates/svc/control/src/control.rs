@@ -4,9 +4,13 @@ use crate::{
     access::ServerParts,
     audit::{Audit, Bounds},
     authorize::Policies,
+    budget::Budget,
     error::{Error, Result, StoreContext},
     fanout::Hub,
-    http::{self, App, Peer, serve::Listeners, serve::Server},
+    http::{
+        self, App, Peer, Strangers,
+        serve::{Listeners, Server, UNKNOWN_ADDRESS},
+    },
     leader::{Leader, Loops},
     objects::Objects,
     options::{Leadership, Options},
@@ -21,11 +25,12 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::Semaphore,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Searches for better placements at once for each kind of callers, and for one of them.
+const SEARCHES_MAX: usize = 4;
+const SEARCHES_EACH_MAX: usize = 2;
 
 /// The control plane: API server, reconcilers, scheduler loop.
 #[derive(Debug)]
@@ -40,8 +45,6 @@ pub struct ControlHandle {
     token_file: Option<PathBuf>,
     objects: Objects,
     server: Server,
-    /// Bounds the connections that were accepted elsewhere.
-    connections: Arc<Semaphore>,
     leader: Arc<Leader>,
     audit: Option<Audit>,
     stop: CancellationToken,
@@ -77,14 +80,18 @@ impl Control {
         let leader = Arc::new(Leader::new(objects.clone(), options.clone())?);
         let hub = Hub::new(objects.clone());
         tracker.spawn(hub.clone().run(stop.clone()));
+        let connections = Budget::new("connections", options.connections_max, options.connections_each_max);
+        let strangers = Strangers::new(options.strangers_max, options.strangers_each_max);
         let app = Arc::new(App {
             objects: objects.clone(),
             hub,
             reports: Arc::default(),
             liveness: Arc::default(),
             leader: leader.clone(),
-            requests: Arc::new(Semaphore::new(options.requests_max)),
-            streams: Arc::new(Semaphore::new(options.streams_max)),
+            connections: connections.clone(),
+            requests: Budget::new("requests", options.requests_max, options.requests_each_max),
+            streams: Budget::new("watches and log streams", options.streams_max, options.streams_each_max),
+            searches: Budget::new("searches for a better placement", SEARCHES_MAX, SEARCHES_EACH_MAX),
             options: options.clone(),
             parts,
             token,
@@ -95,25 +102,19 @@ impl Control {
         let loops = Loops { reports: app.reports.clone(), liveness: app.liveness.clone(), tracker: tracker.clone() };
         leader.start(loops, stop.clone()).await?;
         let router = http::router(app);
-        let server = Server { router, trust, options: options.clone(), tracker: tracker.clone(), stop: stop.clone() };
+        let server = Server {
+            router,
+            trust,
+            options: options.clone(),
+            connections,
+            strangers,
+            tracker: tracker.clone(),
+            stop: stop.clone(),
+        };
         listeners.serve(&server);
         let drain = Duration::from_millis(options.drain_ms_max);
         let (socket, token_file) = (options.socket.clone(), options.token_file.clone());
-        let connections = Arc::new(Semaphore::new(options.connections_max));
-        Ok(ControlHandle {
-            socket,
-            tcp,
-            tls,
-            token_file,
-            objects,
-            leader,
-            audit,
-            server,
-            connections,
-            stop,
-            tracker,
-            drain,
-        })
+        Ok(ControlHandle { socket, tcp, tls, token_file, objects, leader, audit, server, stop, tracker, drain })
     }
 }
 
@@ -163,7 +164,11 @@ fn check(options: &Options, parts: &ServerParts) -> Result<()> {
     {
         return wrong("leadership", "a lease must be at least three times as long as the interval of its renewals");
     }
-    if options.requests_max == 0 || options.streams_max == 0 || options.connections_max == 0 {
+    let Options { requests_max, requests_each_max, streams_max, streams_each_max, .. } = *options;
+    let Options { connections_max, connections_each_max, .. } = *options;
+    let bounds =
+        [requests_max, requests_each_max, streams_max, streams_each_max, connections_max, connections_each_max];
+    if bounds.contains(&0) {
         return wrong("requests_max", "the bounds of requests, streams and connections must be at least 1");
     }
     Ok(())
@@ -200,11 +205,10 @@ impl ControlHandle {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (server, permit) = (self.server.clone(), self.connections.clone().try_acquire_owned());
+        let (server, place) = (self.server.clone(), self.server.place(&peer, UNKNOWN_ADDRESS));
         async move {
-            match permit {
-                Ok(permit) => server.connection(stream, peer, permit).await,
-                Err(_) => tracing::warn!("a connection was refused: there are too many"),
+            if let Some(place) = place {
+                server.connection(stream, peer, place).await;
             }
         }
     }

@@ -6,6 +6,7 @@
 mod access;
 mod audit;
 mod authorize;
+mod budget;
 mod clock;
 mod control;
 mod election;
@@ -29,7 +30,7 @@ mod trust;
 pub use access::{BoxFuture, LogStream, MeshAccess, NodeAccess, ServerParts};
 pub use control::{Control, ControlHandle};
 pub use error::{Error, Result};
-pub use http::Peer;
+pub use http::{Peer, Seat, Strangers};
 pub use objects::{Given, Kept, ObjectWatch, Objects};
 pub use options::{Leadership, OptimizeMode, Options, ServerTls};
 pub use reconcile::Reconciler;

@@ -34,16 +34,30 @@ pub struct Options {
     pub audit_sync_delay_ms_max: u64,
     /// The range from which services get their addresses.
     pub service_cidr: Ipv4Net,
-    /// Requests that are worked on at once; more are answered with 429.
+    /// Requests that are worked on at once for each kind of callers (the local user, servers, nodes, admins, other people);
+    /// more are answered with 429. Heartbeats of nodes are not among them.
     pub requests_max: usize,
-    /// Watches and log streams at once; more are answered with 429.
+    /// Those of one node or person, and of all together who are not known.
+    pub requests_each_max: usize,
+    /// Watches and log streams at once for each kind of callers; more are answered with 429.
     pub streams_max: usize,
-    /// Connections at once on each listener; more wait to be accepted.
+    /// Those of one node or person.
+    pub streams_each_max: usize,
+    /// Connections at once for each kind of callers; a request on one more is answered with 429, and the connection closed.
     pub connections_max: usize,
+    /// Those of one node or person.
+    pub connections_each_max: usize,
+    /// Connections at once over which nobody known has asked anything yet; one more closes the oldest of the address that
+    /// has most.
+    pub strangers_max: usize,
+    /// Those from one address.
+    pub strangers_each_max: usize,
     /// Longest time for the head of a request, and longest idle time of a connection.
     pub header_timeout_ms: u64,
     /// Longest time for the body of a request.
     pub body_timeout_ms: u64,
+    /// Longest time for the body of a request of somebody who is not known.
+    pub stranger_body_timeout_ms: u64,
     /// A watch without changes says so often how far it is.
     pub bookmark_interval_ms: u64,
     /// Changes that come within this time are reconciled together.
@@ -131,7 +145,7 @@ impl Default for Options {
             tcp: None,
             token_file: None,
             tls: None,
-            tls_handshake_ms_max: 10_000,
+            tls_handshake_ms_max: 5_000,
             token_recheck_ms: 2_000,
             policies: None,
             audit_dir: None,
@@ -140,10 +154,16 @@ impl Default for Options {
             audit_sync_delay_ms_max: 200,
             service_cidr: Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16),
             requests_max: 128,
-            streams_max: 512,
-            connections_max: 1_024,
+            requests_each_max: 32,
+            streams_max: 2_048,
+            streams_each_max: 64,
+            connections_max: 4_096,
+            connections_each_max: 128,
+            strangers_max: 512,
+            strangers_each_max: 64,
             header_timeout_ms: 30_000,
             body_timeout_ms: 30_000,
+            stranger_body_timeout_ms: 5_000,
             bookmark_interval_ms: 3_000,
             debounce_ms: 3,
             resync_interval_ms: 30_000,

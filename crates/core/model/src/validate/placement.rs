@@ -118,9 +118,12 @@ impl Validate for Quota {
         found.label("name", &self.name);
         found.label("namespace", self.namespace.as_str());
         let bounds = Dimension::ALL.into_iter().any(|dimension| self.limit(dimension).is_some());
-        let bounds = bounds || self.containers.is_some() || self.services.is_some();
-        let message = "it bounds nothing; give cpu, memory, storage, network, containers or services";
+        let bounds = bounds || self.containers.is_some() || self.services.is_some() || self.priority_max.is_some();
+        let message = "it bounds nothing; give cpu, memory, storage, network, containers, services or priority_max";
         found.unless(bounds, "name", message);
+        let good = self.priority_max.is_none_or(|max| (-PRIORITY_MAX..=PRIORITY_MAX).contains(&max));
+        let message = format!("it is not from -{PRIORITY_MAX} to {PRIORITY_MAX}");
+        found.unless(good, "priority_max", message);
         found.0
     }
 }

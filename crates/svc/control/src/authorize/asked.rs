@@ -90,8 +90,17 @@ impl Asked {
 
     /// The replacement of an object that is not named by the path.
     pub(crate) fn update(kind: &str, namespace: &str, name: &str) -> Self {
+        Self::of_object(Verb::Update, kind, namespace, name)
+    }
+
+    /// The look at an object that is not named by the path.
+    pub(crate) fn read(kind: &str, namespace: &str, name: &str) -> Self {
+        Self::of_object(Verb::Read, kind, namespace, name)
+    }
+
+    fn of_object(verb: Verb, kind: &str, namespace: &str, name: &str) -> Self {
         let [kind, namespace, name] = [kind, namespace, name].map(str::to_owned);
-        Self { verb: Verb::Update, kind, namespace, name, sub: String::new(), node: String::new() }
+        Self { verb, kind, namespace, name, sub: String::new(), node: String::new() }
     }
 
     /// Whether something could be changed. Who only reports to live, or asks what would be, changes nothing.

@@ -1,6 +1,7 @@
 //! Who asks.
 
-use crate::trust::Person;
+use crate::{objects::Writer, trust::Person};
+use heptad_api::trust::Role;
 use heptad_model::NodeName;
 use std::fmt;
 
@@ -22,6 +23,16 @@ pub(crate) enum Principal {
 }
 
 impl Principal {
+    /// On whose behalf it writes.
+    pub(crate) fn writer(&self) -> Writer {
+        match self {
+            Self::Operator | Self::Server(_) => Writer::Admin,
+            Self::Person(person) if person.role == Role::Admin => Writer::Admin,
+            Self::Person(_) | Self::Anonymous => Writer::Limited,
+            Self::Node(_) => Writer::Node,
+        }
+    }
+
     /// With what people know of it.
     pub(crate) fn described(&self) -> String {
         match self {

@@ -3,6 +3,7 @@
 use super::{App, Shared, local};
 use crate::{
     authorize::Principal,
+    budget::Caller,
     clock::now_ms,
     error::{Error, Result},
     objects::Objects,
@@ -57,7 +58,7 @@ impl App {
         self.parts.trust.as_ref().ok_or_else(|| {
             let detail =
                 "this platform is of one machine and has no identity; make a cluster with `heptad server init`";
-            Error::refused(ErrorCode::Unavailable, detail)
+            Error::refused(ErrorCode::NotFound, detail)
         })
     }
 
@@ -114,6 +115,14 @@ fn removed(name: &NodeName) -> Error {
     unauthorized(format!(
         "node/{name} was removed, or joined anew with another key; let this machine join again with a new join token"
     ))
+}
+
+/// On whose account, for handlers that hold something of which callers have shares.
+impl FromRequestParts<Shared> for Caller {
+    type Rejection = Error;
+    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self> {
+        Ok(parts.extensions.get().cloned().unwrap_or_else(|| Self::of(&Principal::Anonymous, "")))
+    }
 }
 
 /// Who asks, for handlers that look at more than the path.

@@ -10,24 +10,34 @@ use http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use std::time::Duration;
 
+/// Most bytes of a body from whoever is not known: more than a request to join has.
+const STRANGER_BODY_BYTES_MAX: usize = 64 << 10;
+
 impl App {
     /// The whole body.
     pub(crate) async fn body(&self, body: Body) -> Result<Bytes> {
-        let timeout_ms = self.options.body_timeout_ms;
-        let read = Limited::new(body, BODY_BYTES_MAX).collect();
-        let read = tokio::time::timeout(Duration::from_millis(timeout_ms), read).await.map_err(|_| {
-            Error::refused(ErrorCode::BadRequest, format!("the body did not come within {timeout_ms} ms"))
-        })?;
-        let collected = read.map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                let detail = format!("the body is larger than {BODY_BYTES_MAX} bytes");
-                Error::refused(ErrorCode::TooLarge, detail)
-            } else {
-                Error::refused(ErrorCode::BadRequest, format!("the body broke off: {error}"))
-            }
-        })?;
-        Ok(collected.to_bytes())
+        read(body, BODY_BYTES_MAX, self.options.body_timeout_ms).await
     }
+}
+
+/// The whole body of a request from whoever is not known.
+pub(super) async fn of_stranger(body: Body, timeout_ms: u64) -> Result<Bytes> {
+    read(body, STRANGER_BODY_BYTES_MAX, timeout_ms).await
+}
+
+async fn read(body: Body, bytes_max: usize, timeout_ms: u64) -> Result<Bytes> {
+    let read = Limited::new(body, bytes_max).collect();
+    let read = tokio::time::timeout(Duration::from_millis(timeout_ms), read)
+        .await
+        .map_err(|_| Error::refused(ErrorCode::BadRequest, format!("the body did not come within {timeout_ms} ms")))?;
+    let collected = read.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            Error::refused(ErrorCode::TooLarge, format!("the body is larger than {bytes_max} bytes"))
+        } else {
+            Error::refused(ErrorCode::BadRequest, format!("the body broke off: {error}"))
+        }
+    })?;
+    Ok(collected.to_bytes())
 }
 
 /// The revision of `If-Match`; none if it is absent or `*`.

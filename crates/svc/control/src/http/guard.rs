@@ -1,14 +1,18 @@
-//! Every request passes here: within a bound, from somebody who is known, permitted by the policies, written to the audit log.
+//! Every request passes here: from somebody who is known, within that caller's share, permitted by the policies, written to
+//! the audit log.
 
 use super::{
     App, Shared,
     authenticate::{Asking, Peer, bearer},
+    body,
+    place::Place,
     problem,
     stream::store_is_silent,
 };
 use crate::{
     audit::Line,
     authorize::{Asked, Principal, Verb},
+    budget::{Caller, Full, Permit},
     error::{Error, Result},
 };
 use axum::{
@@ -26,12 +30,8 @@ use std::time::{Duration, Instant};
 /// Most bytes of a path in the audit log.
 const PATH_BYTES_MAX: usize = 1_024;
 
-/// Lets a request through if it may, and if there are not too many.
-pub(crate) async fn guard(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
-    let Ok(_permit) = app.requests.clone().try_acquire_owned() else {
-        let detail = format!("{} requests are worked on; try again", app.options.requests_max);
-        return problem::response(&ProblemDetails::new(ErrorCode::Busy, detail));
-    };
+/// Lets a request through if it may, and if its caller has not too many.
+pub(crate) async fn guard(State(app): State<Shared>, request: Request, next: Next) -> Response {
     // Heartbeats stay in memory, and count again when the store is back.
     let path = request.uri().path();
     if *app.leader.store_is_silent().borrow() && !path.ends_with("/heartbeat") && path != "/v1/health" {
@@ -48,6 +48,12 @@ pub(crate) async fn guard(State(app): State<Shared>, mut request: Request, next:
         }
     };
     let mut asked = Asked::of(request.method(), request.uri().path());
+    let place = request.extensions().get::<Place>().cloned();
+    let caller = Caller::of(&principal, place.as_ref().map_or("", Place::address));
+    let (mut request, _permit) = match app.admitted(&caller, &asked, place.as_ref(), request).await {
+        Ok(admitted) => admitted,
+        Err(response) => return response,
+    };
     let call = Call { method: request.method().clone(), path: request.uri().path().to_owned(), began };
     let token = match &principal {
         Principal::Person(_) => bearer(request.headers()).ok().flatten().map(<[u8]>::to_vec),
@@ -56,6 +62,7 @@ pub(crate) async fn guard(State(app): State<Shared>, mut request: Request, next:
     let mut response = match app.allowed(&principal, &mut asked).await {
         Ok(()) => {
             request.extensions_mut().insert(principal.clone());
+            request.extensions_mut().insert(caller);
             next.run(request).await
         }
         Err(error) => error.into_response(),
@@ -78,7 +85,43 @@ struct Call {
     began: Instant,
 }
 
+/// The answer to one request too many; with `close`, the connection is too.
+fn busy(full: Full, close: bool) -> Response {
+    let mut response = problem::response(&ProblemDetails::new(ErrorCode::Busy, full.to_string()));
+    if close {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
 impl App {
+    /// A request within its caller's share. The body of a stranger is read before anything is taken that others wait for.
+    async fn admitted(
+        &self,
+        caller: &Caller,
+        asked: &Asked,
+        place: Option<&Place>,
+        request: Request,
+    ) -> std::result::Result<(Request, Permit), Response> {
+        let request = match caller.is_stranger() {
+            true => {
+                let (parts, content) = request.into_parts();
+                let content = body::of_stranger(content, self.options.stranger_body_timeout_ms).await;
+                Request::from_parts(parts, Body::from(content.map_err(IntoResponse::into_response)?))
+            }
+            false => {
+                let counted = place.map_or(Ok(()), |place| place.belongs_to(caller, &self.connections));
+                counted.map_err(|full| busy(full, true))?;
+                request
+            }
+        };
+        let caller = match asked.sub.as_str() {
+            "heartbeat" if asked.kind == Kind::Nodes.plural() => caller.clone().for_heartbeat(&asked.name),
+            _ => caller.clone(),
+        };
+        Ok((request, self.requests.take(&caller).map_err(|full| busy(full, false))?))
+    }
+
     /// Whether the policies permit it.
     async fn allowed(&self, principal: &Principal, asked: &mut Asked) -> Result<()> {
         let looked_at = matches!(principal, Principal::Node(_) | Principal::Person(_));

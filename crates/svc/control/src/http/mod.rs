@@ -8,24 +8,26 @@ pub(crate) mod listen;
 mod local;
 mod objects;
 mod operations;
+pub(crate) mod place;
 mod problem;
 mod reach;
 pub(crate) mod serve;
+pub(crate) mod strangers;
 mod stream;
 mod trust;
 mod work;
 
 pub use authenticate::Peer;
+pub use strangers::{Seat, Strangers};
 
 use crate::{
-    access::ServerParts, audit::Audit, authorize::Policies, error::Error, fanout::Hub, heartbeat::Liveness,
-    leader::Leader, objects::Objects, options::Options, reconcile::Reports, token::Token,
+    access::ServerParts, audit::Audit, authorize::Policies, budget::Budget, error::Error, fanout::Hub,
+    heartbeat::Liveness, leader::Leader, objects::Objects, options::Options, reconcile::Reports, token::Token,
 };
 use axum::{Router, middleware};
 use heptad_api::ErrorCode;
 use heptad_model::{Config, Container, Event, NetworkPolicy, Node, Quota, Secret, Service, TrafficRule};
 use std::sync::Arc;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// What all handlers share.
@@ -42,10 +44,14 @@ pub(crate) struct App {
     pub(crate) token: Option<Token>,
     pub(crate) policies: Policies,
     pub(crate) audit: Option<Audit>,
-    /// Bounds the requests that are worked on.
-    pub(crate) requests: Arc<Semaphore>,
-    /// Bounds watches and log streams.
-    pub(crate) streams: Arc<Semaphore>,
+    /// Connections of callers who are known.
+    pub(crate) connections: Budget,
+    /// Requests that are worked on.
+    pub(crate) requests: Budget,
+    /// Watches and log streams.
+    pub(crate) streams: Budget,
+    /// Searches for better placements, each of which keeps a processor busy.
+    pub(crate) searches: Budget,
     pub(crate) stop: CancellationToken,
 }
 

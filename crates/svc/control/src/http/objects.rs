@@ -7,6 +7,7 @@ use super::{
     stream::{self, Feed},
 };
 use crate::{
+    budget::Caller,
     error::{Error, Result},
     fanout::Channel,
     objects::{Kept, body_json, body_object, object_of},
@@ -136,15 +137,20 @@ pub(crate) fn query<Q: serde::de::DeserializeOwned>(uri: &Uri) -> Result<Q> {
     Ok(query)
 }
 
-async fn list<T: Kept>(State(app): State<Shared>, parameters: Parameters, uri: Uri) -> Result<Response> {
+async fn list<T: Kept>(
+    State(app): State<Shared>,
+    caller: Caller,
+    parameters: Parameters,
+    uri: Uri,
+) -> Result<Response> {
     let namespace = Target::of(parameters).namespace;
     let asked: ListQuery = query(&uri)?;
     let channel = asked.channel::<T>(namespace.as_ref())?;
     if asked.watch {
         if let Some(channel) = channel {
-            return stream::shared(&app, channel, asked.revision).await;
+            return stream::shared(&app, &caller, channel, asked.revision).await;
         }
-        let permit = app.stream_permit()?;
+        let permit = app.stream_permit(&caller)?;
         let watch = app.objects.watch::<T>(namespace.as_ref(), asked.revision).await?;
         return Ok(stream::lines(Feed::new(&app, watch, permit, asked.revision)));
     }
@@ -177,7 +183,7 @@ async fn create<T: Kept>(
     target.complete(&mut value);
     let object: T = object_of(&value)?;
     target.matches(&object, false)?;
-    app.objects.create(object).await.map(object_response)
+    app.objects.by(principal.0.writer()).create(object).await.map(object_response)
 }
 
 async fn replace<T: Kept>(
@@ -193,7 +199,7 @@ async fn replace<T: Kept>(
     app.may_write::<T>(&principal, &value)?;
     let (object, read_at) = body_object::<T>(&mut value, |object| target.complete(object))?;
     target.matches(&object, true)?;
-    app.objects.replace(object, expected.or(read_at)).await.map(object_response)
+    app.objects.by(principal.0.writer()).replace(object, expected.or(read_at)).await.map(object_response)
 }
 
 async fn patch<T: Kept>(
@@ -207,7 +213,8 @@ async fn patch<T: Kept>(
     let expected = if_match(&headers)?;
     let patch = body_json(&app.body(body).await?)?;
     app.may_write::<T>(&principal, &patch)?;
-    app.objects.patch::<T>(&target.namespace(), &target.name, &patch, expected).await.map(object_response)
+    let objects = app.objects.by(principal.0.writer());
+    objects.patch::<T>(&target.namespace(), &target.name, &patch, expected).await.map(object_response)
 }
 
 async fn remove<T: Kept>(State(app): State<Shared>, parameters: Parameters, headers: HeaderMap) -> Result<Response> {

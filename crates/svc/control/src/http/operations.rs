@@ -7,6 +7,7 @@ use super::{
     stream,
 };
 use crate::{
+    budget::Caller,
     error::{Error, Result, StoreContext},
     fanout::Channel,
     objects::body_value,
@@ -106,11 +107,11 @@ async fn container_of(app: &Shared, id: &str) -> Result<Container> {
     Ok(app.objects.get::<Container>(&Namespace::default(), id).await?.object)
 }
 
-async fn logs(State(app): State<Shared>, Path(id): Path<String>, uri: Uri) -> Result<Response> {
+async fn logs(State(app): State<Shared>, caller: Caller, Path(id): Path<String>, uri: Uri) -> Result<Response> {
     let LogsQuery { tail, follow } = query(&uri)?;
     let container = container_of(&app, &id).await?;
     let nodes = app.parts.nodes.as_ref().ok_or_else(|| absent("way to containers"))?;
-    let permit = app.stream_permit()?;
+    let permit = app.stream_permit(&caller)?;
     let lines = nodes.logs(container, tail, follow).await.map_err(refused)?;
     Ok(stream::log_lines(lines, app.stop.clone(), permit))
 }
@@ -135,7 +136,7 @@ async fn version(State(app): State<Shared>) -> Result<Json<Version>> {
 async fn apply(State(app): State<Shared>, principal: Asking, body: Body) -> Result<Response> {
     let request: ApplyRequest = body_value(&app.body(body).await?, "request to apply")?;
     app.may_apply(&principal, &request).await?;
-    Ok(Json(app.objects.apply(&request).await?).into_response())
+    Ok(Json(app.objects.by(principal.0.writer()).apply(&request).await?).into_response())
 }
 
 #[derive(Debug, Deserialize)]
@@ -145,11 +146,13 @@ struct PlanQuery {
     optimal: bool,
 }
 
-async fn plan(State(app): State<Shared>, uri: Uri, body: Body) -> Result<Response> {
+async fn plan(State(app): State<Shared>, principal: Asking, caller: Caller, uri: Uri, body: Body) -> Result<Response> {
     let PlanQuery { optimal } = query(&uri)?;
     let request: ApplyRequest = body_value(&app.body(body).await?, "request to apply")?;
+    app.may_plan(&principal, &request)?;
+    let _permit = if optimal { Some(app.search_permit(&caller)?) } else { None };
     let search_ms = optimal.then_some(app.options.optimize_search_ms);
-    Ok(Json(reports::plan(&app.objects, &request, search_ms).await?).into_response())
+    Ok(Json(reports::plan(&app.objects.by(principal.0.writer()), &request, search_ms).await?).into_response())
 }
 
 #[derive(Debug, Deserialize)]
@@ -158,19 +161,20 @@ struct OptimizationQuery {
     moves_max: Option<u64>,
 }
 
-async fn suggested(app: &Shared, moves_max: Option<u64>) -> Result<Suggestion> {
+async fn suggested(app: &Shared, caller: &Caller, moves_max: Option<u64>) -> Result<Suggestion> {
+    let _permit = app.search_permit(caller)?;
     let moves_max = moves_max.unwrap_or(app.options.optimize_moves_max);
     optimize::suggest(&app.objects, moves_max, app.options.optimize_search_ms).await
 }
 
-async fn optimization(State(app): State<Shared>, uri: Uri) -> Result<Json<Optimization>> {
+async fn optimization(State(app): State<Shared>, caller: Caller, uri: Uri) -> Result<Json<Optimization>> {
     let OptimizationQuery { moves_max } = query(&uri)?;
-    Ok(Json(suggested(&app, moves_max).await?.answer))
+    Ok(Json(suggested(&app, &caller, moves_max).await?.answer))
 }
 
-async fn optimize_now(State(app): State<Shared>, body: Body) -> Result<Json<Optimization>> {
+async fn optimize_now(State(app): State<Shared>, caller: Caller, body: Body) -> Result<Json<Optimization>> {
     let request: OptimizeRequest = body_value(&app.body(body).await?, "request to optimise")?;
-    let suggestion = suggested(&app, request.moves_max).await?;
+    let suggestion = suggested(&app, &caller, request.moves_max).await?;
     let begun = optimize::begin(&app.objects, &suggestion).await?;
     Ok(Json(Optimization { begun, ..suggestion.answer }))
 }
@@ -188,7 +192,8 @@ async fn snapshot(State(app): State<Shared>) -> Result<Json<Snapshot>> {
     Ok(Json(app.objects.snapshot().await?))
 }
 
-async fn verify(State(app): State<Shared>) -> Result<Json<VerifyResponse>> {
+async fn verify(State(app): State<Shared>, caller: Caller) -> Result<Json<VerifyResponse>> {
+    let _permit = app.search_permit(&caller)?;
     Ok(Json(reports::verify(&app.objects, VERIFY_SEARCH_MS_MAX).await?))
 }
 
@@ -200,12 +205,12 @@ struct MeshQuery {
     revision: Option<Revision>,
 }
 
-async fn mesh_state(State(app): State<Shared>, uri: Uri) -> Result<Response> {
+async fn mesh_state(State(app): State<Shared>, caller: Caller, uri: Uri) -> Result<Response> {
     let MeshQuery { watch, revision } = query(&uri)?;
     if !watch {
         return Ok(Json(app.objects.mesh().await?).into_response());
     }
-    stream::shared(&app, Channel::Mesh, revision).await
+    stream::shared(&app, &caller, Channel::Mesh, revision).await
 }
 
 async fn mesh_call(State(app): State<Shared>, body: Body) -> Result<Response> {

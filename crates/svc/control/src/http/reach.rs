@@ -30,6 +30,15 @@ impl App {
         Ok(())
     }
 
+    /// Whether what a plan would say of every object may be read: it tells whether an object is there, and, of one that is
+    /// the same, its values.
+    pub(super) fn may_plan(&self, Asking(principal): &Asking, request: &ApplyRequest) -> Result<()> {
+        request.objects.iter().try_for_each(|manifest| {
+            let (kind, namespace) = (manifest.kind().plural(), manifest.namespace());
+            self.policies.require(principal, &Asked::read(kind, namespace.as_str(), manifest.name()))
+        })
+    }
+
     /// Whether an object, or a patch of one, may be written as it is in a body.
     pub(super) fn may_write<T: Kept>(&self, Asking(principal): &Asking, body: &Value) -> Result<()> {
         if T::KIND != Kind::Policies {

@@ -1,18 +1,33 @@
-//! Connections: accepted within a bound, served as HTTP/1.1 with time limits, ended gracefully. Knows no route.
+//! Connections: accepted at once, counted with those of their callers, served as HTTP/1.1 with time limits, ended
+//! gracefully. Knows no route.
 
 use super::{
     authenticate::Peer,
     listen::{self, UnixSocket},
+    place::Place,
+    strangers::Strangers,
 };
-use crate::{clock::now_ms, error::Result, options::Options, trust::Trust};
+use crate::{
+    authorize::Principal,
+    budget::{Budget, Caller},
+    clock::now_ms,
+    error::Result,
+    options::Options,
+    trust::Trust,
+};
 use axum::{Router, body::Body};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
 use tokio_rustls::TlsAcceptor;
@@ -22,12 +37,19 @@ use tower::ServiceExt;
 /// Wait after an accept that failed, as when there are no more file descriptors.
 const ACCEPT_RETRY_MS: u64 = 50;
 
+/// The address of connections that have none.
+pub(crate) const UNKNOWN_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
 /// What every listener needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
     pub(crate) router: Router,
     pub(crate) trust: Option<Arc<Trust>>,
     pub(crate) options: Arc<Options>,
+    /// Connections of callers who are known.
+    pub(crate) connections: Budget,
+    /// All others.
+    pub(crate) strangers: Strangers,
     pub(crate) tracker: TaskTracker,
     pub(crate) stop: CancellationToken,
 }
@@ -87,19 +109,19 @@ impl Server {
                 tracing::warn!(uid, "a connection of another user was refused");
                 return Ok(None);
             }
-            Ok(Some(stream))
+            Ok(Some((stream, Peer::Unix, UNKNOWN_ADDRESS)))
         };
-        self.serve(accept, |server, stream, permit| server.connection(stream, Peer::Unix, permit)).await;
+        self.serve(accept, Self::connection).await;
     }
 
     /// Serves TCP; each request is checked by the guard.
     pub(crate) async fn tcp(self, listener: TcpListener) {
         let accept = async || {
-            let (stream, _) = listener.accept().await?;
+            let (stream, address) = listener.accept().await?;
             stream.set_nodelay(true)?;
-            Ok(Some(stream))
+            Ok(Some((stream, Peer::Tcp, address.ip())))
         };
-        self.serve(accept, |server, stream, permit| server.connection(stream, Peer::Tcp, permit)).await;
+        self.serve(accept, Self::connection).await;
     }
 
     /// Serves TLS; who it is, is what the certificate says, or a token.
@@ -108,40 +130,55 @@ impl Server {
         let accept = async || {
             let (stream, address) = listener.accept().await?;
             stream.set_nodelay(true)?;
-            Ok(Some((stream, address)))
+            Ok(Some((stream, Peer::Tls(None), address.ip())))
         };
-        let run = |server: Self, (stream, address), permit| {
+        let run = |server: Self, stream, _, place: Place| {
             let acceptor = acceptor.clone();
             async move {
                 let longest = Duration::from_millis(server.options.tls_handshake_ms_max);
-                match tokio::time::timeout(longest, acceptor.accept(stream)).await {
+                let address = place.address().to_owned();
+                let shaken = tokio::select! {
+                    () = place.lost() => return,
+                    shaken = tokio::time::timeout(longest, acceptor.accept(stream)) => shaken,
+                };
+                match shaken {
                     Ok(Ok(stream)) => match Peer::of(stream.get_ref().1.peer_certificates()) {
-                        Ok(peer) => server.connection(stream, peer, permit).await,
-                        Err(error) => tracing::warn!(%address, %error, "a certificate names nobody"),
+                        Ok(peer) => server.connection(stream, peer, place).await,
+                        Err(error) => tracing::warn!(address, %error, "a certificate names nobody"),
                     },
-                    Ok(Err(error)) => tracing::info!(%address, %error, "a TLS handshake failed"),
-                    Err(_) => tracing::info!(%address, "a TLS handshake took too long"),
+                    Ok(Err(error)) => tracing::info!(address, %error, "a TLS handshake failed"),
+                    Err(_) => tracing::info!(address, "a TLS handshake took too long"),
                 }
             }
         };
         self.serve(accept, run).await;
     }
 
-    async fn serve<S, A, C>(&self, accept: impl Fn() -> A, run: impl Fn(Self, S, OwnedSemaphorePermit) -> C)
+    /// The place of a new connection; none if its caller has too many.
+    pub(crate) fn place(&self, peer: &Peer, address: IpAddr) -> Option<Place> {
+        if *peer != Peer::Unix {
+            return Some(Place::of_stranger(&self.strangers, address));
+        }
+        let taken = self.connections.take(&Caller::of(&Principal::Operator, ""));
+        taken.inspect_err(|full| tracing::warn!(%full, "a connection was refused")).ok().map(Place::of_known)
+    }
+
+    /// Accepts whatever comes: who waits here would wait behind others' connections.
+    async fn serve<S, A, C>(&self, accept: impl Fn() -> A, run: impl Fn(Self, S, Peer, Place) -> C)
     where
-        A: Future<Output = io::Result<Option<S>>>,
+        A: Future<Output = io::Result<Option<(S, Peer, IpAddr)>>>,
         C: Future<Output = ()> + Send + 'static,
     {
-        let connections = Arc::new(Semaphore::new(self.options.connections_max));
         loop {
-            let Ok(permit) = connections.clone().acquire_owned().await else { return };
             let accepted = tokio::select! {
                 () = self.stop.cancelled() => return,
                 accepted = accept() => accepted,
             };
             match accepted {
-                Ok(Some(stream)) => {
-                    self.tracker.spawn(run(self.clone(), stream, permit));
+                Ok(Some((stream, peer, address))) => {
+                    if let Some(place) = self.place(&peer, address) {
+                        self.tracker.spawn(run(self.clone(), stream, peer, place));
+                    }
                 }
                 Ok(None) => {}
                 Err(error) => {
@@ -152,16 +189,18 @@ impl Server {
         }
     }
 
-    pub(crate) async fn connection<S>(self, stream: S, peer: Peer, _permit: OwnedSemaphorePermit)
+    pub(crate) async fn connection<S>(self, stream: S, peer: Peer, place: Place)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let life = Life::of(&peer, self.trust.as_deref());
         let Self { router, options, stop, .. } = self;
+        let held = place.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let router = router.clone();
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(peer.clone());
+            request.extensions_mut().insert(held.clone());
             router.oneshot(request)
         });
         let mut connection = std::pin::pin!(
@@ -178,6 +217,10 @@ impl Server {
         };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            () = place.lost() => {
+                tracing::debug!(address = place.address(), "a stranger's connection made room for another");
+                return;
+            }
             () = life.cut() => {
                 tracing::warn!("a connection was cut: its certificate is no longer that of a node");
                 return;

@@ -3,6 +3,7 @@
 
 use super::{App, Shared};
 use crate::{
+    budget::{Caller, Permit},
     error::{Error, Result},
     fanout::{Channel, Follower},
     objects::{Kept, ObjectWatch},
@@ -18,16 +19,18 @@ use heptad_state::Revision;
 use http::header;
 use serde::Serialize;
 use std::{convert::Infallible, time::Duration};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 impl App {
     /// The right to one more watch or log stream.
-    pub(crate) fn stream_permit(&self) -> Result<OwnedSemaphorePermit> {
-        self.streams.clone().try_acquire_owned().map_err(|_| {
-            let detail = format!("{} watches and log streams are open; close some", self.options.streams_max);
-            Error::refused(ErrorCode::Busy, detail)
-        })
+    pub(crate) fn stream_permit(&self, caller: &Caller) -> Result<Permit> {
+        self.streams.take(caller).map_err(|full| Error::refused(ErrorCode::Busy, full.to_string()))
+    }
+
+    /// The right to one more search for a better placement.
+    pub(crate) fn search_permit(&self, caller: &Caller) -> Result<Permit> {
+        self.searches.take(caller).map_err(|full| Error::refused(ErrorCode::Busy, full.to_string()))
     }
 }
 
@@ -55,11 +58,11 @@ pub(crate) struct Feed<W> {
     stop: CancellationToken,
     /// Whether the store is silent: the watch would be too, and another server may know more.
     silent: watch::Receiver<bool>,
-    _permit: OwnedSemaphorePermit,
+    _permit: Permit,
 }
 
 impl<W: Watched> Feed<W> {
-    pub(crate) fn new(app: &Shared, watch: W, permit: OwnedSemaphorePermit, from: Option<Revision>) -> Self {
+    pub(crate) fn new(app: &Shared, watch: W, permit: Permit, from: Option<Revision>) -> Self {
         let bookmark = Duration::from_millis(app.options.bookmark_interval_ms);
         let revision = from.map_or(0, |from| from.saturating_sub(1));
         let (stop, silent) = (app.stop.clone(), app.leader.store_is_silent());
@@ -103,7 +106,7 @@ struct SharedFeed {
     stop: CancellationToken,
     /// Whether the store is silent, as for a [`Feed`].
     silent: watch::Receiver<bool>,
-    _permit: OwnedSemaphorePermit,
+    _permit: Permit,
 }
 
 impl SharedFeed {
@@ -126,8 +129,13 @@ impl SharedFeed {
 }
 
 /// A channel as a response, from a revision on; none: from now on.
-pub(crate) async fn shared(app: &Shared, channel: Channel, from: Option<Revision>) -> Result<Response> {
-    let permit = app.stream_permit()?;
+pub(crate) async fn shared(
+    app: &Shared,
+    caller: &Caller,
+    channel: Channel,
+    from: Option<Revision>,
+) -> Result<Response> {
+    let permit = app.stream_permit(caller)?;
     let follower = Follower::new(&app.hub, channel, from.map(|from| from.saturating_sub(1))).await?;
     let bookmark = Duration::from_millis(app.options.bookmark_interval_ms);
     let (stop, silent) = (app.stop.clone(), app.leader.store_is_silent());
@@ -162,7 +170,7 @@ pub(crate) fn lines<W: Watched>(feed: Feed<W>) -> Response {
 pub(crate) fn log_lines(
     lines: impl Stream<Item = std::result::Result<LogLine, ProblemDetails>> + Send + 'static,
     stop: CancellationToken,
-    permit: OwnedSemaphorePermit,
+    permit: Permit,
 ) -> Response {
     let lines = lines.take_until(stop.cancelled_owned()).map(move |next| {
         let _held = &permit;

@@ -26,6 +26,7 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/v1/nodes/{name}/uncordon", post(uncordon))
         .route("/v1/nodes/{name}/drain", post(drain).get(drain_status))
         .route("/v1/nodes/{name}/fence", post(fence))
+        .route("/v1/nodes/{name}/admit", post(admit))
         .route("/v1/nodes/{name}/remove", post(remove))
         .route("/v1/liveness", get(liveness))
 }
@@ -92,6 +93,10 @@ async fn drain_status(State(app): State<Shared>, Path(name): Path<String>) -> Re
 
 async fn fence(State(app): State<Shared>, Path(name): Path<String>) -> Result<Response> {
     app.objects.fence(&NodeName(name)).await.map(object_response)
+}
+
+async fn admit(State(app): State<Shared>, Path(name): Path<String>) -> Result<Response> {
+    app.objects.admit_node(&NodeName(name)).await.map(object_response)
 }
 
 async fn remove(State(app): State<Shared>, Path(name): Path<String>, body: Body) -> Result<Response> {

@@ -6,7 +6,7 @@ use crate::{
     keys, random,
 };
 use heptad_api::{ErrorCode, Kind, Object, ProblemDetails, operations::Outcome};
-use heptad_model::{Namespace, Quota, Secret, Service, ServiceKey};
+use heptad_model::{EventKind, Namespace, Quota, Secret, Service, ServiceKey};
 use heptad_sched::Allocation;
 use heptad_state::{KeyRange, Revision, StoreExt};
 use serde::Deserialize;
@@ -78,7 +78,8 @@ impl<'a> Batch<'a> {
         let namespace = new.namespace().cloned().unwrap_or_default();
         let subject = subject(T::KIND, &namespace, new.name());
         expected(mode, old.as_ref().map(|old| old.revision), &subject)?;
-        let mut given = super::Given { id: random::word(12, "an identifier")?, ..super::Given::default() };
+        let (id, writer) = (random::word(12, "an identifier")?, self.objects.writer);
+        let mut given = super::Given { id, writer, ..super::Given::default() };
         if T::KIND == Kind::Nodes {
             given.allocation = self.compared_allocation(new.name()).await?;
         }
@@ -88,6 +89,7 @@ impl<'a> Batch<'a> {
         if !problems.is_empty() {
             return Err(ProblemDetails::invalid(format!("{subject} was not written"), problems).into());
         }
+        self.permit_priority(before, &new).await?;
         if T::ADDRESSED && new.wants_address(before) {
             given.address = Some(self.free_address(&namespace, new.name()).await?);
         }
@@ -104,6 +106,10 @@ impl<'a> Batch<'a> {
         };
         if outcome != Outcome::Unchanged {
             self.pending.put(&key, &new);
+        }
+        if let Some((reason, message)) = new.warning(before) {
+            let event = self.objects.event(EventKind::Warning, reason, &subject, message)?;
+            self.pending.event(&event);
         }
         if T::KIND == Kind::Services && outcome == Outcome::Created {
             self.count_service(&namespace, &subject).await?;
@@ -128,6 +134,42 @@ impl<'a> Batch<'a> {
             self.objects.stage_surplus(&new.key(), Some(new), &mut self.pending).await?;
         }
         Ok(())
+    }
+
+    /// A priority above 0 takes the places of others' containers, so it is what a quota permits, or what somebody gives who
+    /// may write everywhere. One that stands may stay.
+    async fn permit_priority<T: Kept>(&mut self, old: Option<&T>, new: &T) -> Result<()> {
+        let of = |object: &T| (object as &dyn Any).downcast_ref::<Service>().map_or(0, |service| service.priority);
+        let (asked, stands) = (of(new), old.map_or(0, of));
+        if asked <= stands.max(0) {
+            return Ok(());
+        }
+        let namespace = new.namespace().cloned().unwrap_or_default();
+        let subject = subject(T::KIND, &namespace, new.name());
+        let guard = self.quota_guard(&namespace).await?;
+        let quotas = self.objects.list::<Quota>(Some(&namespace)).await?.items;
+        let bound = quotas.iter().filter_map(|item| Some((item.object.priority_max?, &item.object.name))).min();
+        match bound {
+            Some((priority_max, quota)) if asked > priority_max => {
+                let detail = format!(
+                    "{subject} was not written: quota {quota} of namespace {namespace} permits priorities of at most \
+                     {priority_max}, and it has {asked}"
+                );
+                Err(Error::refused(ErrorCode::QuotaExceeded, detail))
+            }
+            None if self.objects.writer != super::Writer::Admin => {
+                let detail = format!(
+                    "{subject} was not written: priority {asked} is above 0 and takes the places of others' containers; an \
+                     administrator gives it, or permits it with `priority_max` in a quota of namespace {namespace}"
+                );
+                Err(Error::refused(ErrorCode::Forbidden, detail))
+            }
+            Some(_) => {
+                self.guard_quota(&namespace, guard);
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     /// One more service: refused if a quota of the namespace does not permit it.

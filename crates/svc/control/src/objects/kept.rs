@@ -1,5 +1,6 @@
 //! The kinds of objects that are kept: what is checked of each on a write, and what the server sets whatever clients say.
 
+use super::Writer;
 use heptad_api::Resource;
 use heptad_model::{
     Config, Container, Dimension, Event, ExtendedResources, NetworkPolicy, Node, NodeStatus, Problem, Quota,
@@ -17,6 +18,8 @@ pub struct Given {
     pub address: Option<Ipv4Addr>,
     /// What the node gave, if the object is a node.
     pub allocation: Allocation,
+    /// Who writes it.
+    pub writer: Writer,
 }
 
 /// An object as the state store keeps it.
@@ -34,6 +37,11 @@ pub trait Kept: Resource + PartialEq {
 
     /// Fills in what is derived when it is read.
     fn derive(&mut self, _allocation: &Allocation) {}
+
+    /// What is to be told of the change, as an event: its reason and its text.
+    fn warning(&self, _old: Option<&Self>) -> Option<(&'static str, String)> {
+        None
+    }
 
     /// Whether it wants a new address.
     fn wants_address(&self, _old: Option<&Self>) -> bool {
@@ -158,6 +166,27 @@ impl Kept for Node {
         // Only a join says what the key of a node is.
         self.key_sha256 = old.and_then(|old| old.key_sha256.clone());
         self.address = self.address.or(old.and_then(|old| old.address));
+        let before = old.map(|old| (old.admitted.clone(), old.offered.clone())).unwrap_or_default();
+        (self.admitted, self.offered) = before;
+        match old {
+            Some(old) if given.writer == Writer::Node => as_its_agent_may_tell(self, old),
+            // What people say of a machine is so.
+            Some(old) if old.machine() != self.machine() => {
+                (self.admitted, self.offered) = (Some(self.machine()), None);
+            }
+            _ => {}
+        }
+    }
+
+    fn warning(&self, old: Option<&Self>) -> Option<(&'static str, String)> {
+        let offered =
+            self.offered.as_ref().filter(|offered| old.and_then(|old| old.offered.as_ref()) != Some(offered))?;
+        let (name, has) = (&self.name, self.machine());
+        let message = format!(
+            "its agent tells of {offered}, which is more than it was admitted with; it counts as {has} until somebody who \
+             knows the machine says `heptad node admit {name}`"
+        );
+        Some(("MoreThanAdmitted", message))
     }
 
     fn derive(&mut self, allocation: &Allocation) {
@@ -165,6 +194,27 @@ impl Kept for Node {
         self.allocated_devices = allocation.devices.given();
         self.containers = allocation.containers.iter().cloned().collect();
     }
+}
+
+/// Labels below this are told by the node's agent.
+const OWN_LABELS: &str = "heptad.dev/";
+
+/// Takes back what an agent told of things that people decide: whether containers come, where the node is found, and how
+/// large the machine is once it was admitted.
+fn as_its_agent_may_tell(node: &mut Node, old: &Node) {
+    node.unschedulable = old.unschedulable;
+    node.taints.clone_from(&old.taints);
+    node.address = old.address.or(node.address);
+    let told = node.machine();
+    let Some(admitted) = &old.admitted else {
+        node.admitted = Some(told);
+        return;
+    };
+    let believed = told.within(admitted);
+    node.offered = (believed != told).then_some(told);
+    (node.capacity, node.devices) = (believed.capacity, believed.devices);
+    let own = std::mem::take(&mut node.labels).into_iter().filter(|(key, _)| key.starts_with(OWN_LABELS));
+    node.labels = old.labels.clone().into_iter().filter(|(key, _)| !key.starts_with(OWN_LABELS)).chain(own).collect();
 }
 
 /// Devices that the node does not have any more although containers have them.
@@ -239,6 +289,50 @@ mod tests {
         assert_eq!(Node::new("n1", capacity(10)).problems(&given), []);
         let paths: Vec<String> = Node::new("N1", capacity(9)).problems(&given).into_iter().map(|p| p.path).collect();
         assert_eq!(paths, ["name", "capacity.memory"]);
+    }
+
+    #[test]
+    fn what_people_set_on_a_node_people_change() {
+        let capacity = |mib| ResourceVector { memory: Bytes::mib(mib), ..ResourceVector::ZERO };
+        let (address, other) = ("10.0.0.2:7444".parse().ok(), "10.0.0.9:7444".parse().ok());
+        let joined = Node { address, ..Node::new("n1", ResourceVector::ZERO) };
+        let agent = Given { writer: Writer::Node, ..Given::default() };
+        let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        // The first registration says what the machine is.
+        let mut first = Node { labels: [label("zone", "a")].into(), ..Node::new("n1", capacity(800)) };
+        first.admit(Some(&joined), &agent);
+        assert_eq!((first.capacity, first.address, &first.labels["zone"][..]), (capacity(800), address, "a"));
+        assert!(first.warning(Some(&joined)).is_none());
+
+        let taint = heptad_model::Taint {
+            key: "quarantine".into(),
+            value: String::new(),
+            effect: heptad_model::TaintEffect::NoExecute,
+        };
+        let cordoned = Node { unschedulable: true, taints: vec![taint], ..first.clone() };
+        let devices = [("gpu".to_owned(), 4)].into();
+        let mut greedy = Node { address: other, devices, ..Node::new("n1", capacity(100_000)) };
+        greedy.labels = [label("zone", "b"), label("role", "vault"), label("heptad.dev/arch", "arm64")].into();
+        greedy.admit(Some(&cordoned), &agent);
+        assert!(greedy.unschedulable && greedy.taints == cordoned.taints && greedy.address == address);
+        assert_eq!(greedy.labels, [label("zone", "a"), label("heptad.dev/arch", "arm64")].into());
+        assert_eq!((greedy.capacity, greedy.devices.len()), (capacity(900), 0), "an eighth more, and no device");
+        let (reason, text) = greedy.warning(Some(&cordoned)).expect("it is told");
+        assert!(reason == "MoreThanAdmitted" && text.contains("gpu 4") && text.contains("node admit n1"), "{text}");
+        // Told once, and no more than that the next time.
+        let mut again = Node { devices: [("gpu".to_owned(), 4)].into(), ..Node::new("n1", capacity(100_000)) };
+        again.admit(Some(&greedy), &agent);
+        assert_eq!((again.capacity, again.warning(Some(&greedy))), (capacity(900), None));
+        // Less is believed, and what a person says.
+        let mut less = Node::new("n1", capacity(400));
+        less.admit(Some(&again), &agent);
+        assert_eq!((less.capacity, less.offered.clone()), (capacity(400), None));
+        let mut person = Node { address: other, ..Node::new("n1", capacity(64_000)) };
+        person.admit(Some(&less), &Given::default());
+        assert!(!person.unschedulable && person.address == other);
+        let mut grown = Node::new("n1", capacity(64_000));
+        grown.admit(Some(&person), &agent);
+        assert_eq!((grown.capacity, grown.offered), (capacity(64_000), None));
     }
 
     #[test]

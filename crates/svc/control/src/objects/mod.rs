@@ -37,6 +37,18 @@ use std::sync::{Arc, atomic::AtomicU64};
 /// Commits of one write that are tried against concurrent changes.
 const WRITE_TRIES_MAX: usize = 32;
 
+/// On whose behalf objects are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Writer {
+    /// Somebody who may set everything.
+    #[default]
+    Admin,
+    /// Somebody with rights in some places only.
+    Limited,
+    /// A node, about itself.
+    Node,
+}
+
 /// The objects of the cluster. Clones share everything.
 #[derive(Clone, Debug)]
 pub struct Objects {
@@ -48,6 +60,7 @@ pub struct Objects {
     events_made: Arc<AtomicU64>,
     /// How many had been made when somebody last looked whether there are too many.
     events_looked_at: Arc<AtomicU64>,
+    writer: Writer,
 }
 
 impl Objects {
@@ -60,6 +73,7 @@ impl Objects {
             events_max,
             events_made: Arc::default(),
             events_looked_at: Arc::default(),
+            writer: Writer::default(),
         }
     }
 
@@ -71,6 +85,11 @@ impl Objects {
     /// The same objects for a loop that may write only while `fence` holds: whatever it writes compares it.
     pub(crate) fn fenced(&self, fence: Compare) -> Self {
         Self { store: Arc::new(FencedStore::new(self.store.clone(), fence)), ..self.clone() }
+    }
+
+    /// The same objects, as this writer may write them.
+    pub(crate) fn by(&self, writer: Writer) -> Self {
+        Self { writer, ..self.clone() }
     }
 
     /// The store itself.

@@ -66,6 +66,18 @@ impl Objects {
         .await
     }
 
+    /// Takes what the agent of a node told beyond what it was admitted with.
+    pub async fn admit_node(&self, name: &NodeName) -> Result<Object<Node>> {
+        self.change_node(name, "Admitted", "what its agent tells of the machine counts", |node| {
+            if let Some(offered) = node.offered.take() {
+                (node.capacity, node.devices) = (offered.capacity, offered.devices.clone());
+                node.admitted = Some(offered);
+            }
+            Ok(())
+        })
+        .await
+    }
+
     async fn change_node(
         &self,
         name: &NodeName,

@@ -272,6 +272,10 @@ fn stage_node(
             Node { id, status: NodeStatus::Unknown, ..Node::new(name.as_str(), ResourceVector::ZERO) }
         }
     };
+    if before.as_ref().is_some_and(|before| before.key_sha256.as_deref() != Some(key_sha256)) {
+        // Another machine, or the same after a person let it in again: its agent says anew what it has.
+        (node.admitted, node.offered) = (None, None);
+    }
     node.key_sha256 = Some(key_sha256.to_owned());
     node.address = address.or(node.address);
     if before.as_ref() != Some(&node) {

@@ -4,8 +4,10 @@ mod allowed;
 mod audit;
 mod cluster;
 mod joining;
+mod limits;
 mod people;
 mod rotation;
+mod shares;
 
 use heptad_api::ErrorCode;
 use heptad_client::{Error, Result};
