@@ -75,9 +75,12 @@ pub struct ContainerTemplate {
     /// The user that runs the command.
     #[serde(default)]
     pub user: Option<String>,
-    /// Milliseconds between SIGTERM and SIGKILL.
+    /// Milliseconds between the stop signal and SIGKILL.
     #[serde(default)]
     pub stop_grace_ms: u64,
+    /// The signal that asks it to end; the image's, or else SIGTERM, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
     /// Of a job: how often it is started again after a failure; one that succeeds is done. Absent: started for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<u32>,

@@ -58,6 +58,21 @@ string_id!(
     ContainerId
 );
 
+impl ContainerId {
+    /// The container's own host name: the identifier, or as much of a long one as a host name may have, so that
+    /// containers of one service have different ones.
+    pub fn hostname(&self) -> String {
+        if self.0.len() <= NAME_LENGTH_MAX {
+            return self.0.clone();
+        }
+        let (head, tail) = self.0.rsplit_once('-').unwrap_or((&self.0, ""));
+        let tail = format!("-{tail}");
+        let room = NAME_LENGTH_MAX.saturating_sub(tail.len());
+        let head: String = head.chars().take(room).collect();
+        format!("{}{tail}", head.trim_end_matches('-'))
+    }
+}
+
 /// The namespace of objects that name none.
 pub const NAMESPACE_DEFAULT: &str = "default";
 
@@ -156,6 +171,17 @@ mod tests {
         for bad in ["", "-a", "a-", "A", "a_b", "a.b", &"x".repeat(64)] {
             assert!(!is_label(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn host_names_are_labels_and_differ_within_a_service() {
+        for length in 1..=NAME_LENGTH_MAX {
+            let name = format!("{}{}", "a-".repeat(31), "b")[..length].trim_end_matches('-').to_owned();
+            let of = |suffix: &str| ContainerId(format!("{name}-{suffix}")).hostname();
+            assert!(is_label(&of("x1y2z3")), "{}", of("x1y2z3"));
+            assert!(of("x1y2z3").ends_with("-x1y2z3") && of("x1y2z3") != of("x1y2z4"));
+        }
+        assert_eq!(ContainerId::from("web-1").hostname(), "web-1");
     }
 
     #[test]

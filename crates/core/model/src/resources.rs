@@ -8,6 +8,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+/// The least memory that a container can be limited to: with less the kernel kills it before its program begins.
+pub const MEMORY_BYTES_MIN: u64 = 16 * 1024 * 1024;
+
 /// One kind of resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

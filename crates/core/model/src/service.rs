@@ -325,7 +325,8 @@ pub struct Service {
     /// How health is checked; without it a running container counts as healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheck>,
-    /// The user (`UID[:GID]` or a name of the image) that runs the command; the image's if absent.
+    /// The user (`UID[:GID]` with numbers up to 2147483647, or names of the image) that runs the command; the image's if
+    /// absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// Labels that selectors look at.
@@ -355,9 +356,12 @@ pub struct Service {
     /// Whether all of its containers that have no node get one at the same moment, or none of them.
     #[serde(default, skip_serializing_if = "is_false")]
     pub gang: bool,
-    /// Milliseconds between SIGTERM and SIGKILL.
+    /// Milliseconds between the stop signal and SIGKILL.
     #[serde(default = "stop_grace_default")]
     pub stop_grace_ms: u64,
+    /// The signal that asks the containers to end, such as `SIGQUIT`; the image's, or else SIGTERM, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
     /// How the service is reached from outside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expose: Option<Expose>,
@@ -428,6 +432,7 @@ impl Service {
             priority: 0,
             gang: false,
             stop_grace_ms: stop_grace_default(),
+            stop_signal: None,
             expose: None,
             mode: Mode::Service,
             schedule: None,
@@ -492,6 +497,7 @@ impl Service {
             health_check: self.health_check.clone(),
             user: self.user.clone(),
             stop_grace_ms: self.stop_grace_ms,
+            stop_signal: self.stop_signal.clone(),
             retries: self.mode.job().map(|job| job.retries),
             restarts_asked: self.restarts_asked,
         }
@@ -512,13 +518,15 @@ impl Service {
             health_check,
             user,
             stop_grace_ms,
+            stop_signal,
             retries,
             restarts_asked,
         } = template.clone();
         (self.image, self.command, self.args, self.resources) = (image, command, args, resources);
         (self.ports, self.environment, self.health_check) = (ports, environment, health_check);
         (self.environment_from, self.files) = (environment_from, files);
-        (self.user, self.stop_grace_ms, self.restarts_asked) = (user, stop_grace_ms, restarts_asked);
+        (self.user, self.stop_grace_ms, self.stop_signal) = (user, stop_grace_ms, stop_signal);
+        self.restarts_asked = restarts_asked;
         if let (Mode::Job(job), Some(retries)) = (&mut self.mode, retries) {
             job.retries = retries;
         }

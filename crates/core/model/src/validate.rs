@@ -7,13 +7,17 @@ use crate::{
     job,
     job::Mode,
     policy::NetworkPolicy,
+    quantity::Bytes,
+    resources::{MEMORY_BYTES_MIN, Resources},
     rollout::REVISIONS_MAX,
     service::{
         GANG_SIZE_MAX, HealthCheck, PROGRESS_DEADLINE_MS_MAX, Port, Probe, REPLICAS_MAX, STOP_GRACE_MS_MAX, Service,
     },
     settings::validate_sources,
+    signal::parse_signal,
     strategy::Strategy,
     traffic::TrafficRule,
+    user::UserSpec,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -112,14 +116,18 @@ impl Validate for Service {
         for (i, word) in self.command.iter().chain(&self.args).enumerate() {
             found.text(format!("command[{i}]"), word);
         }
-        devices::validate(&mut found, &self.resources.devices);
+        resources(&mut found, &self.resources);
         ports(&mut found, &self.ports);
         environment(&mut found, self);
         found.0.extend(validate_sources(&self.environment_from, &self.files));
         if let Some(check) = &self.health_check {
             health_check(&mut found, check, &self.ports);
         }
+        user(&mut found, self);
         found.between("stop_grace_ms", self.stop_grace_ms, 0, STOP_GRACE_MS_MAX);
+        if let Some(Err(error)) = self.stop_signal.as_deref().map(parse_signal) {
+            found.unless(false, "stop_signal", error.to_string());
+        }
         placement::service(&mut found, self);
         exchange(&mut found, self);
         gang(&mut found, self);
@@ -133,6 +141,29 @@ impl Validate for Service {
             found.unless(port_known(expose.port, &self.ports), "expose.port", "it is none of the service's ports");
         }
         found.0
+    }
+}
+
+fn resources(found: &mut Found, resources: &Resources) {
+    let memory = resources.memory;
+    let message = format!(
+        "{memory} is less than a container needs to start; give at least {}, or leave it out for no limit",
+        Bytes(MEMORY_BYTES_MIN)
+    );
+    found.unless(memory.0 == 0 || memory.0 >= MEMORY_BYTES_MIN, "resources.memory", message);
+    devices::validate(found, &resources.devices);
+}
+
+fn user(found: &mut Found, service: &Service) {
+    let Some(text) = &service.user else { return };
+    let problem = match text.parse::<UserSpec>() {
+        Err(error) => Some(error.to_string()),
+        Ok(UserSpec { user: None, .. }) => Some("it names no user; leave it out for the image's own".to_owned()),
+        Ok(spec) if service.image == "host" => spec.on_host().err().map(str::to_owned),
+        Ok(_) => None,
+    };
+    if let Some(problem) = problem {
+        found.unless(false, "user", problem);
     }
 }
 
@@ -318,6 +349,33 @@ mod tests {
         let job = |completions| Mode::Job(job::Job { completions: Some(completions), ..job::Job::default() });
         assert_eq!(paths(&Service { mode: job(GANG_SIZE_MAX), ..gang.clone() }), Vec::<String>::new());
         assert_eq!(paths(&Service { mode: job(GANG_SIZE_MAX + 1), ..gang }), ["mode.job.completions"]);
+    }
+
+    #[test]
+    fn users_signals_and_memory_that_no_container_can_have_are_refused() {
+        let problems = |change: &dyn Fn(&mut Service)| {
+            let mut service = Service { command: vec!["/bin/true".into()], ..Service::new("web", "host") };
+            change(&mut service);
+            service.validate().into_iter().map(|p| p.path).collect::<Vec<_>>()
+        };
+        let user = |image: &str, user: &str| {
+            problems(&|service: &mut Service| (service.image, service.user) = (image.into(), Some(user.into())))
+        };
+        for bad in ["4294967295", "65534:4294967295", "2147483648", "-1", "1:-1", "", ":5", "1:2:3", "a b"] {
+            assert_eq!(user("host", bad), ["user"], "{bad:?}");
+            assert_eq!(user("nginx", bad), ["user"], "{bad:?}");
+        }
+        for bad in ["0", "1000:0", "app", "1000:web"] {
+            assert_eq!(user("host", bad), ["user"], "{bad:?}");
+            assert_eq!(user("nginx", bad), Vec::<String>::new(), "{bad:?}");
+        }
+        assert_eq!(user("host", "1000:2147483647"), Vec::<String>::new());
+        let memory = |bytes| problems(&|service: &mut Service| service.resources.memory = Bytes(bytes));
+        assert_eq!(memory(MEMORY_BYTES_MIN - 1), ["resources.memory"]);
+        assert_eq!([memory(0), memory(MEMORY_BYTES_MIN)].concat(), Vec::<String>::new());
+        let signal = |text: &str| problems(&|service: &mut Service| service.stop_signal = Some(text.into()));
+        assert_eq!(signal("SIGNOTHING"), ["stop_signal"]);
+        assert_eq!(signal("SIGRTMIN+3"), Vec::<String>::new());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! The limits themselves are written by the OCI runtime; this file only looks, kills and removes.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -93,10 +93,15 @@ impl Hierarchies {
             .unwrap_or(0)
     }
 
-    /// Everyone in this group, in any hierarchy.
+    /// Where the hierarchies are mounted.
+    pub(crate) fn mounts(&self) -> &[PathBuf] {
+        &self.mounts
+    }
+
+    /// Everyone in this group and those below it, in any hierarchy.
     pub(crate) fn pids(&self, group: &str) -> Vec<i32> {
         let mut pids: Vec<i32> = self
-            .dirs(group)
+            .tree(group)
             .iter()
             .filter_map(|dir| fs::read_to_string(dir.join("cgroup.procs")).ok())
             .flat_map(|text| text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<i32>>())
@@ -107,8 +112,21 @@ impl Hierarchies {
         pids
     }
 
+    /// Lets everyone in the group run who was frozen, by whomever: what is frozen takes no signal.
+    pub(crate) fn thaw(&self, group: &str) {
+        for dir in self.tree(group) {
+            // Each hierarchy has one of the files, or none; writing to a group that runs changes nothing.
+            for (file, word) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
+                if let Ok(mut file) = OpenOptions::new().write(true).open(dir.join(file)) {
+                    let _ = io::Write::write_all(&mut file, word.as_bytes());
+                }
+            }
+        }
+    }
+
     /// SIGKILL to everyone in the group, once.
     pub(crate) fn kill_all(&self, group: &str) {
+        self.thaw(group);
         if self.mode == CgroupMode::V2 {
             let killed = fs::write(Path::new(ROOT).join(group.trim_start_matches('/')).join("cgroup.kill"), "1");
             if killed.is_ok() {
@@ -127,6 +145,20 @@ impl Hierarchies {
             return Vec::new();
         }
         self.mounts.iter().map(|mount| mount.join(group)).filter(|dir| dir.is_dir()).collect()
+    }
+
+    /// The group's existing directories and all below them, those above first.
+    fn tree(&self, group: &str) -> Vec<PathBuf> {
+        let mut found = self.dirs(group);
+        let mut next = 0;
+        while let Some(dir) = found.get(next) {
+            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+            let below: Vec<PathBuf> =
+                entries.filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()).collect();
+            found.extend(below);
+            next += 1;
+        }
+        found
     }
 
     /// Names of the groups directly below this one, in any hierarchy.

@@ -5,12 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
+use heptad_model::{SIGTERM, USER_ID_MAX};
 use serde::{Deserialize, Serialize};
 
 use crate::error::SpecProblem;
 
-/// Below this much memory the runtime's own set-up is killed.
-pub const MEMORY_BYTES_MIN: u64 = 16 * 1024 * 1024;
 /// The user of containers that name none and see the host's files.
 pub const NOBODY_UID: u32 = 65_534;
 
@@ -84,9 +83,12 @@ pub struct ContainerSpec {
     pub read_only_root: bool,
     #[serde(default)]
     pub log: LogLimits,
-    /// Between SIGTERM and SIGKILL when the caller of stop names no other.
+    /// Between the stop signal and SIGKILL when the caller of stop names no other.
     #[serde(default = "default_stop_grace_ms")]
     pub stop_grace_ms: u64,
+    /// What asks the container to end, 1 to 64.
+    #[serde(default = "default_stop_signal")]
+    pub stop_signal: i32,
     /// Not interpreted; given back by `list`.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -114,6 +116,16 @@ pub struct User {
 }
 
 impl User {
+    /// Whether the kernel takes the numbers for what they are: to it 4294967295 means "leave it as it is".
+    fn is_valid(&self) -> bool {
+        [self.uid, self.gid].iter().chain(&self.additional_gids).all(|id| *id <= USER_ID_MAX)
+    }
+
+    /// Whether it, or a group of it, is root's.
+    fn has_root(&self) -> bool {
+        [self.uid, self.gid].iter().chain(&self.additional_gids).any(|id| *id == 0)
+    }
+
     /// `nobody`, for containers that see the host's files.
     pub fn nobody() -> Self {
         Self { uid: NOBODY_UID, gid: NOBODY_UID, additional_gids: Vec::new() }
@@ -125,7 +137,7 @@ impl User {
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     pub cpu_millis: Option<u64>,
-    /// Raised to [`MEMORY_BYTES_MIN`].
+    /// Raised to [`heptad_model::MEMORY_BYTES_MIN`], below which no service is accepted.
     pub memory_bytes: Option<u64>,
     pub pids_max: u32,
     /// Clamped to what this process may give.
@@ -192,6 +204,10 @@ fn default_stop_grace_ms() -> u64 {
     10_000
 }
 
+fn default_stop_signal() -> i32 {
+    SIGTERM
+}
+
 impl ContainerSpec {
     /// A container with the defaults: capabilities of [`DEFAULT_CAPABILITIES`], no network, no limits but pids.
     /// With [`RootFs::Host`] it has no capability and runs as nobody.
@@ -216,6 +232,7 @@ impl ContainerSpec {
             read_only_root: host,
             log: LogLimits::default(),
             stop_grace_ms: default_stop_grace_ms(),
+            stop_signal: SIGTERM,
             labels: BTreeMap::new(),
         }
     }
@@ -230,7 +247,12 @@ impl ContainerSpec {
         found.check(self.env.len() <= ENV_MAX, "env", "at most 4096 variables");
         found.check(self.env.iter().all(env_is_valid), "env", "names without `=`, nothing with a NUL byte");
         found.check(self.strings_bytes() <= STRINGS_BYTES_MAX, "args and env", "at most 96 KiB together");
-        found.check(self.cwd.is_absolute(), "cwd", "an absolute path");
+        let clean = self.cwd.is_absolute() && !self.cwd.components().any(|part| part.as_os_str() == "..");
+        found.check(clean, "cwd", "an absolute path without `..`");
+        found.check(self.user.is_valid(), "user", "numbers from 0 to 2147483647");
+        let rootless = self.rootfs != RootFs::Host || !self.user.has_root();
+        found.check(rootless, "user", "neither root nor its group where the host's files are seen");
+        found.check((1..=64).contains(&self.stop_signal), "stop_signal", "1 to 64");
         found.check(hostname_is_valid(&self.hostname), "hostname", "1 to 63 of [A-Za-z0-9.-]");
         found.check((1..=1 << 22).contains(&self.limits.pids_max), "limits.pids_max", "1 to 4194304");
         found.check(self.limits.cpu_millis != Some(0), "limits.cpu_millis", "at least 1");
@@ -329,6 +351,26 @@ mod tests {
         spec.mounts.push(Mount::Tmpfs { target: PathBuf::from("/proc/x"), size_bytes: 1, mode: 0o755 });
         let paths: Vec<_> = spec.problems().into_iter().map(|problem| problem.path).collect();
         assert_eq!(paths, ["id", "cwd", "mounts[0].target", "mounts[1].target", "capabilities.CAP_SYS_ADMIN"]);
+    }
+
+    #[test]
+    fn no_user_is_what_the_kernel_reads_as_another() {
+        let paths = |rootfs: &RootFs, uid, gid, more: &[u32]| {
+            let mut spec = ContainerSpec::new("a", rootfs.clone(), vec!["x".to_owned()]);
+            spec.user = User { uid, gid, additional_gids: more.to_vec() };
+            spec.problems().into_iter().map(|problem| problem.path).collect::<Vec<_>>()
+        };
+        let image = RootFs::Overlay { lower_dirs: vec![PathBuf::from("/l")] };
+        for rootfs in [&image, &RootFs::Host] {
+            assert_eq!(paths(rootfs, u32::MAX, 5, &[]), ["user"]);
+            assert_eq!(paths(rootfs, 5, u32::MAX, &[]), ["user"]);
+            assert_eq!(paths(rootfs, 5, 5, &[6, USER_ID_MAX + 1]), ["user"]);
+            assert_eq!(paths(rootfs, 5, USER_ID_MAX, &[6]), Vec::<String>::new());
+        }
+        assert_eq!(paths(&image, 0, 0, &[0]), Vec::<String>::new());
+        for (uid, gid, more) in [(0, 5, vec![]), (5, 0, vec![]), (5, 5, vec![0])] {
+            assert_eq!(paths(&RootFs::Host, uid, gid, &more), ["user"]);
+        }
     }
 
     #[test]

@@ -308,6 +308,8 @@ impl Driver for Engine {
         let mut like_spec = entry.spec.clone();
         like_spec.args = command.args.clone();
         like_spec.env.extend(command.env.clone());
+        like_spec.user = command.user.clone().unwrap_or(like_spec.user);
+        like_spec.cwd = command.cwd.clone().unwrap_or(like_spec.cwd);
         let problems = like_spec.problems();
         if !problems.is_empty() {
             return Err(ExecError::InvalidSpec { id: id.to_owned(), problems });

@@ -26,8 +26,8 @@ mod sys;
 
 pub use cgroup::CgroupMode;
 pub use container::{
-    ALLOWED_CAPABILITIES, ContainerSpec, DEFAULT_CAPABILITIES, Limits, LogLimits, MEMORY_BYTES_MIN, Mount, NOBODY_UID,
-    Network, RootFs, User,
+    ALLOWED_CAPABILITIES, ContainerSpec, DEFAULT_CAPABILITIES, Limits, LogLimits, Mount, NOBODY_UID, Network, RootFs,
+    User,
 };
 pub use driver::{
     ContainerState, ContainerStatus, Driver, DriverKind, ExecCommand, ExecIo, ExecOutput, ExecRequest, ExecSession,

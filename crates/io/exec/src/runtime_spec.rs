@@ -3,16 +3,19 @@
 
 use std::path::{Path, PathBuf};
 
+use heptad_model::MEMORY_BYTES_MIN;
 use libcontainer::oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
-use crate::container::{ContainerSpec, MEMORY_BYTES_MIN, Mount, Network, RootFs};
+use crate::container::{ContainerSpec, Mount, Network, RootFs};
 use crate::driver::ExecCommand;
 use crate::facts::NodeFacts;
 use crate::seccomp;
 
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const CPU_PERIOD_USEC: u64 = 100_000;
+/// The kernel's longest period, for shares that would be less than its smallest quota in the usual one.
+const CPU_PERIOD_USEC_MAX: u64 = 1_000_000;
 /// The kernel's smallest quota.
 const CPU_QUOTA_USEC_MIN: u64 = 1_000;
 const SHARES_PER_CPU: u64 = 1_024;
@@ -34,6 +37,7 @@ const MASKED_PATHS: &[&str] = &[
     "/sys/firmware",
 ];
 const READ_ONLY_PATHS: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 /// Of the host's files: hashes of passwords, private keys.
 const HOST_MASKED_PATHS: &[&str] = &[
     "/etc/gshadow",
@@ -57,6 +61,8 @@ pub struct Surroundings<'a> {
     pub rootfs_dir: &'a Path,
     /// Files to show as `/etc/hosts` and so on: source, target.
     pub etc_files: &'a [(PathBuf, &'static str)],
+    /// Where hierarchies of control groups are mounted on this node; shown at the same paths, read-only.
+    pub cgroup_mounts: &'a [PathBuf],
     /// The platform's own directories, hidden from containers that see the host's files.
     pub hidden_dirs: &'a [PathBuf],
     /// Write the seccomp profile into the specification, for a runtime that reads it there.
@@ -120,7 +126,7 @@ fn mounts(spec: &ContainerSpec, around: &Surroundings<'_>) -> Vec<Value> {
         mount("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
         mount("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]),
         mount("sysfs", "/sys", &["nosuid", "noexec", "nodev", "ro"]),
-        mount("cgroup", "/sys/fs/cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
+        mount("cgroup", CGROUP_ROOT, &["nosuid", "noexec", "nodev", "relatime", "ro"]),
     ];
     if spec.rootfs == RootFs::Host {
         for dir in HOST_EMPTY_DIRS.iter().filter(|dir| Path::new(dir).is_dir()) {
@@ -159,13 +165,17 @@ fn linux(spec: &ContainerSpec, around: &Surroundings<'_>) -> Value {
         masked.extend(HOST_MASKED_PATHS.iter().map(PathBuf::from));
     }
     masked.extend(spec.masked_paths.iter().cloned());
+    // Runtimes may mount the hierarchies writable below a read-only root of them: each is covered by a read-only mount.
+    let mut read_only: Vec<PathBuf> = READ_ONLY_PATHS.iter().map(PathBuf::from).collect();
+    read_only.push(PathBuf::from(CGROUP_ROOT));
+    read_only.extend(around.cgroup_mounts.iter().filter(|point| *point != Path::new(CGROUP_ROOT)).cloned());
     let mut value = json!({
         "cgroupsPath": around.cgroup,
         "resources": resources(spec, around.facts),
         "namespaces": namespaces(spec, around.facts),
         "rootfsPropagation": "private",
         "maskedPaths": masked,
-        "readonlyPaths": READ_ONLY_PATHS,
+        "readonlyPaths": read_only,
         "devices": [],
     });
     if spec.network != Network::Host {
@@ -209,9 +219,11 @@ fn resources(spec: &ContainerSpec, facts: &NodeFacts) -> Value {
         }
     }
     if let Some(millis) = spec.limits.cpu_millis {
-        let quota = (millis * CPU_PERIOD_USEC / 1_000).max(CPU_QUOTA_USEC_MIN);
-        let shares = (millis * SHARES_PER_CPU / 1_000).clamp(2, 262_144);
-        value["cpu"] = json!({"quota": quota, "period": CPU_PERIOD_USEC, "shares": shares});
+        let quota = |period: u64| millis.saturating_mul(period) / 1_000;
+        let tiny = quota(CPU_PERIOD_USEC) < CPU_QUOTA_USEC_MIN;
+        let period = if tiny { CPU_PERIOD_USEC_MAX } else { CPU_PERIOD_USEC };
+        let shares = (millis.saturating_mul(SHARES_PER_CPU) / 1_000).clamp(2, 262_144);
+        value["cpu"] = json!({"quota": quota(period), "period": period, "shares": shares});
     }
     value
 }

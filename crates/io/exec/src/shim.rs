@@ -22,6 +22,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::ForkResult;
 
 use crate::bundle::{Bundle, CONTROL_SOCKET, ShimConfig};
+use crate::container::User;
 use crate::driver::DriverKind;
 use crate::error::chain;
 use crate::proto::{Connection, Reply};
@@ -138,6 +139,20 @@ fn make_backend(bundle: &Bundle, config: &ShimConfig) -> Box<dyn Backend> {
         (DriverKind::Process, _) => Box::new(plain::Plain::new(bundle, config)),
         (DriverKind::Oci, Some(program)) => Box::new(external::External::new(bundle, config, program)),
         (DriverKind::Oci, None) => Box::new(embedded::Embedded::new(bundle, config)),
+    }
+}
+
+/// Makes pipes and terminals the user's, who may open them again by `/dev/stdout` and the like. What else a caller gives
+/// stays as it is.
+fn give_to_user(stdio: &[OwnedFd; 3], user: &User) {
+    use nix::sys::stat::{SFlag, fstat};
+    for fd in stdio {
+        let pipe =
+            fstat(fd).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO);
+        if pipe || nix::unistd::isatty(fd).unwrap_or(false) {
+            // Not possible without root, where it is the user's already.
+            let _ = nix::unistd::fchown(fd, Some(nix::unistd::Uid::from_raw(user.uid)), None);
+        }
     }
 }
 

@@ -10,6 +10,8 @@ use std::path::Path;
 
 use nix::unistd::ForkResult;
 
+use crate::driver::ExitKind;
+
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
@@ -46,6 +48,42 @@ pub(crate) fn close_from_on_exec(first: RawFd) -> io::Result<()> {
     // SAFETY: only sets a flag on descriptors.
     check(unsafe { libc::syscall(libc::SYS_close_range, first as libc::c_uint, libc::c_uint::MAX, flags) })?;
     Ok(())
+}
+
+/// Sends any signal, real-time ones too; a negative pid is a process group.
+pub(crate) fn kill(pid: i32, signal: i32) -> nix::Result<()> {
+    // SAFETY: takes and returns integers.
+    nix::errno::Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// The next child that has ended, if one has; with `wait`, the call lasts until one does. None also without children.
+pub(crate) fn reap(wait: bool) -> Option<(i32, ExitKind)> {
+    let flags = if wait { 0 } else { libc::WNOHANG };
+    loop {
+        let mut status = 0;
+        // SAFETY: `status` outlives the call.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, flags) };
+        return match pid {
+            0 => None,
+            pid if pid < 0 && nix::errno::Errno::last() == nix::errno::Errno::EINTR => continue,
+            pid if pid < 0 => None,
+            pid if libc::WIFEXITED(status) => Some((pid, ExitKind::Code(libc::WEXITSTATUS(status)))),
+            pid if libc::WIFSIGNALED(status) => Some((pid, ExitKind::Signal(libc::WTERMSIG(status)))),
+            _ => continue,
+        };
+    }
+}
+
+/// Makes `/proc/PID/cmdline` of this process empty: it may name directories of the host.
+pub(crate) fn clear_command_line() {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
+    let address = |index: usize| fields.get(index).and_then(|text| text.parse::<usize>().ok()).unwrap_or(0);
+    let (start, end) = (address(45), address(46));
+    if start > 0 && end > start {
+        // SAFETY: the kernel says that this process's own arguments are there; nothing of it reads them any more.
+        unsafe { std::ptr::write_bytes(std::ptr::with_exposed_provenance_mut::<u8>(start), 0, end - start) };
+    }
 }
 
 /// A handle of a process that cannot come to mean another one.

@@ -4,6 +4,7 @@ use crate::{
     callers::Callers,
     launch::{self, RunFiles, RunLabel, RunNetwork},
     options::Options,
+    plane::Plane,
     reporter::Reporter,
     services::Services,
 };
@@ -35,6 +36,8 @@ pub(crate) struct Context {
     /// None with the process driver: its containers share the node's network.
     pub(crate) network: Option<Arc<Network>>,
     pub(crate) client: Client,
+    /// The same control plane, for what the workers tell it.
+    pub(crate) plane: Arc<dyn Plane>,
     pub(crate) services: Services,
     pub(crate) callers: Callers,
     pub(crate) starts: Arc<Semaphore>,
@@ -161,6 +164,7 @@ impl Context {
             env: environment,
             user: template.user.clone(),
             working_dir: None,
+            stop_signal: template.stop_signal.clone(),
         };
         let process = spawn_blocking(move || image.process(&request)).await;
         let process = process.map_err(|error| failure("StartFailed", &error))?;
@@ -222,7 +226,7 @@ impl Context {
         Ok(RunNetwork {
             addresses: tcp.map(|port| (port.container_port, (attached.ip, port.container_port).into())).collect(),
             resolv_conf: Some(heptad_net::resolv_conf(attached.gateway, container.service.namespace.as_str())),
-            hosts: Some(heptad_net::hosts_file(attached.ip, container.id.as_str())),
+            hosts: Some(heptad_net::hosts_file(attached.ip, &container.id.hostname())),
             network: NetworkChoice::Namespace(attached.netns_path),
             environment,
         })
@@ -327,7 +331,7 @@ impl Context {
     /// Tells the control plane that the container is gone from this node, until it has heard it.
     pub(crate) async fn say_gone(&self, id: &ContainerId) {
         let mut delay_ms = 50;
-        while let Err(error) = self.client.delete_container(id, &self.options.node).await {
+        while let Err(error) = self.plane.gone(id, &self.options.node).await {
             if is_answer(&error) {
                 tracing::debug!(container = %id, %error, "the control plane knows already");
                 return;
@@ -349,7 +353,7 @@ impl Context {
         };
         let context = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = context.client.create_event(&event).await {
+            if let Err(error) = context.plane.event(&event).await {
                 tracing::debug!(%error, reason = event.reason, "an event was not recorded");
             }
         });

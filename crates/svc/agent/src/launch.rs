@@ -1,7 +1,7 @@
 //! From a container's record to what the driver is told: pure assembly. Knows neither driver nor network as running things.
 
 use heptad_exec::{ContainerSpec, Limits, Mount, Network, RootFs, User, image::ProcessPlan};
-use heptad_model::{Container, ContainerId, Service};
+use heptad_model::{Container, ContainerId, SIGTERM, Service, UserError, UserSpec, parse_signal};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -82,7 +82,7 @@ pub(crate) fn spec(
         service: container.service.clone(),
     };
     let template = &container.template;
-    let ProcessPlan { args, env, uid, gid, additional_gids, cwd, .. } = files.process;
+    let ProcessPlan { args, env, uid, gid, additional_gids, cwd, stop_signal } = files.process;
     let mut spec = ContainerSpec::new(label.run_id(), files.rootfs, args);
     spec.env = network.environment;
     spec.env.extend(env);
@@ -104,10 +104,10 @@ pub(crate) fn spec(
         spec.mounts.push(Mount::Bind { source, target, read_only: true });
     }
     spec.network = network.network;
-    spec.hostname = container.id.to_string();
+    spec.hostname = container.id.hostname();
     spec.resolv_conf = network.resolv_conf;
     spec.hosts = network.hosts;
-    spec.stop_grace_ms = template.stop_grace_ms;
+    (spec.stop_grace_ms, spec.stop_signal) = (template.stop_grace_ms, stop_signal);
     // Plain maps of strings and numbers always serialize.
     spec.labels.insert(LABEL.to_owned(), serde_json::to_string(&label).unwrap_or_default());
     spec
@@ -125,8 +125,12 @@ pub(crate) fn host_process(
     }
     let (uid, gid) = match template.user.as_deref() {
         None => (heptad_exec::NOBODY_UID, heptad_exec::NOBODY_UID),
-        Some(user) => numeric_user(user)?,
+        Some(user) => {
+            let spec: UserSpec = user.parse().map_err(|error: UserError| error.to_string())?;
+            spec.on_host().map_err(str::to_owned)?
+        }
     };
+    let stop_signal = template.stop_signal.as_deref().map_or(Ok(SIGTERM), parse_signal);
     Ok(ProcessPlan {
         args,
         env: environment,
@@ -134,20 +138,8 @@ pub(crate) fn host_process(
         gid,
         additional_gids: Vec::new(),
         cwd: PathBuf::from("/"),
-        stop_signal: None,
+        stop_signal: stop_signal.map_err(|error| error.to_string())?,
     })
-}
-
-fn numeric_user(text: &str) -> Result<(u32, u32), String> {
-    let (uid, gid) = text.split_once(':').unwrap_or((text, text));
-    match (uid.parse(), gid.parse()) {
-        // The group root reads what other users of the host may not.
-        (Ok(0), _) | (_, Ok(0)) => {
-            Err("the image `host` cannot run as root or its group; name another UID:GID".to_owned())
-        }
-        (Ok(uid), Ok(gid)) => Ok((uid, gid)),
-        _ => Err(format!("user `{text}` is not numeric; with the image `host` write UID[:GID]")),
-    }
 }
 
 /// Variables about the container itself.
@@ -223,6 +215,19 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_names_have_host_names() {
+        let mut container = container();
+        container.id = format!("{}-x1y2z3", "a".repeat(63)).into();
+        let process = host_process(&container, BTreeMap::new()).expect("it has a command");
+        let files = RunFiles { rootfs: RootFs::Host, process, image: None };
+        let (addresses, environment) = (BTreeMap::new(), BTreeMap::new());
+        let network = RunNetwork { network: Network::None, addresses, resolv_conf: None, hosts: None, environment };
+        let spec = spec(&container, u32::MAX, files, network, Path::new("/opt/heptad"));
+        assert_eq!(spec.problems(), vec![]);
+        assert!(spec.hostname.ends_with("a-x1y2z3"), "{}", spec.hostname);
+    }
+
+    #[test]
     fn the_platforms_own_program_is_shown_to_containers_and_named_to_processes() {
         let mut container = container();
         container.template.command = vec!["heptad".to_owned(), "version".to_owned()];
@@ -242,10 +247,12 @@ mod tests {
     fn host_containers_never_run_as_root() {
         let mut container = container();
         assert_eq!(host_process(&container, BTreeMap::new()).map(|p| p.uid), Ok(65_534));
-        container.template.user = Some("0".to_owned());
-        assert!(host_process(&container, BTreeMap::new()).is_err());
-        container.template.user = Some("1000:0".to_owned());
-        assert!(host_process(&container, BTreeMap::new()).is_err());
+        for bad in ["0", "1000:0", "4294967295", "65534:4294967295", "-1", "1000:-1", "app", ""] {
+            container.template.user = Some(bad.to_owned());
+            assert!(host_process(&container, BTreeMap::new()).is_err(), "{bad:?}");
+        }
+        container.template.user = Some("1000".to_owned());
+        assert_eq!(host_process(&container, BTreeMap::new()).map(|p| (p.uid, p.gid)), Ok((1000, 1000)));
     }
 
     #[test]

@@ -6,10 +6,14 @@ mod access;
 mod backoff;
 mod callers;
 mod context;
+mod ending;
+#[cfg(test)]
+mod fake;
 mod health;
 mod launch;
 mod node;
 mod options;
+mod plane;
 mod probe;
 mod reporter;
 mod services;
@@ -69,6 +73,7 @@ impl Agent {
             driver,
             images,
             network,
+            plane: Arc::new(client.clone()),
             client,
             services: Services::default(),
             callers: Callers::default(),

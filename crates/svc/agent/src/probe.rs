@@ -1,7 +1,7 @@
 //! Asks a container for its health: by a command inside, an HTTP request, a connection. Decides nothing about the result.
 
 use heptad_exec::{Driver, ExecRequest, ExitKind};
-use heptad_model::{Container, Probe};
+use heptad_model::{Container, Probe, signal_name};
 use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
@@ -16,13 +16,15 @@ pub(crate) async fn ask(
     run: &str,
     addresses: &BTreeMap<u16, SocketAddr>,
 ) -> Result<(), String> {
-    let asked = async {
-        match probe {
-            Probe::Command(words) => command(driver, run, words.clone(), limit).await,
-            Probe::Http { path, port } => http_get(address(addresses, *port)?, path).await,
-            Probe::Tcp { port } => connect(address(addresses, *port)?).await.map(drop),
-        }
-    };
+    match probe {
+        // The driver keeps its time, and ends it then.
+        Probe::Command(words) => command(driver, run, words.clone(), limit).await,
+        Probe::Http { path, port } => in_time(limit, http_get(address(addresses, *port)?, path)).await,
+        Probe::Tcp { port } => in_time(limit, connect(address(addresses, *port)?)).await.map(drop),
+    }
+}
+
+async fn in_time<T>(limit: Duration, asked: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     timeout(limit, asked).await.unwrap_or_else(|_| Err(format!("no answer within {} ms", limit.as_millis())))
 }
 
@@ -59,11 +61,15 @@ async fn command(driver: &Arc<dyn Driver>, run: &str, words: Vec<String>, limit:
     let request = ExecRequest { timeout: limit, output_bytes_max: 4096, ..ExecRequest::new(words) };
     let output = spawn_blocking(move || driver.exec(&run, &request)).await.map_err(|error| error.to_string())?;
     let output = output.map_err(|error| error.to_string())?;
-    if output.how == ExitKind::Code(0) {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!("the command ended with {}: {}", output.how.shell_code(), said.trim()))
+    let how = match output.how {
+        _ if output.timed_out => format!("the command had not ended after {} ms and was killed", limit.as_millis()),
+        ExitKind::Code(0) => return Ok(()),
+        ExitKind::Code(code) => format!("the command ended with exit code {code}"),
+        ExitKind::Signal(signal) => format!("the command was ended by {}", signal_name(signal)),
+        ExitKind::Unknown => "the container ended before the command".to_owned(),
+    };
+    let said = [&output.stderr, &output.stdout].map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned());
+    Err(said.into_iter().filter(|text| !text.is_empty()).fold(how, |text, said| format!("{text}: {said}")))
 }
 
 /// The probe of a container, if it has one.

@@ -23,8 +23,9 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    pub(crate) fn start(id: ContainerId, context: Arc<Context>) -> Self {
-        let (told, changes) = watch::channel((0, ContainerReport::default()));
+    /// `known` is what the control plane has heard of the container before.
+    pub(crate) fn start(id: ContainerId, context: Arc<Context>, known: ContainerReport) -> Self {
+        let (told, changes) = watch::channel((0, known));
         let (hear, heard) = watch::channel(0);
         tokio::spawn(tell(id, context, changes, hear));
         Self { told, heard }
@@ -75,8 +76,8 @@ async fn tell(
                 return;
             }
             report.node = context.options.node.clone();
-            match context.client.report_container(&id, &report).await {
-                Ok(_) => {
+            match context.plane.report(&id, &report).await {
+                Ok(()) => {
                     delay_ms = RETRY_DELAY_MS_MIN;
                     hear.send_replace(count);
                     break;

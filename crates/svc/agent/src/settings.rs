@@ -27,7 +27,7 @@ impl Context {
                            `environment_from`, or run heptad as root";
             return Err(Failure { reason: "SettingsFailed", message: message.to_owned() });
         }
-        let given = self.client.container_settings(&container.id).await;
+        let given = self.plane.settings(&container.id).await;
         let given = given.map_err(|error| failure("SettingsMissing", &error))?;
         if given.files.len() > FILES_MAX {
             let message = format!("{} files of settings; at most {FILES_MAX} are possible", given.files.len());

@@ -15,17 +15,19 @@ use std::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinSet,
+    task::{self, JoinError, JoinSet},
 };
 
 /// The workers of this node's containers.
 struct Workers {
     context: Arc<Context>,
     alive: BTreeMap<ContainerId, Handle>,
-    tasks: JoinSet<()>,
+    /// Each gives whether the control plane was told that its container is gone.
+    tasks: JoinSet<bool>,
 }
 
 struct Handle {
+    task: task::Id,
     wish: watch::Sender<Wish>,
     exits: mpsc::UnboundedSender<ExitEvent>,
 }
@@ -56,13 +58,7 @@ pub(crate) async fn follow(context: Arc<Context>, names: watch::Sender<Arc<DnsTa
             }
             view = policies.changed() => take_policies(&context, &view).await,
             Some(event) = exits.recv() => workers.tell_exit(event),
-            Some(ended) = workers.tasks.join_next() => {
-                if let Err(error) = ended {
-                    tracing::error!(%error, "a container's worker broke off; another one goes on");
-                }
-                workers.alive.retain(|_, handle| !handle.wish.is_closed());
-                workers.take(&containers.view());
-            }
+            Some(ended) = workers.tasks.join_next_with_id() => workers.take_end(ended, &containers.view()),
         }
     }
 }
@@ -117,8 +113,22 @@ impl Workers {
     fn spawn(&mut self, id: ContainerId, wish: Wish) {
         let (wish, wishes) = watch::channel(wish);
         let (exits, exit_events) = mpsc::unbounded_channel();
-        self.alive.insert(id.clone(), Handle { wish, exits });
-        self.tasks.spawn(Worker::new(id, self.context.clone(), wishes, exit_events).live());
+        let worker = Worker::new(id.clone(), self.context.clone(), wishes, exit_events);
+        let task = self.tasks.spawn(worker.live()).id();
+        self.alive.insert(id, Handle { task, wish, exits });
+    }
+
+    /// Forgets a worker that has ended. What is still wished of its container is another one's, unless the control plane
+    /// has just been told that the container is gone.
+    fn take_end(&mut self, ended: Result<(task::Id, bool), JoinError>, view: &View<Container>) {
+        let (task, gone) = ended.unwrap_or_else(|error| {
+            tracing::error!(%error, "a container's worker broke off; another one goes on");
+            (error.id(), false)
+        });
+        self.alive.retain(|_, handle| handle.task != task);
+        if !gone {
+            self.take(view);
+        }
     }
 
     /// Containers that run here but are bound to nobody: the control plane deleted them while this agent was away.

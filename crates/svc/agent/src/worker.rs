@@ -3,14 +3,15 @@
 
 use crate::{
     backoff::Backoff,
-    context::{Context, now_ms},
+    context::{Context, chain, now_ms},
+    ending::how_it_ended,
     health::{Change, Health},
     launch::{RunLabel, run_id},
     probe,
     reporter::Reporter,
 };
 use heptad_api::operations::ContainerReport;
-use heptad_exec::{ContainerState, Exit, ExitEvent};
+use heptad_exec::{ContainerState, ExecError, Exit, ExitEvent};
 use heptad_model::{Container, ContainerId, ContainerStatus, DesiredState, EventKind};
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -71,13 +72,14 @@ impl Worker {
         wishes: watch::Receiver<Wish>,
         exits: mpsc::UnboundedReceiver<ExitEvent>,
     ) -> Self {
-        let reporter = Reporter::start(id.clone(), context.clone());
+        let reporter = Reporter::start(id.clone(), context.clone(), reported(&wishes.borrow()));
         tokio::spawn(say_again(wishes.clone(), reporter.clone()));
         Self { id, context, wishes, exits, reporter, run: 0, backoff: Backoff::default(), finished: false }
     }
 
     /// Lives until the container is gone from this node.
-    pub(crate) async fn live(mut self) {
+    /// Gives whether the control plane was told that the container is gone.
+    pub(crate) async fn live(mut self) -> bool {
         let mut adopted = self.adopt().await;
         while let Some(container) = self.wanted() {
             if self.finished || container.is_finished() {
@@ -95,7 +97,7 @@ impl Worker {
                 self.ended(&container, &run, &exit).await;
             }
         }
-        self.leave().await;
+        self.leave().await
     }
 
     /// What is finished keeps its logs, and nothing else, until it is no longer wanted.
@@ -254,22 +256,15 @@ impl Worker {
         let ran_ms = exit.at_ms.saturating_sub(run.started_at_ms);
         let code = exit.how.shell_code();
         match container.template.retries {
-            Some(_) if code == 0 => return self.finish(ContainerStatus::Succeeded, code, ran_ms),
-            Some(retries) if self.run >= retries => return self.finish(ContainerStatus::Failed, code, ran_ms),
+            Some(_) if code == 0 => return self.finish(ContainerStatus::Succeeded, container, exit, ran_ms),
+            Some(retries) if self.run >= retries => {
+                return self.finish(ContainerStatus::Failed, container, exit, ran_ms);
+            }
             _ => {}
         }
         let delay_ms = self.backoff.next_delay_ms(ran_ms, &self.context.options);
-        let how = if exit.oom_killed {
-            "it was killed for using more memory than its limit".to_owned()
-        } else {
-            format!("it ended with exit code {code}")
-        };
-        let reason = match (exit.oom_killed, self.backoff.is_loop(), code) {
-            (true, _, _) => "OOMKilled",
-            (_, true, _) => "CrashLoop",
-            (_, _, 0) => "Completed",
-            _ => "Error",
-        };
+        let (word, how) = how_it_ended(exit, container.template.resources.memory);
+        let reason = if self.backoff.is_loop() && !exit.oom_killed { "CrashLoop" } else { word };
         let message = format!("{how} after {} s; started again in {} s", ran_ms / 1000, delay_ms.div_ceil(1000));
         self.reporter.set(|report| {
             report.status = ContainerStatus::Failed;
@@ -286,13 +281,22 @@ impl Worker {
     }
 
     /// Says how a container of a job ended that is not started again.
-    fn finish(&mut self, status: ContainerStatus, code: i32, ran_ms: u64) {
+    fn finish(&mut self, status: ContainerStatus, container: &Container, exit: &Exit, ran_ms: u64) {
         self.finished = true;
-        let (kind, reason) = match status {
-            ContainerStatus::Succeeded => (EventKind::Normal, "Completed"),
-            _ => (EventKind::Warning, "RetriesExhausted"),
+        let code = exit.how.shell_code();
+        let (word, how) = how_it_ended(exit, container.template.resources.memory);
+        let (kind, reason, then) = match (status, container.template.retries) {
+            (ContainerStatus::Succeeded, _) => (EventKind::Normal, "Completed", String::new()),
+            (_, retries) => {
+                let reason = if exit.oom_killed { word } else { "RetriesExhausted" };
+                let then = match retries.unwrap_or(0) {
+                    0 => "; it is not to be tried again".to_owned(),
+                    retries => format!("; it was tried {} times", u64::from(retries) + 1),
+                };
+                (EventKind::Warning, reason, then)
+            }
         };
-        let message = format!("it ended with exit code {code} after {} s", ran_ms / 1000);
+        let message = format!("{how} after {} s{then}", ran_ms / 1000);
         self.reporter.set(|report| {
             (report.status, report.ready) = (status, false);
             (report.reason, report.message) = (reason.to_owned(), message.clone());
@@ -319,7 +323,7 @@ impl Worker {
     }
 
     /// Ends the container: no more requests, SIGTERM, grace, SIGKILL, and everything of it removed.
-    async fn leave(self) {
+    async fn leave(self) -> bool {
         let known = !matches!(&*self.wishes.borrow(), Wish::Forget);
         if known {
             self.reporter.set(|report| {
@@ -332,7 +336,7 @@ impl Worker {
         }
         let mut delay_ms = 100;
         while let Err(error) = self.context.clone().clear_away(&self.id).await {
-            tracing::warn!(container = %self.id, %error, "stopping is tried again");
+            self.stop_failed(&error);
             sleep(Duration::from_millis(delay_ms)).await;
             delay_ms = (delay_ms * 2).min(10_000);
         }
@@ -340,7 +344,33 @@ impl Worker {
         if known {
             self.context.say_gone(&self.id).await;
         }
+        known
     }
+
+    /// Says that the container could not be stopped or removed, each time with another cause.
+    fn stop_failed(&self, error: &ExecError) {
+        let cause = chain(error);
+        tracing::warn!(container = %self.id, cause, "stopping is tried again");
+        let message = format!("it could not be stopped and is tried again: {cause}");
+        let mut new = false;
+        self.reporter.set(|report| {
+            new = report.message != message;
+            (report.ready, report.reason) = (false, "StopFailed".to_owned());
+            report.message.clone_from(&message);
+        });
+        if new {
+            self.context.event(&self.id, EventKind::Warning, "StopFailed", &message);
+        }
+    }
+}
+
+/// What the record says of the container.
+fn reported(wish: &Wish) -> ContainerReport {
+    let (Wish::Run(container) | Wish::Stop(container)) = wish else { return ContainerReport::default() };
+    let Container { status, ready, reason, message, addresses, restarts, exit_code, started_at_ms, .. } =
+        (**container).clone();
+    let report = ContainerReport { status, ready, reason, message, ..ContainerReport::default() };
+    ContainerReport { addresses, restarts, exit_code, started_at_ms, ..report }
 }
 
 /// Reports again whenever the record says that nobody knows how the container stands: the node was away.
@@ -384,3 +414,6 @@ async fn check(context: &Context, container: &Container, run: &Run, at: Instant)
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
+use heptad_model::{SIGTERM, parse_signal};
+
 use super::config::ImageConfig;
 use super::merged::Merged;
 use super::store::Image;
@@ -26,6 +28,8 @@ pub struct ProcessRequest {
     pub user: Option<String>,
     /// Absolute directory.
     pub working_dir: Option<String>,
+    /// What asks it to end, such as `SIGQUIT`.
+    pub stop_signal: Option<String>,
 }
 
 /// The process, ready for a runtime.
@@ -43,8 +47,8 @@ pub struct ProcessPlan {
     pub additional_gids: Vec<u32>,
     /// The directory that the process starts in; absolute.
     pub cwd: PathBuf,
-    /// The image's stop signal (`SIGTERM` form or a number), if it names one.
-    pub stop_signal: Option<String>,
+    /// The number of the signal that asks it to end.
+    pub stop_signal: i32,
 }
 
 /// Why a service and an image give no process.
@@ -56,6 +60,14 @@ pub enum ProcessError {
     NoCommand {
         /// The reference.
         image: String,
+    },
+    /// The user is none.
+    #[error("the user of image {image} or of its service cannot be used")]
+    BadUser {
+        /// The reference.
+        image: String,
+        /// What is wrong.
+        source: heptad_model::UserError,
     },
     /// The user is not in the image.
     #[error("user {user:?} is not in /etc/passwd of image {image}; use a number or a name that the image has")]
@@ -122,6 +134,11 @@ impl Image {
                 return Err(bad_value(image(), "variable name", name, "it is empty or holds `=` or NUL"));
             }
         }
+        let stop_signal = request.stop_signal.as_deref().or(self.config.stop_signal.as_deref());
+        let stop_signal = stop_signal.map_or(Ok(SIGTERM), |text| {
+            let problem = "it is not a signal; name one such as SIGQUIT in the service's `stop_signal`";
+            parse_signal(text).map_err(|_| bad_value(image(), "stop signal", text, problem))
+        })?;
         Ok(ProcessPlan {
             args,
             env,
@@ -129,7 +146,7 @@ impl Image {
             gid: account.gid,
             additional_gids: account.additional_gids,
             cwd,
-            stop_signal: self.config.stop_signal.clone(),
+            stop_signal,
         })
     }
 
@@ -141,6 +158,7 @@ impl Image {
             source,
         })?;
         users::account(&merged, spec).map_err(|e| match e {
+            AccountError::Malformed(source) => ProcessError::BadUser { image, source },
             AccountError::UnknownUser(user) => ProcessError::UnknownUser { image, user },
             AccountError::UnknownGroup(group) => ProcessError::UnknownGroup { image, group },
             AccountError::Read(path, source) => ProcessError::Read { image, path, source },
@@ -232,6 +250,20 @@ mod tests {
         assert!(matches!(image.process(&nul), Err(ProcessError::BadValue { what: "argument", .. })));
         let up = ProcessRequest { working_dir: Some("/a/../..".into()), ..ProcessRequest::default() };
         assert!(matches!(image.process(&up), Err(ProcessError::BadValue { what: "working directory", .. })));
+        assert_eq!(plan.stop_signal, SIGTERM);
+        let stopped_by = |image: &Image, own: Option<&str>| {
+            let request = ProcessRequest { stop_signal: own.map(str::to_owned), ..ProcessRequest::default() };
+            image.process(&request).map(|plan| plan.stop_signal)
+        };
+        image.config.stop_signal = Some("SIGINT".to_owned());
+        assert_eq!(stopped_by(&image, None).expect("named"), 2);
+        assert_eq!(stopped_by(&image, Some("rtmin+3")).expect("the service's own wins"), 37);
+        image.config.stop_signal = Some("SIGNOTHING".to_owned());
+        assert!(stopped_by(&image, None).expect_err("none").to_string().contains("SIGNOTHING"));
+        assert_eq!(stopped_by(&image, Some("9")).expect("the service's own wins"), 9);
+        image.config.user = "4294967295".to_owned();
+        assert!(matches!(stopped_by(&image, Some("9")), Err(ProcessError::BadUser { .. })));
+        image.config.user.clear();
         image.config.cmd.clear();
         assert!(matches!(image.process(&ProcessRequest::default()), Err(ProcessError::NoCommand { .. })));
     }

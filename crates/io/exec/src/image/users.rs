@@ -2,6 +2,8 @@
 
 use std::io;
 
+use heptad_model::{Principal, USER_ID_MAX, UserError, UserSpec};
+
 use super::merged::Merged;
 
 /// Bytes of /etc/passwd or /etc/group that are read at most.
@@ -19,6 +21,7 @@ pub(crate) struct Account {
 /// Why there is no such account.
 #[derive(Debug)]
 pub(crate) enum AccountError {
+    Malformed(UserError),
     UnknownUser(String),
     UnknownGroup(String),
     Read(&'static str, io::Error),
@@ -39,9 +42,10 @@ struct GroupEntry<'a> {
 
 /// Finds the account for `user`, `uid`, `user:group`, ... in the image; an empty text means root.
 pub(crate) fn account(layers: &Merged, spec: &str) -> Result<Account, AccountError> {
+    let spec = spec.parse().map_err(AccountError::Malformed)?;
     let passwd = database(layers, "etc/passwd")?;
     let group = database(layers, "etc/group")?;
-    lookup(&passwd, &group, spec)
+    lookup(&passwd, &group, &spec)
 }
 
 fn database(layers: &Merged, path: &'static str) -> Result<String, AccountError> {
@@ -49,40 +53,37 @@ fn database(layers: &Merged, path: &'static str) -> Result<String, AccountError>
     Ok(String::from_utf8_lossy(&content.unwrap_or_default()).into_owned())
 }
 
-fn lookup(passwd: &str, group: &str, spec: &str) -> Result<Account, AccountError> {
-    let (user, group_spec) = match spec.split_once(':') {
-        Some((user, group)) => (user, Some(group).filter(|g| !g.is_empty())),
-        None => (spec, None),
-    };
-    let user = if user.is_empty() { "0" } else { user };
-    let number = parse_id(user);
-    let entry = passwd_entries(passwd).find(|e| match number {
-        Some(uid) => e.uid == uid,
-        None => e.name == user,
+fn lookup(passwd: &str, group: &str, spec: &UserSpec) -> Result<Account, AccountError> {
+    let user = spec.user.clone().unwrap_or(Principal::Id(0));
+    let entry = passwd_entries(passwd).find(|e| match &user {
+        Principal::Id(uid) => e.uid == *uid,
+        Principal::Name(name) => e.name == name,
     });
-    let (uid, primary_gid, home) = match (&entry, number) {
+    let (uid, primary_gid, home) = match (&entry, user) {
         (Some(e), _) => (e.uid, e.gid, Some(e.home.to_owned()).filter(|h| h.starts_with('/'))),
-        (None, Some(uid)) => (uid, 0, None),
-        (None, None) => return Err(AccountError::UnknownUser(user.to_owned())),
+        (None, Principal::Id(uid)) => (uid, 0, None),
+        (None, Principal::Name(name)) => return Err(AccountError::UnknownUser(name)),
     };
-    let gid = match group_spec {
-        Some(text) => group_id(group, text)?,
+    let gid = match &spec.group {
+        Some(asked) => group_id(group, asked)?,
         None => primary_gid,
     };
     // A group that was asked for by name replaces the user's own memberships, as in other runtimes.
-    let additional_gids = match (&entry, group_spec) {
+    let additional_gids = match (&entry, &spec.group) {
         (Some(e), None) => memberships(group, e.name, gid),
         _ => Vec::new(),
     };
     Ok(Account { uid, gid, additional_gids, home })
 }
 
-fn group_id(group: &str, text: &str) -> Result<u32, AccountError> {
-    if let Some(gid) = parse_id(text) {
-        return Ok(gid);
+fn group_id(group: &str, asked: &Principal) -> Result<u32, AccountError> {
+    match asked {
+        Principal::Id(gid) => Ok(*gid),
+        Principal::Name(name) => {
+            let found = group_entries(group).find(|e| e.name == name).map(|e| e.gid);
+            found.ok_or_else(|| AccountError::UnknownGroup(name.clone()))
+        }
     }
-    let found = group_entries(group).find(|e| e.name == text).map(|e| e.gid);
-    found.ok_or_else(|| AccountError::UnknownGroup(text.to_owned()))
 }
 
 fn memberships(group: &str, user: &str, gid: u32) -> Vec<u32> {
@@ -95,9 +96,9 @@ fn memberships(group: &str, user: &str, gid: u32) -> Vec<u32> {
     gids
 }
 
-/// `u32::MAX` means "leave as it is" to the kernel, so it is nobody's id.
+/// A number of the image's databases; lines with another are nobody's.
 fn parse_id(text: &str) -> Option<u32> {
-    text.parse::<u32>().ok().filter(|id| *id != u32::MAX && !text.starts_with('+'))
+    text.parse::<u32>().ok().filter(|id| *id <= USER_ID_MAX)
 }
 
 fn passwd_entries(text: &str) -> impl Iterator<Item = PasswdEntry<'_>> {
@@ -123,8 +124,12 @@ mod tests {
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n# comment\nbroken\napp:x:1000:1001::/home/app:/bin/sh\n";
     const GROUP: &str = "root:x:0:\nweb:x:33:app,other\nwheel:x:10:other\nextra:x:44:x,app\n";
 
+    fn look(spec: &str) -> Result<Account, AccountError> {
+        lookup(PASSWD, GROUP, &spec.parse().map_err(AccountError::Malformed)?)
+    }
+
     fn found(spec: &str) -> (u32, u32, Vec<u32>, Option<String>) {
-        let a = lookup(PASSWD, GROUP, spec).expect("account");
+        let a = look(spec).expect("account");
         (a.uid, a.gid, a.additional_gids, a.home)
     }
 
@@ -141,8 +146,19 @@ mod tests {
 
     #[test]
     fn unknown_names_are_errors() {
-        assert!(matches!(lookup(PASSWD, GROUP, "ghost"), Err(AccountError::UnknownUser(u)) if u == "ghost"));
-        assert!(matches!(lookup(PASSWD, GROUP, "app:ghost"), Err(AccountError::UnknownGroup(_))));
-        assert!(matches!(lookup(PASSWD, GROUP, "4294967295"), Err(AccountError::UnknownUser(_))));
+        assert!(matches!(look("ghost"), Err(AccountError::UnknownUser(u)) if u == "ghost"));
+        assert!(matches!(look("app:ghost"), Err(AccountError::UnknownGroup(_))));
+        for bad in ["4294967295", "app:4294967295", "-1", "0:-1"] {
+            assert!(matches!(look(bad), Err(AccountError::Malformed(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lines_with_numbers_that_are_nobodys_are_passed_over() {
+        let passwd = "evil:x:4294967295:0::/:/bin/sh\nworse:x:5:4294967295::/:/bin/sh\n";
+        for name in ["evil", "worse"] {
+            let spec = name.parse().expect("a name");
+            assert!(matches!(lookup(passwd, "", &spec), Err(AccountError::UnknownUser(_))), "{name}");
+        }
     }
 }

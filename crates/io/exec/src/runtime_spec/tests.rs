@@ -34,6 +34,7 @@ fn value(spec: &ContainerSpec, with_seccomp: bool) -> Value {
         cgroup: "/heptad/a/web",
         rootfs_dir: Path::new("/bundle/rootfs"),
         etc_files: &[],
+        cgroup_mounts: &[PathBuf::from("/sys/fs/cgroup/memory")],
         hidden_dirs: &hidden,
         with_seccomp,
     };
@@ -58,6 +59,13 @@ fn privileges_are_the_named_ones_only() {
 }
 
 #[test]
+fn control_groups_are_covered_read_only() {
+    let value = value(&overlay(), false);
+    let paths = value["linux"]["readonlyPaths"].as_array().expect("a list").clone();
+    assert!(paths.ends_with(&[json!("/sys/fs/cgroup"), json!("/sys/fs/cgroup/memory")]), "{paths:?}");
+}
+
+#[test]
 fn limits_become_resources() {
     let mut spec = overlay();
     spec.limits.cpu_millis = Some(250);
@@ -72,6 +80,9 @@ fn limits_become_resources() {
     assert_eq!(resources["memory"]["limit"], MEMORY_BYTES_MIN);
     assert_eq!(resources["memory"]["swap"], MEMORY_BYTES_MIN);
     assert_eq!(resources["pids"]["limit"], 7);
+    spec.limits.cpu_millis = Some(1);
+    let cpu = self::value(&spec, false)["linux"]["resources"]["cpu"].clone();
+    assert_eq!((cpu["quota"].as_u64(), cpu["period"].as_u64()), (Some(1_000), Some(1_000_000)), "as little as asked");
     assert_eq!(value["process"]["rlimits"][0]["hard"], 20_000);
 }
 

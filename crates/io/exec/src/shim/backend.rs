@@ -3,11 +3,8 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
-
 use crate::driver::{ExecCommand, ExitKind, Usage};
+use crate::sys;
 
 /// Descriptors 0, 1 and 2 of a new process.
 pub(super) type Stdio = [OwnedFd; 3];
@@ -19,6 +16,14 @@ pub(super) trait Backend {
 
     /// Runs a command inside, as a child of this process.
     fn exec(&mut self, command: &ExecCommand, stdio: Stdio) -> Result<i32, String>;
+
+    /// Whether the process that `exec` names reaps all that the command makes, and ends when the command does.
+    fn supervises_commands(&self) -> bool {
+        false
+    }
+
+    /// Lets those run who were frozen, so that a signal reaches them.
+    fn thaw(&self) {}
 
     /// Everyone who belongs to the container now.
     fn pids(&self) -> Vec<i32>;
@@ -43,34 +48,16 @@ pub(super) trait Backend {
     fn delete(&mut self);
 }
 
-/// The next child that has ended, if one has.
-pub(super) fn reap_one() -> Option<(i32, ExitKind)> {
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) => return Some((pid.as_raw(), ExitKind::Code(code))),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => return Some((pid.as_raw(), ExitKind::Signal(signal as i32))),
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return None,
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => return None,
-        }
-    }
-}
-
 /// Kills until nobody is left or the time is over; returns the children that ended meanwhile.
 pub(super) fn kill_until_empty(backend: &dyn Backend, timeout: Duration) -> Vec<(i32, ExitKind)> {
     let deadline = Instant::now() + timeout;
     let mut ended = Vec::new();
     loop {
-        ended.extend(std::iter::from_fn(reap_one));
+        ended.extend(std::iter::from_fn(|| sys::reap(false)));
         if backend.pids().is_empty() || Instant::now() >= deadline {
             return ended;
         }
         backend.kill_all();
         std::thread::sleep(Duration::from_millis(1));
     }
-}
-
-pub(super) fn kill(pid: i32, signal: i32) -> nix::Result<()> {
-    let signal = nix::sys::signal::Signal::try_from(signal)?;
-    nix::sys::signal::kill(Pid::from_raw(pid), signal)
 }

@@ -1,16 +1,17 @@
 //! The OCI runtime inside this process: libcontainer, with our own last steps before the program.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use seccompiler::BpfProgram;
 
-use super::backend::{Backend, Stdio, kill};
+use super::backend::{Backend, Stdio};
 use super::executor::SandboxExecutor;
 use super::group::{self, Group};
+use super::rootfs::open_in;
 use crate::bundle::{Bundle, ShimConfig};
 use crate::driver::{ExecCommand, Usage};
 use crate::error::chain;
@@ -21,12 +22,14 @@ pub(super) struct Embedded {
     config: ShimConfig,
     group: Group,
     filters: Rc<Vec<BpfProgram>>,
+    /// The container's first process, once it runs.
+    pid: Option<i32>,
 }
 
 impl Embedded {
     pub(super) fn new(bundle: &Bundle, config: &ShimConfig) -> Self {
         let group = Group::new(config);
-        Self { bundle: bundle.clone(), config: config.clone(), group, filters: Rc::default() }
+        Self { bundle: bundle.clone(), config: config.clone(), group, filters: Rc::default(), pid: None }
     }
 
     fn state_dir(&self) -> PathBuf {
@@ -51,22 +54,41 @@ impl Embedded {
         }
         group::prepare(&self.bundle, &self.config, false)?;
         fs::create_dir_all(self.state_dir()).map_err(|error| format!("cannot create the runtime's state: {error}"))?;
-        let (executor, outcome) = self.executor()?;
-        let mut container = self
-            .builder(executor, stdio)?
-            .as_init(&self.bundle.dir)
-            .with_systemd(false)
-            .with_detach(true)
-            .build()
-            .map_err(|error| chain(&error))?;
+        let (executor, outcome) = self.executor(false)?;
+        let created =
+            self.builder(executor, stdio)?.as_init(&self.bundle.dir).with_systemd(false).with_detach(true).build();
+        let mut container = created.map_err(|error| chain(&error) + &self.hidden_cwd())?;
         let pid = container.pid().ok_or("the runtime named no process")?.as_raw();
         container.start().map_err(|error| chain(&error))?;
         outcome.wait()?;
+        self.pid = Some(pid);
         Ok(pid)
     }
 
-    fn executor(&self) -> Result<(SandboxExecutor, super::executor::ExecOutcome), String> {
-        SandboxExecutor::new(Rc::clone(&self.filters)).map_err(|error| format!("cannot make a pipe: {error}"))
+    /// What to add to the runtime's words, which do not name the directory: one below a mount is not made.
+    fn hidden_cwd(&self) -> String {
+        let cwd = &self.config.spec.cwd;
+        let targets = self.config.spec.mounts.iter().map(|mount| mount.target().as_path());
+        let kernel = ["/dev", "/proc", "/sys"].map(Path::new);
+        let above = targets.chain(kernel).find(|target| cwd.starts_with(target) && cwd != target);
+        above.map_or_else(String::new, |above| {
+            format!("; is there a directory {} in what is mounted at {}?", cwd.display(), above.display())
+        })
+    }
+
+    /// Says so if a command's working directory is not there.
+    fn missing_cwd(&self, command: &ExecCommand) -> String {
+        let cwd = command.cwd.as_ref().unwrap_or(&self.config.spec.cwd);
+        let root = self.pid.and_then(|pid| fs::File::open(format!("/proc/{pid}/root")).ok());
+        match root.map(|root| open_in(&root, cwd)) {
+            Some(Err(error)) => format!("; the working directory {}: {}", cwd.display(), std::io::Error::from(error)),
+            _ => String::new(),
+        }
+    }
+
+    fn executor(&self, supervised: bool) -> Result<(SandboxExecutor, super::executor::ExecOutcome), String> {
+        SandboxExecutor::new(Rc::clone(&self.filters), supervised)
+            .map_err(|error| format!("cannot make a pipe: {error}"))
     }
 
     /// The runtime leaves one socket per command.
@@ -95,19 +117,27 @@ impl Backend for Embedded {
 
     fn exec(&mut self, command: &ExecCommand, stdio: Stdio) -> Result<i32, String> {
         let process = group::write_process(&self.bundle, &self.config, &self.config.spec, command)?;
-        let (executor, outcome) = self.executor()?;
+        let (executor, outcome) = self.executor(true)?;
         let score = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
         let built = self.builder(executor, stdio)?.as_tenant().with_detach(true).with_process(Some(&process)).build();
         let _ = fs::write("/proc/self/oom_score_adj", score.trim());
         let _ = fs::remove_file(process);
         self.remove_exec_sockets();
-        let pid = built.map_err(|error| chain(&error))?;
+        let pid = built.map_err(|error| chain(&error) + &self.missing_cwd(command))?;
         outcome.wait()?;
         Ok(pid.as_raw())
     }
 
+    fn supervises_commands(&self) -> bool {
+        true
+    }
+
     fn pids(&self) -> Vec<i32> {
         self.group.pids()
+    }
+
+    fn thaw(&self) {
+        self.group.thaw();
     }
 
     fn kill_all(&self) {
@@ -115,7 +145,7 @@ impl Backend for Embedded {
     }
 
     fn signal(&self, pid: i32, signal: i32) -> nix::Result<()> {
-        kill(pid, signal)
+        sys::kill(pid, signal)
     }
 
     fn oom_killed(&self) -> bool {

@@ -13,17 +13,22 @@ use std::rc::Rc;
 use libcontainer::oci_spec::runtime::{Process, Spec};
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::unistd::{AccessFlags, access, execv};
+use nix::unistd::{AccessFlags, ForkResult, access, execv};
 use seccompiler::BpfProgram;
 
+use crate::driver::ExitKind;
 use crate::sys;
 
 const EXEC_TIMEOUT_MS: u16 = 10_000;
+/// What `ps` shows.
+const SUPERVISOR_NAME: &std::ffi::CStr = c"heptad-exec";
 
 /// The writing end of a pipe that execution closes; what comes out of it is why execution failed.
 #[derive(Clone)]
 pub(super) struct SandboxExecutor {
     programs: Rc<Vec<BpfProgram>>,
+    /// Whether a process of ours stays above the program: see [`supervise`].
+    supervised: bool,
     failure: Rc<RefCell<File>>,
 }
 
@@ -33,9 +38,9 @@ pub(super) struct ExecOutcome {
 }
 
 impl SandboxExecutor {
-    pub(super) fn new(programs: Rc<Vec<BpfProgram>>) -> nix::Result<(Self, ExecOutcome)> {
+    pub(super) fn new(programs: Rc<Vec<BpfProgram>>, supervised: bool) -> nix::Result<(Self, ExecOutcome)> {
         let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-        Ok((Self { programs, failure: Rc::new(RefCell::new(write.into())) }, ExecOutcome { failure: read }))
+        Ok((Self { programs, supervised, failure: Rc::new(RefCell::new(write.into())) }, ExecOutcome { failure: read }))
     }
 
     fn run(&self, process: &Process) -> Result<(), String> {
@@ -46,6 +51,9 @@ impl SandboxExecutor {
         sys::close_from_on_exec(3).map_err(|error| format!("cannot close descriptors: {error}"))?;
         for filter in self.programs.iter() {
             seccompiler::apply_filter(filter).map_err(|error| format!("cannot install seccomp: {error}"))?;
+        }
+        if self.supervised {
+            supervise()?;
         }
         // Not `execvp`: it hands what is no program to a shell.
         let Err(error) = execv(&program, &args);
@@ -87,6 +95,45 @@ impl Executor for SandboxExecutor {
         let found = process.ok_or_else(|| "no process is given".to_owned()).and_then(find_program);
         found.map(|_| ()).map_err(ExecutorValidationError::ArgValidationError)
     }
+}
+
+/// Returns in a child that becomes the program. This process stays above it, takes in every process that the program
+/// leaves behind while it runs, and ends as the program does. Without it they would be the container's first process's,
+/// and most programs never wait for children that they did not make.
+fn supervise() -> Result<(), String> {
+    nix::sys::prctl::set_child_subreaper(true).map_err(|error| format!("cannot take in orphans: {error}"))?;
+    // SAFETY: this process was cloned with one thread, so no lock can be held by a thread that the child lacks.
+    match unsafe { nix::unistd::fork() }.map_err(|error| format!("cannot fork: {error}"))? {
+        ForkResult::Child => Ok(()),
+        ForkResult::Parent { child } => {
+            // The program's pipes among them: only the program and its own may hold them open.
+            sys::close_from(0);
+            sys::set_not_dumpable();
+            sys::clear_command_line();
+            let _ = nix::sys::prctl::set_name(SUPERVISOR_NAME);
+            end_as(wait_for(child.as_raw()))
+        }
+    }
+}
+
+fn wait_for(child: i32) -> ExitKind {
+    let mut how = ExitKind::Unknown;
+    while let Some((pid, ended)) = sys::reap(true) {
+        if pid == child {
+            how = ended;
+            break;
+        }
+    }
+    while sys::reap(false).is_some() {}
+    how
+}
+
+fn end_as(how: ExitKind) -> ! {
+    if let ExitKind::Signal(signal) = how {
+        let _ = sys::kill(std::process::id() as i32, signal);
+    }
+    // SAFETY: ends the process without running destructors that belong to its parent.
+    unsafe { libc::_exit(how.shell_code()) }
 }
 
 /// By its path, or in the directories of the container's own PATH.

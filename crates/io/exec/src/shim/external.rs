@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio as Redirect};
 
-use super::backend::{Backend, Stdio, kill, kill_until_empty};
+use super::backend::{Backend, Stdio, kill_until_empty};
 use super::group::{self, Group};
 use crate::bundle::{Bundle, ShimConfig};
 use crate::driver::{ExecCommand, Usage};
@@ -94,12 +94,16 @@ impl Backend for External {
         self.group.pids()
     }
 
+    fn thaw(&self) {
+        self.group.thaw();
+    }
+
     fn kill_all(&self) {
         self.group.kill_all();
     }
 
     fn signal(&self, pid: i32, signal: i32) -> nix::Result<()> {
-        kill(pid, signal)
+        crate::sys::kill(pid, signal)
     }
 
     fn oom_killed(&self) -> bool {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::bundle::{Bundle, ShimConfig};
 use crate::cgroup::Hierarchies;
-use crate::container::ContainerSpec;
+use crate::container::{ContainerSpec, RootFs};
 use crate::driver::Usage;
 use crate::error::chain;
 use crate::runtime_spec::{self, Surroundings};
@@ -25,6 +25,10 @@ impl Group {
 
     pub(super) fn pids(&self) -> Vec<i32> {
         self.hierarchies.pids(&self.path)
+    }
+
+    pub(super) fn thaw(&self) {
+        self.hierarchies.thaw(&self.path);
     }
 
     pub(super) fn kill_all(&self) {
@@ -48,12 +52,17 @@ impl Group {
 /// Mounts the root file system and writes `config.json`.
 pub(super) fn prepare(bundle: &Bundle, config: &ShimConfig, with_seccomp: bool) -> Result<(), String> {
     let rootfs_dir = rootfs::mount(&config.spec).map_err(|error| error.to_string())?;
+    if matches!(config.spec.rootfs, RootFs::Overlay { .. }) {
+        rootfs::make_cwd(&config.spec.cwd, &config.spec.user)?;
+    }
     let etc_files = rootfs::write_etc_files(bundle, &config.spec).map_err(|error| error.to_string())?;
+    let hierarchies = Hierarchies::find();
     let around = Surroundings {
         facts: &config.facts,
         cgroup: &config.cgroup,
         rootfs_dir: &bundle.path(rootfs_dir),
         etc_files: &etc_files,
+        cgroup_mounts: hierarchies.mounts(),
         hidden_dirs: &config.hidden_dirs,
         with_seccomp,
     };

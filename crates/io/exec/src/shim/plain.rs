@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::{Gid, Pid, Uid, setgid, setgroups, setsid, setuid};
+use nix::unistd::{Gid, Uid, setgid, setgroups, setsid, setuid};
 
 use super::backend::{Backend, Stdio};
 use crate::bundle::{Bundle, MARKER_VARIABLE, ShimConfig};
@@ -34,7 +34,11 @@ impl Plain {
         let mut process = Command::new(program);
         process.args(&command.args[1..]).env_clear().env("PATH", PATH_DEFAULT).envs(&spec.env).envs(&command.env);
         process.env(MARKER_VARIABLE, &self.marker);
-        process.current_dir(command.cwd.as_ref().unwrap_or(&spec.cwd));
+        let cwd = command.cwd.as_ref().unwrap_or(&spec.cwd);
+        if !cwd.is_dir() {
+            return Err(format!("the working directory {} does not exist or is none", cwd.display()));
+        }
+        process.current_dir(cwd);
         let [stdin, stdout, stderr] = stdio.map(File::from);
         process.stdin(stdin).stdout(stdout).stderr(stderr);
         let user = command.user.clone().unwrap_or_else(|| spec.user.clone());
@@ -94,14 +98,13 @@ impl Backend for Plain {
 
     fn kill_all(&self) {
         for stat in self.descendants() {
-            let _ = super::backend::kill(stat.pid, libc::SIGKILL);
+            let _ = sys::kill(stat.pid, libc::SIGKILL);
         }
     }
 
     /// To the whole process group, as a terminal would: a shell in front of the program passes nothing on.
     fn signal(&self, pid: i32, signal: i32) -> nix::Result<()> {
-        let signal = nix::sys::signal::Signal::try_from(signal)?;
-        nix::sys::signal::killpg(Pid::from_raw(pid), signal)
+        sys::kill(-pid, signal)
     }
 
     fn lingers(&self, pid: i32) -> bool {

@@ -3,14 +3,16 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::mount::{MsFlags, mount as mount_call};
 use nix::sched::{CloneFlags, unshare};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid};
 
 use crate::bundle::Bundle;
-use crate::container::{ContainerSpec, RootFs};
+use crate::container::{ContainerSpec, RootFs, User};
 
 const ROOTFS: &str = "rootfs";
 /// What a container that sees the host's files may change: mount points only.
@@ -94,6 +96,54 @@ fn bind_host_dir(point: &str) -> Result<(), RootfsError> {
     let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
     mount_call(None::<&str>, target.as_str(), None::<&str>, flags, None::<&str>)
         .doing("protect a part of the host's files")
+}
+
+/// Makes the working directory where the image has none: it is the container's user's, those above it are root's. No link
+/// of the image leads out of the root file system.
+pub(super) fn make_cwd(cwd: &Path, user: &User) -> Result<(), String> {
+    make_dirs(cwd, user).map_err(|error| {
+        let problem = match error {
+            rustix::io::Errno::NOTDIR => "a part of it is not a directory in the image".to_owned(),
+            rustix::io::Errno::EXIST | rustix::io::Errno::LOOP => {
+                "a link of the image on its way leads nowhere".to_owned()
+            }
+            other => io::Error::from(other).to_string(),
+        };
+        format!("the working directory {} cannot be used: {problem}", cwd.display())
+    })
+}
+
+fn make_dirs(cwd: &Path, user: &User) -> rustix::io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(ROOTFS, flags, Mode::empty())?;
+    let mut parent = root.try_clone().map_err(|_| rustix::io::Errno::MFILE)?;
+    let (mut path, mut made) = (PathBuf::new(), false);
+    for part in cwd.components().filter_map(|part| if let Component::Normal(name) = part { Some(name) } else { None }) {
+        path.push(part);
+        parent = match open_in(&root, &path) {
+            Err(rustix::io::Errno::NOENT) => {
+                rustix::fs::mkdirat(&parent, part, Mode::from_raw_mode(0o755))?;
+                // Whatever this process's mask is.
+                rustix::fs::chmodat(&parent, part, Mode::from_raw_mode(0o755), AtFlags::empty())?;
+                made = true;
+                open_in(&root, &path)?
+            }
+            found => found?,
+        };
+    }
+    if made {
+        let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+        rustix::fs::chownat(&parent, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
+    }
+    Ok(())
+}
+
+/// The directory `path` as a process sees it whose root is `root`.
+pub(super) fn open_in(root: impl AsFd, path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let path = path.strip_prefix("/").unwrap_or(path);
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    rustix::fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
 }
 
 /// Files that are shown over those of the image.

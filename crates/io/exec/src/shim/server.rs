@@ -10,12 +10,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 
 use super::Pipes;
-use super::backend::{Backend, kill_until_empty, reap_one};
+use super::backend::{Backend, kill_until_empty};
 use crate::bundle::{Bundle, CONTROL_SOCKET, ShimConfig, Started};
 use crate::driver::{Exit, ExitKind};
 use crate::logs::{LogStream, LogWriter};
 use crate::procfs::ProcStat;
 use crate::proto::{Connection, Reply};
+use crate::sys;
 use clients::Clients;
 use output::Output;
 
@@ -23,6 +24,7 @@ const KILL_TIMEOUT_MS: u64 = 10_000;
 
 pub(super) struct Server {
     bundle: Bundle,
+    stop_signal: i32,
     backend: Box<dyn Backend>,
     started: Started,
     listener: OwnedFd,
@@ -51,9 +53,10 @@ impl Server {
                 return Err(());
             }
         };
-        let mut clients = Clients::default();
+        let mut clients = Clients::new(config.spec.user);
         clients.add_watcher(driver, &started);
-        Ok(Self { bundle, backend, started, listener, signals, clients, output, kill_at: None })
+        let stop_signal = config.spec.stop_signal;
+        Ok(Self { bundle, stop_signal, backend, started, listener, signals, clients, output, kill_at: None })
     }
 
     /// Returns when the container has ended and everything but its bundle is gone.
@@ -68,6 +71,7 @@ impl Server {
                 self.clients.accept(&self.listener);
                 self.serve_clients();
             }
+            self.clients.end_left_commands(self.backend.as_ref());
             if self.kill_at.is_some_and(|at| Instant::now() >= at) {
                 self.backend.kill_all();
                 self.kill_at = Some(Instant::now() + Duration::from_millis(100));
@@ -94,7 +98,8 @@ impl Server {
     }
 
     fn timeout(&self) -> PollTimeout {
-        let Some(at) = self.kill_at else { return PollTimeout::NONE };
+        let soon = self.clients.next_look();
+        let Some(at) = self.kill_at.into_iter().chain(soon).min() else { return PollTimeout::NONE };
         let millis = at.saturating_duration_since(Instant::now()).as_millis() + 1;
         PollTimeout::try_from(i32::try_from(millis).unwrap_or(i32::MAX)).unwrap_or(PollTimeout::MAX)
     }
@@ -102,7 +107,8 @@ impl Server {
     fn serve_clients(&mut self) {
         let actions = self.clients.serve(self.backend.as_mut(), &self.started);
         for grace_ms in actions.stops {
-            let _ = self.backend.signal(self.started.pid, libc::SIGTERM);
+            self.backend.thaw();
+            let _ = self.backend.signal(self.started.pid, self.stop_signal);
             let at = Instant::now() + Duration::from_millis(grace_ms);
             self.kill_at = Some(self.kill_at.map_or(at, |earlier| earlier.min(at)));
         }
@@ -118,7 +124,7 @@ impl Server {
     fn reap(&mut self) -> Option<ExitKind> {
         while let Ok(Some(_)) = self.signals.read_signal() {}
         let mut ended = None;
-        while let Some((pid, how)) = reap_one() {
+        while let Some((pid, how)) = sys::reap(false) {
             if pid == self.started.pid {
                 ended = Some(how);
             }
@@ -158,7 +164,9 @@ fn begin(bundle: &Bundle, config: &ShimConfig, backend: &mut dyn Backend) -> Res
     let log = LogWriter::open(&bundle.dir, config.spec.log.clone())
         .map_err(|error| format!("cannot open the log: {error}"))?;
     let pipes = Pipes::new().map_err(|error| format!("cannot make the output pipes: {error}"))?;
-    let pid = backend.start([pipes.stdin, pipes.stdout.1, pipes.stderr.1])?;
+    let stdio = [pipes.stdin, pipes.stdout.1, pipes.stderr.1];
+    super::give_to_user(&stdio, &config.spec.user);
+    let pid = backend.start(stdio)?;
     let readers = [(LogStream::Stdout, pipes.stdout.0), (LogStream::Stderr, pipes.stderr.0)];
     let output = Output::new(log, readers).map_err(|error| format!("cannot read the output: {error}"))?;
     // A zombie still has its start time: nobody but this process reaps it.

@@ -90,6 +90,11 @@ pub(super) fn bound(event: &Event) -> Result<Option<NodeName>> {
         EventKind::Put => &event.kv,
         EventKind::Delete => deleted(event, event.kv.mod_revision)?,
     };
+    bound_row(row)
+}
+
+/// The node to which the container of a row is bound; nothing else of the row is read.
+pub(crate) fn bound_row(row: &KeyValue) -> Result<Option<NodeName>> {
     Ok(row_value::<Bound>(row)?.node)
 }
 

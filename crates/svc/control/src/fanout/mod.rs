@@ -8,6 +8,7 @@ mod ring;
 
 pub(crate) use channel::Channel;
 pub(crate) use hub::Hub;
+pub(crate) use lines::bound_row;
 
 use crate::error::{Error, Result, StoreContext};
 use bytes::Bytes;

@@ -1,14 +1,15 @@
 //! What nodes say of containers that are bound to them: where they stand, and that a stopped one is gone.
 
-use super::{Objects, Pending, row_object, row_value, subject};
+use super::{Objects, Pending, row_object, subject};
 use crate::{
-    error::{Error, Result, StoreContext},
+    error::{Error, Result},
+    fanout::bound_row,
     keys,
 };
 use heptad_api::{ErrorCode, Kind, List, Object, operations::ContainerReport};
 use heptad_model::{Container, ContainerId, DesiredState, EventKind, Namespace, NodeName, Placement};
 use heptad_sched::{Allocation, AllocationError, Request};
-use heptad_state::{KeyRange, RangeRequest};
+use heptad_state::KeyRange;
 
 fn name(id: &ContainerId) -> String {
     subject(Kind::Containers, &Namespace::default(), id.as_str())
@@ -45,18 +46,17 @@ impl Objects {
         found.ok_or_else(|| Error::not_found(&name(id)))
     }
 
-    /// All containers that are bound to a node, at one revision.
+    /// All containers that are bound to a node, at one revision; among them those of jobs that are finished and hold
+    /// nothing of it any more, since what is left of them is there.
     pub(crate) async fn containers_on(&self, node: &NodeName) -> Result<List<Container>> {
-        let key = keys::allocation(node);
-        let row = self.store.range(RangeRequest::new(KeyRange::key(key.clone()))).await.during("read", key)?;
-        let allocation: Allocation = row.kvs.first().map(row_value).transpose()?.unwrap_or_default();
+        let (rows, revision) = self.rows_at(KeyRange::prefix(keys::prefix(Kind::Containers, None)), None).await?;
         let mut items = Vec::new();
-        for id in &allocation.containers {
-            let request = RangeRequest::new(KeyRange::key(keys::container(id))).at(row.revision);
-            let found = self.store.range(request).await.during("read", name(id))?;
-            items.extend(found.kvs.first().map(row_object).transpose()?);
+        for row in &rows {
+            if bound_row(row)?.as_ref() == Some(node) {
+                items.push(row_object(row)?);
+            }
         }
-        Ok(List { revision: row.revision, items, next: None })
+        Ok(List { revision, items, next: None })
     }
 
     /// Merges a node's report into the record; nothing is written if nothing changes.

@@ -1,9 +1,9 @@
 //! Parts of the containers: what a node follows ends as what it would list, whoever follows since when.
 
-use crate::common::{Agent, World, all_ready, node, service, until};
-use heptad_api::{Object, WatchChange};
+use crate::common::{Agent, World, all_ready, node, running, service, until};
+use heptad_api::{Object, WatchChange, operations::ContainerReport};
 use heptad_client::{Part, State, watch_part};
-use heptad_model::{Container, Namespace, Service};
+use heptad_model::{Container, ContainerStatus, DesiredState, Job, Mode, Namespace, NodeName, Service};
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -44,6 +44,31 @@ async fn every_part_ends_as_what_is_there() {
     let listed = client.list_part::<Container>(&Part::Node("n1".into())).await.expect("a list");
     assert_eq!(listed.items.into_iter().map(|item| item.object).collect::<Vec<_>>(), of("n1"));
     assert!(client.list_part::<Service>(&Part::Node("n1".into())).await.is_err(), "only containers are on nodes");
+}
+
+/// What is finished holds nothing of its node any more, but what is left of it is there: a node that comes back must know
+/// it, or it could never be deleted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_comes_back_knows_what_has_finished_there() {
+    let world = World::new().await;
+    let client = &world.client;
+    let name = NodeName::from("n1");
+    client.replace(&node("n1", 2000, 4096), None).await.expect("the node registers");
+    client.heartbeat(&name).await.expect("it lives");
+    let job = Service { mode: Mode::Job(Job::default()), ..service("work", 1) };
+    client.create(&job).await.expect("created");
+    let bound = world.containers_until(|all| all.iter().any(|c| c.node.as_ref() == Some(&name))).await;
+    let report = ContainerReport { status: ContainerStatus::Succeeded, ready: false, ..running(&name) };
+    client.report_container(&bound[0].id, &report).await.expect("heard");
+    let part = || Part::Node(name.clone());
+    let listed = client.list_part::<Container>(&part()).await.expect("a list");
+    assert_eq!(listed.items.iter().map(|item| &item.object.id).collect::<Vec<_>>(), [&bound[0].id]);
+    assert!(listed.items[0].object.is_finished());
+    client.delete::<Service>(&Namespace::default(), "work", None).await.expect("deleted");
+    let back = watch_part::<Container>(client, part());
+    until("it is to go", async || known(&back).values().any(|c| c.desired == DesiredState::Stopped)).await;
+    client.delete_container(&bound[0].id, &name).await.expect("gone");
+    until("nothing is left", async || known(&back).is_empty()).await;
 }
 
 /// The lines that are shared, and those of a watch that reads the store itself, say the same.

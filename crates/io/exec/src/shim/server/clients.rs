@@ -1,20 +1,37 @@
 //! Those who are connected to a shim: watchers of the end, and owners of commands that run inside. Never waits for one.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{SockFlag, accept4};
 
 use crate::bundle::Started;
+use crate::container::User;
 use crate::driver::{Exit, ExitKind};
 use crate::proto::{Connection, Received, Reply, Request};
-use crate::shim::backend::{Backend, kill};
+use crate::shim::backend::Backend;
+use crate::{procfs, sys};
 
 const CLIENTS_MAX: usize = 128;
 
-#[derive(Default)]
+/// Between two looks at the commands that are to end.
+const LOOK_MS: u64 = 10;
+/// For a command's supervisor to take in what was killed below it.
+const SUPERVISOR_TIMEOUT_MS: u64 = 2_000;
+
 pub(super) struct Clients {
     all: Vec<Client>,
+    /// Commands whose owners have left.
+    left: Vec<LeftCommand>,
+    /// Of the container, and so of commands that name no other.
+    user: User,
+}
+
+struct LeftCommand {
+    /// A child that was not reaped, so it is still its own.
+    pid: i32,
+    since: Instant,
+    looks: u32,
 }
 
 struct Client {
@@ -32,6 +49,10 @@ pub(super) struct Actions {
 }
 
 impl Clients {
+    pub(super) fn new(user: User) -> Self {
+        Self { all: Vec::new(), left: Vec::new(), user }
+    }
+
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.all.iter().map(|client| client.connection.as_fd())
     }
@@ -57,24 +78,51 @@ impl Clients {
     /// Answers what has been asked; drops those who left, and their commands.
     pub(super) fn serve(&mut self, backend: &mut dyn Backend, started: &Started) -> Actions {
         let mut actions = Actions::default();
-        self.all.retain_mut(|client| {
+        let Self { all, left, user } = self;
+        all.retain_mut(|client| {
+            let mut leave = |command: Option<i32>| {
+                left.extend(command.map(|pid| LeftCommand { pid, since: Instant::now(), looks: 0 }));
+                false
+            };
             loop {
                 match client.connection.receive::<Request>(Duration::ZERO) {
                     Ok(Received::Message(request, descriptors)) => {
-                        let reply = client.handle(request, descriptors, backend, started, &mut actions);
+                        let reply = client.handle(request, descriptors, backend, (started, &*user), &mut actions);
                         if client.connection.send_now(&reply).is_err() {
-                            return client.leave();
+                            return leave(client.command);
                         }
                     }
                     Ok(Received::Nothing) => return true,
-                    Ok(Received::Closed) | Err(_) => return client.leave(),
+                    Ok(Received::Closed) | Err(_) => return leave(client.command),
                 }
             }
         });
         actions
     }
 
+    /// When those whose owners left are looked at again.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        (!self.left.is_empty()).then(|| Instant::now() + Duration::from_millis(LOOK_MS))
+    }
+
+    /// Whoever leaves takes their command along, with all that it made: those below first, so that the processes above
+    /// take in their children before they end themselves.
+    pub(super) fn end_left_commands(&mut self, backend: &dyn Backend) {
+        for command in &mut self.left {
+            let below = procfs::descendants(command.pid);
+            for stat in &below {
+                let _ = sys::kill(stat.pid, libc::SIGKILL);
+            }
+            command.looks = command.looks.saturating_add(1);
+            let over = command.since.elapsed() > Duration::from_millis(SUPERVISOR_TIMEOUT_MS);
+            if over || (!backend.supervises_commands() && command.looks > 1) {
+                let _ = sys::kill(command.pid, libc::SIGKILL);
+            }
+        }
+    }
+
     pub(super) fn command_ended(&mut self, pid: i32, how: ExitKind) {
+        self.left.retain(|command| command.pid != pid);
         self.all.retain(|client| {
             let its_own = client.command == Some(pid);
             if its_own {
@@ -97,7 +145,7 @@ impl Client {
         request: Request,
         descriptors: Vec<OwnedFd>,
         backend: &mut dyn Backend,
-        started: &Started,
+        (started, user): (&Started, &User),
         actions: &mut Actions,
     ) -> Reply {
         match request {
@@ -117,6 +165,7 @@ impl Client {
                 if self.command.is_some() {
                     return Reply::Refused { reason: "a connection runs one command".to_owned() };
                 }
+                crate::shim::give_to_user(&stdio, command.user.as_ref().unwrap_or(user));
                 match backend.exec(&command, stdio) {
                     Ok(pid) => {
                         self.command = Some(pid);
@@ -130,15 +179,6 @@ impl Client {
                 Reply::Usage { memory_bytes: usage.memory_bytes, cpu_usec: usage.cpu_usec, pids: usage.pids }
             }
         }
-    }
-
-    /// Whoever leaves takes their command along. The pid is a child that was not reaped, so it is still its own.
-    fn leave(&self) -> bool {
-        if let Some(pid) = self.command {
-            let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
-            let _ = kill(pid, libc::SIGKILL);
-        }
-        false
     }
 }
 

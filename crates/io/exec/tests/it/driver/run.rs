@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use heptad_exec::{ContainerState, ExecError, ExecRequest, ExitKind, Mount, RootFs, User};
+use heptad_exec::{ContainerSpec, ContainerState, ExecError, ExecRequest, ExitKind, Mount, RootFs, User};
 
-use super::support::{Node, code, eventually, is_alive};
+use super::support::{Kind, Node, code, eventually, is_alive};
 
 #[test]
 fn exit_codes_and_signals_are_told() {
@@ -108,6 +108,157 @@ fn commands_run_inside_with_their_own_input_user_and_end() {
     let missing = node.driver().exec("inside", &ExecRequest::new(vec!["no-such".to_owned()]));
     assert!(missing.expect_err("cannot run").to_string().contains("no-such"));
     assert!(matches!(node.driver().remove("inside"), Err(ExecError::StillRunning { .. })));
+}
+
+#[test]
+fn a_user_may_open_its_own_output_again() {
+    for kind in [Kind::Oci, Kind::External, Kind::Process] {
+        let node = Node::new(kind);
+        let script = "echo out > /dev/stdout; echo err > /proc/self/fd/2; sleep 100";
+        let mut spec = node.script("opens", script);
+        spec.user = User { uid: 1000, gid: 1000, additional_gids: vec![] };
+        node.start(&spec);
+        let written = || Some(node.output("opens")).filter(|text| text.contains("out") && text.contains("err"));
+        assert!(eventually(Duration::from_secs(30), written).is_some(), "{kind:?}: {}", node.output("opens"));
+        let mut request = ExecRequest::new(
+            ["sh", "-c", "cat /dev/stdin > /dev/stdout; echo err > /dev/stderr"].map(str::to_owned).to_vec(),
+        );
+        request.stdin = b"in".to_vec();
+        request.command.user = (kind != Kind::Process).then(|| User { uid: 7, gid: 7, additional_gids: vec![] });
+        let output = node.driver().exec("opens", &request).expect("runs");
+        assert_eq!((&output.stdout[..], &output.stderr[..]), (&b"in"[..], &b"err\n"[..]), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_working_directory_that_the_image_lacks_is_made_for_the_user() {
+    for kind in [Kind::Oci, Kind::External] {
+        let node = Node::new(kind);
+        std::os::unix::fs::symlink("/var/../../../var", node.path("busybox/link")).expect("a link");
+        std::os::unix::fs::symlink("/nowhere", node.path("busybox/dangling")).expect("a link");
+        let mut spec = node.script("makes", "pwd; stat -c '%u %g %a' . ..; touch mine && echo written");
+        spec.user = User { uid: 1000, gid: 1001, additional_gids: vec![] };
+        for (cwd, above) in [("/srv/app/data", "0 0 755"), ("/link/app", "0 0 755")] {
+            spec.cwd = cwd.into();
+            let (_, output) = node.run(&spec);
+            let place = cwd.replace("/link", "/var");
+            assert_eq!(output, format!("{place}\n1000 1001 755\n{above}\nwritten\n"), "{kind:?}");
+            node.driver().remove("makes").expect("removed");
+        }
+        for (cwd, problem) in
+            [("/etc/passwd", "not a directory"), ("/etc/passwd/x", "not a directory"), ("/dangling/x", "leads nowhere")]
+        {
+            spec.cwd = cwd.into();
+            let error = node.driver().start(&spec).expect_err("cannot start").to_string();
+            assert!(error.contains(cwd) && error.contains(problem), "{kind:?}: {error}");
+        }
+        assert!(!node.path("busybox/srv").exists(), "layers are never written");
+    }
+    let node = Node::new(Kind::Process);
+    let mut spec = node.script("process", "true");
+    spec.cwd = "/no/such/directory".into();
+    let error = node.driver().start(&spec).expect_err("cannot start").to_string();
+    assert!(error.contains("working directory /no/such/directory"), "{error}");
+}
+
+#[test]
+fn the_stop_signal_is_the_containers_own() {
+    for kind in [Kind::Oci, Kind::External, Kind::Process] {
+        let node = Node::new(kind);
+        let script = "trap 'exit 3' TERM; trap 'exit 5' USR1; echo ready; while true; do sleep 0.05; done";
+        let mut spec = node.script("usr1", script);
+        spec.stop_signal = libc::SIGUSR1;
+        node.start(&spec);
+        eventually(Duration::from_secs(30), || node.output("usr1").contains("ready").then_some(())).expect("ready");
+        assert_eq!(code(&node.driver().stop("usr1", Some(Duration::from_secs(60))).expect("stopped")), 5, "{kind:?}");
+        let program = "import os, signal\nsignal.signal(37, lambda *_: os._exit(6))\nprint('ready', flush=True)\n\
+                       while True: signal.pause()";
+        let mut spec = ContainerSpec::new("rt", RootFs::Host, ["python3", "-c", program].map(str::to_owned).to_vec());
+        spec.stop_signal = 37;
+        node.start(&spec);
+        eventually(Duration::from_secs(30), || node.output("rt").contains("ready").then_some(())).expect("ready");
+        assert_eq!(code(&node.driver().stop("rt", Some(Duration::from_secs(60))).expect("stopped")), 6, "{kind:?}");
+    }
+    let node = Node::new(Kind::Process);
+    let mut spec = node.script("ends", "");
+    (spec.args, spec.stop_signal) = (["sleep", "100"].map(str::to_owned).to_vec(), 37);
+    node.start(&spec);
+    let exit = node.driver().stop("ends", Some(Duration::from_secs(60))).expect("stopped");
+    assert_eq!(exit.how, ExitKind::Signal(37), "the end by a real-time signal is seen");
+}
+
+#[test]
+fn what_is_frozen_can_be_stopped() {
+    for kind in [Kind::Oci, Kind::External] {
+        let node = Node::new(kind);
+        for (id, below, polite) in [("deaf", false, false), ("polite", false, true), ("deep", true, false)] {
+            let on_term = if polite { "exit 5" } else { ":" };
+            let script = format!("trap '{on_term}' TERM; echo ready; while true; do sleep 0.05; done");
+            let pid = node.start(&node.script(id, &script));
+            eventually(Duration::from_secs(30), || node.output(id).contains("ready").then_some(())).expect("ready");
+            freeze(&node, id, pid, below);
+            let grace = if polite { Duration::from_secs(60) } else { Duration::from_millis(200) };
+            let exit = node.driver().stop(id, Some(grace)).expect("stopped");
+            let expected = if polite { ExitKind::Code(5) } else { ExitKind::Signal(9) };
+            assert_eq!(exit.how, expected, "{kind:?} {id}");
+            node.driver().remove(id).expect("removed");
+        }
+    }
+}
+
+/// As an administrator does, or a container that could write to its own group; `below`, in a group below its own.
+fn freeze(node: &Node, id: &str, pid: i32, below: bool) {
+    let files = [("freezer.state", "FROZEN"), ("cgroup.freeze", "1")];
+    let mut frozen = false;
+    for mut group in node.own_groups(id) {
+        if below {
+            group = group.join("below");
+            std::fs::create_dir(&group).expect("a group");
+            // Where the group has controllers, processes may be in leaves only; the container has one process then.
+            let _ = std::fs::write(group.join("cgroup.procs"), pid.to_string());
+        }
+        for (file, word) in files {
+            // The files that are there can be written by root.
+            frozen |= group.join(file).exists() && std::fs::write(group.join(file), word).is_ok();
+        }
+    }
+    assert!(frozen, "this test needs a freezer");
+}
+
+#[test]
+fn commands_that_ran_out_of_time_leave_no_process_and_no_zombie() {
+    for kind in [Kind::Oci, Kind::Process] {
+        let node = Node::new(kind);
+        let mut spec = node.script("host", "");
+        // It never waits for children that it did not make.
+        spec.args = ["sleep", "100"].map(str::to_owned).to_vec();
+        node.start(&spec);
+        for script in ["sleep 3601 | grep ok", "setsid sleep 3601 & sleep 3601; true", "(sleep 3601 &); sleep 3601"] {
+            let mut request = ExecRequest::new(["sh", "-c", script].map(str::to_owned).to_vec());
+            request.timeout = Duration::from_millis(500);
+            assert!(node.driver().exec("host", &request).expect("runs").timed_out, "{kind:?}");
+        }
+        let dead = "grep -l '^State:.*Z' /proc/[0-9]*/status 2>/dev/null; \
+                    for c in /proc/[0-9]*/cmdline; do tr '\\0' ' ' < $c | grep '^sleep 3601'; done 2>/dev/null";
+        let left = || String::from_utf8_lossy(&node.exec("host", dead).stdout).into_owned();
+        if kind == Kind::Oci {
+            let gone = eventually(Duration::from_secs(30), || left().is_empty().then_some(()));
+            assert!(gone.is_some(), "{kind:?}: {}", left());
+        }
+        let alone = || (node.driver().usage("host").expect("running").pids == 1).then_some(());
+        assert!(eventually(Duration::from_secs(30), alone).is_some(), "{kind:?}: only its own process is left");
+    }
+}
+
+#[test]
+fn commands_end_as_their_programs_do_and_may_leave_servers_behind() {
+    let node = Node::oci();
+    node.start(&node.script("host", "sleep 100"));
+    assert_eq!(node.exec("host", "kill -9 $$").how, ExitKind::Signal(9));
+    assert_eq!(node.exec("host", "exit 200").how, ExitKind::Code(200));
+    let output = node.exec("host", "(sleep 3602 >/dev/null 2>&1 &); cat /proc/$PPID/cmdline | wc -c");
+    assert_eq!(output.stdout, b"0\n", "nothing of the host is named by what stands above a command");
+    assert_eq!(node.exec("host", "ps | grep -q '[s]leep 3602'").how, ExitKind::Code(0));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use heptad_exec::{ContainerSpec, ExitKind, RootFs};
+use heptad_exec::{ContainerSpec, ExecError, ExecRequest, ExitKind, RootFs, User};
 
 use super::support::{Kind, Node, code};
 
@@ -77,6 +77,55 @@ fn only_three_descriptors_and_an_own_directory_are_inherited() {
     node.start(&node.script("fds-exec", "sleep 100"));
     let output = node.exec("fds-exec", script);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "3\n/\n/\n");
+}
+
+#[test]
+fn no_number_keeps_the_rights_of_who_starts() {
+    for kind in [Kind::Oci, Kind::External, Kind::Process] {
+        let node = Node::new(kind);
+        let users = [(u32::MAX, 5, vec![]), (5, u32::MAX, vec![]), (5, 5, vec![u32::MAX]), (1 << 31, 5, vec![])];
+        for (uid, gid, additional_gids) in users {
+            let user = User { uid, gid, additional_gids };
+            let mut spec = node.script("asks", "id -u");
+            spec.user = user.clone();
+            assert!(matches!(node.driver().start(&spec), Err(ExecError::InvalidSpec { .. })), "{kind:?} {user:?}");
+            spec.user = User::nobody();
+            spec.args = ["sleep", "100"].map(str::to_owned).to_vec();
+            node.start(&spec);
+            let mut request = ExecRequest::new(vec!["id".to_owned()]);
+            request.command.user = Some(user.clone());
+            let refused = node.driver().exec("asks", &request);
+            assert!(matches!(refused, Err(ExecError::InvalidSpec { .. })), "{kind:?} {user:?}");
+            node.driver().stop("asks", Some(Duration::ZERO)).expect("stopped");
+            node.driver().remove("asks").expect("removed");
+        }
+        let mut spec = node.script("host", "id -u");
+        (spec.rootfs, spec.user) = (RootFs::Host, User { uid: 5, gid: 0, additional_gids: vec![] });
+        assert!(matches!(node.driver().start(&spec), Err(ExecError::InvalidSpec { .. })), "{kind:?}");
+    }
+}
+
+/// Opening for writing is tried, and nothing is written: where it works the test fails.
+#[test]
+fn nothing_of_the_kernels_can_be_written_from_inside() {
+    for kind in [Kind::Oci, Kind::External] {
+        let node = Node::new(kind);
+        let script = "\
+try() { while read -r f; do if true >> $f; then echo WRITABLE $f; fi; done 2>/dev/null; }
+find /sys/fs/cgroup -type f | try
+find /sys/fs/cgroup -type d | while read -r d; do mkdir $d/made 2>/dev/null && echo WRITABLE $d; done
+for d in /sys/fs/cgroup /sys/fs/cgroup/* /sys /proc /proc/sys; do
+  mount -o remount,rw $d 2>/dev/null && echo REMOUNTED $d; mount -o remount,bind,rw $d 2>/dev/null && echo REMOUNTED $d
+done
+find /sys -maxdepth 5 -type f | try
+find /proc/sys /proc/irq /proc/bus /proc/fs /proc/sysrq-trigger -type f 2>/dev/null | try
+find /sys/fs/cgroup -name 'cgroup.procs' | wc -l
+echo done";
+        let (_, output) = node.run(&node.script("writes", script));
+        assert!(!output.contains("WRITABLE") && !output.contains("REMOUNTED"), "{kind:?}: {output}");
+        let shown = output.lines().next().and_then(|line| line.trim().parse::<u32>().ok());
+        assert!(shown > Some(0) && output.ends_with("done\n"), "{kind:?}: its own limits can be read: {output}");
+    }
 }
 
 #[test]

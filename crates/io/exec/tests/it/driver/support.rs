@@ -16,6 +16,7 @@ const BUSYBOX: &str = "/usr/bin/busybox";
 const APPLETS: &[&str] = &[
     "sh", "true", "false", "sleep", "cat", "echo", "id", "pwd", "env", "ls", "touch", "dd", "seq", "hostname", "kill",
     "mkdir", "mount", "unshare", "nc", "ping", "wc", "grep", "yes", "head", "setsid", "stat", "ps", "trap", "readlink",
+    "find", "tr",
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +111,11 @@ impl Node {
             ContainerState::Running { pid } => pid,
             ContainerState::Exited(_) => 0,
         }
+    }
+
+    /// The directories of a container's own group, one for each hierarchy.
+    pub(super) fn own_groups(&self, id: &str) -> Vec<PathBuf> {
+        self.group_dirs().into_iter().map(|dir| dir.join(id)).filter(|dir| dir.exists()).collect()
     }
 
     /// Starts, waits for the end, gives back how it ended and what it wrote.

@@ -28,7 +28,7 @@ fn check_process(image: &Image) {
     let plan = image.process(&ProcessRequest::default()).expect("plan");
     assert_eq!(plan.args, ["/bin/sh", "-c", "id"]);
     assert_eq!((plan.uid, plan.gid, plan.additional_gids), (1000, 1000, vec![77]));
-    assert_eq!((plan.cwd.as_path(), plan.stop_signal.as_deref()), (Path::new("/srv"), Some("SIGUSR1")));
+    assert_eq!((plan.cwd.as_path(), plan.stop_signal), (Path::new("/srv"), 10));
     assert_eq!((plan.env["MODE"].as_str(), plan.env["HOME"].as_str()), ("test", "/srv"));
     let request = ProcessRequest {
         args: Some(vec!["true".to_owned()]),
