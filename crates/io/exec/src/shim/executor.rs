@@ -100,7 +100,7 @@ impl Executor for SandboxExecutor {
 /// Returns in a child that becomes the program. This process stays above it, takes in every process that the program
 /// leaves behind while it runs, and ends as the program does. Without it they would be the container's first process's,
 /// and most programs never wait for children that they did not make.
-fn supervise() -> Result<(), String> {
+pub(super) fn supervise() -> Result<(), String> {
     nix::sys::prctl::set_child_subreaper(true).map_err(|error| format!("cannot take in orphans: {error}"))?;
     // SAFETY: this process was cloned with one thread, so no lock can be held by a thread that the child lacks.
     match unsafe { nix::unistd::fork() }.map_err(|error| format!("cannot fork: {error}"))? {

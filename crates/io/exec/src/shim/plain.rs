@@ -10,6 +10,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, setgid, setgroups, setsid, setuid};
 
 use super::backend::{Backend, Stdio};
+use super::executor::supervise;
 use crate::bundle::{Bundle, MARKER_VARIABLE, ShimConfig};
 use crate::container::{Limits, User};
 use crate::driver::{ExecCommand, Usage};
@@ -28,7 +29,7 @@ impl Plain {
         Self { config: config.clone(), marker: bundle.dir.to_string_lossy().into_owned() }
     }
 
-    fn spawn(&self, command: &ExecCommand, stdio: Stdio) -> Result<i32, String> {
+    fn spawn(&self, command: &ExecCommand, stdio: Stdio, supervised: bool) -> Result<i32, String> {
         let spec = &self.config.spec;
         let program = command.args.first().ok_or("no program is named")?;
         let mut process = Command::new(program);
@@ -43,8 +44,12 @@ impl Plain {
         process.stdin(stdin).stdout(stdout).stderr(stderr);
         let user = command.user.clone().unwrap_or_else(|| spec.user.clone());
         let limits = spec.limits.clone();
+        let prepare = move || {
+            become_container(&user, &limits)?;
+            if supervised { supervise().map_err(io::Error::other) } else { Ok(()) }
+        };
         // SAFETY: this process has one thread, so the closure may allocate after fork.
-        unsafe { process.pre_exec(move || become_container(&user, &limits)) };
+        unsafe { process.pre_exec(prepare) };
         let child = process.spawn().map_err(|error| format!("cannot execute {program}: {error}"))?;
         Ok(child.id() as i32)
     }
@@ -85,11 +90,15 @@ fn limit(resource: Resource, wanted: u64) -> io::Result<()> {
 impl Backend for Plain {
     fn start(&mut self, stdio: Stdio) -> Result<i32, String> {
         let args = self.config.spec.args.clone();
-        self.spawn(&ExecCommand { args, ..ExecCommand::default() }, stdio)
+        self.spawn(&ExecCommand { args, ..ExecCommand::default() }, stdio, false)
     }
 
     fn exec(&mut self, command: &ExecCommand, stdio: Stdio) -> Result<i32, String> {
-        self.spawn(command, stdio)
+        self.spawn(command, stdio, true)
+    }
+
+    fn supervises_commands(&self) -> bool {
+        true
     }
 
     fn pids(&self) -> Vec<i32> {

@@ -16,8 +16,8 @@ const CLIENTS_MAX: usize = 128;
 
 /// Between two looks at the commands that are to end.
 const LOOK_MS: u64 = 10;
-/// For a command's supervisor to take in what was killed below it.
-const SUPERVISOR_TIMEOUT_MS: u64 = 2_000;
+/// For processes to take in what was killed below them; then all are killed together.
+const LEFT_TIMEOUT_MS: u64 = 2_000;
 
 pub(super) struct Clients {
     all: Vec<Client>,
@@ -31,7 +31,6 @@ struct LeftCommand {
     /// A child that was not reaped, so it is still its own.
     pid: i32,
     since: Instant,
-    looks: u32,
 }
 
 struct Client {
@@ -81,7 +80,7 @@ impl Clients {
         let Self { all, left, user } = self;
         all.retain_mut(|client| {
             let mut leave = |command: Option<i32>| {
-                left.extend(command.map(|pid| LeftCommand { pid, since: Instant::now(), looks: 0 }));
+                left.extend(command.map(|pid| LeftCommand { pid, since: Instant::now() }));
                 false
             };
             loop {
@@ -105,17 +104,21 @@ impl Clients {
         (!self.left.is_empty()).then(|| Instant::now() + Duration::from_millis(LOOK_MS))
     }
 
-    /// Whoever leaves takes their command along, with all that it made: those below first, so that the processes above
-    /// take in their children before they end themselves.
+    /// Whoever leaves takes their command along, with all that it made. The process right below a supervisor goes when it
+    /// is the last, because the supervisor ends with it, and what dies later would be nobody's to take in.
     pub(super) fn end_left_commands(&mut self, backend: &dyn Backend) {
-        for command in &mut self.left {
+        for command in &self.left {
+            let over = command.since.elapsed() > Duration::from_millis(LEFT_TIMEOUT_MS);
             let below = procfs::descendants(command.pid);
+            let first =
+                below.iter().filter(|stat| stat.parent == command.pid).map(|stat| (stat.start_time, stat.pid)).min();
             for stat in &below {
-                let _ = sys::kill(stat.pid, libc::SIGKILL);
+                let last = first == Some((stat.start_time, stat.pid));
+                if !last || below.len() == 1 || over {
+                    let _ = sys::kill(stat.pid, libc::SIGKILL);
+                }
             }
-            command.looks = command.looks.saturating_add(1);
-            let over = command.since.elapsed() > Duration::from_millis(SUPERVISOR_TIMEOUT_MS);
-            if over || (!backend.supervises_commands() && command.looks > 1) {
+            if over || (below.is_empty() && !backend.supervises_commands()) {
                 let _ = sys::kill(command.pid, libc::SIGKILL);
             }
         }
