@@ -4,15 +4,20 @@
 #![deny(missing_docs)]
 
 mod hash;
+mod ledger;
 mod placement;
 mod quorum;
 mod quota;
 mod repair;
+mod silence;
+mod spread;
 
 pub use hash::{stable_hash, stable_hash_two};
+pub use ledger::{Knowledge, Ledger, Opening, Openings, ShardHealth};
 pub use placement::{
     Move, PlacementError, PlacementMap, REPLICATION_FACTOR_DEFAULT, SHARD_COUNT_DEFAULT, SHARD_COUNT_MAX, ShardId,
-    StorageNode, StorageNodeName, members,
+    StorageNode, StorageNodeName,
 };
 pub use quorum::{Quorum, majority};
 pub use repair::{CopyState, CopyTask, ItemCopies, RepairPlan, plan_repair};
+pub use silence::Silences;

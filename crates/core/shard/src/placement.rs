@@ -1,9 +1,10 @@
-//! The placement map: which storage nodes hold which shard. Deterministic, balanced by capacity, and changed as little
-//! as a change of nodes asks. Knows nothing of whether a node is up.
+//! The placement map: which storage nodes hold which shard. Deterministic, balanced by capacity, no two copies on one machine
+//! where it can be, and changed as little as a change of nodes asks. Knows nothing of whether a node is up.
 
 use crate::{
     hash::{stable_hash, stable_hash_two},
     quota::quotas,
+    spread::{Domain, domains, share_out},
 };
 use serde::{Deserialize, Serialize};
 use std::{cmp::Reverse, collections::BTreeMap, fmt};
@@ -44,25 +45,22 @@ impl fmt::Display for StorageNodeName {
 pub struct StorageNode {
     /// Its name.
     pub name: StorageNodeName,
+    /// The machine with which it is lost.
+    pub machine: String,
     /// How much it can hold; a node with 0 gets no shard.
     pub capacity_bytes: u64,
 }
 
 impl StorageNode {
-    /// The node `name` that can hold `capacity_bytes`.
+    /// The node `name` that can hold `capacity_bytes`, on a machine of its own.
     pub fn new(name: &str, capacity_bytes: u64) -> Self {
-        Self { name: name.into(), capacity_bytes }
+        Self { name: name.into(), machine: name.to_owned(), capacity_bytes }
     }
-}
 
-/// Which storage nodes of the machines are to hold data: with enough machines for all copies, the first of each, so that no
-/// two copies share a machine; with fewer, just as many as copies, taken from the machines in turn.
-pub fn members(machines: &[Vec<StorageNode>], replication_factor: usize) -> Vec<StorageNode> {
-    let usable = |machine: &Vec<StorageNode>| machine.iter().filter(|node| node.capacity_bytes > 0).cloned().collect();
-    let machines: Vec<Vec<StorageNode>> = machines.iter().map(usable).filter(|m: &Vec<_>| !m.is_empty()).collect();
-    let rounds = machines.iter().map(Vec::len).max().unwrap_or(0);
-    let in_turn = (0..rounds).flat_map(|round| machines.iter().filter_map(move |machine| machine.get(round)));
-    in_turn.take(replication_factor.max(machines.len())).cloned().collect()
+    /// The same on `machine`.
+    pub fn on(self, machine: &str) -> Self {
+        Self { machine: machine.to_owned(), ..self }
+    }
 }
 
 /// A shard: a number from 0 to the count less one.
@@ -134,7 +132,8 @@ impl PlacementMap {
         empty.rebuild(nodes)
     }
 
-    /// The next map, over `nodes`: copies stay where they are unless their node is gone or holds more than its share.
+    /// The next map, over `nodes`: copies stay where they are unless their node is gone, holds more than its share, or shares its
+    /// machine with another copy although it need not.
     pub fn rebuild(&self, nodes: &[StorageNode]) -> Result<Self, PlacementError> {
         let mut sorted: Vec<&StorageNode> = nodes.iter().collect();
         sorted.sort_by(|a, b| a.name.cmp(&b.name));
@@ -145,7 +144,7 @@ impl PlacementMap {
         if have < self.replication_factor {
             return Err(PlacementError::TooFewNodes { asked: self.replication_factor, have });
         }
-        let mut builder = Builder::new(self, &sorted);
+        let mut builder = Builder::new(self, domains(&sorted, self.replication_factor));
         builder.fill();
         builder.move_surplus();
         builder.fill_by_swaps();
@@ -192,9 +191,11 @@ impl PlacementMap {
     }
 }
 
-/// Works on node numbers; the steps keep "no node twice in a shard" at every moment.
+/// Works on numbers of domains; the steps keep "no domain twice in a shard" at every moment. Disks come last.
 struct Builder<'a> {
-    names: Vec<&'a StorageNodeName>,
+    domains: Vec<Domain<'a>>,
+    /// The disk within its domain that held each copy before.
+    disks: Vec<BTreeMap<usize, Option<usize>>>,
     copies_per_shard: usize,
     shards: Vec<Vec<usize>>,
     quota: Vec<u64>,
@@ -202,22 +203,32 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(old: &PlacementMap, nodes: &[&'a StorageNode]) -> Self {
-        let names: Vec<&StorageNodeName> = nodes.iter().map(|node| &node.name).collect();
-        let capacities: Vec<u64> = nodes.iter().map(|node| node.capacity_bytes).collect();
+    fn new(old: &PlacementMap, domains: Vec<Domain<'a>>) -> Self {
+        let capacities: Vec<u64> = domains.iter().map(Domain::capacity_bytes).collect();
+        let places = domains
+            .iter()
+            .enumerate()
+            .flat_map(|(domain, of)| of.disks.iter().enumerate().map(move |(disk, node)| (&node.name, (domain, disk))));
+        let places: BTreeMap<&StorageNodeName, (usize, usize)> = places.collect();
         let shard_count = old.shards.len() as u64;
         let quota = quotas(&capacities, shard_count * old.replication_factor as u64, shard_count);
-        let number = |name: &StorageNodeName| names.binary_search(&name).ok();
-        let shards: Vec<Vec<usize>> =
-            old.shards.iter().map(|nodes| nodes.iter().filter_map(number).collect()).collect();
-        let mut held = vec![0; names.len()];
-        shards.iter().flatten().for_each(|node| held[*node] += 1);
-        Self { names, copies_per_shard: old.replication_factor, shards, quota, held }
+        let mut shards = vec![Vec::new(); old.shards.len()];
+        let mut disks = vec![BTreeMap::new(); domains.len()];
+        let mut held = vec![0; domains.len()];
+        for (shard, nodes) in old.shards.iter().enumerate() {
+            for (domain, disk) in nodes.iter().filter_map(|node| places.get(node).copied()) {
+                if disks[domain].insert(shard, Some(disk)).is_none() {
+                    shards[shard].push(domain);
+                    held[domain] += 1;
+                }
+            }
+        }
+        Self { domains, disks, copies_per_shard: old.replication_factor, shards, quota, held }
     }
 
     /// Rendezvous score: breaks ties so that neighbours of a node differ from shard to shard.
     fn score(&self, node: usize, shard: usize) -> u64 {
-        stable_hash_two(self.names[node].as_str().as_bytes(), &(shard as u64).to_le_bytes())
+        stable_hash_two(self.domains[node].name().as_str().as_bytes(), &(shard as u64).to_le_bytes())
     }
 
     fn lacks(&self, node: usize) -> u64 {
@@ -241,7 +252,7 @@ impl<'a> Builder<'a> {
 
     /// Nodes over their share give copies to nodes below it; what nobody below can take is dropped for the swaps.
     fn move_surplus(&mut self) {
-        for from in 0..self.names.len() {
+        for from in 0..self.domains.len() {
             let mut held: Vec<usize> = (0..self.shards.len()).filter(|s| self.shards[*s].contains(&from)).collect();
             held.sort_by_key(|shard| self.score(from, *shard));
             for shard in held.iter().copied() {
@@ -263,7 +274,7 @@ impl<'a> Builder<'a> {
 
     /// The node that lacks most copies and does not hold `shard`.
     fn neediest(&self, shard: usize) -> Option<usize> {
-        (0..self.names.len())
+        (0..self.domains.len())
             .filter(|node| self.lacks(*node) > 0 && !self.shards[shard].contains(node))
             .max_by_key(|node| (self.lacks(*node), Reverse(self.score(*node, shard))))
     }
@@ -306,7 +317,7 @@ impl<'a> Builder<'a> {
     }
 
     fn find_swap(&self, shard: usize) -> Option<(usize, usize, usize)> {
-        let needy = (0..self.names.len()).filter(|node| self.lacks(*node) > 0);
+        let needy = (0..self.domains.len()).filter(|node| self.lacks(*node) > 0);
         for needy in needy {
             let others = (0..self.shards.len()).filter(|other| !self.shards[*other].contains(&needy));
             for other in others {
@@ -319,9 +330,18 @@ impl<'a> Builder<'a> {
         None
     }
 
+    /// The shards of a domain, and which of its disks held each before.
+    fn held_by(&self, domain: usize) -> BTreeMap<usize, Option<usize>> {
+        let held = (0..self.shards.len()).filter(|shard| self.shards[*shard].contains(&domain));
+        held.map(|shard| (shard, self.disks[domain].get(&shard).copied().flatten())).collect()
+    }
+
     fn into_shards(self) -> Vec<Vec<StorageNodeName>> {
-        let name = |node: &usize| self.names[*node].clone();
-        self.shards.iter().map(|nodes| nodes.iter().map(name).collect()).collect()
+        let disks: Vec<BTreeMap<usize, usize>> =
+            (0..self.domains.len()).map(|domain| share_out(&self.domains[domain], self.held_by(domain))).collect();
+        let name = |shard: usize, domain: usize| self.domains[domain].disks[disks[domain][&shard]].name.clone();
+        let shards = self.shards.iter().enumerate();
+        shards.map(|(shard, domains)| domains.iter().map(|domain| name(shard, *domain)).collect()).collect()
     }
 }
 

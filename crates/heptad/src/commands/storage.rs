@@ -2,7 +2,7 @@
 
 use crate::{
     cli::Output,
-    output::{Table, print, say, tell, write},
+    output::{Table, age, now_ms, print, say, tell, write},
 };
 use anyhow::{Context, bail};
 use heptad_client::{Body, Client, ObjectListing};
@@ -80,10 +80,11 @@ pub(super) async fn ls(client: &Client, target: &str, output: Output) -> anyhow:
         }
     }
     print(output, &all, || {
-        let mut table = Table::new(&["KEY", "SIZE", "CHECKSUM"]);
+        let mut table = Table::new(&["KEY", "SIZE", "CHECKSUM", "CONTENT"]);
         for object in &all {
             let short = object.checksum.chars().take(16).collect();
-            table.row([object.key.clone(), Bytes(object.size_bytes).to_string(), short]);
+            let content = if object.lost_unix_ms.is_some() { "LOST" } else { "stored" };
+            table.row([object.key.clone(), Bytes(object.size_bytes).to_string(), short, content.to_owned()]);
         }
         table.render()
     })?;
@@ -104,20 +105,43 @@ pub(super) async fn status(client: &Client, output: Output) -> anyhow::Result<Ex
 }
 
 fn describe(status: &StorageStatus) -> String {
-    let mut table = Table::new(&["STORAGE NODE", "STATE", "USED", "CAPACITY", "BLOBS", "REASON"]);
+    let now = now_ms();
+    let ago = |unix_ms: u64| format!("{} ago", age(unix_ms, now));
+    let mut table =
+        Table::new(&["STORAGE NODE", "STATE", "USED", "CAPACITY", "SHARDS", "BLOBS", "COUNTED", "VERIFIED", "REASON"]);
     for node in &status.nodes {
         table.row([
             node.name.to_string(),
             format!("{:?}", node.state),
             format!("{} MiB", node.used_bytes >> 20),
             format!("{} MiB", node.capacity_bytes >> 20),
+            node.shards.to_string(),
             node.blobs.to_string(),
+            if node.checked { "yes" } else { "no" }.to_owned(),
+            node.verified_unix_ms.map_or("never".to_owned(), ago),
             node.reason.clone().unwrap_or_default(),
         ]);
     }
-    let whole = format!(
-        "{} of {} shards have all {} copies (map epoch {})\n",
-        status.shards_whole, status.shards_total, status.replication_factor, status.epoch
+    let counted = status.checked_unix_ms.map_or("not counted yet".to_owned(), |at| format!("counted {}", ago(at)));
+    let mut text = format!(
+        "{}\n{} of {} shards have all {} copies ({counted}, map epoch {})\n",
+        table.render(),
+        status.shards_whole,
+        status.shards_total,
+        status.replication_factor,
+        status.epoch
     );
-    format!("{}\n{whole}", table.render())
+    if status.shards_unchecked > 0 {
+        text += &format!(
+            "{} shards have copies on disks that were opened or silent since: they are counted now\n",
+            status.shards_unchecked
+        );
+    }
+    if status.blobs_lost > 0 {
+        text += &format!(
+            "{} pieces of objects have no copy left: `heptad storage ls BUCKET` marks the objects\n",
+            status.blobs_lost
+        );
+    }
+    text
 }

@@ -5,13 +5,18 @@ use anyhow::{Context, bail, ensure};
 use heptad_api::{mesh::CallRequest, mesh::CallResponse, operations::ApplyRequest};
 use heptad_client::watch_state;
 use heptad_model::{Container, ContainerId, ServiceKey};
-use heptad_store::GarbageMemory;
+use heptad_store::{DistributedStorage, StorageStatus};
 use serde_json::Value;
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 /// The shop's file, which is also an example for users.
 const SHOP: &str = include_str!("../../../../examples/shop.yaml");
 const READY_SECONDS_MAX: u64 = 60;
+const REPAIRED_SECONDS_MAX: u64 = 120;
+const REPAIRED_POLL: Duration = Duration::from_millis(50);
 const SPLIT_CALLS: u32 = 500;
 const OBJECTS: usize = 8;
 const OBJECT_BYTES: usize = 1_500_000;
@@ -127,8 +132,12 @@ pub(super) async fn storage(platform: &Platform) -> anyhow::Result<String> {
         let stored = storage.put_bytes("demo", &format!("photo-{index}"), content(index).into()).await;
         stored.with_context(|| format!("storing photo-{index}"))?;
     }
-    let lost = platform.storage_dir(1);
-    std::fs::remove_dir_all(&lost).with_context(|| format!("removing {}", lost.display()))?;
+    let dir = platform.storage_dir(1);
+    let lost = dir.with_extension("lost");
+    // As a whole at once, as a disk that fails; the platform may make the directory anew meanwhile.
+    std::fs::rename(&dir, &lost).with_context(|| format!("moving {} away", dir.display()))?;
+    let removed = std::fs::remove_dir_all(&lost);
+    removed.with_context(|| format!("removing {}", lost.display()))?;
     for index in 0..OBJECTS {
         let name = format!("photo-{index}");
         let read = storage.get_bytes("demo", &name, OBJECT_BYTES as u64).await;
@@ -136,20 +145,31 @@ pub(super) async fn storage(platform: &Platform) -> anyhow::Result<String> {
         ensure!(read == content(index), "{name} came back changed");
     }
     storage.put_bytes("demo", "written-meanwhile", content(99).into()).await.context("writing with a disk less")?;
-    storage.repair_once(&mut GarbageMemory::default()).await.context("repairing")?;
-    let status = storage.status().await;
-    ensure!(
-        status.shards_whole == status.shards_total,
-        "{} of {} shards are whole after the repair",
-        status.shards_whole,
-        status.shards_total
-    );
-    let dir = lost.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let status = repaired(storage).await?;
+    let dir = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok(format!(
         "{OBJECTS} objects of {OBJECT_BYTES} bytes read back byte for byte without {dir}\nrepaired: all {} shards have {} \
          copies again",
         status.shards_total, status.replication_factor
     ))
+}
+
+/// Waits until the platform has repaired everything by itself.
+async fn repaired(storage: &DistributedStorage) -> anyhow::Result<StorageStatus> {
+    let until = Instant::now() + Duration::from_secs(REPAIRED_SECONDS_MAX);
+    loop {
+        let status = storage.status().await;
+        if status.shards_whole == status.shards_total {
+            return Ok(status);
+        }
+        ensure!(
+            Instant::now() < until,
+            "{} of {} shards are whole {REPAIRED_SECONDS_MAX} s after the loss of a disk",
+            status.shards_whole,
+            status.shards_total
+        );
+        tokio::time::sleep(REPAIRED_POLL).await;
+    }
 }
 
 pub(super) async fn verify(platform: &Platform) -> anyhow::Result<String> {

@@ -57,7 +57,7 @@ impl ClusterNode {
         let mut identity = Identity::load(&settings.data_dir)?;
         let base = Base::open(settings, &mut identity, Some(member.service_cidr)).await?;
         let network = base.network();
-        let disks = storage::give(&settings.data_dir, &mut identity, base.free_bytes()).await?;
+        let disks = storage::give(&settings.data_dir, &mut identity).await?;
         let parts = Parts { member, client: client.clone(), wires, listener, disks };
         let started = Self::start_on(base, parts, settings).await;
         if started.is_err()

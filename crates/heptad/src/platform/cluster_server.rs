@@ -3,7 +3,7 @@
 
 use super::{
     ClusterNode, DataLock, PlatformError, Settings, StateSettings,
-    cluster_storage::ClusterStorage,
+    cluster_storage::{ClusterStorage, StorageParts},
     mesh::{self, Mesh, ProxyParts},
     node::LOOPBACK_SERVICES,
     paths,
@@ -249,7 +249,8 @@ impl ClusterServer {
             true => Some(start_node(settings, &member, &trust).await?),
             false => None,
         };
-        tasks.spawn(storage.follow(store, members, control.leads(), state.is_shared()));
+        let parts = StorageParts { store, members, client: client.clone() };
+        tasks.spawn(storage.follow(parts, control.leads(), state.is_shared()));
         super::publish(&socket);
         let data_dir = settings.data_dir.clone();
         Ok(Self { data_dir, member, control, client, proxy, node, tasks, stop, _lock: lock })

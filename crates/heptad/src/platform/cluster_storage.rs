@@ -5,15 +5,16 @@ use super::storage;
 use crate::cluster::Members;
 use axum::{Router, body::Body, response::IntoResponse};
 use heptad_api::{ErrorCode, ProblemDetails};
-use heptad_model::{Node, NodeName};
+use heptad_client::Client;
+use heptad_model::{Disk, Event, EventKind, Node, NodeName};
 use heptad_state::Store;
 use heptad_store::{
     BlobConnector, BlobNode, BoxFuture, DistributedStorage, Io, Maintenance, MetaStore, Options, RemoteHost,
-    RemoteNode, StorageError, StorageNode, StorageNodeName, members,
+    RemoteNode, StorageError, StorageNode, StorageNodeName,
 };
 use http::Request;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -25,6 +26,8 @@ const LOOK_MS: u64 = 2_000;
 /// Readers of other servers get this time before replaced data is removed.
 const PURGE_DELAY_MS: u64 = 60_000;
 const REPLICATION_FACTOR: usize = 3;
+/// After how many milliseconds of silence the copies of a node are laid out on others, if not after the usual time.
+const SILENCE_VARIABLE: &str = "HEPTAD_STORAGE_SILENCE_MS";
 
 /// The way to the disks of one node.
 #[derive(Debug)]
@@ -59,14 +62,20 @@ impl ClusterStorage {
     }
 
     /// Follows the nodes for ever.
-    pub(super) async fn follow(self, store: Arc<dyn Store>, members: Members, leads: impl Fn() -> bool, shared: bool) {
+    pub(super) async fn follow(self, parts: StorageParts, leads: impl Fn() -> bool, shared: bool) {
+        let StorageParts { store, members, client } = parts;
         let purge_delay_ms = if shared { PURGE_DELAY_MS } else { 0 };
-        let options = Options { replication_factor: REPLICATION_FACTOR, purge_delay_ms, ..Options::default() };
+        let usual = Options::default();
+        let given = std::env::var(SILENCE_VARIABLE).ok().and_then(|text| text.parse().ok());
+        let silence_ms_max = given.unwrap_or(usual.silence_ms_max);
+        let options = Options { replication_factor: REPLICATION_FACTOR, purge_delay_ms, silence_ms_max, ..usual };
         let mut follower = Follower {
             slot: self,
             meta: storage::rows(store),
             options,
             members,
+            client,
+            given_up: BTreeSet::new(),
             hosts: BTreeMap::new(),
             laid_out: None,
             maintenance: None,
@@ -98,6 +107,9 @@ struct Follower {
     meta: Arc<dyn MetaStore>,
     options: Options,
     members: Members,
+    client: Client,
+    /// Nodes with disks that were given up, as far as it was told.
+    given_up: BTreeSet<String>,
     /// One connection per node, kept over changes of others.
     hosts: BTreeMap<NodeName, Arc<RemoteHost>>,
     /// The disks that the layout was made of.
@@ -106,33 +118,41 @@ struct Follower {
     maintenance: Option<Maintenance>,
 }
 
-fn disk_name(node: &Node, disk: &str) -> String {
-    format!("{}/{disk}", node.name)
+/// What the storage of a cluster is made of.
+pub(super) struct StorageParts {
+    /// Keeps records and the placement.
+    pub(super) store: Arc<dyn Store>,
+    pub(super) members: Members,
+    /// Takes events.
+    pub(super) client: Client,
 }
 
-/// The disks of every node, the nodes in the order of their names.
-fn machines(nodes: &[Node]) -> Vec<Vec<StorageNode>> {
-    let disks = |node: &Node| {
-        let disk = |disk: &heptad_model::Disk| StorageNode::new(&disk_name(node, &disk.name), disk.capacity_bytes);
-        node.disks.iter().map(disk).collect()
+/// The nodes of these disks.
+fn nodes_of(disks: &BTreeSet<StorageNodeName>) -> BTreeSet<String> {
+    disks.iter().filter_map(|disk| Some(disk.as_str().rsplit_once('/')?.0.to_owned())).collect()
+}
+
+/// The disks of all nodes.
+fn disks(nodes: &[Node]) -> Vec<StorageNode> {
+    let of = |node: &Node| {
+        let name = node.name.to_string();
+        let disk = |disk: &Disk| StorageNode::new(&format!("{name}/{}", disk.name), disk.capacity_bytes).on(&name);
+        node.disks.iter().map(disk).collect::<Vec<_>>()
     };
-    nodes.iter().map(disks).filter(|disks: &Vec<_>| !disks.is_empty()).collect()
+    nodes.iter().flat_map(of).collect()
 }
 
 impl Follower {
     async fn look(&mut self, nodes: &[Node], leads: bool) -> Result<(), StorageError> {
-        let machines = machines(nodes);
-        let all: Vec<StorageNode> = machines.iter().flatten().cloned().collect();
+        let all = disks(nodes);
         if all.len() < self.options.replication_factor {
             return Ok(());
         }
-        let chosen: Vec<StorageNodeName> =
-            members(&machines, self.options.replication_factor).into_iter().map(|node| node.name).collect();
         let changed = self.laid_out.as_ref() != Some(&all);
         match self.slot.0.get().cloned() {
-            None => self.open(nodes, &chosen, leads).await?,
+            None => self.open(nodes, leads).await?,
             Some(storage) if leads && changed => {
-                let moves = storage.set_nodes(self.remote(nodes), &chosen).await?;
+                let moves = storage.set_nodes(self.remote(nodes)).await?;
                 tracing::info!(disks = all.len(), moves, "the storage follows the nodes");
             }
             // What the leader decided may have changed although the nodes did not.
@@ -142,18 +162,46 @@ impl Follower {
         if let Some(storage) = self.slot.0.get() {
             self.laid_out = Some(all);
             match (leads, &self.maintenance) {
-                (true, None) => self.maintenance = Some(storage.maintain()),
-                (false, Some(_)) => self.maintenance = None,
-                _ => {}
+                (true, None) => {
+                    self.given_up = nodes_of(&storage.given_up().await);
+                    self.maintenance = Some(storage.maintain());
+                }
+                (true, Some(_)) => self.tell(nodes_of(&storage.given_up().await)).await,
+                (false, _) => self.maintenance = None,
             }
         }
         Ok(())
     }
 
-    async fn open(&mut self, nodes: &[Node], chosen: &[StorageNodeName], leads: bool) -> Result<(), StorageError> {
+    /// Tells people which nodes were given up, and which of them are back.
+    async fn tell(&mut self, given_up: BTreeSet<String>) {
+        let event = |kind, reason: &str, node: &String, message: String| {
+            let (reason, subject) = (reason.to_owned(), format!("node/{node}"));
+            Event { id: String::new(), at_ms: 0, kind, reason, subject, message }
+        };
+        let seconds = self.options.silence_ms_max / 1_000;
+        let lost = given_up.difference(&self.given_up).map(|node| {
+            let message =
+                format!("disks of it were silent for {seconds} s: their copies of stored data are laid out on others");
+            event(EventKind::Warning, "StorageGivenUp", node, message)
+        });
+        let back = self.given_up.difference(&given_up).map(|node| {
+            let message =
+                "its disks answer again, or it was removed: copies of stored data are laid out anew".to_owned();
+            event(EventKind::Normal, "StorageBack", node, message)
+        });
+        for event in lost.chain(back) {
+            if let Err(error) = self.client.create_event(&event).await {
+                tracing::warn!(%error, subject = event.subject, "an event of the storage was not recorded");
+            }
+        }
+        self.given_up = given_up;
+    }
+
+    async fn open(&mut self, nodes: &[Node], leads: bool) -> Result<(), StorageError> {
         let (remote, meta, options) = (self.remote(nodes), self.meta.clone(), self.options.clone());
         let opened = match leads {
-            true => Some(DistributedStorage::open_with(remote, chosen, meta, options).await?),
+            true => Some(DistributedStorage::open(remote, meta, options).await?),
             false => DistributedStorage::join(remote, meta, options).await?,
         };
         if let Some(storage) = opened {
@@ -172,8 +220,7 @@ impl Follower {
                 RemoteHost::new(Arc::new(ToDisks { members: members.clone(), node: node.name.clone() }))
             });
             for disk in &node.disks {
-                let name = disk_name(node, &disk.name);
-                out.push(Arc::new(RemoteNode::new(&name, &disk.name, disk.capacity_bytes, host.clone())));
+                out.push(Arc::new(RemoteNode::new(node.name.as_str(), &disk.name, disk.capacity_bytes, host.clone())));
             }
         }
         out
@@ -183,13 +230,13 @@ impl Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use heptad_model::{Disk, ResourceVector};
+    use heptad_model::ResourceVector;
 
     #[test]
-    fn disks_are_named_by_their_node_and_nodes_without_any_are_no_machine() {
+    fn disks_are_named_by_their_node_and_lost_with_it() {
         let mut first = Node::new("n1", ResourceVector::ZERO);
         first.disks = vec![Disk { name: "disk1".into(), capacity_bytes: 7 }];
-        let found = machines(&[first, Node::new("n2", ResourceVector::ZERO)]);
-        assert_eq!(found, [vec![StorageNode::new("n1/disk1", 7)]]);
+        let found = disks(&[first, Node::new("n2", ResourceVector::ZERO)]);
+        assert_eq!(found, [StorageNode::new("n1/disk1", 7).on("n1")]);
     }
 }

@@ -90,7 +90,7 @@ impl Platform {
         lock: DataLock,
     ) -> Result<Self, PlatformError> {
         let data = settings.data_dir.clone();
-        let storage = storage::open(&data, store.clone(), base.free_bytes()).await?;
+        let storage = storage::open(&data, store.clone()).await?;
         let agent: AgentSlot = AgentSlot::default();
         let ingress = settings.ingress.or(Some(SocketAddr::from(([127, 0, 0, 1], 0))));
         let listening = ProxyParts { transparent: base.proxy_address(), ingress, ..ProxyParts::default() };

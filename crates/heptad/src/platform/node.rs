@@ -61,7 +61,6 @@ pub(super) struct Base {
     images: ImageStore,
     network: Option<NodeNetwork>,
     service_cidr: Ipv4Net,
-    free_bytes: u64,
     /// Files of configs and secrets for containers.
     settings_dir: PathBuf,
 }
@@ -128,9 +127,8 @@ impl Base {
             identity.service_cidr = Some(service_cidr);
             identity.save(&settings.data_dir)?;
         }
-        let free_bytes = capacity(&facts, &settings.data_dir).storage.0;
         let settings_dir = paths::runtime_dir().join(format!("{}-settings", identity.instance));
-        Ok(Self { facts, driver, images, network, service_cidr, free_bytes, settings_dir })
+        Ok(Self { facts, driver, images, network, service_cidr, settings_dir })
     }
 
     pub(super) fn network(&self) -> Option<NodeNetwork> {
@@ -139,10 +137,6 @@ impl Base {
 
     pub(super) fn service_cidr(&self) -> Ipv4Net {
         self.service_cidr
-    }
-
-    pub(super) fn free_bytes(&self) -> u64 {
-        self.free_bytes
     }
 
     /// Where redirected connections arrive; none without a container network.

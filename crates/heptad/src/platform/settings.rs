@@ -9,6 +9,7 @@ use heptad_model::{Bytes, CpuMillis, DeviceCounts, Mbps, ResourceVector, ids::is
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     fs,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -84,16 +85,15 @@ pub const IDENTITY_FILE: &str = "platform.json";
 
 /// What must stay the same over all starts in one data directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Identity {
     /// Tells the platforms of one machine apart: names of bridges, tables, control groups.
     pub(super) instance: String,
     /// From which services get their addresses.
     #[serde(default)]
     pub(super) service_cidr: Option<Ipv4Net>,
-    /// What each disk of the storage may hold; it stays, since a disk that changes its size moves data.
+    /// What each disk of the storage may hold, by its name; it stays, since a disk that changes its size moves data.
     #[serde(default)]
-    pub(super) disk_bytes: Option<u64>,
+    pub(super) disks: BTreeMap<String, u64>,
 }
 
 impl Identity {
@@ -109,7 +109,7 @@ impl Identity {
                 serde_json::from_slice(&bytes).map_err(|source| PlatformError::Identity { file, source: source.into() })
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let fresh = Self { instance: draw_instance(), service_cidr: None, disk_bytes: None };
+                let fresh = Self { instance: draw_instance(), service_cidr: None, disks: BTreeMap::new() };
                 fresh.save(data_dir)?;
                 Ok(fresh)
             }

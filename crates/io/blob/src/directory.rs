@@ -1,4 +1,4 @@
-//! The engine's directory: lock, identity, names of files, and whether it is still there. Knows no records.
+//! The engine's directory: lock, owner, identity, names of files, and whether it is still there. Knows no records.
 
 use crate::{BlobError, Result};
 use std::{
@@ -9,12 +9,17 @@ use std::{
 };
 
 const FORMAT: &str = "heptad-blob/1";
+const OWNER_FILE: &str = "FORMAT";
 
 /// A directory that this engine holds locked.
 #[derive(Debug)]
 pub(crate) struct Directory {
     root: PathBuf,
     lock: File,
+    /// Who this directory is: another one, also an empty one in its place, has another number.
+    pub(crate) identity: u128,
+    /// Differs from opening to opening.
+    pub(crate) opening: u128,
 }
 
 impl Directory {
@@ -30,8 +35,9 @@ impl Directory {
             Err(TryLockError::WouldBlock) => return Err(BlobError::Locked { dir: root.to_owned() }),
             Err(TryLockError::Error(source)) => return Err(BlobError::io("locking", &path)(source)),
         }
-        let directory = Self { root: root.to_owned(), lock };
-        directory.check_identity(name)?;
+        let mut directory = Self { root: root.to_owned(), lock, identity: 0, opening: draw(root)? };
+        directory.check_owner(name)?;
+        directory.identity = directory.identity()?;
         sync_directory(root)?;
         if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             sync_directory(parent)?;
@@ -39,8 +45,8 @@ impl Directory {
         Ok(directory)
     }
 
-    fn check_identity(&self, name: &str) -> Result<()> {
-        let path = self.root.join("FORMAT");
+    fn check_owner(&self, name: &str) -> Result<()> {
+        let path = self.root.join(OWNER_FILE);
         let expected = format!("{FORMAT} {name}");
         match fs::read_to_string(&path) {
             Ok(found) if found.trim_end() == expected => Ok(()),
@@ -51,6 +57,24 @@ impl Directory {
                 replace_file(&path, format!("{expected}\n").as_bytes())
             }
             Err(source) => Err(BlobError::io("reading", &path)(source)),
+        }
+    }
+
+    /// The number in the file `ID`; drawn when there is none that can be read.
+    fn identity(&self) -> Result<u128> {
+        let path = self.root.join("ID");
+        let found = match fs::read_to_string(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(BlobError::io("reading", &path)(error));
+            }
+            found => found.ok().and_then(|text| u128::from_str_radix(text.trim_end(), 16).ok()),
+        };
+        match found {
+            Some(identity) => Ok(identity),
+            None => {
+                let fresh = draw(&self.root)?;
+                replace_file(&path, format!("{fresh:032x}\n").as_bytes()).map(|()| fresh)
+            }
         }
     }
 
@@ -98,12 +122,24 @@ impl Directory {
     }
 }
 
+fn draw(root: &Path) -> Result<u128> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| BlobError::io("drawing a number for", root)(std::io::Error::other(error.to_string())))?;
+    Ok(u128::from_le_bytes(bytes))
+}
+
 /// Whether `path` leads to the open `file`.
 pub(crate) fn same_file(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::metadata(path)) {
         (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
         _ => false,
     }
+}
+
+/// Whether no engine was ever open on the directory `root`.
+pub fn is_new(root: &Path) -> bool {
+    !root.join(OWNER_FILE).exists()
 }
 
 /// Makes the names in a directory durable.

@@ -40,6 +40,10 @@ pub struct Usage {
     pub free_bytes: u64,
     /// Its blobs.
     pub blobs: u64,
+    /// Which directory it is: one that is new or was replaced has another number.
+    pub identity: u128,
+    /// Which opening of the directory it is; another number may mean that blobs are gone.
+    pub opening: u128,
 }
 
 /// What a scrub of some blobs found.
@@ -185,6 +189,8 @@ impl BlobStore {
             used_bytes: index.used_bytes(),
             free_bytes,
             blobs: index.blobs().len() as u64,
+            identity: self.shared.directory.identity,
+            opening: self.shared.directory.opening,
         })
     }
 

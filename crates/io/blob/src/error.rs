@@ -83,6 +83,11 @@ impl BlobError {
         move |source| Self::Io { operation, path, source: Arc::new(source) }
     }
 
+    /// Whether the engine gave no answer at all, so that nothing is known of what it holds.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Io { .. } | Self::Locked { .. } | Self::Foreign { .. })
+    }
+
     /// Whether another copy of the blob should be written here.
     pub fn wants_repair(&self) -> bool {
         matches!(self, Self::NotFound { .. } | Self::Corrupt { .. })

@@ -18,6 +18,7 @@ mod shared;
 mod writer;
 
 pub use blob::{Blob, BlobId};
+pub use directory::is_new;
 pub use engine::{BlobEntry, BlobStore, ScrubReport, Usage};
 pub use error::{BlobError, Result};
 pub use options::Options;

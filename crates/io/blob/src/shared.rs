@@ -89,7 +89,8 @@ impl Shared {
         for _ in 0..READ_ATTEMPTS_MAX {
             let location = self.index().get(&id).ok_or(BlobError::NotFound { id })?;
             if before == Some(location) {
-                break;
+                // The engine never removes a segment that is needed. What else it held must be known as missing too.
+                return Err(self.lose("a segment file was removed"));
             }
             before = Some(location);
             match self.read_at(id, location) {

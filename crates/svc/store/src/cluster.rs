@@ -12,7 +12,12 @@ use arc_swap::ArcSwap;
 use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use heptad_blob::{Blob, BlobError, BlobId};
 use heptad_shard::{Quorum, StorageNodeName, stable_hash};
-use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 use tokio::{
     sync::{Mutex, Notify, Semaphore},
     task::JoinHandle,
@@ -20,6 +25,10 @@ use tokio::{
 
 /// Commits of the same object take turns in this process; others' are told by compare-and-swap.
 const COMMIT_TURNS: usize = 64;
+
+/// Copies that an upload has missed. A check that begins before the upload is committed does not see them, so that they are
+/// told of again when it is.
+pub(crate) type Missed = Arc<std::sync::Mutex<Vec<(StorageNodeName, BlobId)>>>;
 
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -33,6 +42,14 @@ pub(crate) struct Cluster {
     pub(crate) health: Health,
     /// Told when a copy was missed.
     pub(crate) repair_wanted: Notify,
+    /// Checks take turns: what one has begun to see, another does not end.
+    pub(crate) checking: Mutex<()>,
+    /// Nodes on which a corrupt copy was found.
+    pub(crate) damaged: std::sync::Mutex<BTreeSet<StorageNodeName>>,
+    /// Told when there is one.
+    pub(crate) scrub_wanted: Notify,
+    /// Nodes that were silent for too long and are to hold nothing; held while the placement is decided.
+    pub(crate) given_up: Mutex<BTreeSet<StorageNodeName>>,
     /// KiB of copies that are still being written.
     background: Arc<Semaphore>,
     purges: Arc<Semaphore>,
@@ -40,7 +57,12 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) fn new(layout: Layout, meta: Arc<dyn MetaStore>, options: Options) -> Self {
+    pub(crate) fn new(
+        layout: Layout,
+        given_up: BTreeSet<StorageNodeName>,
+        meta: Arc<dyn MetaStore>,
+        options: Options,
+    ) -> Self {
         Self {
             layout: ArcSwap::from_pointee(layout),
             meta,
@@ -48,6 +70,10 @@ impl Cluster {
             readers: Holds::default(),
             health: Health::default(),
             repair_wanted: Notify::new(),
+            checking: Mutex::default(),
+            damaged: Default::default(),
+            scrub_wanted: Notify::new(),
+            given_up: Mutex::new(given_up),
             background: Arc::new(Semaphore::new(options.background_bytes_max >> 10)),
             purges: Arc::new(Semaphore::new(options.purges_max)),
             commit_turns: (0..COMMIT_TURNS).map(|_| Mutex::new(())).collect(),
@@ -66,18 +92,32 @@ impl Cluster {
         self.repair_wanted.notify_one();
     }
 
-    /// An operation of a node, within its time.
+    /// An operation of a node, within its time. A node that does not answer is lost sight of.
     pub(crate) async fn timed<T>(
         &self,
         node: &dyn BlobNode,
         operation: impl Future<Output = Result<T, BlobError>>,
     ) -> Result<T, BlobError> {
-        let limit = Duration::from_millis(self.options.node_timeout_ms);
+        self.timed_within(self.options.node_timeout_ms, node, operation).await
+    }
+
+    /// The same within a time of its own.
+    pub(crate) async fn timed_within<T>(
+        &self,
+        limit_ms: u64,
+        node: &dyn BlobNode,
+        operation: impl Future<Output = Result<T, BlobError>>,
+    ) -> Result<T, BlobError> {
+        let limit = Duration::from_millis(limit_ms);
         let silent = |_| {
             let reason = format!("no answer within {limit:?}");
             Err(BlobError::Unavailable { dir: node.name().as_str().into(), reason })
         };
-        tokio::time::timeout(limit, operation).await.unwrap_or_else(silent)
+        let result = tokio::time::timeout(limit, operation).await.unwrap_or_else(silent);
+        if result.as_ref().is_err_and(BlobError::is_silence) {
+            self.lose_sight(node.name());
+        }
+        result
     }
 
     pub(crate) async fn record(&self, name: &ObjectName) -> Result<Option<ObjectRecord>, StorageError> {
@@ -110,13 +150,19 @@ impl Cluster {
     }
 
     /// Writes a blob to its nodes; done as soon as a majority is durable. The other copies go on in the background.
-    pub(crate) async fn write(self: &Arc<Self>, name: &ObjectName, blob: Blob) -> Result<(), StorageError> {
+    /// What is missed is also put down in `missed`.
+    pub(crate) async fn write(
+        self: &Arc<Self>,
+        name: &ObjectName,
+        blob: Blob,
+        missed: &Missed,
+    ) -> Result<(), StorageError> {
         let layout = self.layout();
         let (replicas, copies) = (layout.replicas(blob.id()), layout.placement.replication_factor);
         let mut quorum = Quorum::new(copies);
         (replicas.len()..copies).for_each(|_| quorum.fail());
         let mut writes: FuturesUnordered<JoinHandle<Result<(), BlobError>>> =
-            replicas.into_iter().map(|node| self.spawn_write(node, blob.clone())).collect();
+            replicas.into_iter().map(|node| self.spawn_write(node, blob.clone(), missed.clone())).collect();
         let mut failures = Vec::new();
         while let Some(written) = writes.next().await {
             match written.unwrap_or_else(|error| Err(unavailable("a storage node", &error))) {
@@ -128,23 +174,27 @@ impl Cluster {
                 }
             }
             if quorum.reached() {
-                self.finish_in_background(blob.bytes().len(), writes, !failures.is_empty());
+                self.finish_in_background(blob.bytes().len(), writes);
                 return Ok(());
             }
         }
         Err(refusal(name, quorum, failures))
     }
 
-    fn spawn_write(self: &Arc<Self>, node: Arc<dyn BlobNode>, blob: Blob) -> JoinHandle<Result<(), BlobError>> {
-        let cluster = self.clone();
-        tokio::spawn(async move { cluster.timed(&*node, node.put(blob)).await })
+    fn spawn_write(
+        self: &Arc<Self>,
+        node: Arc<dyn BlobNode>,
+        blob: Blob,
+        missed: Missed,
+    ) -> JoinHandle<Result<(), BlobError>> {
+        let copy = CopyInFlight { cluster: self.clone(), node, id: blob.id(), missed, is_durable: false };
+        tokio::spawn(copy.write(blob))
     }
 
     fn finish_in_background(
         self: &Arc<Self>,
         bytes: usize,
         mut writes: FuturesUnordered<JoinHandle<Result<(), BlobError>>>,
-        mut missed: bool,
     ) {
         let kib = u32::try_from((bytes >> 10) + 1).unwrap_or(u32::MAX);
         let room = self.background.clone().try_acquire_many_owned(kib).ok();
@@ -152,24 +202,17 @@ impl Cluster {
             // A node that is too slow gets its copies by repair.
             writes.iter().for_each(JoinHandle::abort);
         }
-        let cluster = self.clone();
-        let finish = async move {
+        tokio::spawn(async move {
             let _room = room;
-            while let Some(written) = writes.next().await {
-                missed |= !matches!(written, Ok(Ok(())));
-            }
-            if missed {
-                cluster.repair_wanted.notify_one();
-            }
-        };
-        tokio::spawn(finish);
+            while writes.next().await.is_some() {}
+        });
     }
 
     /// Puts good copies on nodes that were found without one, in the background, as far as there is room.
     pub(crate) fn restore_in_background(self: &Arc<Self>, blob: Blob, nodes: Vec<Arc<dyn BlobNode>>) {
         let kib = u32::try_from((blob.bytes().len() >> 10) + 1).unwrap_or(u32::MAX);
         let Ok(room) = self.background.clone().try_acquire_many_owned(kib) else {
-            return self.repair_wanted.notify_one();
+            return nodes.iter().for_each(|node| self.miss(node.name(), blob.id()));
         };
         let cluster = self.clone();
         tokio::spawn(async move {
@@ -177,7 +220,7 @@ impl Cluster {
             for node in nodes {
                 match cluster.timed(&*node, node.put(blob.clone())).await {
                     Ok(()) => tracing::info!(node = %node.name(), blob = %blob.id(), "copy restored on reading"),
-                    Err(_) => cluster.repair_wanted.notify_one(),
+                    Err(_) => cluster.miss(node.name(), blob.id()),
                 }
             }
         });
@@ -223,6 +266,32 @@ impl Cluster {
     /// Whether an upload's data must stay although no record may name it.
     pub(crate) fn is_held(&self, upload: Upload) -> bool {
         self.uploads.is_held(upload) || self.readers.is_held(upload)
+    }
+}
+
+/// A copy that is being written. One that does not become durable, for whatever reason, is missed.
+struct CopyInFlight {
+    cluster: Arc<Cluster>,
+    node: Arc<dyn BlobNode>,
+    id: BlobId,
+    missed: Missed,
+    is_durable: bool,
+}
+
+impl CopyInFlight {
+    async fn write(mut self, blob: Blob) -> Result<(), BlobError> {
+        let written = self.cluster.timed(&*self.node, self.node.put(blob)).await;
+        self.is_durable = written.is_ok();
+        written
+    }
+}
+
+impl Drop for CopyInFlight {
+    fn drop(&mut self) {
+        if !self.is_durable {
+            self.missed.lock().unwrap_or_else(PoisonError::into_inner).push((self.node.name().clone(), self.id));
+            self.cluster.miss(self.node.name(), self.id);
+        }
     }
 }
 

@@ -4,13 +4,12 @@
 use crate::{
     BlobNode, ListPage, MetaStore, ObjectInfo, ObjectName, ObjectReader, Options, StorageError,
     cluster::Cluster,
-    layout, read,
+    layout, maintain, read,
     record::{ObjectRecord, Upload, check_bucket, invalid, rows_of},
     upload::Uploader,
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use heptad_shard::StorageNodeName;
 use std::sync::Arc;
 
 /// A boxed error of a body.
@@ -38,19 +37,9 @@ impl DistributedStorage {
         meta: Arc<dyn MetaStore>,
         options: Options,
     ) -> Result<Self, StorageError> {
-        let layout = layout::decide(nodes, None, &*meta, &options).await?;
-        Ok(Self { cluster: Arc::new(Cluster::new(layout, meta, options)) })
-    }
-
-    /// The same where only `members` of the nodes are to hold data.
-    pub async fn open_with(
-        nodes: Vec<Arc<dyn BlobNode>>,
-        members: &[StorageNodeName],
-        meta: Arc<dyn MetaStore>,
-        options: Options,
-    ) -> Result<Self, StorageError> {
-        let layout = layout::decide(nodes, Some(members), &*meta, &options).await?;
-        Ok(Self { cluster: Arc::new(Cluster::new(layout, meta, options)) })
+        let given_up = maintain::given_up(&*meta).await?;
+        let layout = layout::decide(nodes, &given_up, &*meta, &options).await?;
+        Ok(Self { cluster: Arc::new(Cluster::new(layout, given_up, meta, options)) })
     }
 
     /// Opens the storage as another coordinator has laid it out; none if none has yet.
@@ -59,8 +48,8 @@ impl DistributedStorage {
         meta: Arc<dyn MetaStore>,
         options: Options,
     ) -> Result<Option<Self>, StorageError> {
-        let layout = layout::found(nodes, &*meta).await?;
-        Ok(layout.map(|layout| Self { cluster: Arc::new(Cluster::new(layout, meta, options)) }))
+        let (layout, given_up) = (layout::found(nodes, &*meta).await?, maintain::given_up(&*meta).await?);
+        Ok(layout.map(|layout| Self { cluster: Arc::new(Cluster::new(layout, given_up, meta, options)) }))
     }
 
     /// Stores an object; what was under its name is replaced as a whole. When this returns, the data is on a durable
@@ -80,9 +69,10 @@ impl DistributedStorage {
         let upload = Upload::draw()?;
         // Garbage collection leaves the upload alone until its record is committed or it failed.
         let _in_flight = self.cluster.uploads.hold(upload);
-        let record = Uploader::new(self.cluster.clone(), name.clone(), upload).run(body, options).await?;
+        let (record, missed) = Uploader::new(self.cluster.clone(), name.clone(), upload).run(body, options).await?;
         // If this fails, the record may be committed all the same, so the data stays until it proves to be garbage.
         let replaced = self.cluster.commit(&name, Some(&record)).await?;
+        self.cluster.miss_again(&missed);
         self.cluster.purge(replaced);
         Ok(record.info(&name))
     }

@@ -1,11 +1,14 @@
 //! Which storage nodes there are and which of them hold which shard; decided once, kept in the metadata, followed by every
 //! coordinator. Knows no content.
 
-use crate::{BlobNode, DistributedStorage, MetaStore, Options, StorageError, record::PLACEMENT_ROW};
+use crate::{BlobNode, DistributedStorage, MetaStore, Options, StorageError, maintain, record::PLACEMENT_ROW};
 use bytes::Bytes;
 use heptad_blob::BlobId;
-use heptad_shard::{PlacementMap, ShardId, StorageNode, StorageNodeName};
-use std::{collections::BTreeMap, sync::Arc};
+use heptad_shard::{PlacementError, PlacementMap, ShardId, StorageNode, StorageNodeName};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// All nodes that can be asked, and the placement of shards on those that are to hold data.
 #[derive(Clone, Debug)]
@@ -30,17 +33,31 @@ impl Layout {
     }
 }
 
-/// The layout over `nodes`, of which `members` (all if none are named) are to hold data: the placement map of the metadata
-/// is made, or adapted if it does not fit them.
+/// The layout over `nodes`, with data on all but those that were given up. If too few are left, these count too.
 pub(crate) async fn decide(
     nodes: Vec<Arc<dyn BlobNode>>,
-    members: Option<&[StorageNodeName]>,
+    given_up: &BTreeSet<StorageNodeName>,
     meta: &dyn MetaStore,
     options: &Options,
 ) -> Result<Layout, StorageError> {
-    let is_member = |node: &&Arc<dyn BlobNode>| members.is_none_or(|members| members.contains(node.name()));
-    let describe = |node: &Arc<dyn BlobNode>| StorageNode::new(node.name().as_str(), node.capacity_bytes());
-    let described: Vec<StorageNode> = nodes.iter().filter(is_member).map(describe).collect();
+    match decide_over(nodes.clone(), |name| !given_up.contains(name), meta, options).await {
+        Err(StorageError::Placement(PlacementError::TooFewNodes { .. })) if !given_up.is_empty() => {
+            decide_over(nodes, |_| true, meta, options).await
+        }
+        decided => decided,
+    }
+}
+
+/// The placement map of the metadata is made, or adapted if it does not fit.
+async fn decide_over(
+    nodes: Vec<Arc<dyn BlobNode>>,
+    holds: impl Fn(&StorageNodeName) -> bool,
+    meta: &dyn MetaStore,
+    options: &Options,
+) -> Result<Layout, StorageError> {
+    let describe =
+        |node: &Arc<dyn BlobNode>| StorageNode::new(node.name().as_str(), node.capacity_bytes()).on(node.machine());
+    let described: Vec<StorageNode> = nodes.iter().filter(|node| holds(node.name())).map(describe).collect();
     for _ in 0..options.commit_attempts_max {
         let (old, version) = stored(meta).await?;
         let map = match old {
@@ -76,24 +93,23 @@ fn unreadable(source: serde_json::Error) -> StorageError {
 }
 
 impl DistributedStorage {
-    /// From now on `nodes` can be asked, and `members` of them are to hold data: those that join get their copies by
-    /// repair, and what lies on others is dropped once all copies are where they belong. For the one coordinator that
-    /// decides; returns whether copies must move.
-    pub async fn set_nodes(
-        &self,
-        nodes: Vec<Arc<dyn BlobNode>>,
-        members: &[StorageNodeName],
-    ) -> Result<bool, StorageError> {
+    /// From now on `nodes` are the storage nodes: those that join get their copies by repair, and what lies elsewhere than it
+    /// should is dropped once all copies are where they belong. For the one coordinator that decides; returns whether copies
+    /// must move.
+    pub async fn set_nodes(&self, nodes: Vec<Arc<dyn BlobNode>>) -> Result<bool, StorageError> {
         let cluster = &self.cluster;
-        let layout = decide(nodes, Some(members), &*cluster.meta, &cluster.options).await?;
+        let given_up = cluster.given_up.lock().await;
+        let layout = decide(nodes, &given_up, &*cluster.meta, &cluster.options).await?;
         let moves = layout.placement.epoch != cluster.layout().placement.epoch;
         cluster.set_layout(layout);
         Ok(moves)
     }
 
-    /// From now on `nodes` can be asked; which of them hold data is what the deciding coordinator wrote last.
+    /// From now on `nodes` can be asked; what each holds is what the deciding coordinator wrote last.
     pub async fn follow_nodes(&self, nodes: Vec<Arc<dyn BlobNode>>) -> Result<(), StorageError> {
         let cluster = &self.cluster;
+        let mut given_up = cluster.given_up.lock().await;
+        *given_up = maintain::given_up(&*cluster.meta).await?;
         if let Some(layout) = found(nodes, &*cluster.meta).await? {
             cluster.set_layout(layout);
         }

@@ -29,6 +29,10 @@ pub struct ScrubbedBlob {
 pub trait BlobNode: Send + Sync + fmt::Debug {
     /// Its name, unique among the storage nodes.
     fn name(&self) -> &StorageNodeName;
+    /// The machine that it is part of, with which it can be lost; itself if nothing else is lost with it.
+    fn machine(&self) -> &str {
+        self.name().as_str()
+    }
     /// What it may hold, whether it works or not.
     fn capacity_bytes(&self) -> u64;
     /// Stores a blob; durable when done. Idempotent; replaces a corrupt copy.
@@ -59,6 +63,8 @@ pub struct LocalNode {
     dir: PathBuf,
     options: BlobOptions,
     engine: RwLock<Result<Arc<BlobStore>, BlobError>>,
+    /// Held while it is brought back: a second opening at the same time would find the directory locked.
+    recovering: tokio::sync::Mutex<()>,
 }
 
 impl LocalNode {
@@ -71,7 +77,7 @@ impl LocalNode {
             Err(error @ (BlobError::Locked { .. } | BlobError::Foreign { .. })) => return Err(error),
             Err(error) => Err(error),
         };
-        Ok(Self { name: name.into(), dir, options, engine: RwLock::new(engine) })
+        Ok(Self { name: name.into(), dir, options, engine: RwLock::new(engine), recovering: Default::default() })
     }
 
     fn engine(&self) -> NodeResult<Arc<BlobStore>> {
@@ -151,6 +157,7 @@ impl BlobNode for LocalNode {
 
     fn recover(&self) -> BoxFuture<'_, NodeResult<bool>> {
         Box::pin(async move {
+            let _one_at_a_time = self.recovering.lock().await;
             match self.engine().and_then(|engine| engine.usage()) {
                 Ok(_) => Ok(false),
                 Err(_) => self.reopen().await,

@@ -57,8 +57,14 @@ pub struct Options {
     pub check_interval_ms: u64,
     /// Least time between two counts.
     pub check_gap_ms_min: u64,
-    /// Time between scrubs, which read and verify all data.
+    /// How often all storage nodes are asked how they are. What was lost or has come back is repaired then.
+    pub watch_interval_ms: u64,
+    /// How long a storage node may be silent until its copies are laid out on others.
+    pub silence_ms_max: u64,
+    /// Time between scrubs of a storage node, which read and verify all its data.
     pub scrub_interval_ms: u64,
+    /// Least time between two scrubs of a node on which damage was found.
+    pub scrub_gap_ms_min: u64,
     /// How fast the background scrub reads.
     pub scrub_bytes_per_second_max: u64,
     /// Copies that repair makes at once.
@@ -87,7 +93,10 @@ impl Default for Options {
             garbage_suspects_max: 100_000,
             check_interval_ms: 60_000,
             check_gap_ms_min: 1_000,
+            watch_interval_ms: 1_000,
+            silence_ms_max: 600_000,
             scrub_interval_ms: 24 * 3_600_000,
+            scrub_gap_ms_min: 60_000,
             scrub_bytes_per_second_max: 32 << 20,
             repairs_in_flight_max: 8,
             clock: Arc::new(SystemClock),

@@ -129,8 +129,14 @@ impl Cluster {
                     return Ok(blob);
                 }
                 Err(error) if !error.wants_repair() => silent = Some(error),
-                Ok(_) | Err(_) if is_wanted(&node) => bad.push(node),
-                Ok(_) | Err(_) => {}
+                absent_or_corrupt => {
+                    if !matches!(absent_or_corrupt, Err(BlobError::NotFound { .. })) {
+                        self.suspect(node.name());
+                    }
+                    if is_wanted(&node) {
+                        bad.push(node);
+                    }
+                }
             }
         }
         match silent {

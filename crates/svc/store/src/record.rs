@@ -25,14 +25,14 @@ impl Upload {
     }
 }
 
-mod hexadecimal {
+pub(crate) mod hexadecimal {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(super) fn serialize<S: Serializer>(number: &u128, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(number: &u128, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&format_args!("{number:032x}"))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
         u128::from_str_radix(&String::deserialize(deserializer)?, 16).map_err(D::Error::custom)
     }
 }
@@ -54,6 +54,9 @@ pub(crate) struct ObjectRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) content_type: Option<String>,
     pub(crate) created_unix_ms: u64,
+    /// Since when a chunk has no copy any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lost_unix_ms: Option<u64>,
     pub(crate) chunks: Vec<ChunkRef>,
 }
 
@@ -76,6 +79,7 @@ impl ObjectRecord {
             checksum: self.checksum.clone(),
             content_type: self.content_type.clone(),
             created_unix_ms: self.created_unix_ms,
+            lost_unix_ms: self.lost_unix_ms,
         }
     }
 }

@@ -117,15 +117,17 @@ impl RemoteHost {
 #[derive(Debug)]
 pub struct RemoteNode {
     name: StorageNodeName,
+    machine: String,
     disk: String,
     capacity_bytes: u64,
     host: Arc<RemoteHost>,
 }
 
 impl RemoteNode {
-    /// The storage node `name`: the disk of that name of `host`, which may hold `capacity_bytes`.
-    pub fn new(name: &str, disk: &str, capacity_bytes: u64, host: Arc<RemoteHost>) -> Self {
-        Self { name: name.into(), disk: disk.to_owned(), capacity_bytes, host }
+    /// The disk `disk` of the machine `machine`, which `host` reaches; it may hold `capacity_bytes`.
+    pub fn new(machine: &str, disk: &str, capacity_bytes: u64, host: Arc<RemoteHost>) -> Self {
+        let name = StorageNodeName(format!("{machine}/{disk}"));
+        Self { name, machine: machine.to_owned(), disk: disk.to_owned(), capacity_bytes, host }
     }
 
     async fn ask(&self, method: Method, what: &str, body: Bytes) -> NodeResult<Bytes> {
@@ -165,6 +167,10 @@ impl RemoteNode {
 impl BlobNode for RemoteNode {
     fn name(&self) -> &StorageNodeName {
         &self.name
+    }
+
+    fn machine(&self) -> &str {
+        &self.machine
     }
 
     fn capacity_bytes(&self) -> u64 {

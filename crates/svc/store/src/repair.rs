@@ -1,12 +1,12 @@
-//! Keeping all copies: nodes brought back, missing copies made again (`check`), all data verified and garbage removed
-//! (`scrub`). What to copy where is decided by the plan of `heptad-shard`.
+//! Making missing copies anew: a check counts all copies by the nodes' indexes and restores what is missing. What to copy
+//! where is decided by the plan of `heptad-shard`.
 
 use crate::{
-    BlobNode, DistributedStorage, ObjectName, RepairReport, ScrubbedBlob, StorageError,
+    BlobNode, DistributedStorage, GarbageMemory, ObjectName, RepairReport, StorageError,
     cluster::Cluster,
-    health::Findings,
+    health::openings,
     layout::Layout,
-    record::{OBJECTS, OWNER_BYTES_MAX, ObjectRecord, Owner},
+    record::{OBJECTS, ObjectRecord},
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, future::join_all, stream};
@@ -15,28 +15,22 @@ use heptad_shard::{CopyState, CopyTask, ItemCopies, StorageNodeName, plan_repair
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
-use tokio::task::JoinHandle;
 
 /// Records that are checked together.
 const RECORDS_PAGE: usize = 64;
-/// Blobs that are verified together.
-const BLOBS_PAGE: usize = 32;
 
 type Copies = BTreeMap<BlobId, BTreeMap<StorageNodeName, CopyState>>;
 
-/// Pieces of garbage and since when they are known to be.
-type Suspects = BTreeMap<(StorageNodeName, BlobId), u64>;
-
-/// Ends the background maintenance when dropped.
-#[derive(Debug)]
-pub struct Maintenance(JoinHandle<()>);
-
-impl Drop for Maintenance {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+/// Blobs that are not whole after a repair.
+#[derive(Debug, Default)]
+pub(crate) struct Unrestored {
+    /// Copies that are missing still.
+    pub(crate) missing: Vec<(BlobId, StorageNodeName)>,
+    /// Blobs without any copy.
+    pub(crate) lost: BTreeSet<BlobId>,
+    /// Blobs without a copy on the nodes that answered.
+    pub(crate) waiting: BTreeSet<BlobId>,
 }
 
 impl DistributedStorage {
@@ -44,203 +38,116 @@ impl DistributedStorage {
     /// Garbage goes only if an earlier pass with the same `GarbageMemory` found it, longer ago than the grace time.
     pub async fn repair_once(&self, memory: &mut GarbageMemory) -> Result<RepairReport, StorageError> {
         let mut report = RepairReport::default();
-        self.recover(&mut report).await;
-        self.scrub(memory, None, &mut report).await?;
+        for node in self.cluster.layout().nodes.values() {
+            report.nodes_recovered += u64::from(self.cluster.recover(&**node).await);
+        }
+        self.scrub(memory, &mut report).await?;
         // Last, so that it also finds corrupt copies that went away when their space was reclaimed.
         self.check(&mut report).await?;
         Ok(report)
     }
 
-    /// Runs checks and scrubs in the background until the result is dropped.
-    pub fn maintain(&self) -> Maintenance {
-        let storage = self.clone();
-        Maintenance(tokio::spawn(async move {
-            tokio::join!(storage.check_for_ever(), storage.scrub_for_ever());
-        }))
-    }
-
-    async fn check_for_ever(&self) {
-        let options = &self.cluster.options;
-        loop {
-            let mut report = RepairReport::default();
-            self.recover(&mut report).await;
-            match self.check(&mut report).await {
-                Err(error) => tracing::warn!(%error, "checking the copies of objects failed"),
-                Ok(()) if report.copies_missing > 0 || report.nodes_recovered > 0 || report.blobs_lost > 0 => {
-                    tracing::info!(?report, "copies of objects were checked and restored");
-                }
-                Ok(()) => {}
-            }
-            tokio::time::sleep(Duration::from_millis(options.check_gap_ms_min)).await;
-            let pause = Duration::from_millis(options.check_interval_ms);
-            // Either end of the wait is the next check.
-            let _ = tokio::time::timeout(pause, self.cluster.repair_wanted.notified()).await;
-        }
-    }
-
-    async fn scrub_for_ever(&self) {
-        let options = &self.cluster.options;
-        let mut memory = GarbageMemory::default();
-        loop {
-            tokio::time::sleep(Duration::from_millis(options.scrub_interval_ms)).await;
-            let mut report = RepairReport::default();
-            match self.scrub(&mut memory, Some(options.scrub_bytes_per_second_max), &mut report).await {
-                Err(error) => tracing::warn!(%error, "verifying the copies of objects failed"),
-                Ok(()) => tracing::info!(?report, "copies of objects were verified"),
-            }
-        }
-    }
-
-    async fn recover(&self, report: &mut RepairReport) {
-        for node in self.cluster.layout().nodes.values() {
-            match self.cluster.timed(&**node, node.recover()).await {
-                Ok(false) => {}
-                Ok(true) => {
-                    tracing::warn!(node = %node.name(), "storage node brought back; its missing copies will be restored");
-                    report.nodes_recovered += 1;
-                }
-                Err(error) => tracing::warn!(node = %node.name(), %error, "storage node does not come back"),
-            }
-        }
-    }
-
     /// Counts the copies of every chunk of every object by the nodes' indexes, and restores what is missing.
-    async fn check(&self, report: &mut RepairReport) -> Result<(), StorageError> {
-        let (mut findings, mut cursor) = (Findings::default(), None);
+    pub(crate) async fn check(&self, report: &mut RepairReport) -> Result<(), StorageError> {
+        let cluster = &self.cluster;
+        let _turn = cluster.checking.lock().await;
+        let (layout, began_unix_ms) = (cluster.layout(), cluster.options.clock.unix_ms());
+        let before = openings(&cluster.usages(&layout).await);
+        cluster.ledger(|ledger| ledger.begin(began_unix_ms, before, layout.placement.clone()));
+        let mut cursor = None;
         loop {
-            let rows = self.cluster.meta.list(Bytes::from_static(OBJECTS), cursor, RECORDS_PAGE).await?;
+            let rows = cluster.meta.list(Bytes::from_static(OBJECTS), cursor, RECORDS_PAGE).await?;
             let Some(last) = rows.last() else { break };
             cursor = Some(last.key.clone());
-            let mut owners = BTreeMap::new();
+            let mut records = Vec::new();
             for row in &rows {
                 let Some(name) = ObjectName::of_row(&row.key) else { continue };
                 report.objects_checked += 1;
                 match ObjectRecord::decode(&row.key, &row.value) {
-                    Ok(record) => {
-                        owners.extend(record.chunks.iter().map(|chunk| (chunk.id, (name.clone(), record.upload))))
-                    }
+                    Ok(record) => records.push((name, record)),
                     Err(error) => tracing::error!(%error, "an object's record is not readable"),
                 }
             }
-            let ids: Vec<BlobId> = owners.keys().copied().collect();
-            let bad = self.cluster.repair(&ids, BTreeSet::new(), report).await;
-            for (id, node) in bad {
-                // Replaced since it was listed: its data is rightly going.
-                let (name, upload) = &owners[&id];
-                if self.cluster.record(name).await?.is_none_or(|record| record.upload != *upload) {
-                    continue;
-                }
-                let shard = self.cluster.layout().shard(id);
-                match node {
-                    Some(node) => *findings.missing.entry((shard, node)).or_insert(0) += 1,
-                    None => {
-                        tracing::error!(object = %name, blob = %id, "no good copy of a chunk is left");
-                        report.blobs_lost += 1;
-                        *findings.lost.entry(shard).or_insert(0) += 1;
-                    }
-                }
-            }
+            self.check_records(&records, report).await?;
         }
-        self.cluster.health.set(self.cluster.options.clock.unix_ms(), findings);
+        let after = openings(&cluster.usages(&cluster.layout()).await);
+        cluster.ledger(|ledger| ledger.finish(&after));
         Ok(())
     }
 
-    /// Verifies every copy on every node; replaces corrupt ones; removes what belongs to no object.
-    async fn scrub(
+    async fn check_records(
         &self,
-        memory: &mut GarbageMemory,
-        bytes_per_second: Option<u64>,
+        records: &[(ObjectName, ObjectRecord)],
         report: &mut RepairReport,
     ) -> Result<(), StorageError> {
-        let mut suspects = Suspects::new();
-        for node in self.cluster.layout().nodes.values() {
-            let mut cursor = None;
-            loop {
-                let page = self.cluster.timed(&**node, node.scrub(cursor, BLOBS_PAGE, OWNER_BYTES_MAX)).await;
-                let page = match page {
-                    Ok(page) => page,
-                    Err(error) => {
-                        tracing::warn!(node = %node.name(), %error, "a storage node could not be verified");
-                        break;
-                    }
-                };
-                let Some(last) = page.last() else { break };
-                cursor = Some(last.id);
-                let bytes: u64 = page.iter().map(|blob| blob.bytes).sum();
-                self.scrub_page(&**node, page, memory, &mut suspects, report).await?;
-                if let Some(rate) = bytes_per_second {
-                    tokio::time::sleep(Duration::from_millis(bytes * 1_000 / rate.max(1))).await;
+        let cluster = &self.cluster;
+        let layout = cluster.layout();
+        cluster.ledger(|ledger| ledger.moved(&layout.placement));
+        let ids: Vec<BlobId> = records.iter().flat_map(|(_, record)| &record.chunks).map(|chunk| chunk.id).collect();
+        let unrestored = cluster.repair(&ids, BTreeSet::new(), report).await;
+        let missing: BTreeSet<BlobId> = unrestored.missing.iter().map(|(id, _)| *id).collect();
+        for (name, record) in records {
+            let has = |ids: &BTreeSet<BlobId>| record.chunks.iter().any(|chunk| ids.contains(&chunk.id));
+            let (is_lost, is_waiting) = (has(&unrestored.lost), has(&unrestored.waiting));
+            if is_lost != record.lost_unix_ms.is_some() && (is_lost || !is_waiting) {
+                cluster.mark_lost(name, record, is_lost).await?;
+            }
+            // What was replaced since it was listed is rightly going.
+            if (is_lost || has(&missing)) && cluster.record(name).await?.is_some_and(|now| now.upload == record.upload)
+            {
+                let own = |id: &BlobId| record.chunks.iter().any(|chunk| chunk.id == *id);
+                unrestored
+                    .missing
+                    .iter()
+                    .filter(|(id, _)| own(id))
+                    .for_each(|(id, node)| cluster.miss_still(node, *id));
+                for id in unrestored.lost.iter().filter(|id| own(id)) {
+                    tracing::error!(object = %name, blob = %id, "no good copy of a chunk is left");
+                    report.blobs_lost += 1;
+                    cluster.ledger(|ledger| ledger.found_lost(layout.shard(*id)));
                 }
             }
         }
-        report.garbage_waiting += suspects.len() as u64;
-        memory.0 = suspects;
         Ok(())
-    }
-
-    async fn scrub_page(
-        &self,
-        node: &dyn BlobNode,
-        page: Vec<ScrubbedBlob>,
-        memory: &GarbageMemory,
-        suspects: &mut Suspects,
-        report: &mut RepairReport,
-    ) -> Result<(), StorageError> {
-        let mut garbage = Vec::new();
-        for blob in page {
-            report.copies_verified += 1;
-            let Some(head) = blob.head else {
-                let corrupt = BTreeSet::from([(blob.id, node.name().clone())]);
-                report.copies_corrupt += 1;
-                let unrestored = self.cluster.repair(&[blob.id], corrupt, report).await;
-                report.blobs_lost += unrestored.iter().filter(|(_, node)| node.is_none()).count() as u64;
-                continue;
-            };
-            if !self.cluster.is_garbage(&head).await? {
-                continue;
-            }
-            let now = self.cluster.options.clock.unix_ms();
-            let key = (node.name().clone(), blob.id);
-            let since = memory.0.get(&key).copied();
-            if since.is_some_and(|since| now.saturating_sub(since) >= self.cluster.options.garbage_grace_ms) {
-                garbage.push(blob.id);
-            } else if suspects.len() < self.cluster.options.garbage_suspects_max {
-                suspects.insert(key, since.unwrap_or(now));
-            }
-        }
-        if garbage.is_empty() {
-            return Ok(());
-        }
-        report.garbage_removed += garbage.len() as u64;
-        let deleted = self.cluster.timed(node, node.delete(garbage)).await;
-        deleted.map_err(|source| StorageError::Node { node: node.name().to_string(), source: Box::new(source) })
     }
 }
 
-/// What earlier passes took for garbage, and when.
-#[derive(Debug, Default)]
-pub struct GarbageMemory(Suspects);
-
 impl Cluster {
-    /// Whether a blob that begins with `head` belongs to no object. The upload is looked for among those in flight
-    /// before the record is read: one that is committed in between is found there.
-    async fn is_garbage(&self, head: &[u8]) -> Result<bool, StorageError> {
-        let Some(owner) = Owner::read(head) else { return Ok(true) };
-        if self.is_held(owner.upload) {
-            return Ok(false);
+    /// Brings a node back that does not work, empty if need be. Returns whether it had to.
+    pub(crate) async fn recover(&self, node: &dyn BlobNode) -> bool {
+        match self.timed(node, node.recover()).await {
+            Ok(was_away) => {
+                if was_away {
+                    tracing::warn!(node = %node.name(), "storage node brought back; its missing copies will be restored");
+                }
+                was_away
+            }
+            Err(error) => {
+                tracing::debug!(node = %node.name(), %error, "storage node does not come back");
+                false
+            }
         }
-        let record = self.record(&owner.object).await?;
-        Ok(record.is_none_or(|record| record.upload != owner.upload))
     }
 
-    /// Restores the missing copies of `ids` (and those known to be corrupt). Returns the copies that are missing still;
-    /// without a node: the blob is lost.
-    async fn repair(
+    /// Writes down with an object that its content is lost, or that it is back.
+    async fn mark_lost(&self, name: &ObjectName, seen: &ObjectRecord, is_lost: bool) -> Result<(), StorageError> {
+        let Some(row) = self.meta.get(name.row()).await? else { return Ok(()) };
+        let mut record = ObjectRecord::decode(&row.key, &row.value)?;
+        if record.upload == seen.upload {
+            record.lost_unix_ms = is_lost.then(|| self.options.clock.unix_ms());
+            // Whoever changed it meanwhile is looked at by the next check.
+            self.meta.put_if(name.row(), record.encode()?, row.version).await?;
+        }
+        Ok(())
+    }
+
+    /// Restores the missing copies of `ids` (and those known to be corrupt), as far as it can be done now.
+    pub(crate) async fn repair(
         self: &Arc<Self>,
         ids: &[BlobId],
         corrupt: BTreeSet<(BlobId, StorageNodeName)>,
         report: &mut RepairReport,
-    ) -> Vec<(BlobId, Option<StorageNodeName>)> {
+    ) -> Unrestored {
         let layout = self.layout();
         let mut copies = self.look(&layout, ids).await;
         for (id, node) in &corrupt {
@@ -256,8 +163,8 @@ impl Cluster {
         let results: Vec<Result<(), CopyTask<BlobId>>> = made.collect().await;
         report.copies_restored += results.iter().filter(|result| result.is_ok()).count() as u64;
         report.copies_dropped += self.drop_surplus(&layout, plan.surplus).await;
-        let failed = results.into_iter().filter_map(Result::err).map(|task| (task.item, Some(task.target)));
-        failed.chain(plan.lost.into_iter().map(|id| (id, None))).collect()
+        let missing = results.into_iter().filter_map(Result::err).map(|task| (task.item, task.target)).collect();
+        Unrestored { missing, lost: plan.lost.into_iter().collect(), waiting: plan.waiting.into_iter().collect() }
     }
 
     /// Asks all nodes which blobs they have: also those that should not have any, whence copies may have to come.

@@ -1,7 +1,7 @@
 //! What the storage answers: objects, list pages, status and repair reports, as they also travel in JSON.
 //! Knows nothing of how they come about.
 
-use heptad_shard::{ShardId, StorageNodeName};
+use heptad_shard::{ShardHealth, StorageNodeName};
 use serde::{Deserialize, Serialize};
 
 /// An object as its users see it.
@@ -20,6 +20,9 @@ pub struct ObjectInfo {
     pub content_type: Option<String>,
     /// When it was stored, in milliseconds since 1970.
     pub created_unix_ms: u64,
+    /// Since when no copy of some part of the content is left, in milliseconds since 1970; none if the content is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_unix_ms: Option<u64>,
 }
 
 /// A page of objects in the order of their keys' bytes.
@@ -48,9 +51,12 @@ pub struct NodeStatus {
     pub name: StorageNodeName,
     /// Whether it works.
     pub state: NodeState,
-    /// Why it does not.
+    /// Why it does not, or why its copies do not count yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether its copies were counted since it was opened and since it last was silent.
+    #[serde(default)]
+    pub checked: bool,
     /// What it may hold.
     pub capacity_bytes: u64,
     /// What it holds on disk, deleted data that is not reclaimed yet included.
@@ -59,21 +65,9 @@ pub struct NodeStatus {
     pub blobs: u64,
     /// Shards of which it should have a copy.
     pub shards: u64,
-}
-
-/// The health of a shard that is not whole.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShardHealth {
-    /// The shard.
-    pub shard: ShardId,
-    /// Copies on nodes that work and miss nothing.
-    pub copies_good: usize,
-    /// Copies on nodes that do not work, or that miss blobs.
-    pub copies_missing: usize,
-    /// Copies of blobs that the last check found missing or corrupt and that are not restored yet.
-    pub blob_copies_missing: u64,
-    /// Blobs of which no copy is left.
-    pub blobs_lost: u64,
+    /// When the bytes of all its copies had last been verified, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified_unix_ms: Option<u64>,
 }
 
 /// The state of the whole storage.
@@ -85,13 +79,20 @@ pub struct StorageStatus {
     pub replication_factor: usize,
     /// All shards.
     pub shards_total: usize,
-    /// Shards with all copies good.
+    /// Shards of which all copies were seen good since their disks were opened.
     pub shards_whole: usize,
-    /// The others.
+    /// Shards of which some copy was not looked at yet since its disk was opened or its node was silent.
+    #[serde(default)]
+    pub shards_unchecked: usize,
+    /// Blobs of which no copy is left.
+    #[serde(default)]
+    pub blobs_lost: u64,
+    /// The shards that are not known to be whole.
     pub shards_degraded: Vec<ShardHealth>,
     /// The storage nodes.
     pub nodes: Vec<NodeStatus>,
-    /// When the last full check ended, in milliseconds since 1970; none if there was none since the start.
+    /// When the last full check of the copies began, in milliseconds since 1970; none if there was none. Losses that were
+    /// noticed since then are counted too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checked_unix_ms: Option<u64>,
 }

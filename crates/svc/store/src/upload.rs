@@ -3,7 +3,7 @@
 
 use crate::{
     ObjectName, PutOptions, StorageError,
-    cluster::Cluster,
+    cluster::{Cluster, Missed},
     coordinator::BodyError,
     record::{ChunkRef, ObjectRecord, Owner, Upload},
 };
@@ -24,16 +24,21 @@ pub(crate) struct Uploader {
     size_bytes: u64,
     chunks: Vec<ChunkRef>,
     writes: VecDeque<JoinHandle<Result<(), StorageError>>>,
+    missed: Missed,
 }
 
 impl Uploader {
     pub(crate) fn new(cluster: Arc<Cluster>, name: ObjectName, upload: Upload) -> Self {
         let (hasher, chunks, writes) = (blake3::Hasher::new(), Vec::new(), VecDeque::new());
-        Self { cluster, name, upload, hasher, size_bytes: 0, chunks, writes }
+        Self { cluster, name, upload, hasher, size_bytes: 0, chunks, writes, missed: Missed::default() }
     }
 
-    /// Writes the whole body durably; returns the record to commit.
-    pub(crate) async fn run<S, E>(mut self, body: S, options: PutOptions) -> Result<ObjectRecord, StorageError>
+    /// Writes the whole body durably; returns the record to commit, and the copies that were missed.
+    pub(crate) async fn run<S, E>(
+        mut self,
+        body: S,
+        options: PutOptions,
+    ) -> Result<(ObjectRecord, Missed), StorageError>
     where
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: Into<BodyError>,
@@ -61,7 +66,7 @@ impl Uploader {
         while let Some(write) = self.writes.pop_front() {
             joined(write).await?;
         }
-        self.finish(options)
+        Ok((self.finish(options)?, self.missed.clone()))
     }
 
     fn owner(&self) -> Owner {
@@ -87,8 +92,8 @@ impl Uploader {
         let blob = self.hash(payload, begin).await?;
         self.chunks.push(ChunkRef { id: blob.id(), bytes });
         self.size_bytes += bytes;
-        let (cluster, name) = (self.cluster.clone(), self.name.clone());
-        self.writes.push_back(tokio::spawn(async move { cluster.write(&name, blob).await }));
+        let (cluster, name, missed) = (self.cluster.clone(), self.name.clone(), self.missed.clone());
+        self.writes.push_back(tokio::spawn(async move { cluster.write(&name, blob, &missed).await }));
         Ok(())
     }
 
@@ -121,6 +126,7 @@ impl Uploader {
             checksum,
             content_type: options.content_type,
             created_unix_ms: self.cluster.options.clock.unix_ms(),
+            lost_unix_ms: None,
             chunks: std::mem::take(&mut self.chunks),
         })
     }

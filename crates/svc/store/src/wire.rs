@@ -1,6 +1,7 @@
 //! How storage nodes talk: paths, bodies and failures of the blob protocol, over HTTP/2 between a coordinator and the node
 //! whose disks are asked. Knows no connection.
 
+use crate::record::hexadecimal;
 use bytes::Bytes;
 use heptad_blob::{BlobError, BlobId, Usage};
 use http::StatusCode;
@@ -40,19 +41,23 @@ pub(crate) struct Room {
     pub(crate) used_bytes: u64,
     pub(crate) free_bytes: u64,
     pub(crate) blobs: u64,
+    #[serde(default, with = "hexadecimal")]
+    pub(crate) identity: u128,
+    #[serde(default, with = "hexadecimal")]
+    pub(crate) opening: u128,
 }
 
 impl From<Usage> for Room {
     fn from(usage: Usage) -> Self {
-        let Usage { capacity_bytes, used_bytes, free_bytes, blobs } = usage;
-        Self { capacity_bytes, used_bytes, free_bytes, blobs }
+        let Usage { capacity_bytes, used_bytes, free_bytes, blobs, identity, opening } = usage;
+        Self { capacity_bytes, used_bytes, free_bytes, blobs, identity, opening }
     }
 }
 
 impl From<Room> for Usage {
     fn from(room: Room) -> Self {
-        let Room { capacity_bytes, used_bytes, free_bytes, blobs } = room;
-        Self { capacity_bytes, used_bytes, free_bytes, blobs }
+        let Room { capacity_bytes, used_bytes, free_bytes, blobs, identity, opening } = room;
+        Self { capacity_bytes, used_bytes, free_bytes, blobs, identity, opening }
     }
 }
 

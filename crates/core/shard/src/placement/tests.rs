@@ -120,18 +120,88 @@ proptest! {
     }
 }
 
-#[test]
-fn copies_share_a_machine_only_while_there_are_too_few() {
-    let machine = |name: &str| ["disk1", "disk2", "disk3"].map(|disk| StorageNode::new(&format!("{name}/{disk}"), 10));
-    let names = |machines: &[&str]| {
-        let machines: Vec<Vec<StorageNode>> = machines.iter().map(|name| machine(name).to_vec()).collect();
-        members(&machines, 3).into_iter().map(|node| node.name.0).collect::<Vec<_>>()
+fn machine(name: &str, capacities: &[u64]) -> Vec<StorageNode> {
+    let disk = |(i, capacity): (usize, &u64)| StorageNode::new(&format!("{name}/disk{}", i + 1), *capacity).on(name);
+    capacities.iter().enumerate().map(disk).collect()
+}
+
+fn disks(machines: &[Vec<u64>]) -> Vec<StorageNode> {
+    machines.iter().enumerate().flat_map(|(i, capacities)| machine(&format!("m{i}"), capacities)).collect()
+}
+
+/// Most copies of one shard on one machine.
+fn together(map: &PlacementMap) -> usize {
+    let of = |shard: &Vec<StorageNodeName>| {
+        let mut count = BTreeMap::<&str, usize>::new();
+        shard.iter().for_each(|node| *count.entry(node.as_str().split('/').next().unwrap()).or_default() += 1);
+        count.into_values().max().unwrap_or(0)
     };
-    assert_eq!(names(&[]), [""; 0]);
-    assert_eq!(names(&["a"]), ["a/disk1", "a/disk2", "a/disk3"]);
-    assert_eq!(names(&["a", "b"]), ["a/disk1", "b/disk1", "a/disk2"]);
-    assert_eq!(names(&["a", "b", "c"]), ["a/disk1", "b/disk1", "c/disk1"]);
-    assert_eq!(names(&["a", "b", "c", "d"]), ["a/disk1", "b/disk1", "c/disk1", "d/disk1"]);
-    let full = vec![StorageNode::new("full", 0)];
-    assert_eq!(members(&[full, machine("a").to_vec()], 3).len(), 3);
+    map.shards.iter().map(of).max().unwrap_or(0)
+}
+
+#[test]
+fn every_disk_is_used_and_copies_share_a_machine_only_while_there_are_too_few() {
+    for (machines, most) in [(1, 3), (2, 2), (3, 1), (4, 1)] {
+        let nodes = disks(&vec![vec![10; 3]; machines]);
+        let map = PlacementMap::build(&nodes, 3, 1000).unwrap();
+        assert_whole(&map, &nodes);
+        assert_eq!(together(&map), most, "{machines} machines");
+        let held = shares(&map, &nodes);
+        let each = 3000 / nodes.len() as u64;
+        // With two machines one part of each has two disks and the other one.
+        let slack = if machines == 2 { each } else { 2 };
+        assert!(held.iter().all(|held| *held > 0 && held.abs_diff(each) <= slack), "{held:?}");
+    }
+}
+
+#[test]
+fn a_failed_disk_moves_only_what_it_held() {
+    let nodes = disks(&vec![vec![10; 3]; 3]);
+    let map = PlacementMap::build(&nodes, 3, 999).unwrap();
+    let left: Vec<StorageNode> = nodes.iter().filter(|node| node.name.as_str() != "m1/disk2").cloned().collect();
+    let next = map.rebuild(&left).unwrap();
+    assert_eq!((together(&next), map.moves_to(&next).len()), (1, 333));
+}
+
+#[test]
+fn a_machine_less_leaves_three_copies_on_disks_of_two() {
+    let nodes = disks(&vec![vec![10; 3]; 3]);
+    let map = PlacementMap::build(&nodes, 3, 999).unwrap();
+    let left: Vec<StorageNode> = nodes.iter().filter(|node| node.machine != "m1").cloned().collect();
+    let next = map.rebuild(&left).unwrap();
+    assert_whole(&next, &left);
+    assert_eq!(together(&next), 2);
+    let back = next.rebuild(&nodes).unwrap();
+    assert_whole(&back, &nodes);
+    assert_eq!(together(&back), 1);
+}
+
+proptest! {
+    #[test]
+    fn machines_are_kept_apart_and_disks_filled_by_capacity(
+        machines in prop::collection::vec(prop::collection::vec(1u64..50, 1..5), 1..6),
+        later in prop::collection::vec(prop::collection::vec(0u64..50, 1..5), 1..6),
+        shards in 1u32..200,
+    ) {
+        prop_assume!(machines.iter().map(Vec::len).sum::<usize>() >= 3);
+        let before = disks(&machines);
+        let map = PlacementMap::build(&before, 3, shards).unwrap();
+        assert_whole(&map, &before);
+        prop_assert_eq!(map.moves_to(&map.rebuild(&before).unwrap()).len(), 0);
+        let mut maps = vec![(before, map)];
+        let after = disks(&later);
+        if let Ok(next) = maps[0].1.rebuild(&after) {
+            assert_whole(&next, &after);
+            maps.push((after, next));
+        }
+        for (nodes, map) in maps {
+            let usable: BTreeMap<&str, usize> = nodes.iter().filter(|node| node.capacity_bytes > 0).fold(
+                BTreeMap::new(), |mut count, node| { *count.entry(node.machine.as_str()).or_default() += 1; count });
+            // As few parts per machine as give three domains.
+            let parts = (1..).find(|parts| usable.values().map(|disks| disks.min(parts)).sum::<usize>() >= 3).unwrap();
+            prop_assert!(together(&map) <= parts);
+            let held = shares(&map, &nodes);
+            prop_assert!(nodes.iter().zip(held).all(|(node, held)| node.capacity_bytes > 0 || held == 0));
+        }
+    }
 }

@@ -6,4 +6,5 @@ mod faults;
 mod http;
 mod model;
 mod remote;
+mod returns;
 mod support;

@@ -1,0 +1,170 @@
+//! What the one coordinator that maintains the storage does all the time: it watches the nodes, repairs what is missed as soon
+//! as its node is back, verifies, and lays out elsewhere what is on nodes that stay away.
+
+use crate::{
+    BlobNode, DistributedStorage, MetaStore, RepairReport, StorageError,
+    cluster::Cluster,
+    health::{KNOWLEDGE_ROW, Usages, openings},
+    layout::{self, Layout},
+};
+use bytes::Bytes;
+use futures_util::future::join_all;
+use heptad_shard::{Knowledge, Silences, StorageNodeName};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::task::JoinHandle;
+
+/// How long a node may take to say how it is; less than for work, so that others are not waited with.
+const WATCH_TIMEOUT_MS: u64 = 5_000;
+/// How old the time of the last check may be that others know, while checks find nothing new.
+const TOLD_AGE_MS_MAX: u64 = 300_000;
+/// The row of the nodes that do not answer.
+const SILENCES_ROW: &[u8] = b"silences";
+
+/// Ends the background maintenance when dropped.
+#[derive(Debug)]
+pub struct Maintenance(JoinHandle<()>);
+
+impl Drop for Maintenance {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What the other coordinators were told of copies.
+#[derive(Debug, Default)]
+struct Told {
+    changes: u64,
+    known: Knowledge,
+}
+
+/// The nodes that an earlier coordinator gave up.
+pub(crate) async fn given_up(meta: &dyn MetaStore) -> Result<BTreeSet<StorageNodeName>, StorageError> {
+    let row = meta.get(Bytes::from_static(SILENCES_ROW)).await?;
+    let silences: Silences = row.and_then(|row| serde_json::from_slice(&row.value).ok()).unwrap_or_default();
+    Ok(silences.given_up().clone())
+}
+
+impl DistributedStorage {
+    /// Watches, checks and verifies in the background until the result is dropped. For one coordinator at a time.
+    pub fn maintain(&self) -> Maintenance {
+        let storage = self.clone();
+        Maintenance(tokio::spawn(async move {
+            tokio::join!(storage.watch_for_ever(), storage.check_for_ever(), storage.scrub_for_ever());
+        }))
+    }
+
+    /// The nodes that were silent for too long: their copies are laid out on others.
+    pub async fn given_up(&self) -> BTreeSet<StorageNodeName> {
+        self.cluster.given_up.lock().await.clone()
+    }
+
+    async fn check_for_ever(&self) {
+        let options = &self.cluster.options;
+        loop {
+            let (mut report, began) = (RepairReport::default(), Instant::now());
+            match self.check(&mut report).await {
+                Err(error) => tracing::warn!(%error, "checking the copies of objects failed"),
+                Ok(()) if report.copies_missing > 0 || report.blobs_lost > 0 => {
+                    tracing::info!(?report, "copies of objects were checked and restored");
+                }
+                Ok(()) => {}
+            }
+            tokio::time::sleep(began.elapsed().max(Duration::from_millis(options.check_gap_ms_min))).await;
+            let pause = Duration::from_millis(options.check_interval_ms);
+            // Either end of the wait is the next check.
+            let _ = tokio::time::timeout(pause, self.cluster.repair_wanted.notified()).await;
+        }
+    }
+
+    async fn watch_for_ever(&self) {
+        let options = &self.cluster.options;
+        match self.cluster.kept(KNOWLEDGE_ROW).await {
+            Ok(known) => self.cluster.ledger(|ledger| ledger.inherit(known)),
+            Err(error) => tracing::warn!(%error, "what was known of copies is not known any more"),
+        }
+        let mut silences: Silences = self.cluster.kept(SILENCES_ROW).await.unwrap_or_default();
+        silences.resume(options.clock.unix_ms(), options.silence_ms_max);
+        let mut told = Told::default();
+        loop {
+            if let Err(error) = self.watch(&mut silences, &mut told).await {
+                tracing::warn!(%error, "watching the storage nodes failed; trying again");
+            }
+            tokio::time::sleep(Duration::from_millis(options.watch_interval_ms)).await;
+        }
+    }
+
+    async fn watch(&self, silences: &mut Silences, told: &mut Told) -> Result<(), StorageError> {
+        let cluster = &self.cluster;
+        let layout = cluster.layout();
+        let usages = cluster.watched(&layout, silences).await;
+        let now = openings(&usages);
+        let is_unseen =
+            cluster.ledger(|ledger| now.iter().any(|(node, opening)| !ledger.known().has_seen(node, *opening)));
+        if is_unseen {
+            cluster.repair_wanted.notify_one();
+        }
+        let answers = usages.iter().map(|(name, usage)| (name, usage.is_ok()));
+        if silences.note(answers, cluster.options.clock.unix_ms(), cluster.options.silence_ms_max) {
+            cluster.keep(SILENCES_ROW, silences).await?;
+        }
+        self.give_up(silences.given_up().clone()).await?;
+        self.tell(told).await
+    }
+
+    /// Lets the other coordinators know what is known of copies, if it is anything new.
+    async fn tell(&self, told: &mut Told) -> Result<(), StorageError> {
+        let changes = self.cluster.ledger(|ledger| ledger.changes());
+        if changes == told.changes {
+            return Ok(());
+        }
+        let known = self.cluster.ledger(|ledger| ledger.known().clone());
+        let age_ms = known.checked_unix_ms.unwrap_or(0).saturating_sub(told.known.checked_unix_ms.unwrap_or(0));
+        if !known.agrees(&told.known) || age_ms >= TOLD_AGE_MS_MAX {
+            self.cluster.keep(KNOWLEDGE_ROW, &known).await?;
+            told.known = known;
+        }
+        told.changes = changes;
+        Ok(())
+    }
+
+    /// Lays out the copies anew without the nodes of `silent`, if it was not done yet.
+    async fn give_up(&self, silent: BTreeSet<StorageNodeName>) -> Result<(), StorageError> {
+        let cluster = &self.cluster;
+        let mut given_up = cluster.given_up.lock().await;
+        if *given_up == silent {
+            return Ok(());
+        }
+        for node in silent.difference(&given_up) {
+            let silent_ms = cluster.options.silence_ms_max;
+            tracing::warn!(%node, silent_ms, "a storage node stays away: its copies are laid out on others");
+        }
+        for node in given_up.difference(&silent) {
+            tracing::info!(%node, "a storage node that was given up is back");
+        }
+        *given_up = silent;
+        let nodes: Vec<Arc<dyn BlobNode>> = cluster.layout().nodes.values().cloned().collect();
+        let layout = layout::decide(nodes, &given_up, &*cluster.meta, &cluster.options).await?;
+        cluster.set_layout(layout);
+        Ok(())
+    }
+}
+
+impl Cluster {
+    /// Asks every node how it is, and tries to bring back those that did not work the last time either: a directory that is
+    /// just being removed is not made again meanwhile.
+    async fn watched(&self, layout: &Layout, silences: &Silences) -> Usages {
+        let limit_ms = WATCH_TIMEOUT_MS.min(self.options.node_timeout_ms);
+        let watched = layout.nodes.iter().map(|(name, node)| async move {
+            let mut usage = self.timed_within(limit_ms, &**node, node.usage()).await;
+            if usage.is_err() && silences.is_silent(name) && self.recover(&**node).await {
+                usage = self.timed_within(limit_ms, &**node, node.usage()).await;
+            }
+            (name.clone(), usage)
+        });
+        join_all(watched).await.into_iter().collect()
+    }
+}

@@ -1,0 +1,334 @@
+//! Verifying all data: every copy of every node is read, corrupt ones are replaced at once, garbage is found and goes later.
+//! How far it has come is kept in the metadata, so that a restart or another coordinator goes on there.
+
+use crate::{
+    BlobNode, DistributedStorage, RepairReport, ScrubbedBlob, StorageError,
+    cluster::Cluster,
+    record::{OWNER_BYTES_MAX, Owner},
+};
+use heptad_blob::BlobId;
+use heptad_shard::StorageNodeName;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+/// Blobs that are verified together.
+const BLOBS_PAGE: usize = 32;
+/// How often the place is written down.
+const KEEP_INTERVAL_MS: u64 = 30_000;
+/// How often it is looked whether a node is due.
+const LOOK_INTERVAL_MS: u64 = 60_000;
+/// Most pieces of garbage that are looked at again in one go.
+const COLLECTED_MAX: usize = 1_000;
+
+/// The row of the places.
+pub(crate) const PLACES_ROW: &[u8] = b"scrub";
+
+/// Pieces of garbage and since when they are known to be.
+type Suspects = BTreeMap<(StorageNodeName, BlobId), u64>;
+
+/// What earlier passes took for garbage, and when.
+#[derive(Debug, Default)]
+pub struct GarbageMemory(Suspects);
+
+/// How far the verification of each node has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Places(BTreeMap<StorageNodeName, Place>);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Place {
+    /// The last blob that was verified in a pass that is under way.
+    after: Option<BlobId>,
+    /// When the last pass ended.
+    done_unix_ms: Option<u64>,
+}
+
+impl Places {
+    /// When all copies of a node had been verified.
+    pub(crate) fn done_unix_ms(&self, node: &StorageNodeName) -> Option<u64> {
+        self.0.get(node)?.done_unix_ms
+    }
+
+    fn at(&mut self, node: &StorageNodeName) -> &mut Place {
+        self.0.entry(node.clone()).or_default()
+    }
+
+    fn is_older(&self, node: &StorageNodeName, now_unix_ms: u64, age_ms: u64) -> bool {
+        self.done_unix_ms(node).is_none_or(|done| now_unix_ms.saturating_sub(done) >= age_ms)
+    }
+
+    /// The node that is to be verified next: first those with damage, then a pass that is under way, then whoever waits longest.
+    fn next(
+        &self,
+        nodes: &BTreeSet<StorageNodeName>,
+        damaged: &BTreeSet<StorageNodeName>,
+        now_unix_ms: u64,
+        times: Times,
+    ) -> Option<StorageNodeName> {
+        let is_damaged =
+            |node: &StorageNodeName| damaged.contains(node) && self.is_older(node, now_unix_ms, times.gap_ms_min);
+        let under_way = |node: &StorageNodeName| self.0.get(node).is_some_and(|place| place.after.is_some());
+        let due = nodes
+            .iter()
+            .filter(|node| is_damaged(node) || under_way(node) || self.is_older(node, now_unix_ms, times.interval_ms));
+        due.min_by_key(|node| (!is_damaged(node), !under_way(node), self.done_unix_ms(node))).cloned()
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Times {
+    interval_ms: u64,
+    gap_ms_min: u64,
+}
+
+/// How a pass goes on.
+enum Passed {
+    /// The node is verified.
+    Done,
+    /// Another node is more urgent.
+    GaveWay,
+    /// The node does not answer.
+    Silent,
+}
+
+/// Verifies in the background, slowly, and writes down how far it is.
+struct Pace {
+    places: Places,
+    bytes_per_second: u64,
+    kept_unix_ms: u64,
+}
+
+impl DistributedStorage {
+    /// Verifies every copy on every node at full speed; what earlier passes took for garbage goes if it still is.
+    pub(crate) async fn scrub(
+        &self,
+        memory: &mut GarbageMemory,
+        report: &mut RepairReport,
+    ) -> Result<(), StorageError> {
+        self.collect(memory, report).await?;
+        for node in self.cluster.layout().nodes.values() {
+            self.scrub_node(&**node, None, memory, report).await?;
+        }
+        report.garbage_waiting += memory.0.len() as u64;
+        Ok(())
+    }
+
+    pub(crate) async fn scrub_for_ever(&self) {
+        let (cluster, mut memory) = (&self.cluster, GarbageMemory::default());
+        let options = &cluster.options;
+        let places = cluster.kept(PLACES_ROW).await.unwrap_or_default();
+        let mut pace = Pace { places, bytes_per_second: options.scrub_bytes_per_second_max, kept_unix_ms: 0 };
+        let times = Times { interval_ms: options.scrub_interval_ms, gap_ms_min: options.scrub_gap_ms_min };
+        // Nodes that could not be verified, and when it is tried again.
+        let mut later: BTreeMap<StorageNodeName, u64> = BTreeMap::new();
+        loop {
+            let layout = cluster.layout();
+            let now = options.clock.unix_ms();
+            later.retain(|_, at| *at > now);
+            let nodes = layout.nodes.keys().filter(|node| !later.contains_key(*node)).cloned().collect();
+            let due = pace.places.next(&nodes, &cluster.damaged(), now, times);
+            let Some((name, node)) = due.and_then(|due| layout.nodes.get_key_value(&due)) else {
+                let mut report = RepairReport::default();
+                if let Err(error) = self.collect(&mut memory, &mut report).await {
+                    tracing::warn!(%error, "garbage could not be collected");
+                }
+                let pause = Duration::from_millis(LOOK_INTERVAL_MS.min(times.gap_ms_min).min(times.interval_ms));
+                // Either end of the wait is the next look.
+                let _ = tokio::time::timeout(pause, cluster.scrub_wanted.notified()).await;
+                continue;
+            };
+            let mut report = RepairReport::default();
+            match self.scrub_node(&**node, Some(&mut pace), &mut memory, &mut report).await {
+                Ok(Passed::Done) => tracing::info!(node = %name, ?report, "the copies of a storage node were verified"),
+                Ok(Passed::GaveWay) => {}
+                Ok(Passed::Silent) => drop(later.insert(name.clone(), now + times.gap_ms_min)),
+                Err(error) => {
+                    tracing::warn!(node = %name, %error, "verifying the copies of a storage node failed");
+                    later.insert(name.clone(), now + times.gap_ms_min);
+                }
+            }
+        }
+    }
+
+    /// Verifies the copies of one node, from where `pace` left off if there is one.
+    async fn scrub_node(
+        &self,
+        node: &dyn BlobNode,
+        mut pace: Option<&mut Pace>,
+        memory: &mut GarbageMemory,
+        report: &mut RepairReport,
+    ) -> Result<Passed, StorageError> {
+        let (cluster, name) = (&self.cluster, node.name());
+        // Damage that is found from here on asks for another pass.
+        let was_damaged = cluster.take_damaged(name);
+        let mut after = pace.as_mut().and_then(|pace| pace.places.at(name).after).filter(|_| !was_damaged);
+        let (began_at_start, mut found) = (after.is_none(), Suspects::new());
+        loop {
+            let page = match cluster.timed(node, node.scrub(after, BLOBS_PAGE, OWNER_BYTES_MAX)).await {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::warn!(node = %name, %error, "a storage node could not be verified");
+                    return Ok(Passed::Silent);
+                }
+            };
+            after = page.last().map(|blob| blob.id);
+            let bytes: u64 = page.iter().map(|blob| blob.bytes).sum();
+            self.scrub_page(node, page, memory, &mut found, report).await?;
+            if let Some(pace) = pace.as_mut() {
+                pace.reached(cluster, name, after).await?;
+                tokio::time::sleep(Duration::from_millis(bytes * 1_000 / pace.bytes_per_second.max(1))).await;
+                if after.is_some() && !was_damaged && cluster.damaged().iter().any(|other| other != name) {
+                    memory.0.extend(found);
+                    return Ok(Passed::GaveWay);
+                }
+            }
+            if after.is_none() {
+                break;
+            }
+        }
+        if began_at_start {
+            memory.0.retain(|(other, _), _| other != name);
+        }
+        memory.0.extend(found);
+        Ok(Passed::Done)
+    }
+
+    async fn scrub_page(
+        &self,
+        node: &dyn BlobNode,
+        page: Vec<ScrubbedBlob>,
+        memory: &GarbageMemory,
+        found: &mut Suspects,
+        report: &mut RepairReport,
+    ) -> Result<(), StorageError> {
+        for blob in page {
+            report.copies_verified += 1;
+            let Some(head) = blob.head else {
+                tracing::warn!(node = %node.name(), blob = %blob.id, "a corrupt copy is replaced");
+                let corrupt = BTreeSet::from([(blob.id, node.name().clone())]);
+                report.copies_corrupt += 1;
+                let unrestored = self.cluster.repair(&[blob.id], corrupt, report).await;
+                unrestored.missing.iter().for_each(|(id, node)| self.cluster.miss(node, *id));
+                report.blobs_lost += unrestored.lost.len() as u64;
+                continue;
+            };
+            if memory.0.len() + found.len() < self.cluster.options.garbage_suspects_max
+                && self.cluster.is_garbage(&head).await?
+            {
+                let key = (node.name().clone(), blob.id);
+                let since = memory.0.get(&key).copied();
+                found.insert(key, since.unwrap_or_else(|| self.cluster.options.clock.unix_ms()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what has been known as garbage for the grace time and still is.
+    async fn collect(&self, memory: &mut GarbageMemory, report: &mut RepairReport) -> Result<(), StorageError> {
+        let (cluster, now) = (&self.cluster, self.cluster.options.clock.unix_ms());
+        let old = |since: &u64| now.saturating_sub(*since) >= cluster.options.garbage_grace_ms;
+        let due: Vec<_> =
+            memory.0.iter().filter(|(_, since)| old(since)).map(|(key, _)| key.clone()).take(COLLECTED_MAX).collect();
+        let layout = cluster.layout();
+        let mut garbage: BTreeMap<StorageNodeName, Vec<BlobId>> = BTreeMap::new();
+        for key in due {
+            let Some(node) = layout.nodes.get(&key.0) else { continue };
+            match cluster.timed(&**node, node.get(key.1)).await {
+                Ok(blob) if cluster.is_garbage(blob.bytes()).await? => {
+                    garbage.entry(key.0.clone()).or_default().push(key.1);
+                }
+                Ok(_) => {}
+                Err(error) if error.wants_repair() => {}
+                Err(_) => continue,
+            }
+            memory.0.remove(&key);
+        }
+        for (name, ids) in garbage {
+            let Some(node) = layout.nodes.get(&name) else { continue };
+            report.garbage_removed += ids.len() as u64;
+            let deleted = cluster.timed(&**node, node.delete(ids)).await;
+            deleted.map_err(|source| StorageError::Node { node: name.to_string(), source: Box::new(source) })?;
+        }
+        Ok(())
+    }
+}
+
+impl Pace {
+    /// Everything up to `after` is verified; without one, all.
+    async fn reached(
+        &mut self,
+        cluster: &Arc<Cluster>,
+        node: &StorageNodeName,
+        after: Option<BlobId>,
+    ) -> Result<(), StorageError> {
+        let now = cluster.options.clock.unix_ms();
+        let place = self.places.at(node);
+        place.after = after;
+        if after.is_none() {
+            place.done_unix_ms = Some(now);
+        }
+        if after.is_none() || now.saturating_sub(self.kept_unix_ms) >= KEEP_INTERVAL_MS {
+            self.kept_unix_ms = now;
+            let nodes = &cluster.layout().nodes;
+            self.places.0.retain(|node, _| nodes.contains_key(node));
+            cluster.keep(PLACES_ROW, &self.places).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Cluster {
+    /// A corrupt copy was found on a node: where one is, others may be.
+    pub(crate) fn suspect(&self, node: &StorageNodeName) {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(node.clone());
+        self.scrub_wanted.notify_one();
+    }
+
+    fn damaged(&self) -> BTreeSet<StorageNodeName> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn take_damaged(&self, node: &StorageNodeName) -> bool {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).remove(node)
+    }
+
+    /// Whether a blob that begins with `head` belongs to no object. The upload is looked for among those in flight
+    /// before the record is read: one that is committed in between is found there.
+    async fn is_garbage(&self, head: &[u8]) -> Result<bool, StorageError> {
+        let Some(owner) = Owner::read(head) else { return Ok(true) };
+        if self.is_held(owner.upload) {
+            return Ok(false);
+        }
+        let record = self.record(&owner.object).await?;
+        Ok(record.is_none_or(|record| record.upload != owner.upload))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_comes_first_then_what_was_begun_then_the_oldest() {
+        let names = |names: &[&str]| names.iter().map(|name| StorageNodeName::from(*name)).collect::<BTreeSet<_>>();
+        let (all, none) = (names(&["a", "b", "c"]), names(&[]));
+        let times = Times { interval_ms: 1_000, gap_ms_min: 100 };
+        let mut places = Places::default();
+        let next = |places: &Places, damaged: &BTreeSet<_>, now| places.next(&all, damaged, now, times).map(|n| n.0);
+        assert_eq!(next(&places, &none, 5_000).as_deref(), Some("a"));
+        for (node, done) in [("a", 4_500), ("b", 4_000), ("c", 4_200)] {
+            places.at(&node.into()).done_unix_ms = Some(done);
+        }
+        assert_eq!(next(&places, &none, 4_900), None);
+        assert_eq!(next(&places, &none, 5_300).as_deref(), Some("b"));
+        places.at(&"c".into()).after = Some(BlobId([7; 32]));
+        assert_eq!(next(&places, &none, 4_900).as_deref(), Some("c"));
+        assert_eq!(next(&places, &names(&["a"]), 4_900).as_deref(), Some("a"));
+        assert_eq!(next(&places, &names(&["a"]), 4_550).as_deref(), Some("c"), "it was verified a moment ago");
+        let text = serde_json::to_string(&places).unwrap();
+        assert_eq!(serde_json::from_str::<Places>(&text).unwrap(), places);
+    }
+}
