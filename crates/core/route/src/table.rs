@@ -160,9 +160,13 @@ impl Table {
     /// The ready endpoint that is that container's port, and its service.
     pub fn endpoint_of(&self, container: &ContainerId, port: u16) -> Option<(&ServiceKey, &Endpoint)> {
         let (index, entry) = self.entry(self.by_container.get(container)?)?;
-        let endpoints = self.endpoints_at(index, port);
-        let at = endpoints.binary_search_by(|endpoint| endpoint.container.cmp(container)).ok()?;
-        Some((&entry.key, &endpoints[at]))
+        Some((&entry.key, endpoint_in(self.endpoints_at(index, port), container)?))
+    }
+
+    /// Whether a port of that container is a ready endpoint.
+    pub fn has_endpoint(&self, container: &ContainerId) -> bool {
+        let service = self.by_container.get(container).and_then(|key| self.entry(key));
+        service.is_some_and(|(index, _)| self.endpoints[index].values().any(|all| endpoint_in(all, container).is_some()))
     }
 
     /// Objects that could not be used.
@@ -300,6 +304,12 @@ impl Mesh {
     fn exposed(&self, host: &str) -> Option<(usize, u16)> {
         self.by_host.find(host_name(host), |index| host_name(&self.hosts[index].0)).map(|index| self.hosts[index].1)
     }
+}
+
+/// The endpoint of a container among those of one port, which are in the order of containers.
+fn endpoint_in<'a>(endpoints: &'a [Endpoint], container: &ContainerId) -> Option<&'a Endpoint> {
+    let at = endpoints.binary_search_by(|endpoint| endpoint.container.cmp(container)).ok()?;
+    Some(&endpoints[at])
 }
 
 fn name(key: &ServiceKey) -> Parts<'_> {

@@ -10,6 +10,10 @@ use std::{
     error::Error,
     fmt,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll},
 };
 
@@ -18,7 +22,11 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 
 /// The body of a request that goes through the proxy.
-pub struct Body(Kind);
+pub struct Body {
+    kind: Kind,
+    /// Set when it has been read to its end, for those who asked.
+    is_read: Option<Arc<AtomicBool>>,
+}
 
 enum Kind {
     Own(Full<Bytes>),
@@ -27,6 +35,10 @@ enum Kind {
 }
 
 impl Body {
+    fn of(kind: Kind) -> Self {
+        Self { kind, is_read: None }
+    }
+
     /// A body of no bytes.
     pub fn empty() -> Self {
         Self::from(Bytes::new())
@@ -37,19 +49,25 @@ impl Body {
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        Self(Kind::Boxed(body.map_err(Into::into).boxed_unsync()))
+        Self::of(Kind::Boxed(body.map_err(Into::into).boxed_unsync()))
     }
 
     pub(crate) fn incoming(body: Incoming) -> Self {
-        Self(Kind::Incoming(body))
+        Self::of(Kind::Incoming(body))
+    }
+
+    /// Whether it has been read to its end, from now on; none if there is nothing to read.
+    pub(crate) fn tracked(&mut self) -> Option<Arc<AtomicBool>> {
+        (!self.is_end_stream()).then(|| Arc::clone(self.is_read.get_or_insert_default()))
     }
 }
 
 impl<T: Into<Bytes>> From<T> for Body {
     fn from(bytes: T) -> Self {
-        Self(Kind::Own(Full::new(bytes.into())))
+        Self::of(Kind::Own(Full::new(bytes.into())))
     }
 }
+
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,15 +80,24 @@ impl HttpBody for Body {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
-        match &mut self.0 {
+        let polled = match &mut self.kind {
             Kind::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Kind::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Kind::Boxed(body) => Pin::new(body).poll_frame(cx),
+        };
+        if let Some(is_read) = &self.is_read {
+            let is_last = match &polled {
+                Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || self.is_end_stream(),
+                Poll::Ready(None) => true,
+                Poll::Ready(Some(Err(_))) | Poll::Pending => false,
+            };
+            is_read.fetch_or(is_last, Relaxed);
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Own(body) => body.is_end_stream(),
             Kind::Incoming(body) => body.is_end_stream(),
             Kind::Boxed(body) => body.is_end_stream(),
@@ -78,7 +105,7 @@ impl HttpBody for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.kind {
             Kind::Own(body) => body.size_hint(),
             Kind::Incoming(body) => body.size_hint(),
             Kind::Boxed(body) => body.size_hint(),

@@ -1,27 +1,19 @@
-//! What is known of one client connection for as long as it lasts, and its stream with the bytes already read.
+//! What is known of one client connection for as long as it lasts.
 
 use crate::{
     core::Core,
     counters::LastCell,
     error::{CallError, Denied},
     forward::Origin,
-    watch::Watch,
+    headers,
+    shares::Place,
 };
-use bytes::{Buf, Bytes};
 use heptad_model::ServiceKey;
 use heptad_route::{Caller, revoked};
-use http::{HeaderMap, HeaderValue, Uri, header::HOST};
+use http::{HeaderMap, HeaderValue, Uri, header::HOST, uri::Authority};
 use std::{
-    io,
     net::SocketAddr,
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context as Task, Poll, ready},
-};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    sync::OwnedSemaphorePermit,
 };
 
 /// What is addressed.
@@ -40,7 +32,8 @@ pub(crate) struct Context {
     target: Target,
     peer: Option<HeaderValue>,
     last: LastCell,
-    permit: Arc<OwnedSemaphorePermit>,
+    /// Its right to be open.
+    pub(crate) place: Arc<Place>,
     /// Whom the request in progress calls: what it addressed by its host, and what serves it.
     calls: Mutex<[Option<(ServiceKey, u16)>; 2]>,
 }
@@ -51,24 +44,16 @@ impl Context {
         caller: Caller,
         target: Target,
         peer: SocketAddr,
-        permit: OwnedSemaphorePermit,
+        place: Arc<Place>,
     ) -> Self {
         let peer = HeaderValue::try_from(peer.ip().to_string()).ok();
-        Self {
-            core,
-            caller,
-            target,
-            peer,
-            last: LastCell::default(),
-            permit: Arc::new(permit),
-            calls: Mutex::default(),
-        }
+        Self { core, caller, target, peer, last: LastCell::default(), place, calls: Mutex::default() }
     }
 
     /// Who calls what, for a service known from the connection.
     pub(crate) fn origin<'a>(&'a self, target: &'a ServiceKey, port: u16) -> Origin<'a> {
-        let (caller, peer, permit) = (&self.caller, self.peer.as_ref(), Some(&self.permit));
-        Origin { caller, target, port, peer, last: &self.last, permit }
+        let (caller, peer, place) = (&self.caller, self.peer.as_ref(), Some(&self.place));
+        Origin { caller, target, port, peer, last: &self.last, place }
     }
 
     /// The service that a connection addresses, unless each request says it.
@@ -103,58 +88,14 @@ impl Context {
 
     /// The service that a request addresses by its host.
     pub(crate) fn exposed(&self, uri: &Uri, headers: &HeaderMap) -> Result<(ServiceKey, u16), CallError> {
-        let given = uri.host().or_else(|| headers.get(HOST)?.to_str().ok()).unwrap_or_default();
-        let host = given.rsplit_once(':').map_or(given, |(host, _)| host);
+        let given = uri.authority().map(Authority::as_str).or_else(|| headers.get(HOST)?.to_str().ok());
+        let Some(given) = given.filter(|given| !given.is_empty()) else {
+            return Err(CallError::Malformed { why: "it has no Host, and services are told apart by it" });
+        };
+        let host = headers::host_of(given);
         match self.core.table().service_exposed_as(host) {
             Some((key, port)) => Ok((key.clone(), port)),
             None => Err(CallError::UnknownHost { host: host.chars().take(253).collect() }),
         }
-    }
-}
-
-/// A client's stream: first the bytes that were read to find out its protocol, then the rest.
-#[derive(Debug)]
-pub(crate) struct ClientIo {
-    pub(crate) read_ahead: Bytes,
-    pub(crate) stream: TcpStream,
-    pub(crate) watch: Arc<Watch>,
-}
-
-impl AsyncRead for ClientIo {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Task<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.read_ahead.is_empty() {
-            let length = self.read_ahead.len().min(buffer.remaining());
-            buffer.put_slice(&self.read_ahead[..length]);
-            self.read_ahead.advance(length);
-            return Poll::Ready(Ok(()));
-        }
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        if buffer.filled().len() > before {
-            self.watch.received();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for ClientIo {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Task<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Task<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }

@@ -1,7 +1,8 @@
 //! What all connections of a proxy share: the table, the pool, the counters, the draws, the signal to end.
 
-use crate::{counters::Counters, options::Options, peer::PeerConnector, peers::Peers, pool::Pool};
+use crate::{counters::Counters, options::Options, peer::PeerConnector, peers::Peers, pool::Pool, shares::Shares};
 use arc_swap::ArcSwap;
+use heptad_model::ContainerId;
 use heptad_route::{Draw, Table};
 use std::{
     hash::{BuildHasher, RandomState},
@@ -19,6 +20,12 @@ pub(crate) struct Core {
     pub(crate) pool: Pool,
     pub(crate) peers: Peers,
     pub(crate) counters: Counters,
+    /// The connections of callers on this node.
+    pub(crate) callers: Arc<Shares>,
+    /// Those that come by the ingress.
+    pub(crate) outside: Arc<Shares>,
+    /// Those that other proxies have made.
+    pub(crate) arrivals: Arc<Shares>,
     pub(crate) table: Arc<ArcSwap<Table>>,
     /// The revision of the table, for those who wait for one.
     pub(crate) revision: watch::Sender<u64>,
@@ -67,6 +74,9 @@ impl Core {
             pool: Pool::new(options.node.clone()),
             peers: Peers::new(connector, Arc::clone(&options)),
             counters: Counters::new(options.counters_max),
+            callers: Shares::new(options.connections_max),
+            outside: Shares::new(options.ingress_connections_max),
+            arrivals: Shares::new(options.arrivals_max),
             revision: watch::Sender::new(table.revision()),
             table: Arc::new(ArcSwap::new(table)),
             rules: watch::Sender::new(0),
@@ -99,6 +109,13 @@ impl Core {
         self.revision.send_replace(table.revision());
         self.pool.retain(&table);
         self.peers.retain(&table.endpoints_all().filter_map(|endpoint| endpoint.node.as_ref()).collect());
+    }
+
+    /// Returns when the table has no endpoint of that container.
+    pub(crate) async fn until_unlisted(&self, container: &ContainerId) {
+        let mut tables = self.revision.subscribe();
+        // The sender lives as long as this.
+        let _ = tables.wait_for(|_| !self.table().has_endpoint(container)).await;
     }
 
     /// The numbers are all different; `route` scrambles them.

@@ -80,6 +80,12 @@ pub enum CallError {
         /// The host.
         host: String,
     },
+    /// It can be understood in more than one way, and others on its way might understand it otherwise.
+    #[error("the request is malformed: {why}")]
+    Malformed {
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// HTTP knows the request, this proxy does not serve it.
     #[error("the method {method} is not served here")]
     Unsupported {

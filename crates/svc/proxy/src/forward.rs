@@ -9,7 +9,8 @@ use crate::{
     error::{CallError, Denied},
     headers::{self, Hop, View},
     peer_link::{PeerLease, StreamError},
-    pool::{self, Active, Lease},
+    pool::{Active, Lease},
+    shares::Place,
     standing::Standing,
     tunnel,
 };
@@ -19,10 +20,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, uri::PathAnd
 use http_body::Body as _;
 use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
 use std::{borrow::Cow, io, pin::pin, sync::Arc, time::Duration};
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 
 /// How often a request is sent again over another connection after a kept one turned out to be closed.
 const RESENDS_MAX: usize = 3;
@@ -40,7 +38,7 @@ pub(crate) struct Origin<'a> {
     pub(crate) peer: Option<&'a HeaderValue>,
     pub(crate) last: &'a LastCell,
     /// Counts the client's connection as open, also when it leaves HTTP.
-    pub(crate) permit: Option<&'a Arc<OwnedSemaphorePermit>>,
+    pub(crate) place: Option<&'a Arc<Place>>,
 }
 
 /// Where a request went.
@@ -69,7 +67,7 @@ pub(crate) enum Held {
     /// A connection to an endpoint, which serves again.
     Kept(Lease),
     /// A place on a connection to another node's proxy.
-    Peer { active: Active, _lease: PeerLease },
+    Peer { _active: Active, _lease: PeerLease },
 }
 
 impl Held {
@@ -81,11 +79,13 @@ impl Held {
     }
 
     /// The connection belongs to another protocol now; it still counts.
-    fn into_active(self) -> Active {
-        match self {
+    fn into_flow(self) -> Active {
+        let active = match self {
             Self::Kept(lease) => lease.into_active(),
-            Self::Peer { active, .. } => active,
-        }
+            Self::Peer { _active: active, .. } => active,
+        };
+        active.becomes_flow();
+        active
     }
 }
 
@@ -128,6 +128,8 @@ pub(crate) struct Pick {
     pub(crate) has_alternative: bool,
     /// The revision of the table by which it was picked.
     pub(crate) revision: u64,
+    /// Counts it as in progress.
+    pub(crate) active: Active,
 }
 
 struct Load<'a> {
@@ -182,15 +184,22 @@ impl Core {
         draw: Draw,
         tried: &[ContainerId],
     ) -> Result<Option<Pick>, CallError> {
-        let table = self.table();
         let facts = Facts { caller: origin.caller, target: origin.target, port: origin.port, http };
-        match decide(&table, &facts, draw) {
-            Verdict::Forward(to) => Ok(self.pick(&to, draw, tried, table.revision())),
-            Verdict::Deny(denial) => Err(CallError::Denied(Box::new(denial.into()))),
-            Verdict::NoEndpoint(none) => {
-                Err(CallError::NoEndpoint { service: none.service.clone(), text: none.to_string() })
+        loop {
+            let table = self.table();
+            let pick = match decide(&table, &facts, draw) {
+                Verdict::Forward(to) => self.pick(&to, draw, tried, table.revision()),
+                Verdict::Deny(denial) => return Err(CallError::Denied(Box::new(denial.into()))),
+                Verdict::NoEndpoint(none) => {
+                    return Err(CallError::NoEndpoint { service: none.service.clone(), text: none.to_string() });
+                }
+                Verdict::UnknownService => return Err(CallError::UnknownService { target: origin.target.clone() }),
+            };
+            // Whoever stops a container waits for what has been counted; what was not counted yet when the table changed
+            // is decided anew.
+            if Arc::ptr_eq(&table, &self.table()) || pick.is_none() {
+                return Ok(pick);
             }
-            Verdict::UnknownService => Err(CallError::UnknownService { target: origin.target.clone() }),
         }
     }
 
@@ -204,7 +213,8 @@ impl Core {
         let others = to.endpoints.iter().filter(|other| other.container != endpoint.container);
         let has_alternative = others.into_iter().any(|other| !load(Reach::Reachable).excluded(other));
         let (service, rule) = (to.service.clone(), to.rule.map(str::to_owned));
-        Some(Pick { taken: Taken { service, rule, endpoint: endpoint.clone() }, has_alternative, revision })
+        let active = self.pool.enter(endpoint, &self.options);
+        Some(Pick { taken: Taken { service, rule, endpoint: endpoint.clone() }, has_alternative, revision, active })
     }
 
     fn route_http(
@@ -277,7 +287,7 @@ impl Core {
         &self,
         sending: &Sending<'_>,
         pick: &Pick,
-        request: Request<Body>,
+        mut request: Request<Body>,
         resends: usize,
     ) -> Step {
         let mut lease = match self.lease(sending, pick, resends).await {
@@ -286,8 +296,9 @@ impl Core {
             Err(error) => return Step::Elsewhere(Box::new(request), error.into()),
         };
         let spare = (lease.reused && sending.repeatable).then(|| copy(&request));
-        let answer = lease.sender.try_send_request(request);
-        let answered = self.answered(answer, || lease.sender.is_closed()).await;
+        lease.sends(request.body_mut());
+        let answer = lease.sender_mut().try_send_request(request);
+        let answered = self.answered(answer, || lease.sender().is_closed()).await;
         match (answered, spare) {
             (Ok(response), _) => Step::Answered(Box::new(response), Held::Kept(lease)),
             (Err(Unanswered::Unsent(request)), _) => Step::Again(request),
@@ -302,16 +313,15 @@ impl Core {
     async fn lease(&self, sending: &Sending<'_>, pick: &Pick, resends: usize) -> Result<Lease, StreamError> {
         let endpoint = &pick.taken.endpoint;
         if let Some(node) = self.pool.remote(endpoint) {
-            let active = self.pool.enter(endpoint, &self.options);
             let stream = self.stream_to_peer(sending.origin, pick, node).await?;
-            return Ok(Lease::single(pool::handshake(stream, &self.options).await?, active));
+            return Ok(Lease::single(stream, pick.active.clone(), &self.options).await?);
         }
         let idle_ms_max = match (resends, sending.repeatable) {
             (0, true) => Some(self.options.pool_idle_ms_max),
             (0, false) => Some(self.options.pool_idle_unrepeatable_ms_max),
             _ => None,
         };
-        Ok(self.pool.lease(endpoint, idle_ms_max, &self.options).await?)
+        Ok(self.pool.lease(pick.active.clone(), idle_ms_max, &self.options).await?)
     }
 
     /// Waits for the response, within the bound.
@@ -351,15 +361,22 @@ impl Core {
     ) -> Response<ResponseBody> {
         if let (StatusCode::SWITCHING_PROTOCOLS, Some(client)) = (response.status(), upgrade) {
             let endpoint = hyper::upgrade::on(&mut response);
-            let held = (held.into_active(), origin.permit.cloned());
+            let (active, place) = (held.into_flow(), origin.place.cloned());
             let buffer_bytes = self.options.tunnel_buffer_bytes;
             let revoked = Standing::new(self, origin, taken).revoked();
             let copied = async move {
+                let evicted = async {
+                    match &place {
+                        Some(place) => place.evicted().cancelled().await,
+                        None => std::future::pending().await,
+                    }
+                };
                 tokio::select! {
                     () = tunnel::upgraded(client, endpoint, buffer_bytes) => {}
                     () = revoked => {}
+                    () = evicted => {}
                 }
-                drop(held);
+                drop(active);
             };
             self.tasks.spawn(self.abort.clone().run_until_cancelled_owned(copied));
             return response.map(|_| ResponseBody::own(""));
@@ -420,9 +437,10 @@ fn outcome_of(error: &CallError) -> (Outcome, Option<&ServiceKey>) {
         CallError::Denied(denied) => (Outcome::Denied, Some(&denied.target)),
         CallError::AmbiguousPath(_) => (Outcome::Denied, None),
         CallError::NoEndpoint { service, .. } => (Outcome::NoEndpoint, Some(service)),
-        CallError::UnknownService { .. } | CallError::UnknownHost { .. } | CallError::Unsupported { .. } => {
-            (Outcome::NoEndpoint, None)
-        }
+        CallError::UnknownService { .. }
+        | CallError::UnknownHost { .. }
+        | CallError::Unsupported { .. }
+        | CallError::Malformed { .. } => (Outcome::NoEndpoint, None),
         CallError::Unreachable { service, .. }
         | CallError::Interrupted { service, .. }
         | CallError::TimedOut { service, .. } => (Outcome::Failed, Some(service)),

@@ -65,7 +65,6 @@ impl Core {
         node: &NodeName,
         mut request: Request<Body>,
     ) -> Step {
-        let active = self.pool.enter(&pick.taken.endpoint, &self.options);
         let leased = match self.peer(node) {
             Ok(peer) => peer.lease(pick.has_alternative).await.map(|lease| (peer, lease)),
             Err(error) => Err(error),
@@ -83,7 +82,7 @@ impl Core {
         let answer = sender.try_send_request(request);
         match self.answered(answer, || sender.is_closed()).await {
             Ok(mut response) => match Refusal::take(response.headers_mut()) {
-                None => Step::Answered(Box::new(response), Held::Peer { active, _lease: lease }),
+                None => Step::Answered(Box::new(response), Held::Peer { _active: pick.active.clone(), _lease: lease }),
                 Some(refusal) => {
                     peer.counts.refused.fetch_add(1, Relaxed);
                     refused(refusal, spare)

@@ -1,17 +1,34 @@
 //! What a gateway changes in the head of a request or response (RFC 9110, 7.6): fields of one hop and those that only
-//! proxies may say go, `X-Forwarded-For` and `X-Request-Id` come, `Host` stays. Does not know where the message goes.
+//! proxies may say go, `Forwarded` and its like and `X-Request-Id` come, `Host` stays. Refuses heads that have more than one
+//! meaning. Does not know where the message goes.
 
 use crate::assertion;
 use heptad_model::ServiceKey;
 use heptad_route::Headers;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, Version,
-    header::{CONNECTION, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
-    uri::PathAndQuery,
+    header::{self, CONNECTION, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
+    uri::{Authority, PathAndQuery},
 };
 use std::borrow::Cow;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// Every field with such a name says something of earlier hops.
+const FORWARDED_PREFIX: &str = "x-forwarded-";
+/// The same of other gateways, and what some servers take for the path or the client before what the request says.
+const FORWARDED_LIKE: [HeaderName; 9] = [
+    FORWARDED,
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-client-ip"),
+    HeaderName::from_static("x-cluster-client-ip"),
+    HeaderName::from_static("true-client-ip"),
+    HeaderName::from_static("x-original-forwarded-for"),
+    HeaderName::from_static("x-original-host"),
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-rewrite-url"),
+];
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -39,6 +56,40 @@ pub(crate) struct Hop<'a> {
     pub(crate) request_id: u64,
 }
 
+/// The host of `HOST` or `HOST:PORT`.
+pub(crate) fn host_of(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        // The colons in the brackets of an address of IPv6 are no port's.
+        Some((host, port)) if !port.ends_with(']') => host,
+        _ => authority,
+    }
+}
+
+/// Refuses a request that others on its way might take for another one: its host must be clear.
+pub(crate) fn clear<B>(request: &Request<B>) -> Result<(), &'static str> {
+    let mut lines = request.headers().get_all(HOST).iter();
+    let host = lines.next();
+    if lines.next().is_some() {
+        return Err("it has more than one Host");
+    }
+    let authority = |text: &str| text.parse::<Authority>().ok().filter(|parsed| !parsed.as_str().contains('@'));
+    let host = match host.map(HeaderValue::to_str) {
+        None | Some(Ok("")) => None,
+        Some(Ok(text)) => Some(authority(text).ok_or("its Host is none")?),
+        Some(Err(_)) => return Err("its Host is none"),
+    };
+    let Some(target) = request.uri().authority() else { return Ok(()) };
+    if target.as_str().contains('@') {
+        return Err("its target names a user");
+    }
+    let port = |authority: &Authority| authority.port_u16().unwrap_or(80);
+    let is_same = |host: &Authority| host.host().eq_ignore_ascii_case(target.host()) && port(host) == port(target);
+    if host.as_ref().is_some_and(|host| !is_same(host)) {
+        return Err("its target and its Host name different hosts");
+    }
+    Ok(())
+}
+
 /// Prepares a request for the next hop. Says whether it asks for another protocol, such as WebSocket.
 pub(crate) fn prepare_request<B>(request: &mut Request<B>, hop: &Hop<'_>) -> bool {
     *request.version_mut() = Version::HTTP_11;
@@ -55,7 +106,7 @@ pub(crate) fn prepare_request<B>(request: &mut Request<B>, hop: &Hop<'_>) -> boo
     {
         headers.insert(HOST, host);
     }
-    forwarded_for(headers, hop);
+    forwarded(headers, hop);
     if !headers.contains_key(REQUEST_ID)
         && let Ok(id) = HeaderValue::try_from(format!("{:016x}", hop.request_id))
     {
@@ -98,12 +149,75 @@ fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     values.flat_map(|value| value.split(',')).map(str::trim)
 }
 
+/// Fields that are for the last recipient whatever `Connection` says: a client must not be able to take away what the
+/// endpoint decides by.
+const END_TO_END: [HeaderName; 42] = [
+    header::ACCEPT,
+    header::ACCEPT_CHARSET,
+    header::ACCEPT_ENCODING,
+    header::ACCEPT_LANGUAGE,
+    header::ACCEPT_RANGES,
+    header::AGE,
+    header::ALLOW,
+    header::AUTHORIZATION,
+    header::CACHE_CONTROL,
+    header::CONTENT_DISPOSITION,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LANGUAGE,
+    header::CONTENT_LENGTH,
+    header::CONTENT_LOCATION,
+    header::CONTENT_RANGE,
+    header::CONTENT_SECURITY_POLICY,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::DATE,
+    header::ETAG,
+    header::EXPIRES,
+    header::FORWARDED,
+    header::FROM,
+    header::HOST,
+    header::IF_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_NONE_MATCH,
+    header::IF_RANGE,
+    header::IF_UNMODIFIED_SINCE,
+    header::LAST_MODIFIED,
+    header::LINK,
+    header::LOCATION,
+    header::ORIGIN,
+    header::RANGE,
+    header::REFERER,
+    header::RETRY_AFTER,
+    header::SET_COOKIE,
+    header::STRICT_TRANSPORT_SECURITY,
+    header::USER_AGENT,
+    header::VARY,
+    header::VIA,
+    header::WWW_AUTHENTICATE,
+];
+/// The same of all names that begin so.
+const END_TO_END_PREFIXES: [&str; 8] = [
+    FORWARDED_PREFIX,
+    "access-control-",
+    "content-",
+    "sec-",
+    "trace",
+    "x-api-",
+    "x-auth-",
+    "x-request",
+];
+
+fn is_end_to_end(name: &HeaderName) -> bool {
+    END_TO_END.contains(name) || END_TO_END_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
+}
+
 /// Removes the fields that are meant for one hop only.
 fn strip(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = connection_options(headers)
             .filter(|option| !option.eq_ignore_ascii_case("close") && !option.eq_ignore_ascii_case("keep-alive"))
             .filter_map(|option| option.parse().ok())
+            .filter(|name| !is_end_to_end(name))
             .collect();
         for name in named {
             headers.remove(name);
@@ -117,15 +231,45 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
-fn forwarded_for(headers: &mut HeaderMap, hop: &Hop<'_>) {
+/// Says which client came by which hosts to here. What a client outside says of earlier hops is not believed.
+fn forwarded(headers: &mut HeaderMap, hop: &Hop<'_>) {
+    if !hop.trusts_client {
+        let is_said = |name: &&HeaderName| name.as_str().starts_with(FORWARDED_PREFIX) || FORWARDED_LIKE.contains(name);
+        let said: Vec<HeaderName> = headers.keys().filter(is_said).cloned().collect();
+        for name in said {
+            headers.remove(name);
+        }
+    }
     let Some(peer) = hop.peer else { return };
-    let view = View(headers);
-    let earlier = view.get(FORWARDED_FOR.as_str()).filter(|_| hop.trusts_client);
-    let all = earlier.and_then(|earlier| {
-        let text = format!("{earlier}, {}", peer.to_str().ok()?);
-        HeaderValue::try_from(text).ok()
-    });
-    headers.insert(FORWARDED_FOR, all.unwrap_or_else(|| peer.clone()));
+    let host = headers.get(HOST).cloned();
+    let element = forwarded_element(peer, host.as_ref());
+    append(headers, FORWARDED_FOR, peer);
+    // Callers in the mesh that say nothing of their clients have none.
+    if !hop.trusts_client || headers.contains_key(FORWARDED) {
+        element.iter().for_each(|element| append(headers, FORWARDED, element));
+    }
+    if !headers.contains_key(FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    if let Some(host) = host.filter(|_| !headers.contains_key(FORWARDED_HOST)) {
+        headers.insert(FORWARDED_HOST, host);
+    }
+}
+
+/// One hop as RFC 7239 writes it.
+fn forwarded_element(peer: &HeaderValue, host: Option<&HeaderValue>) -> Option<HeaderValue> {
+    let peer = peer.to_str().ok()?;
+    let node = if peer.contains(':') { format!("\"[{peer}]\"") } else { peer.to_owned() };
+    let host = host.and_then(|host| host.to_str().ok()).filter(|host| !host.contains(['"', '\\']));
+    let host = host.map(|host| format!(";host=\"{host}\"")).unwrap_or_default();
+    HeaderValue::try_from(format!("for={node}{host};proto=http")).ok()
+}
+
+/// Adds to a list of which there may be several lines.
+fn append(headers: &mut HeaderMap, name: HeaderName, last: &HeaderValue) {
+    let earlier = View(headers).get(name.as_str()).map(Cow::into_owned);
+    let all = earlier.and_then(|earlier| HeaderValue::try_from(format!("{earlier}, {}", last.to_str().ok()?)).ok());
+    headers.insert(name, all.unwrap_or_else(|| last.clone()));
 }
 
 #[cfg(test)]
@@ -156,9 +300,68 @@ mod tests {
         ];
         let (request, upgrades) = prepared(&lines, "/a", true);
         let names: Vec<&str> = request.headers().keys().map(HeaderName::as_str).collect();
-        assert_eq!(names.len(), 4, "{names:?}");
-        assert!(["x-kept", "host", "x-forwarded-for", "x-request-id"].iter().all(|name| names.contains(name)));
+        let kept =
+            ["x-kept", "host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id"];
+        assert_eq!(names.len(), kept.len(), "{names:?}");
+        assert!(kept.iter().all(|name| names.contains(name)), "{names:?}");
         assert!(!upgrades);
+    }
+
+    #[test]
+    fn what_is_for_the_endpoint_is_not_taken_away_by_connection() {
+        let named = ["authorization", "cookie", "content-type", "x-forwarded-for", "x-request-id", "x-api-key", "range"];
+        let connection = format!("host, {}", named.join(", "));
+        let mut lines = vec![("connection", connection.as_str()), ("host", "shop")];
+        lines.extend(named.iter().map(|name| (*name, "1")));
+        let (request, _) = prepared(&lines, "/", true);
+        assert_eq!(request.headers()[HOST], "shop");
+        for name in named {
+            assert!(request.headers().contains_key(name), "{name} is gone");
+        }
+    }
+
+    #[test]
+    fn a_head_has_one_host() {
+        let is_clear = |uri: &str, lines: &[&'static [u8]]| {
+            let mut request = Request::builder().uri(uri).body(()).expect("a request");
+            for line in lines {
+                request.headers_mut().append(HOST, HeaderValue::from_bytes(line).expect("a value"));
+            }
+            clear(&request).is_ok()
+        };
+        for (uri, lines) in [
+            ("/", &[&b"a"[..]][..]),
+            ("/", &[]),
+            ("/", &[b""]),
+            ("/", &[b"[::1]:80"]),
+            ("/", &[b"a.example.com:8080"]),
+            ("http://a/", &[b"a"]),
+            ("http://A:80/", &[b"a"]),
+            ("http://a/", &[]),
+        ] {
+            assert!(is_clear(uri, lines), "{uri} {lines:?}");
+        }
+        for (uri, lines) in [
+            ("/", &[&b"a"[..], b"b"][..]),
+            ("/", &[b"a", b"a"]),
+            ("/", &[b"", b"a"]),
+            ("/", &[b"a b"]),
+            ("/", &[b"a/b"]),
+            ("/", &[b"user@a"]),
+            ("/", &[b"a\xff"]),
+            ("http://a/", &[b"b"]),
+            ("http://a/", &[b"a:81"]),
+            ("http://user@a/", &[]),
+        ] {
+            assert!(!is_clear(uri, lines), "{uri} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_port_is_no_part_of_a_host() {
+        for (given, host) in [("a", "a"), ("a:80", "a"), ("[::1]", "[::1]"), ("[::1]:80", "[::1]"), ("a.", "a.")] {
+            assert_eq!(host_of(given), host);
+        }
     }
 
     #[test]
@@ -174,7 +377,7 @@ mod tests {
 
     #[test]
     fn the_absolute_form_gives_the_host() {
-        let (request, _) = prepared(&[("host", "other")], "http://shop.example.com:81/a?b", true);
+        let (request, _) = prepared(&[("host", "shop.example.com:81")], "http://shop.example.com:81/a?b", true);
         assert_eq!(request.uri(), "/a?b");
         assert_eq!(request.headers()[HOST], "shop.example.com:81");
     }
@@ -186,5 +389,10 @@ mod tests {
         assert_eq!(request.headers()[FORWARDED_FOR], "1.1.1.1, 2.2.2.2, 10.0.0.9");
         let (request, _) = prepared(&lines, "/", false);
         assert_eq!(request.headers()[FORWARDED_FOR], "10.0.0.9");
+        let lines = [("forwarded", "for=1.1.1.1"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "shop")];
+        let (request, _) = prepared(&lines, "/", true);
+        assert_eq!(request.headers()[FORWARDED], "for=1.1.1.1, for=10.0.0.9;host=\"web.default.internal\";proto=http");
+        assert_eq!(request.headers()[FORWARDED_PROTO], "https");
+        assert_eq!(request.headers()[FORWARDED_HOST], "shop");
     }
 }

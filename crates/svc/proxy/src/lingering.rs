@@ -1,7 +1,6 @@
 //! A connection whose end waits for the other side to have read it. Closed while something unread arrives, a connection
 //! is reset, and what was said last (that requests under way were not taken up) can be lost with it. Knows no HTTP.
 
-use crate::peer::Io;
 use std::{
     io,
     pin::Pin,
@@ -17,25 +16,34 @@ use tokio::{
 const LINGER_MS_MAX: u64 = 2_000;
 const DISCARD_BYTES: usize = 4_096;
 
-pub(crate) struct Lingering {
-    io: Box<dyn Io>,
+#[derive(Debug)]
+pub(crate) struct Lingering<S> {
+    io: S,
     /// Until when; set when our side has been shut down.
     until: Option<Pin<Box<Sleep>>>,
 }
 
-impl Lingering {
-    pub(crate) fn new(io: Box<dyn Io>) -> Self {
+impl<S> Lingering<S> {
+    pub(crate) fn new(io: S) -> Self {
         Self { io, until: None }
+    }
+
+    pub(crate) fn get_ref(&self) -> &S {
+        &self.io
+    }
+
+    pub(crate) fn get_mut(&mut self) -> &mut S {
+        &mut self.io
     }
 }
 
-impl AsyncRead for Lingering {
+impl<S: AsyncRead + Unpin> AsyncRead for Lingering<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buffer)
     }
 }
 
-impl AsyncWrite for Lingering {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }
@@ -83,13 +91,13 @@ impl AsyncWrite for Lingering {
 mod tests {
     use super::*;
     use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt, duplex},
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
         time::{Instant, timeout},
     };
 
-    fn pair() -> (Lingering, tokio::io::DuplexStream) {
+    fn pair() -> (Lingering<DuplexStream>, DuplexStream) {
         let (here, there) = duplex(64);
-        (Lingering::new(Box::new(here)), there)
+        (Lingering::new(here), there)
     }
 
     #[tokio::test]

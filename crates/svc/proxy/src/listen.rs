@@ -1,18 +1,24 @@
-//! Accepts client connections: finds out who calls and what is addressed, within the bound on connections.
+//! Accepts client connections: finds out who calls and what is addressed, within everybody's share of connections.
 
 use crate::{
     context::{Context, Target},
     core::Core,
     origin::{self, CallerResolver},
-    serve_http, serve_stream, socket,
+    serve_http, serve_stream,
+    shares::Party,
+    socket,
 };
 use bytes::Bytes;
 use heptad_model::ServiceKey;
 use heptad_route::Caller;
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
@@ -56,7 +62,6 @@ impl Role {
 pub(crate) struct Shared {
     pub(crate) core: Arc<Core>,
     pub(crate) resolver: Arc<dyn CallerResolver>,
-    pub(crate) permits: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Shared {
@@ -67,7 +72,6 @@ impl fmt::Debug for Shared {
 
 /// Accepts from when there is a table until `stop`. Whoever else holds the listener keeps its queue.
 pub(crate) async fn accept(shared: Arc<Shared>, listener: Arc<TcpListener>, role: Role, stop: CancellationToken) {
-    let abort = &shared.core.abort;
     if stop.run_until_cancelled(shared.core.ready.cancelled()).await.is_none() {
         return;
     }
@@ -81,19 +85,16 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: Arc<TcpListener>, role
             }
         };
         // What was accepted is served, also when the proxy stops meanwhile.
-        match abort.run_until_cancelled(Arc::clone(&shared.permits).acquire_owned()).await {
-            Some(Ok(permit)) => spawn(&shared, stream, peer, role.clone(), permit),
-            Some(Err(_)) | None => return,
-        }
+        spawn(&shared, stream, peer, role.clone());
     }
 }
 
-fn spawn(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, role: Role, permit: OwnedSemaphorePermit) {
+fn spawn(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, role: Role) {
     let (served, is_ingress) = (Arc::clone(shared), role == Role::Ingress);
     let serving = async move {
         tokio::select! {
             () = served.core.abort.cancelled() => {}
-            () = serve(&served, stream, peer, role, permit) => {}
+            () = serve(&served, stream, peer, role) => {}
         }
     };
     match is_ingress {
@@ -105,7 +106,7 @@ fn spawn(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, role: Role, 
     };
 }
 
-async fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr, role: Role, permit: OwnedSemaphorePermit) {
+async fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr, role: Role) {
     let core = &shared.core;
     socket::configure(&stream, &core.options);
     let Ok(local) = stream.local_addr() else { return };
@@ -119,7 +120,14 @@ async fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr, role: Role,
     };
     let is_ingress = matches!(target, Target::Host);
     let caller = if is_ingress { Caller::External } else { shared.resolver.resolve(peer, local) };
-    let context = Arc::new(Context::new(Arc::clone(core), caller, target, peer, permit));
+    let shares = if is_ingress { &core.outside } else { &core.callers };
+    let Some(place) = shares.enter(Party::client(caller.clone(), peer.ip())) else {
+        tracing::debug!(%peer, %caller, "a connection was refused: all that there may be are in use");
+        return socket::reset(stream);
+    };
+    // Until it asks for something.
+    place.idle().store(true, Relaxed);
+    let context = Arc::new(Context::new(Arc::clone(core), caller, target, peer, Arc::new(place)));
     match is_ingress {
         true => serve_http::serve(context, stream, Bytes::new(), &core.ingress_stop).await,
         false => serve_stream::serve(context, stream, &core.stop).await,

@@ -10,8 +10,13 @@ pub struct Options {
     pub transparent: Option<SocketAddr>,
     /// Where HTTP requests from outside arrive, told apart by their `Host`.
     pub ingress: Option<SocketAddr>,
-    /// Client connections at one time; more wait in the kernel's queue.
+    /// Connections of callers on this node at one time. When there are more, whoever has most gives way, an idle connection
+    /// first; so it is with the two bounds after it.
     pub connections_max: usize,
+    /// Connections from outside at one time, counted by address.
+    pub ingress_connections_max: usize,
+    /// Connections of other proxies at one time, counted by node and caller.
+    pub arrivals_max: usize,
     /// Milliseconds that a client may be silent before its protocol is taken for one in which the server speaks first.
     pub detect_wait_ms_max: u64,
     /// Milliseconds for the rest of first bytes that may become a request line.
@@ -48,7 +53,8 @@ pub struct Options {
     pub trust_domain: String,
     /// Whether endpoints of this node are taken as long as there is one; else all endpoints are equal.
     pub local_first: bool,
-    /// HTTP/2 connections to the proxy of one other node; more than one only when the streams of all are in use.
+    /// HTTP/2 connections to the proxy of one other node; more than one only when the streams of all are in use. With their
+    /// streams there is room for a request of every connection that may be open, so that no caller waits for another.
     pub peer_connections_max: usize,
     /// Requests in progress on one connection between two proxies; more wait.
     pub peer_streams_max: u32,
@@ -87,6 +93,8 @@ impl Default for Options {
             transparent: None,
             ingress: None,
             connections_max: 8_192,
+            ingress_connections_max: 8_192,
+            arrivals_max: 8_192,
             detect_wait_ms_max: 50,
             detect_partial_wait_ms_max: 1_000,
             header_bytes_max: 64 << 10,
@@ -105,7 +113,7 @@ impl Default for Options {
             node: None,
             trust_domain: "cluster.local".to_owned(),
             local_first: false,
-            peer_connections_max: 4,
+            peer_connections_max: 32,
             peer_streams_max: 512,
             peer_stream_window_bytes: 256 << 10,
             peer_connect_wait_ms_max: 1_000,
@@ -124,7 +132,23 @@ impl Default for Options {
     }
 }
 
+/// Descriptors that are for other things than connections.
+const FILES_RESERVED: u64 = 1_024;
+
 impl Options {
+    /// The same with bounds on connections that leave the process descriptors for everything else: a connection may need
+    /// one to an endpoint as well.
+    pub fn within_open_files(self, open_files_max: u64) -> Self {
+        let each = open_files_max.saturating_sub(FILES_RESERVED.min(open_files_max / 2)) / 6;
+        let each = usize::try_from(each).unwrap_or(usize::MAX).max(1);
+        Self {
+            connections_max: self.connections_max.min(each),
+            ingress_connections_max: self.ingress_connections_max.min(each),
+            arrivals_max: self.arrivals_max.min(each),
+            ..self
+        }
+    }
+
     /// The window of a connection between two proxies: that of all its streams, so that slow readers of some never hold
     /// up the others.
     pub(crate) fn peer_window_bytes(&self) -> u32 {

@@ -1,8 +1,8 @@
-//! Kept connections to endpoints, newest first, bounded per endpoint and in age; and how busy each endpoint is.
-//! Does not choose endpoints.
+//! Kept connections to endpoints, newest first, bounded per endpoint and in age; and what is in progress at each, also after
+//! it has left the table. Does not choose endpoints.
 
-use crate::{body::Body, options::Options, socket};
-use heptad_model::{Endpoint, NodeName};
+use crate::{body::Body, last_words::LastWords, options::Options, socket};
+use heptad_model::{ContainerId, Endpoint, NodeName};
 use heptad_route::Table;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -10,14 +10,21 @@ use std::{
     collections::{BTreeSet, HashMap},
     io,
     net::SocketAddr,
+    pin::pin,
     sync::{
-        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{
+            AtomicBool, AtomicU32,
+            Ordering::{Relaxed, SeqCst},
+            fence,
+        },
     },
     time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    sync::Notify,
+    task::AbortHandle,
     time::{Instant, timeout},
 };
 
@@ -27,17 +34,43 @@ const READY_WAIT_MS_MAX: u64 = 20;
 /// One endpoint.
 #[derive(Debug)]
 struct Upstream {
+    container: ContainerId,
     address: SocketAddr,
     /// Oldest first.
     idle: Mutex<Vec<Idle>>,
-    active: AtomicU32,
+    requests: AtomicU32,
+    /// Opaque connections, and those that left HTTP.
+    flows: AtomicU32,
+    /// Told when nothing of a sort is in progress any more.
+    quiet: Notify,
+    /// It is not in the table: its connections are not kept.
+    is_gone: AtomicBool,
     idle_max: usize,
 }
 
 #[derive(Debug)]
 struct Idle {
-    sender: SendRequest<Body>,
+    line: Line,
     since: Instant,
+}
+
+/// A connection that speaks HTTP/1.1. Dropped, it is closed, whatever its other side does.
+#[derive(Debug)]
+struct Line {
+    sender: SendRequest<Body>,
+    driver: Driver,
+}
+
+/// The task that drives a connection; it ends with this.
+#[derive(Debug)]
+struct Driver(Option<AbortHandle>);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
 }
 
 /// All endpoints that are or were in use: those of this node, and those of others, whose addresses mean something only
@@ -70,70 +103,144 @@ impl Upstreams {
     }
 }
 
-/// Counts as one request in progress at an endpoint until it is dropped.
+/// Counts as one request or flow in progress at an endpoint until all its clones are dropped.
+#[derive(Clone, Debug)]
+pub(crate) struct Active(Arc<Count>);
+
 #[derive(Debug)]
-pub(crate) struct Active(Arc<Upstream>);
+struct Count {
+    upstream: Arc<Upstream>,
+    is_flow: AtomicBool,
+}
 
 impl Active {
     fn new(upstream: Arc<Upstream>) -> Self {
-        upstream.active.fetch_add(1, Relaxed);
-        Self(upstream)
+        upstream.requests.fetch_add(1, Relaxed);
+        Self(Arc::new(Count { upstream, is_flow: AtomicBool::new(false) }))
+    }
+
+    /// It is no request, or none any more.
+    pub(crate) fn becomes_flow(&self) {
+        let Count { upstream, is_flow } = &*self.0;
+        if !is_flow.swap(true, Relaxed) {
+            upstream.flows.fetch_add(1, Relaxed);
+            upstream.left(&upstream.requests);
+        }
     }
 }
 
-impl Drop for Active {
+impl Drop for Count {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Relaxed);
+        let is_flow = self.is_flow.load(Relaxed);
+        self.upstream.left(if is_flow { &self.upstream.flows } else { &self.upstream.requests });
     }
+}
+
+/// What is in progress at a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InProgress {
+    /// HTTP requests without the end of their response.
+    pub requests: u32,
+    /// Opaque connections, and those that left HTTP, such as WebSockets.
+    pub flows: u32,
 }
 
 /// A connection for one exchange. Dropped, it is closed; given back, it serves again.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    pub(crate) sender: SendRequest<Body>,
+    line: Line,
     /// Whether it has served before, so that the endpoint may be closing it at this moment.
     pub(crate) reused: bool,
     active: Active,
+    /// Whether the request's body was sent to its end; none if it has none.
+    sent: Option<Arc<AtomicBool>>,
 }
 
 impl Lease {
     /// A connection that was made otherwise, for one exchange.
-    pub(crate) fn single(sender: SendRequest<Body>, active: Active) -> Self {
-        Self { sender, reused: false, active }
+    pub(crate) async fn single(
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        active: Active,
+        options: &Options,
+    ) -> io::Result<Self> {
+        Ok(Self { line: handshake(stream, options).await?, reused: false, active, sent: None })
+    }
+
+    pub(crate) fn sender(&self) -> &SendRequest<Body> {
+        &self.line.sender
+    }
+
+    pub(crate) fn sender_mut(&mut self) -> &mut SendRequest<Body> {
+        &mut self.line.sender
+    }
+
+    /// Notes the body that is about to be sent.
+    pub(crate) fn sends(&mut self, body: &mut Body) {
+        self.sent = body.tracked();
     }
 
     /// Keeps the connection for the next exchange; to be called when the response has been read to its end.
     pub(crate) fn give_back(self) {
-        let Self { sender, active, .. } = self;
-        if sender.is_closed() {
+        let Self { line, active, sent, .. } = self;
+        // An endpoint that answered early reads the rest of the body, or does not: who knows.
+        if line.sender.is_closed() || sent.is_some_and(|sent| !sent.load(Relaxed)) {
             return;
         }
-        let mut idle = active.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < active.0.idle_max {
-            idle.push(Idle { sender, since: Instant::now() });
+        let upstream = &active.0.upstream;
+        let mut idle = upstream.lock();
+        if idle.len() < upstream.idle_max && !upstream.is_gone.load(Relaxed) {
+            idle.push(Idle { line, since: Instant::now() });
         }
     }
 
     /// Lets go of the connection, which now belongs to an upgraded protocol, but still counts it.
     pub(crate) fn into_active(self) -> Active {
-        self.active
+        let Self { mut line, active, .. } = self;
+        line.driver.0 = None;
+        active
     }
 }
 
 impl Upstream {
-    /// The newest idle connection that is not older than `idle_ms_max`.
-    async fn reuse(&self, idle_ms_max: u64) -> Option<SendRequest<Body>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn left(&self, count: &AtomicU32) {
+        if count.fetch_sub(1, Relaxed) == 1 {
+            self.quiet.notify_waiters();
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.requests.load(Relaxed) + self.flows.load(Relaxed) > 0
+    }
+
+    /// Returns when `count` is 0.
+    async fn until_none(&self, count: &AtomicU32) {
         loop {
-            let mut sender = {
-                let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-                idle.pop_if(|idle| idle.since.elapsed() <= Duration::from_millis(idle_ms_max))?.sender
+            let mut quiet = pin!(self.quiet.notified());
+            quiet.as_mut().enable();
+            if count.load(SeqCst) == 0 {
+                return;
+            }
+            quiet.await;
+        }
+    }
+
+    /// The newest idle connection that is not older than `idle_ms_max`.
+    async fn reuse(&self, idle_ms_max: u64) -> Option<Line> {
+        loop {
+            let mut line = {
+                let mut idle = self.lock();
+                idle.pop_if(|idle| idle.since.elapsed() <= Duration::from_millis(idle_ms_max))?.line
             };
-            if sender.is_ready() {
-                return Some(sender);
+            if line.sender.is_ready() {
+                return Some(line);
             }
             let wait = Duration::from_millis(READY_WAIT_MS_MAX);
-            if !sender.is_closed() && matches!(timeout(wait, sender.ready()).await, Ok(Ok(()))) {
-                return Some(sender);
+            if !line.sender.is_closed() && matches!(timeout(wait, line.sender.ready()).await, Ok(Ok(()))) {
+                return Some(line);
             }
         }
     }
@@ -156,85 +263,134 @@ impl Pool {
 
     fn upstream(&self, endpoint: &Endpoint, options: &Options) -> Arc<Upstream> {
         let (node, address) = (self.remote(endpoint), endpoint.address);
-        if let Some(found) = self.read().get(node, address) {
+        let is_same = |found: &Arc<Upstream>| found.container == endpoint.container;
+        if let Some(found) = self.read().get(node, address).filter(|found| is_same(found)) {
             return Arc::clone(found);
         }
         let mut upstreams = self.upstreams.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(upstreams.of(node).entry(address).or_insert_with(|| {
+        let of_node = upstreams.of(node);
+        if let Some(found) = of_node.get(&address).filter(|found| is_same(found)) {
+            return Arc::clone(found);
+        }
+        let made = Arc::new(Upstream {
+            container: endpoint.container.clone(),
+            address,
+            idle: Mutex::default(),
+            requests: AtomicU32::new(0),
+            flows: AtomicU32::new(0),
+            quiet: Notify::new(),
+            is_gone: AtomicBool::new(false),
             // A connection through another node's proxy serves one exchange.
-            let idle_max = if node.is_some() { 0 } else { options.pool_idle_per_endpoint_max };
-            Arc::new(Upstream { address, idle: Mutex::default(), active: AtomicU32::new(0), idle_max })
-        }))
+            idle_max: if node.is_some() { 0 } else { options.pool_idle_per_endpoint_max },
+        });
+        of_node.insert(address, Arc::clone(&made));
+        made
     }
 
     /// How many exchanges are in progress with an endpoint.
     pub(crate) fn active(&self, endpoint: &Endpoint) -> u32 {
         let upstreams = self.read();
         let found = upstreams.get(self.remote(endpoint), endpoint.address);
-        found.map_or(0, |upstream| upstream.active.load(Relaxed))
+        found.map_or(0, |upstream| upstream.requests.load(Relaxed) + upstream.flows.load(Relaxed))
     }
 
-    /// Counts an exchange with an endpoint.
+    /// Counts an exchange with an endpoint. Who looks at the table after this and finds the endpoint there may begin.
     pub(crate) fn enter(&self, endpoint: &Endpoint, options: &Options) -> Active {
-        Active::new(self.upstream(endpoint, options))
+        let active = Active::new(self.upstream(endpoint, options));
+        fence(SeqCst);
+        active
     }
 
     /// A connection for an exchange: a kept one unless it is older than `idle_ms_max`, else a new one.
     pub(crate) async fn lease(
         &self,
-        endpoint: &Endpoint,
+        active: Active,
         idle_ms_max: Option<u64>,
         options: &Options,
     ) -> io::Result<Lease> {
-        let active = self.enter(endpoint, options);
+        let upstream = &active.0.upstream;
         if let Some(idle_ms_max) = idle_ms_max
-            && let Some(sender) = active.0.reuse(idle_ms_max.min(options.pool_idle_ms_max)).await
+            && let Some(line) = upstream.reuse(idle_ms_max.min(options.pool_idle_ms_max)).await
         {
-            return Ok(Lease { sender, reused: true, active });
+            return Ok(Lease { line, reused: true, active, sent: None });
         }
-        let stream = socket::connect(active.0.address, options).await?;
-        let sender = handshake(stream, options).await?;
-        Ok(Lease { sender, reused: false, active })
+        let stream = socket::connect(upstream.address, options).await?;
+        Lease::single(stream, active, options).await
     }
 
-    /// Forgets the endpoints that are not in the table; exchanges in progress go on.
+    fn of_container(&self, container: &ContainerId) -> Vec<Arc<Upstream>> {
+        fence(SeqCst);
+        self.read().here.values().filter(|upstream| upstream.container == *container).cloned().collect()
+    }
+
+    /// What is in progress at a container of this node.
+    pub(crate) fn in_progress(&self, container: &ContainerId) -> InProgress {
+        self.of_container(container).iter().fold(InProgress::default(), |sum, upstream| InProgress {
+            requests: sum.requests + upstream.requests.load(Relaxed),
+            flows: sum.flows + upstream.flows.load(Relaxed),
+        })
+    }
+
+    /// Returns when no request, or with `flows` no flow, is in progress at a container of this node that has left the
+    /// table.
+    pub(crate) async fn until_quiet(&self, container: &ContainerId, flows: bool) {
+        for upstream in self.of_container(container) {
+            upstream.until_none(if flows { &upstream.flows } else { &upstream.requests }).await;
+        }
+    }
+
+    /// Forgets the endpoints that are not in the table, once nothing is in progress there.
     pub(crate) fn retain(&self, table: &Table) {
         let wanted: BTreeSet<_> = table.endpoints_all().map(|e| (self.remote(e), e.address)).collect();
         let mut upstreams = self.upstreams.write().unwrap_or_else(PoisonError::into_inner);
-        upstreams.here.retain(|address, _| wanted.contains(&(None, *address)));
+        upstreams.here.retain(|address, upstream| {
+            let is_gone = !wanted.contains(&(None, *address));
+            upstream.is_gone.store(is_gone, Relaxed);
+            if is_gone {
+                upstream.lock().clear();
+            }
+            !is_gone || upstream.is_busy()
+        });
         upstreams.elsewhere.retain(|node, of_node| {
             of_node.retain(|address, _| wanted.contains(&(Some(node), *address)));
             !of_node.is_empty()
         });
     }
 
-    /// Closes connections that have been idle for too long.
+    /// Closes connections that have been idle for too long, and forgets endpoints that left the table while they were busy.
     pub(crate) fn sweep(&self, options: &Options) {
         let age_max = Duration::from_millis(options.pool_idle_ms_max);
-        for upstream in self.read().here.values() {
-            let mut idle = upstream.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            idle.retain(|idle| idle.since.elapsed() <= age_max && !idle.sender.is_closed());
+        let is_over = |upstream: &Arc<Upstream>| upstream.is_gone.load(Relaxed) && !upstream.is_busy();
+        let upstreams = self.read();
+        for upstream in upstreams.here.values() {
+            upstream.lock().retain(|idle| idle.since.elapsed() <= age_max && !idle.line.sender.is_closed());
+        }
+        let has_over = upstreams.here.values().any(is_over);
+        drop(upstreams);
+        if has_over {
+            let mut upstreams = self.upstreams.write().unwrap_or_else(PoisonError::into_inner);
+            upstreams.here.retain(|_, upstream| !is_over(upstream));
         }
     }
 
     /// How many connections are kept for later.
     pub(crate) fn idle_count(&self) -> usize {
         let upstreams = self.read();
-        upstreams.here.values().map(|u| u.idle.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
+        upstreams.here.values().map(|upstream| upstream.lock().len()).sum()
     }
 }
 
-/// Begins HTTP/1.1; the driver of the connection ends when the sender is dropped or the endpoint closes.
-pub(crate) async fn handshake(
+/// Begins HTTP/1.1.
+async fn handshake(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     options: &Options,
-) -> io::Result<SendRequest<Body>> {
+) -> io::Result<Line> {
     let (sender, connection) = http1::Builder::new()
         .max_headers(options.header_lines_max)
         .max_header_size(options.header_bytes_max)
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(LastWords::new(stream)))
         .await
         .map_err(io::Error::other)?;
-    tokio::spawn(connection.with_upgrades());
-    Ok(sender)
+    let task = tokio::spawn(connection.with_upgrades());
+    Ok(Line { sender, driver: Driver(Some(task.abort_handle())) })
 }

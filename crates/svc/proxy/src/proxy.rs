@@ -11,9 +11,10 @@ use crate::{
     origin::CallerResolver,
     peer::{Io, PeerConnector, PeerNode, PeerProtocol},
     peers::PeerStatus,
+    pool::InProgress,
     serve_peer, socket,
 };
-use heptad_model::ServiceKey;
+use heptad_model::{ContainerId, ServiceKey};
 use heptad_route::{Caller, Table};
 use http::Request;
 use std::{
@@ -26,7 +27,7 @@ use std::{
 };
 use tokio::{
     net::TcpListener,
-    sync::{Mutex, Semaphore},
+    sync::Mutex,
     task::JoinHandle,
     time::{Instant, sleep, timeout, timeout_at},
 };
@@ -116,7 +117,6 @@ impl Proxy {
     pub async fn start_with(options: Options, parts: Parts) -> Result<Self, ProxyError> {
         let (transparent, ingress) = (options.transparent, options.ingress);
         let shared = Arc::new(Shared {
-            permits: Arc::new(Semaphore::new(options.connections_max)),
             core: Arc::new(Core::new(options, parts.connector, parts.table)),
             resolver: parts.resolver,
         });
@@ -210,7 +210,7 @@ impl Proxy {
         // A service without TCP ports has no port 0 either, which is then said.
         let port = port.or_else(|| core.table().port_default(target)).unwrap_or(0);
         let last = LastCell::default();
-        core.forward(&Origin { caller, target, port, peer: None, last: &last, permit: None }, request).await
+        core.forward(&Origin { caller, target, port, peer: None, last: &last, place: None }, request).await
     }
 
     /// What was counted since the start, ordered by caller, target and backend.
@@ -220,13 +220,33 @@ impl Proxy {
 
     /// How much is in hand.
     pub fn status(&self) -> ProxyStatus {
-        let Shared { core, permits, .. } = &*self.inner.shared;
-        let connections_max = core.options.connections_max;
+        let core = &self.inner.shared.core;
+        let roles = [&core.callers, &core.outside, &core.arrivals];
         ProxyStatus {
-            connections_open: connections_max.saturating_sub(permits.available_permits()),
-            connections_max,
+            connections_open: roles.iter().map(|shares| shares.open()).sum(),
+            connections_max: roles.iter().map(|shares| shares.connections_max()).sum(),
             connections_pooled: core.pool.idle_count(),
         }
+    }
+
+    /// What is in progress at a container of this node. All that comes to it comes through this proxy, also from other nodes.
+    pub fn in_progress(&self, container: &ContainerId) -> InProgress {
+        self.inner.shared.core.pool.in_progress(container)
+    }
+
+    /// Returns when the table has no endpoint of that container any more and no request is in progress there, so that
+    /// none will come.
+    pub async fn requests_ended(&self, container: &ContainerId) {
+        let core = &self.inner.shared.core;
+        core.until_unlisted(container).await;
+        core.pool.until_quiet(container, false).await;
+    }
+
+    /// The same for flows.
+    pub async fn flows_ended(&self, container: &ContainerId) {
+        let core = &self.inner.shared.core;
+        core.until_unlisted(container).await;
+        core.pool.until_quiet(container, true).await;
     }
 
     /// How other nodes are reached and what was exchanged with each, ordered by name.

@@ -21,6 +21,7 @@ fn kind(error: &CallError) -> (StatusCode, &'static str, &'static str) {
         }
         CallError::UnknownService { .. } => (StatusCode::NOT_FOUND, "Unknown service", "destination_not_found"),
         CallError::UnknownHost { .. } => (StatusCode::NOT_FOUND, "Unknown host", "destination_not_found"),
+        CallError::Malformed { .. } => (StatusCode::BAD_REQUEST, "Malformed request", "http_request_error"),
         CallError::Unsupported { .. } => (StatusCode::NOT_IMPLEMENTED, "Not served", "http_request_error"),
         CallError::Unreachable { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "Endpoints unreachable", "destination_unavailable")

@@ -3,10 +3,11 @@
 
 use crate::{
     body::{Body, ResponseBody},
-    context::{ClientIo, Context},
+    client_io::{ClientIo, Socket},
+    context::Context,
     error::CallError,
     forward::Answer,
-    reply,
+    headers, reply,
     watch::{Look, Watch},
 };
 use bytes::Bytes;
@@ -19,14 +20,17 @@ use tokio_util::sync::CancellationToken;
 
 /// Serves until the client or the bounds end it, or `stop` and the request in progress is answered.
 pub(crate) async fn serve(context: Arc<Context>, stream: TcpStream, read_ahead: Bytes, stop: &CancellationToken) {
-    let watch = Arc::new(Watch::new(!read_ahead.is_empty()));
-    let io = TokioIo::new(ClientIo { read_ahead, stream, watch: Arc::clone(&watch) });
+    let watch = Arc::new(Watch::new(!read_ahead.is_empty(), context.place.idle()));
+    let socket = Socket::new(stream);
+    let io = TokioIo::new(ClientIo { read_ahead, socket: socket.clone(), watch: Arc::clone(&watch) });
     let service = service_fn({
         let (context, watch) = (Arc::clone(&context), Arc::clone(&watch));
         move |request| respond(Arc::clone(&context), Arc::clone(&watch), request)
     });
     let options = &context.core.options;
     let connection = http1::Builder::new()
+        // A client that sends nothing more gets its answer. One that has broken off is noticed below.
+        .half_close(true)
         .max_headers(options.header_lines_max)
         .max_header_size(options.header_bytes_max)
         .serve_connection(io, service)
@@ -52,7 +56,9 @@ pub(crate) async fn serve(context: Arc<Context>, stream: TcpStream, read_ahead: 
             Ok(()) = rules.changed() => if watch.is_busy() && context.revoked().is_some() {
                 return;
             },
+            () = context.place.evicted().cancelled() => return,
             () = sleep(wait) => match watch.look(options) {
+                _ if socket.is_broken() => return,
                 Look::HeadTooSlow => return,
                 Look::IdleTooLong => connection.as_mut().graceful_shutdown(),
                 Look::After(later) => wait = later,
@@ -66,7 +72,8 @@ async fn respond(
     watch: Arc<Watch>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let busy = watch.busy();
+    let mut request = request.map(Body::incoming);
+    let busy = watch.busy(request.body_mut().tracked());
     let mut response = match forward(&context, request).await {
         Ok(response) => response,
         Err(error) => reply::problem(&error),
@@ -78,10 +85,11 @@ async fn respond(
     Ok(response.map(|body| body.while_busy(busy)))
 }
 
-async fn forward(context: &Context, request: Request<Incoming>) -> Result<Response<ResponseBody>, CallError> {
+async fn forward(context: &Context, request: Request<Body>) -> Result<Response<ResponseBody>, CallError> {
     if request.method() == Method::CONNECT {
         return Err(CallError::Unsupported { method: request.method().clone() });
     }
+    headers::clear(&request).map_err(|why| CallError::Malformed { why })?;
     let exposed = match context.fixed_target() {
         Some(_) => None,
         None => Some(context.exposed(request.uri(), request.headers())?),
@@ -92,7 +100,7 @@ async fn forward(context: &Context, request: Request<Incoming>) -> Result<Respon
     let rules = *context.core.rules.borrow();
     context.set_calls([None, None]);
     let origin = context.origin(target, port);
-    let Answer { response, taken } = context.core.forward(&origin, request.map(Body::incoming)).await?;
+    let Answer { response, taken } = context.core.forward(&origin, request).await?;
     context.set_calls([exposed, Some((taken.service, taken.endpoint.port))]);
     let has_changed = *context.core.rules.borrow() != rules;
     match has_changed.then(|| context.revoked()).flatten() {

@@ -11,13 +11,15 @@ use crate::{
     lingering::Lingering,
     peer::{Io, PeerNode, PeerProtocol},
     peers::Arrivals,
+    pool::Active,
+    shares::Party,
     socket,
     standing::Standing,
     tunnel,
 };
 use bytes::Bytes;
 use heptad_model::ServiceKey;
-use heptad_route::{Admission, Arrival, Caller, Direction, admit};
+use heptad_route::{Admission, Arrival, Caller, Direction, Table, admit};
 use http::{Request, Response, StatusCode, Version};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -50,7 +52,11 @@ impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Tracke
 pub(crate) async fn serve(core: Arc<Core>, io: Box<dyn Io>, protocol: PeerProtocol, from: PeerNode) {
     let arrivals = core.peers.arrivals(&from);
     match protocol {
-        PeerProtocol::Http => serve_http(core, io, from, arrivals).await,
+        PeerProtocol::Http => {
+            let Some(place) = core.arrivals.enter(Party::Node(from.node.clone())) else { return };
+            let evicted = place.evicted().clone();
+            let _ = evicted.run_until_cancelled(serve_http(core, io, from, arrivals)).await;
+        }
         PeerProtocol::Stream => {
             arrivals.received.fetch_add(1, Relaxed);
             if let Err(error) = serve_stream(&core, io, &from, &arrivals).await {
@@ -131,13 +137,13 @@ async fn forward(
 ) -> Result<(Response<Incoming>, Held), Refusal> {
     let malformed = || Refusal::new(Reason::Malformed, "the request does not say who calls which container");
     let assertion = Assertion::take(request.headers_mut()).ok_or_else(malformed)?;
-    let (caller, taken) = core.admitted(from, &assertion).await?;
+    let (caller, taken, active) = core.admitted(from, &assertion).await?;
     *request.version_mut() = Version::HTTP_11;
     let last = LastCell::default();
     let target = taken.service.clone();
     let origin = arrival_of(&caller, &target, assertion.port, &last);
     let sending = Sending { origin: &origin, repeatable: is_repeatable(&request), upgrades: false };
-    let pick = Pick { taken, has_alternative: false, revision: 0 };
+    let pick = Pick { taken, has_alternative: false, revision: 0, active };
     for resends in 0..=RESENDS_MAX {
         match core.step(&sending, &pick, request, resends).await {
             Step::Answered(response, held) => return Ok((*response, held)),
@@ -150,7 +156,7 @@ async fn forward(
 }
 
 fn arrival_of<'a>(caller: &'a Caller, target: &'a ServiceKey, port: u16, last: &'a LastCell) -> Origin<'a> {
-    Origin { caller, target, port, peer: None, last, permit: None }
+    Origin { caller, target, port, peer: None, last, place: None }
 }
 
 fn unreachable(taken: &Taken, error: &io::Error) -> Refusal {
@@ -171,7 +177,7 @@ fn failed(taken: &Taken, failure: Failure) -> Refusal {
 impl Core {
     /// Who calls and where it goes, if this node's own table allows it. A sender whose table is newer than this node's
     /// may know more: then the table is waited for.
-    async fn admitted(&self, from: &PeerNode, assertion: &Assertion) -> Result<(Caller, Taken), Refusal> {
+    async fn admitted(&self, from: &PeerNode, assertion: &Assertion) -> Result<(Caller, Taken, Active), Refusal> {
         let Some(caller) = assertion.caller(&self.options.trust_domain) else {
             return Err(Refusal::new(Reason::Malformed, "the caller is none of this trust domain"));
         };
@@ -182,18 +188,40 @@ impl Core {
             let _ = timeout(Duration::from_millis(self.options.peer_table_wait_ms_max), caught_up).await;
             result = self.admitted_now(from, assertion, &caller);
         }
-        result.map(|taken| (caller, taken))
+        result.map(|(taken, active)| (caller, taken, active))
     }
 
-    fn admitted_now(&self, from: &PeerNode, assertion: &Assertion, caller: &Caller) -> Result<Taken, Refusal> {
+    /// Counts it as in progress before the table is looked at, so that whoever stops the container waits for it.
+    fn admitted_now(
+        &self,
+        from: &PeerNode,
+        assertion: &Assertion,
+        caller: &Caller,
+    ) -> Result<(Taken, Active), Refusal> {
+        loop {
+            let table = self.table();
+            let taken = self.taken(&table, from, assertion, caller)?;
+            let active = self.pool.enter(&taken.endpoint, &self.options);
+            if Arc::ptr_eq(&table, &self.table()) {
+                return Ok((taken, active));
+            }
+        }
+    }
+
+    fn taken(
+        &self,
+        table: &Table,
+        from: &PeerNode,
+        assertion: &Assertion,
+        caller: &Caller,
+    ) -> Result<Taken, Refusal> {
         let Some(node) = &self.options.node else {
             return Err(Refusal::new(Reason::Gone, "this proxy serves no other nodes"));
         };
         let Assertion { container, port, .. } = assertion;
-        let table = self.table();
         let (from_node, from_server) = (from.node.as_ref(), from.is_server);
         let arrival = Arrival { from: from_node, from_server, caller, node, container, port: *port };
-        match admit(&table, &arrival) {
+        match admit(table, &arrival) {
             Admission::Forward { service, endpoint } => {
                 Ok(Taken { service: service.clone(), rule: None, endpoint: endpoint.clone() })
             }
@@ -222,21 +250,24 @@ async fn serve_stream(core: &Core, mut io: Box<dyn Io>, from: &PeerNode, arrival
     let connected = match core.admitted(from, &asserted).await {
         Ok(_) if core.outer_drain.is_cancelled() => Err(stopping()),
         Err(refusal) => Err(refusal),
-        Ok((caller, taken)) => match socket::connect(taken.endpoint.address, &core.options).await {
-            Ok(stream) => {
-                let origin = arrival_of(&caller, &taken.service, asserted.port, &last);
-                let standing = Standing::new(core, &origin, &taken);
-                Ok((core.pool.enter(&taken.endpoint, &core.options), stream, standing))
+        Ok((caller, taken, active)) => {
+            active.becomes_flow();
+            let origin = arrival_of(&caller, &taken.service, asserted.port, &last);
+            let standing = Standing::new(core, &origin, &taken);
+            let place = core.arrivals.enter(Party::Remote(from.node.clone(), caller.clone()));
+            match (place, socket::connect(taken.endpoint.address, &core.options).await) {
+                (Some(place), Ok(stream)) => Ok((active, place, stream, standing)),
+                (Some(_), Err(error)) => Err(unreachable(&taken, &error)),
+                (None, _) => Err(unreachable(&taken, &io::Error::other("this node has too many connections"))),
             }
-            Err(error) => Err(unreachable(&taken, &error)),
-        },
+        }
     };
     match connected {
-        Ok((active, stream, standing)) => {
+        Ok((active, place, stream, standing)) => {
             timeout(wait, write_frame(&mut io, &Reply { refused: None })).await??;
             let endpoint = tunnel::Endpoint::new(tunnel::Stream::Here(stream), active);
-            let revoked = standing.revoked();
-            tunnel::run(io, endpoint, Bytes::new(), core.options.tunnel_buffer_bytes, revoked).await;
+            let ended = tunnel::ended(standing, &place);
+            tunnel::run(io, endpoint, Bytes::new(), core.options.tunnel_buffer_bytes, ended).await;
             Ok(())
         }
         Err(refusal) => {

@@ -13,7 +13,11 @@ use crate::{
     tunnel,
 };
 use bytes::{Bytes, BytesMut};
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 use tokio::{
     io::AsyncReadExt,
     net::TcpStream,
@@ -69,8 +73,9 @@ async fn tunnel_or_reset(context: &Context, client: TcpStream, read_ahead: Bytes
 }
 
 async fn carry(context: &Context, client: TcpStream, sent: Bytes, taken: &Taken, endpoint: tunnel::Endpoint) {
-    let revoked = Standing::new(&context.core, &origin(context), taken).revoked();
-    tunnel::run(client, endpoint, sent, context.core.options.tunnel_buffer_bytes, revoked).await
+    let standing = Standing::new(&context.core, &origin(context), taken);
+    let ended = tunnel::ended(standing, &context.place);
+    tunnel::run(client, endpoint, sent, context.core.options.tunnel_buffer_bytes, ended).await
 }
 
 fn origin(context: &Context) -> Origin<'_> {
@@ -79,7 +84,9 @@ fn origin(context: &Context) -> Origin<'_> {
 }
 
 async fn connect(context: &Context) -> Result<(Taken, tunnel::Endpoint), CallError> {
-    tunnel::connect(&context.core, &origin(context)).await
+    let connected = tunnel::connect(&context.core, &origin(context)).await;
+    context.place.idle().store(connected.is_err(), Relaxed);
+    connected
 }
 
 fn count(context: &Context, result: Result<&Taken, &CallError>) {

@@ -5,10 +5,13 @@ use crate::{
     core::Core,
     error::CallError,
     forward::{Attempts, Origin, Pick, Taken},
+    last_words::LastWords,
     peer::Io,
     peer_link::StreamError,
     pool::Active,
+    shares::Place,
     socket,
+    standing::Standing,
 };
 use bytes::{Bytes, BytesMut};
 use hyper::upgrade::OnUpgrade;
@@ -93,9 +96,9 @@ pub(crate) async fn connect(core: &Core, origin: &Origin<'_>) -> Result<(Taken, 
         let Some(pick) = core.route(origin, None, draw, attempts.tried())? else {
             return Err(attempts.exhausted(origin));
         };
-        let active = core.pool.enter(&pick.taken.endpoint, &core.options);
+        pick.active.becomes_flow();
         match open(core, origin, &pick).await {
-            Ok(stream) => return Ok((pick.taken, Endpoint::new(stream, active))),
+            Ok(stream) => return Ok((pick.taken, Endpoint::new(stream, pick.active))),
             Err(StreamError::Refused(refusal)) if !refusal.is_unsent() => {
                 return Err(core.failed(refusal.into(), origin, pick.taken));
             }
@@ -112,55 +115,62 @@ async fn open(core: &Core, origin: &Origin<'_>, pick: &Pick) -> Result<Stream, S
     }
 }
 
-/// Copies both ways, first the bytes that each side had sent before, until both are done or the flow is `revoked`.
+/// Copies both ways, first the bytes that each side had sent before, until both are done or the flow is `ended`.
 pub(crate) async fn run<C>(
-    mut client: C,
+    client: C,
     endpoint: Endpoint,
     read_ahead: Bytes,
     buffer_bytes: usize,
-    revoked: impl Future<Output = ()>,
+    ended: impl Future<Output = io::Error>,
 ) where
     C: AsyncRead + AsyncWrite + Unpin + Breakable,
 {
     let Endpoint { stream, said, active } = endpoint;
     let (sent, said) = (read_ahead, said.freeze());
     match stream {
-        Stream::Here(mut stream) => {
-            if let Err(error) = unless(revoked, copy(&mut client, &mut stream, sent, said, buffer_bytes)).await {
-                broken(client, stream, &error);
-            }
-        }
-        Stream::Peer(mut stream) => {
-            if let Err(error) = unless(revoked, copy(&mut client, &mut stream, sent, said, buffer_bytes)).await {
-                broken(client, stream, &error);
-            }
-        }
+        Stream::Here(stream) => copy(client, stream, sent, said, buffer_bytes, ended).await,
+        Stream::Peer(stream) => copy(client, stream, sent, said, buffer_bytes, ended).await,
     }
     drop(active);
 }
 
-async fn unless(revoked: impl Future<Output = ()>, copied: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+/// Why a flow has to end: policies no longer allow it, or it makes room.
+pub(crate) async fn ended(standing: Standing, place: &Place) -> io::Error {
     tokio::select! {
-        copied = copied => copied,
-        () = revoked => Err(io::Error::new(io::ErrorKind::PermissionDenied, "policies no longer allow it")),
+        () = standing.revoked() => io::Error::new(io::ErrorKind::PermissionDenied, "policies no longer allow it"),
+        () = place.evicted().cancelled() => io::Error::other("it makes room for others"),
     }
 }
 
-async fn copy<C, S>(client: &mut C, stream: &mut S, sent: Bytes, said: Bytes, buffer_bytes: usize) -> io::Result<()>
+/// Both may say something and close before they have read everything.
+async fn copy<C, S>(
+    client: C,
+    stream: S,
+    sent: Bytes,
+    said: Bytes,
+    buffer_bytes: usize,
+    ended: impl Future<Output = io::Error>,
+)
 where
-    C: AsyncRead + AsyncWrite + Unpin,
-    S: AsyncRead + AsyncWrite + Unpin,
+    C: AsyncRead + AsyncWrite + Unpin + Breakable,
+    S: AsyncRead + AsyncWrite + Unpin + Breakable,
 {
-    stream.write_all(&sent).await?;
-    stream.flush().await?;
-    client.write_all(&said).await?;
-    copy_bidirectional_with_sizes(client, stream, buffer_bytes, buffer_bytes).await.map(|_| ())
-}
-
-fn broken(client: impl Breakable, endpoint: impl Breakable, error: &io::Error) {
-    tracing::debug!(%error, "plain connection");
-    client.break_off();
-    endpoint.break_off();
+    let (mut client, mut stream) = (LastWords::new(client), LastWords::new(stream));
+    let copied = async {
+        stream.write_all(&sent).await?;
+        stream.flush().await?;
+        client.write_all(&said).await?;
+        copy_bidirectional_with_sizes(&mut client, &mut stream, buffer_bytes, buffer_bytes).await
+    };
+    let copied = tokio::select! {
+        copied = copied => copied.map(|_| ()),
+        error = ended => Err(error),
+    };
+    if let Err(error) = copied {
+        tracing::debug!(%error, "plain connection");
+        client.into_inner().break_off();
+        stream.into_inner().break_off();
+    }
 }
 
 /// Copies both ways between two connections that left HTTP, such as WebSocket.

@@ -4,8 +4,8 @@
 use crate::options::Options;
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -22,6 +22,10 @@ pub(crate) struct Watch {
     started: Instant,
     /// Milliseconds since `started`, times `PHASES`, plus the phase.
     note: AtomicU64,
+    /// Set while it answers nothing.
+    idle: Arc<AtomicBool>,
+    /// Whether the body of the last request was read to its end, if it has one.
+    body_read: Mutex<Option<Arc<AtomicBool>>>,
 }
 
 /// What the look at the notes says.
@@ -47,8 +51,10 @@ impl Drop for Busy {
 
 impl Watch {
     /// A connection whose first bytes may already be there.
-    pub(crate) fn new(has_bytes: bool) -> Self {
-        Self { started: Instant::now(), note: AtomicU64::new(if has_bytes { HEAD } else { IDLE }) }
+    pub(crate) fn new(has_bytes: bool, idle: Arc<AtomicBool>) -> Self {
+        idle.store(true, Relaxed);
+        let note = AtomicU64::new(if has_bytes { HEAD } else { IDLE });
+        Self { started: Instant::now(), note, idle, body_read: Mutex::default() }
     }
 
     fn now_ms(&self) -> u64 {
@@ -57,6 +63,7 @@ impl Watch {
 
     fn note(&self, phase: u64) {
         self.note.store(self.now_ms() * PHASES + phase, Relaxed);
+        self.idle.store(phase != BUSY, Relaxed);
     }
 
     /// Bytes came from the client.
@@ -66,15 +73,23 @@ impl Watch {
         }
     }
 
-    /// A whole head has come.
-    pub(crate) fn busy(self: &Arc<Self>) -> Busy {
+    /// A whole head has come, whose body tells by `body_read` when it has been read to its end.
+    pub(crate) fn busy(self: &Arc<Self>, body_read: Option<Arc<AtomicBool>>) -> Busy {
         self.note(BUSY);
+        *self.body_read.lock().unwrap_or_else(PoisonError::into_inner) = body_read;
         Busy(Arc::clone(self))
     }
 
     /// Whether a request is in progress.
     pub(crate) fn is_busy(&self) -> bool {
         self.note.load(Relaxed) % PHASES == BUSY
+    }
+
+    /// Whether the client may still be sending a request, of whatever became clear before its end.
+    pub(crate) fn is_mid_request(&self) -> bool {
+        let body_read = self.body_read.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_body_left = body_read.as_ref().is_some_and(|read| !read.load(Relaxed));
+        is_body_left || self.note.load(Relaxed) % PHASES == HEAD
     }
 
     pub(crate) fn look(&self, options: &Options) -> Look {

@@ -30,6 +30,11 @@ async fn malformed_requests_are_refused_and_reach_no_endpoint() {
         ("GET /a b HTTP/1.1\r\nHost: web\r\n\r\n", "400"),
         ("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", "400"),
         ("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: -1\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\r\nHost: web\r\nHost: api\r\nConnection: close\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\r\nHost: web\r\nhost: web\r\nConnection: close\r\n\r\n", "400"),
+        ("GET http://web/ HTTP/1.1\r\nHost: api\r\nConnection: close\r\n\r\n", "400"),
+        ("POST / HTTP/1.0\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "400"),
+        ("POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked, x\r\n\r\n0\r\n\r\n", "400"),
         (&long, "431"),
         (&many, "431"),
     ] {
@@ -104,18 +109,74 @@ async fn an_endpoint_that_does_not_answer_is_given_up() {
 }
 
 #[tokio::test]
-async fn more_connections_than_the_bound_wait() {
-    let options = Options { connections_max: 2, ..Options::default() };
-    let (proxy, address) = World::new().service("web", &[named("web").await]).serve_with("web", options).await;
-    let mut first = Client::connect(address).await;
-    let mut second = Client::connect(address).await;
-    assert_eq!((first.get("/").await.0, second.get("/").await.0), (200, 200));
-    assert_eq!(proxy.status().connections_open, 2);
-    let mut third = Client::connect(address).await;
-    let waiting = tokio::time::timeout(Duration::from_millis(300), third.get("/")).await;
-    assert!(waiting.is_err(), "a third connection was served");
-    drop(first);
-    assert_eq!(Client::connect(address).await.get("/").await.0, 200);
+async fn idle_connections_of_one_caller_keep_nobody_out() {
+    let any = Some(([127, 0, 0, 1], 0).into());
+    let options =
+        Options { connections_max: 16, ingress_connections_max: 16, ingress: any, ..Options::default() };
+    let mut world = World::new().service("web", &[named("web").await]).allow("web", &["stranger"]);
+    world.policies[0].ingress.as_mut().expect("it has peers").push(external());
+    let exposed = world.services.iter_mut().find(|service| service.name == "web").expect("a service");
+    exposed.expose = Some(heptad_model::Expose { host: "web".to_owned(), port: None });
+    let (proxy, address) = world.serve_with("web", options).await;
+    let ingress = proxy.ingress_address().expect("it listens");
+    let (mut flood, mut denied) = (Vec::new(), Vec::new());
+    for _ in 0..40 {
+        // Of a caller that may not call, of which some have been told so; and of somebody outside.
+        let mut client = Client::connect(address).await;
+        assert_eq!(client.get("/").await.0, 403);
+        denied.push(client);
+        flood.push(connect_from("127.0.0.1", address).await);
+        flood.push(connect_from("127.0.0.1", ingress).await);
+    }
+    let mut callers = Vec::new();
+    for _ in 0..4 {
+        for (from, to) in [("127.0.0.2", address), ("127.0.0.3", ingress)] {
+            let mut client = Client::connect_from(from, to).await;
+            assert_eq!(client.get("/").await.0, 200);
+            callers.push(client);
+        }
+    }
+    // And whoever has all of its own can still call.
+    assert_eq!(Client::connect_from("127.0.0.1", ingress).await.get("/").await.0, 200);
+    for client in &mut callers {
+        assert_eq!(client.get("/").await.0, 200, "those that have less stay");
+    }
+    assert!(proxy.status().connections_open <= 32);
+}
+
+fn external() -> heptad_model::PolicyPeer {
+    heptad_model::PolicyPeer { external: true, ..Default::default() }
+}
+
+#[tokio::test]
+async fn busy_connections_of_one_caller_keep_nobody_out() {
+    let options = Options { connections_max: 8, ..Options::default() };
+    let (endpoint, _server) = tcp_server(|mut stream| async move {
+        let mut byte = [0; 1];
+        while let Ok(1..) = stream.read(&mut byte).await {
+            let _ = stream.write_all(&byte).await;
+        }
+    })
+    .await;
+    let (_proxy, address) = World::new().service("db", &[endpoint]).serve_with("db", options).await;
+    let flow = async |from: &str| {
+        let mut stream = connect_from(from, address).await;
+        stream.write_all(b"\x01").await.expect("it is open");
+        let served = tokio::time::timeout(PATIENCE, stream.read_exact(&mut [0; 1])).await.expect("no wait");
+        (stream, served.is_ok())
+    };
+    let mut many = Vec::new();
+    for _ in 0..8 {
+        let (stream, served) = flow("127.0.0.1").await;
+        assert!(served);
+        many.push(stream);
+    }
+    assert!(!flow("127.0.0.1").await.1, "nobody else gives way to who has all");
+    for _ in 0..3 {
+        let (stream, served) = flow("127.0.0.2").await;
+        assert!(served, "who has most gives way");
+        many.push(stream);
+    }
 }
 
 #[tokio::test]

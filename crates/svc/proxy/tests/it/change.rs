@@ -104,3 +104,44 @@ async fn service_listeners_follow_what_is_wanted() {
     assert!(failed[0].to_string().contains(&format!("cannot listen on {taken_address} for port 80 of default/api")));
     assert_eq!(Client::connect(second).await.get("/").await.1, "web");
 }
+
+#[tokio::test]
+async fn a_container_that_left_the_table_is_waited_for_until_its_requests_have_ended() {
+    let arrived = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    let (came, held) = (arrived.clone(), gate.clone());
+    let (endpoint, _server) = http_server(move |_| {
+        let (came, held) = (came.clone(), held.clone());
+        async move {
+            came.add_permits(1);
+            held.acquire().await.expect("it is open").forget();
+            http::Response::new("done".to_owned())
+        }
+    })
+    .await;
+    // One request comes from this node, one from another.
+    let world = crate::nodes::from_n1(World::new().service("web", &[])).on("n2", "web", &[endpoint]);
+    let (_wires, [n1, n2]) = crate::nodes::nodes(&world, ["n1", "n2"]).await;
+    let (near, far) = (listen(&n2, "web").await, listen(&n1, "web").await);
+    let requests = [near, far].map(|to| tokio::spawn(async move { Client::connect(to).await.get("/").await }));
+    arrived.acquire_many(2).await.expect("it is open").forget();
+    let container = world.containers.iter().find(|c| c.service == key("web")).expect("a container").id.clone();
+    assert_eq!(n2.in_progress(&container).requests, 2);
+    let waiting = tokio::spawn({
+        let (n2, container) = (n2.clone(), container.clone());
+        async move { n2.requests_ended(&container).await }
+    });
+    let gone = crate::nodes::from_n1(World::new().service("web", &[]));
+    n2.set_table(gone.table());
+    gate.add_permits(1);
+    while n2.in_progress(&container).requests == 2 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!waiting.is_finished(), "one is in progress");
+    gate.add_permits(1);
+    tokio::time::timeout(PATIENCE, waiting).await.expect("it ends").expect("no panic");
+    for request in requests {
+        assert_eq!(request.await.expect("no panic"), (200, "done".to_owned()));
+    }
+    assert_eq!(n2.in_progress(&container), heptad_proxy::InProgress::default());
+}

@@ -212,6 +212,31 @@ async fn exposed_services_are_told_apart_by_host() {
     assert_eq!(status, 200);
     // What a client outside says of earlier hops is not believed.
     assert!(text.contains("x-forwarded-for: 127.0.0.1\n"), "{text}");
+    let of_hops = [
+        ("x-forwarded-for", "1.2.3.4"),
+        ("forwarded", "for=1.2.3.4;proto=https"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "evil.example.com"),
+        ("x-forwarded-prefix", "/evil"),
+        ("x-forwarded-port", "1"),
+        ("x-real-ip", "1.2.3.4"),
+        ("x-original-url", "/evil"),
+        ("heptad-caller", "operator"),
+    ];
+    let request = of_hops.iter().fold(Request::get("/").header("host", "web.example.com"), |request, (name, value)| {
+        request.header(*name, *value)
+    });
+    let (_, text) = client.send(request.body(String::new()).expect("a request")).await.expect("a response");
+    for forged in ["evil", "1.2.3.4", "https", "x-forwarded-port", "heptad-"] {
+        assert!(!text.contains(forged), "{forged} is in {text}");
+    }
+    for own in [
+        "forwarded: for=127.0.0.1;host=\"web.example.com\";proto=http\n",
+        "x-forwarded-proto: http\n",
+        "x-forwarded-host: web.example.com\n",
+    ] {
+        assert!(text.contains(own), "{own} is missing in {text}");
+    }
     assert_eq!(client.send(get("api.example.com")).await.expect("a response").0, 403);
     let (status, text) = client.send(get("other.example.com")).await.expect("a response");
     assert_eq!(status, 404);

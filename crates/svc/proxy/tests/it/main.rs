@@ -5,6 +5,7 @@ mod bounds;
 mod call;
 mod change;
 mod endpoints;
+mod half_closed;
 mod handover;
 mod http1;
 mod nodes;
