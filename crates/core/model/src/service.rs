@@ -13,7 +13,7 @@ use crate::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
+use std::{borrow::Cow, collections::BTreeMap, fmt, net::Ipv4Addr};
 
 /// Transport protocol of a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -280,6 +280,17 @@ pub struct Expose {
     pub port: Option<u16>,
 }
 
+impl Expose {
+    /// The host in the form in which hosts are compared: case does not count, nor does the dot of the root.
+    pub fn host_compared(host: &str) -> Cow<'_, str> {
+        let host = host.strip_suffix('.').unwrap_or(host);
+        match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            true => host.to_ascii_lowercase().into(),
+            false => host.into(),
+        }
+    }
+}
+
 /// A service: what to run, how many times, with what, and how to reach it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -395,6 +406,9 @@ pub struct Service {
     /// How often all containers were asked to be replaced by new ones of the same specification; kept by the server.
     #[serde(default, skip_serializing_if = "is_never")]
     pub restarts_asked: u64,
+    /// The revision of the state at which it was made; told to proxies by the server.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub created_revision: u64,
     /// The stable service address, given by the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Ipv4Addr>,
@@ -444,6 +458,7 @@ impl Service {
             never_twice: false,
             split: None,
             restarts_asked: 0,
+            created_revision: 0,
             address: None,
             generation: 0,
         }

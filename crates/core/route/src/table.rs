@@ -2,6 +2,7 @@
 //! what is costly to compile (policies and rules), so that a changed endpoint costs no compilation.
 
 use crate::{
+    decide::port_of,
     facts::Draw,
     names::{Names, Parts},
     path,
@@ -10,8 +11,8 @@ use crate::{
     split::Sides,
 };
 use heptad_model::{
-    Container, ContainerId, Endpoint, NetworkPolicy, NodeName, Protocol, Service, ServiceKey, Snapshot, TrafficRule,
-    snapshot::ready_endpoints,
+    Container, ContainerId, Endpoint, Expose, NetworkPolicy, NodeName, Protocol, Service, ServiceKey, Snapshot,
+    TrafficRule, snapshot::ready_endpoints,
 };
 use std::{
     borrow::Cow,
@@ -166,7 +167,23 @@ impl Table {
     /// Whether a port of that container is a ready endpoint.
     pub fn has_endpoint(&self, container: &ContainerId) -> bool {
         let service = self.by_container.get(container).and_then(|key| self.entry(key));
-        service.is_some_and(|(index, _)| self.endpoints[index].values().any(|all| endpoint_in(all, container).is_some()))
+        service
+            .is_some_and(|(index, _)| self.endpoints[index].values().any(|all| endpoint_in(all, container).is_some()))
+    }
+
+    /// The addresses and TCP ports of services at which nothing can be served now, by the service itself or by a backend of
+    /// its rules.
+    pub fn unserved(&self) -> BTreeSet<(Ipv4Addr, u16)> {
+        let is_served = |index, port| !self.endpoints_at(index, port).is_empty();
+        let mut unserved = BTreeSet::new();
+        for (index, entry) in self.mesh.services.iter().enumerate() {
+            let Some(address) = entry.service.address else { continue };
+            let backends = || entry.rules.iter().flat_map(|rule| &rule.backends).filter_map(|backend| backend.index);
+            let by_rule = |port| backends().any(|index| is_served(index, port_of(self.entry_at(index), port)));
+            let none = entry.ports.iter().filter(|port| !is_served(index, **port) && !by_rule(**port));
+            unserved.extend(none.map(|port| (address, *port)));
+        }
+        unserved
     }
 
     /// Objects that could not be used.
@@ -189,12 +206,9 @@ impl Table {
         self.mesh.by_address.get(&address).map(|&index| &self.mesh.services[index].key)
     }
 
-    /// The service and port that are exposed under that host (without a port, any case).
+    /// The service and port that are exposed under that host (without a port, any case, with or without the dot of the root).
     pub fn service_exposed_as(&self, host: &str) -> Option<(&ServiceKey, u16)> {
-        let found = match host.bytes().any(|b| b.is_ascii_uppercase()) {
-            true => self.mesh.exposed(&host.to_ascii_lowercase()),
-            false => self.mesh.exposed(host),
-        };
+        let found = self.mesh.exposed(&Expose::host_compared(host));
         found.map(|(index, port)| (&self.mesh.services[index].key, port))
     }
 
@@ -363,12 +377,15 @@ fn compiled_rules(
     all
 }
 
+/// A host that two services want leads to the older one: the server refuses the second, so that is rare.
 fn hosts(services: &[Entry], problems: &mut Vec<TableProblem>) -> BTreeMap<String, (usize, u16)> {
     let mut hosts: BTreeMap<String, (usize, u16)> = BTreeMap::new();
-    for (index, entry) in services.iter().enumerate() {
+    let mut by_age: Vec<(usize, &Entry)> = services.iter().enumerate().collect();
+    by_age.sort_by_key(|(_, entry)| entry.service.created_revision);
+    for (index, entry) in by_age {
         let Some(expose) = &entry.service.expose else { continue };
         let Some(port) = expose.port.or(entry.ports.first().copied()) else { continue };
-        let host = expose.host.to_ascii_lowercase();
+        let host = Expose::host_compared(&expose.host).into_owned();
         match hosts.get(&host) {
             None => _ = hosts.insert(host, (index, port)),
             Some(&(first, _)) => {

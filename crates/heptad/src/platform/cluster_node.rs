@@ -94,7 +94,7 @@ impl ClusterNode {
             devices: if settings.devices.is_empty() { member.devices.clone() } else { settings.devices.clone() },
             disks: told,
         };
-        let node = base.start(settings, registration, client.clone(), &agent).await?;
+        let node = base.start(settings, registration, client.clone(), &proxy, &agent).await?;
         Ok(Self { member, client, proxy, node, port, tasks })
     }
 

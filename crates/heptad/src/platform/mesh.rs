@@ -1,17 +1,18 @@
 //! The mesh of this node: the proxy with the newest table, who calls, and calls on behalf of people.
 
 use super::PlatformError;
-use heptad_agent::{Agent, loopback_port};
+use heptad_agent::{Agent, InProgress, Traffic, Wait, loopback_port};
 use heptad_api::{
     ErrorCode, ProblemDetails,
     mesh::{CallRequest, CallResponse, CheckResponse},
 };
 use heptad_client::{Client, MeshView};
 use heptad_control::{BoxFuture, MeshAccess};
-use heptad_model::{NetworkPolicy, NodeName, Protocol, Service, ServiceKey, TrafficRule};
+use heptad_model::{ContainerId, NetworkPolicy, NodeName, Protocol, Service, ServiceKey, TrafficRule};
 use heptad_proxy::{Body, CallError, CallerResolver, Options, Parts, PeerConnector, Proxy};
 use heptad_route::{Caller, Explanation, Facts, HttpFacts, Inputs, NoHeaders, Table, explain};
 use http_body_util::{BodyExt, Limited};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -41,6 +42,22 @@ impl CallerResolver for Callers {
     }
 }
 
+/// What comes to the containers of this node, as its proxy tells the agent.
+pub(super) struct ToContainers(pub(super) Proxy);
+
+impl Traffic for ToContainers {
+    fn requests_ended<'a>(&'a self, container: &'a ContainerId) -> Wait<'a> {
+        Box::pin(self.0.requests_ended(container))
+    }
+    fn flows_ended<'a>(&'a self, container: &'a ContainerId) -> Wait<'a> {
+        Box::pin(self.0.flows_ended(container))
+    }
+    fn in_progress(&self, container: &ContainerId) -> InProgress {
+        let heptad_proxy::InProgress { requests, flows } = self.0.in_progress(container);
+        InProgress { requests, flows }
+    }
+}
+
 /// Where a proxy listens, and how it reaches other nodes.
 #[derive(Default)]
 pub(super) struct ProxyParts {
@@ -58,13 +75,23 @@ pub(super) struct ProxyParts {
 pub(super) async fn start_proxy(parts: ProxyParts, agent: AgentSlot) -> Result<Proxy, PlatformError> {
     let ProxyParts { transparent, ingress, others, inherited } = parts;
     let callers = Callers { agent, by_address: transparent.is_some() };
-    let mut options = Options { transparent, ingress, ..Options::default() };
+    let mut options = Options { transparent, ingress, ..Options::default() }.within_open_files(open_files_max());
     let mut parts = Parts { inherited, ..Parts::new(Arc::new(callers)) };
     if let Some((node, trust_domain, connector)) = others {
         options = Options { node: Some(node), trust_domain, ..options };
         parts.connector = Some(connector);
     }
     Ok(Proxy::start_with(options, parts).await?)
+}
+
+/// How many files and sockets this process may have open: as many as the system lets it, not the few that most begin with.
+fn open_files_max() -> u64 {
+    const UNKNOWN: u64 = 1_024;
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return UNKNOWN };
+    if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_err() {
+        return soft;
+    }
+    hard
 }
 
 /// Keeps the proxy's table up to date for ever; with `listen_on_services`, also a listener per service address. The first

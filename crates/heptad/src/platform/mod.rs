@@ -117,7 +117,8 @@ impl Platform {
         let client = Client::unix(&socket);
         let mut tasks = JoinSet::new();
         tasks.spawn(mesh::follow(client.clone(), proxy.clone(), base.proxy_address().is_none(), Some(agent.clone())));
-        let node = base.start(&settings, node::Registration::alone(&settings)?, client.clone(), &agent).await?;
+        let registration = node::Registration::alone(&settings)?;
+        let node = base.start(&settings, registration, client.clone(), &proxy, &agent).await?;
         publish(&socket);
         let maintenance = storage.maintain();
         Ok(Self { settings, control, client, proxy, storage, node, tasks, maintenance, _lock: lock })

@@ -2,7 +2,7 @@
 
 use super::{
     PlatformError,
-    mesh::AgentSlot,
+    mesh::{self, AgentSlot},
     paths,
     settings::{Identity, Settings, capacity, wants_containers},
 };
@@ -17,6 +17,7 @@ use heptad_net::{
     Network,
     dns::{DnsOptions, DnsServer},
 };
+use heptad_proxy::Proxy;
 use ipnet::Ipv4Net;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -150,6 +151,7 @@ impl Base {
         settings: &Settings,
         registration: Registration,
         client: Client,
+        proxy: &Proxy,
         slot: &AgentSlot,
     ) -> Result<Node, PlatformError> {
         let Registration { name, address, labels, devices, disks } = registration;
@@ -165,7 +167,9 @@ impl Base {
         };
         let network = self.network;
         let attaching = network.as_ref().map(|own| own.network.clone());
-        let parts = Parts { driver: self.driver, images: self.images, network: attaching, client };
+        let traffic = Arc::new(mesh::ToContainers(proxy.clone()));
+        let parts =
+            Parts { driver: self.driver, images: self.images, network: attaching, client, traffic: Some(traffic) };
         let agent = Arc::new(Agent::start(options, parts).await);
         // Set only here, once.
         let _ = slot.set(agent.clone());

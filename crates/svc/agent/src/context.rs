@@ -7,6 +7,7 @@ use crate::{
     plane::Plane,
     reporter::Reporter,
     services::Services,
+    traffic::Traffic,
 };
 use heptad_api::operations::{ContainerSettings, SettingsFile};
 use heptad_client::Client;
@@ -38,6 +39,7 @@ pub(crate) struct Context {
     pub(crate) client: Client,
     /// The same control plane, for what the workers tell it.
     pub(crate) plane: Arc<dyn Plane>,
+    pub(crate) traffic: Option<Arc<dyn Traffic>>,
     pub(crate) services: Services,
     pub(crate) callers: Callers,
     pub(crate) starts: Arc<Semaphore>,
@@ -270,14 +272,15 @@ impl Context {
         }
     }
 
-    /// Stops every run of the container and removes all that is left of it.
-    pub(crate) async fn clear_away(self: Arc<Self>, id: &ContainerId) -> Result<(), ExecError> {
+    /// Stops every run of the container and removes all that is left of it. What was `spent` on waiting for its requests
+    /// is a part of its grace.
+    pub(crate) async fn clear_away(self: Arc<Self>, id: &ContainerId, spent: Duration) -> Result<(), ExecError> {
         let wanted = id.clone();
         self.driver(move |driver| {
             for status in driver.list() {
                 if RunLabel::of(&status.spec).is_some_and(|label| label.container == wanted) {
                     if matches!(status.state, ContainerState::Running { .. }) {
-                        driver.stop(&status.spec.id, None)?;
+                        driver.stop(&status.spec.id, Some(grace_left(status.spec.stop_grace_ms, spent)))?;
                     }
                     driver.remove(&status.spec.id)?;
                 }
@@ -360,6 +363,14 @@ impl Context {
     }
 }
 
+/// The time that a program has to end by itself, of a grace of which some was spent: never much less than is left to one
+/// that knows that it ends.
+fn grace_left(grace_ms: u64, spent: Duration) -> Duration {
+    const LEFT_MS_MIN: u64 = 2_000;
+    let grace = Duration::from_millis(grace_ms);
+    grace.saturating_sub(spent).max(grace.min(Duration::from_millis(LEFT_MS_MIN)))
+}
+
 /// A free loopback port for each of the container's. Another process may take one before the container does; then the
 /// container ends and its next run gets another.
 fn free_ports(container: &Container) -> std::io::Result<BTreeMap<u16, SocketAddr>> {
@@ -389,4 +400,18 @@ fn host_ports(container: &Container) -> Vec<heptad_net::HostPort> {
         Some(heptad_net::HostPort { host_port: port.host_port?, container_port: port.container_port, protocol })
     });
     published.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_for_requests_is_a_part_of_the_grace() {
+        let left = |grace_ms, spent_ms| grace_left(grace_ms, Duration::from_millis(spent_ms)).as_millis();
+        assert_eq!(left(10_000, 300), 9_700);
+        assert_eq!(left(10_000, 10_000), 2_000);
+        assert_eq!(left(500, 500), 500);
+        assert_eq!(left(0, 0), 0);
+    }
 }

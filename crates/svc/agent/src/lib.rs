@@ -19,11 +19,13 @@ mod reporter;
 mod services;
 mod settings;
 mod sync;
+mod traffic;
 mod worker;
 
 pub use access::{AccessError, LogLines};
 pub use launch::loopback_port;
 pub use options::Options;
+pub use traffic::{InProgress, Traffic, Wait};
 
 use callers::Callers;
 use context::Context;
@@ -52,6 +54,8 @@ pub struct Parts {
     pub network: Option<Arc<Network>>,
     /// The control plane.
     pub client: Client,
+    /// What comes to the containers; without it, a stop waits for no requests.
+    pub traffic: Option<Arc<dyn Traffic>>,
 }
 
 /// A running agent. Dropping it ends the agent and leaves the containers running.
@@ -67,7 +71,7 @@ impl Agent {
     /// Registers the node and begins to work. Containers of an agent before this one are adopted.
     pub async fn start(options: Options, parts: Parts) -> Self {
         let starts = Arc::new(Semaphore::new(options.starts_max));
-        let Parts { driver, images, network, client } = parts;
+        let Parts { driver, images, network, client, traffic } = parts;
         let context = Arc::new(Context {
             options,
             driver,
@@ -75,6 +79,7 @@ impl Agent {
             network,
             plane: Arc::new(client.clone()),
             client,
+            traffic,
             services: Services::default(),
             callers: Callers::default(),
             starts,

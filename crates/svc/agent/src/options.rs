@@ -30,8 +30,11 @@ pub struct Options {
     pub restart_delay_ms_max: u64,
     /// A container that ran so many milliseconds starts over with the least delay.
     pub restart_reset_ms: u64,
-    /// Milliseconds between the removal of a container's endpoint and SIGTERM.
-    pub drain_ms: u64,
+    /// Most milliseconds that a stop waits, before SIGTERM, for the requests in progress at the container; a part of its
+    /// grace.
+    pub drain_ms_max: u64,
+    /// The same for connections of other protocols, which may have no end.
+    pub drain_flows_ms_max: u64,
     /// Milliseconds that a stop waits for the control plane to take note of the removed endpoint.
     pub drain_report_ms_max: u64,
     /// Containers that are started at once.
@@ -56,7 +59,8 @@ impl Options {
             restart_delay_ms_min: 500,
             restart_delay_ms_max: 60_000,
             restart_reset_ms: 600_000,
-            drain_ms: 150,
+            drain_ms_max: 10_000,
+            drain_flows_ms_max: 1_000,
             drain_report_ms_max: 2_000,
             starts_max: 4,
             image_gc_ms: 600_000,

@@ -7,8 +7,10 @@ use crate::{
     ending::how_it_ended,
     health::{Change, Health},
     launch::{RunLabel, run_id},
+    options::Options,
     probe,
     reporter::Reporter,
+    traffic,
 };
 use heptad_api::operations::ContainerReport;
 use heptad_exec::{ContainerState, ExecError, Exit, ExitEvent};
@@ -130,7 +132,7 @@ impl Worker {
             ContainerState::Running { .. } if self.context.has_network(&self.id).await => Some(run),
             ContainerState::Running { .. } => {
                 // Its network is gone (somebody removed it, or the records of it were lost): it can only begin anew.
-                if let Err(error) = self.context.clone().clear_away(&self.id).await {
+                if let Err(error) = self.context.clone().clear_away(&self.id, Duration::ZERO).await {
                     tracing::warn!(container = %self.id, %error, "a container without network could not be removed");
                 }
                 self.run = self.run.saturating_add(1);
@@ -322,9 +324,14 @@ impl Worker {
         }
     }
 
-    /// Ends the container: no more requests, SIGTERM, grace, SIGKILL, and everything of it removed.
+    /// Ends the container: no more requests, the end of those in progress, the stop signal, grace, SIGKILL, and everything
+    /// of it removed.
     async fn leave(self) -> bool {
-        let known = !matches!(&*self.wishes.borrow(), Wish::Forget);
+        let grace_ms = match &*self.wishes.borrow() {
+            Wish::Run(container) | Wish::Stop(container) => Some(container.template.stop_grace_ms),
+            Wish::Forget => None,
+        };
+        let known = grace_ms.is_some();
         if known {
             self.reporter.set(|report| {
                 report.ready = false;
@@ -332,10 +339,10 @@ impl Worker {
                 report.message.clear();
             });
             self.reporter.delivered(Duration::from_millis(self.context.options.drain_report_ms_max)).await;
-            sleep(Duration::from_millis(self.context.options.drain_ms)).await;
         }
+        let spent = self.drain(grace_ms).await;
         let mut delay_ms = 100;
-        while let Err(error) = self.context.clone().clear_away(&self.id).await {
+        while let Err(error) = self.context.clone().clear_away(&self.id, spent).await {
             self.stop_failed(&error);
             sleep(Duration::from_millis(delay_ms)).await;
             delay_ms = (delay_ms * 2).min(10_000);
@@ -371,6 +378,21 @@ fn reported(wish: &Wish) -> ContainerReport {
         (**container).clone();
     let report = ContainerReport { status, ready, reason, message, ..ContainerReport::default() };
     ContainerReport { addresses, restarts, exit_code, started_at_ms, ..report }
+}
+
+impl Worker {
+    /// Waits for what is in progress at the container, within its grace. Gives how long that took.
+    async fn drain(&self, grace_ms: Option<u64>) -> Duration {
+        let Options { drain_ms_max, drain_flows_ms_max, .. } = self.context.options;
+        let most_ms = drain_ms_max.min(grace_ms.unwrap_or(u64::MAX));
+        let begun = Instant::now();
+        let left = traffic::drain(self.context.traffic.as_ref(), &self.id, most_ms, drain_flows_ms_max).await;
+        if let Some(message) = traffic::said_of(left, begun.elapsed()) {
+            let kind = if left.requests > 0 { EventKind::Warning } else { EventKind::Normal };
+            self.context.event(&self.id, kind, "StoppedInUse", &message);
+        }
+        begun.elapsed()
+    }
 }
 
 /// Reports again whenever the record says that nobody knows how the container stands: the node was away.

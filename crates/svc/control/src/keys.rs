@@ -7,6 +7,8 @@ use heptad_state::KeyRange;
 
 /// Changed together with every new service address, so that two services never get the same.
 pub(crate) const ADDRESSES: &str = "/addresses";
+/// Changed together with every host that a service takes, so that two services never have the same.
+pub(crate) const HOSTS: &str = "/hosts";
 /// Who leads now; renewed by the leader.
 pub(crate) const LEASE: &str = "/leader/lease";
 /// Changed at every takeover, compared by every write of a leader.
@@ -187,6 +189,7 @@ mod tests {
             assert_ne!(row(key.as_bytes()), Row::Other, "{key}");
         }
         assert!(!range.contains(b"/storage/x") && !range.contains(ADDRESSES.as_bytes()));
+        assert_eq!(row(HOSTS.as_bytes()), Row::Other);
         assert_eq!(row(replicas(&service.key()).as_bytes()), Row::Replicas(service.key()));
         assert_eq!(row(revision(&service.key(), 7).as_bytes()), Row::Revision(service.key(), 7));
         assert_eq!(prefix(NetworkPolicy::KIND, Some(&Namespace::default())), "/policies/default/");

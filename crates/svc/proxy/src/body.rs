@@ -68,7 +68,6 @@ impl<T: Into<Bytes>> From<T> for Body {
     }
 }
 
-
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Body").field("size", &self.size_hint()).finish()

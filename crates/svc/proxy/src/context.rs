@@ -39,13 +39,7 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(
-        core: Arc<Core>,
-        caller: Caller,
-        target: Target,
-        peer: SocketAddr,
-        place: Arc<Place>,
-    ) -> Self {
+    pub(crate) fn new(core: Arc<Core>, caller: Caller, target: Target, peer: SocketAddr, place: Arc<Place>) -> Self {
         let peer = HeaderValue::try_from(peer.ip().to_string()).ok();
         Self { core, caller, target, peer, last: LastCell::default(), place, calls: Mutex::default() }
     }

@@ -7,7 +7,10 @@ use heptad_model::ServiceKey;
 use heptad_route::Headers;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, Version,
-    header::{self, CONNECTION, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{
+        self, CONNECTION, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
+        UPGRADE,
+    },
     uri::{Authority, PathAndQuery},
 };
 use std::borrow::Cow;
@@ -196,16 +199,8 @@ const END_TO_END: [HeaderName; 42] = [
     header::WWW_AUTHENTICATE,
 ];
 /// The same of all names that begin so.
-const END_TO_END_PREFIXES: [&str; 8] = [
-    FORWARDED_PREFIX,
-    "access-control-",
-    "content-",
-    "sec-",
-    "trace",
-    "x-api-",
-    "x-auth-",
-    "x-request",
-];
+const END_TO_END_PREFIXES: [&str; 8] =
+    [FORWARDED_PREFIX, "access-control-", "content-", "sec-", "trace", "x-api-", "x-auth-", "x-request"];
 
 fn is_end_to_end(name: &HeaderName) -> bool {
     END_TO_END.contains(name) || END_TO_END_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
@@ -300,8 +295,7 @@ mod tests {
         ];
         let (request, upgrades) = prepared(&lines, "/a", true);
         let names: Vec<&str> = request.headers().keys().map(HeaderName::as_str).collect();
-        let kept =
-            ["x-kept", "host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id"];
+        let kept = ["x-kept", "host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id"];
         assert_eq!(names.len(), kept.len(), "{names:?}");
         assert!(kept.iter().all(|name| names.contains(name)), "{names:?}");
         assert!(!upgrades);
@@ -309,7 +303,8 @@ mod tests {
 
     #[test]
     fn what_is_for_the_endpoint_is_not_taken_away_by_connection() {
-        let named = ["authorization", "cookie", "content-type", "x-forwarded-for", "x-request-id", "x-api-key", "range"];
+        let named =
+            ["authorization", "cookie", "content-type", "x-forwarded-for", "x-request-id", "x-api-key", "range"];
         let connection = format!("host, {}", named.join(", "));
         let mut lines = vec![("connection", connection.as_str()), ("host", "shop")];
         lines.extend(named.iter().map(|name| (*name, "1")));

@@ -302,12 +302,7 @@ impl Pool {
     }
 
     /// A connection for an exchange: a kept one unless it is older than `idle_ms_max`, else a new one.
-    pub(crate) async fn lease(
-        &self,
-        active: Active,
-        idle_ms_max: Option<u64>,
-        options: &Options,
-    ) -> io::Result<Lease> {
+    pub(crate) async fn lease(&self, active: Active, idle_ms_max: Option<u64>, options: &Options) -> io::Result<Lease> {
         let upstream = &active.0.upstream;
         if let Some(idle_ms_max) = idle_ms_max
             && let Some(line) = upstream.reuse(idle_ms_max.min(options.pool_idle_ms_max)).await

@@ -208,13 +208,7 @@ impl Core {
         }
     }
 
-    fn taken(
-        &self,
-        table: &Table,
-        from: &PeerNode,
-        assertion: &Assertion,
-        caller: &Caller,
-    ) -> Result<Taken, Refusal> {
+    fn taken(&self, table: &Table, from: &PeerNode, assertion: &Assertion, caller: &Caller) -> Result<Taken, Refusal> {
         let Some(node) = &self.options.node else {
             return Err(Refusal::new(Reason::Gone, "this proxy serves no other nodes"));
         };

@@ -150,8 +150,7 @@ async fn copy<C, S>(
     said: Bytes,
     buffer_bytes: usize,
     ended: impl Future<Output = io::Error>,
-)
-where
+) where
     C: AsyncRead + AsyncWrite + Unpin + Breakable,
     S: AsyncRead + AsyncWrite + Unpin + Breakable,
 {

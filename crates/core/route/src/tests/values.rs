@@ -180,11 +180,14 @@ fn what_other_nodes_send_is_admitted_by_this_nodes_own_table() {
 fn services_are_found_by_address_and_by_host() {
     let expose = |host: &str| Some(Expose { host: host.to_owned(), port: None });
     let web = Service { address: Some([10, 96, 0, 1].into()), expose: expose("Shop.example.com"), ..service("web") };
-    let late = Service { expose: expose("shop.example.com"), ..service("x-late") };
+    let (web, late) = (Service { created_revision: 7, ..web }, service("a-late"));
+    let late = Service { expose: expose("shop.example.com"), created_revision: 9, ..late };
     let table = table(&[late, web], &[], &[]);
     assert_eq!(table.service_at([10, 96, 0, 1].into()), Some(&key("web")));
     assert_eq!(table.service_at([10, 96, 0, 2].into()), None);
-    assert_eq!(table.service_exposed_as("SHOP.example.com"), Some((&key("web"), 80)));
+    for host in ["SHOP.example.com", "shop.example.com", "shop.example.com."] {
+        assert_eq!(table.service_exposed_as(host), Some((&key("web"), 80)), "the older one has it");
+    }
     assert_eq!(table.problems().len(), 1, "{:?}", table.problems());
 }
 
@@ -327,4 +330,26 @@ fn only_a_policy_ends_a_flow_that_was_allowed() {
     for (table, caller) in [(&gone, &web), (&closed, &Caller::Service(key("deleted"))), (&closed, &Caller::Operator)] {
         assert_eq!(revoked(table, caller, &key("db"), 80), None, "{caller}");
     }
+}
+
+#[test]
+fn an_address_at_which_nothing_can_be_served_is_named() {
+    let at = |last: u8, made: Service| Service { address: Some([10, 96, 0, last].into()), ..made };
+    let services = [at(1, service("web")), at(2, service("next")), service("no-address")];
+    let first = |last: u8| ([10, 96, 0, last].into(), 80);
+    let ready = |service: &Service, is_ready| container(service, 1, is_ready);
+    let rules = [rule("some", 0, &[("path", "Prefix", "/next")], &[("next", 1)])];
+    let unserved = |rules: &[TrafficRule], containers: &[Container]| {
+        let table = Table::build(&Inputs { services: &services, containers, policies: &[], rules });
+        table.unserved().into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(unserved(&[], &[]), [first(1), first(2)]);
+    assert_eq!(unserved(&[], &[ready(&services[0], false)]), [first(1), first(2)]);
+    assert_eq!(unserved(&[], &[ready(&services[0], true)]), [first(2)]);
+    assert_eq!(unserved(&[], &[ready(&services[1], true)]), [first(1)]);
+    assert_eq!(unserved(&rules, &[ready(&services[1], true)]), [], "a rule may send requests there");
+    let table = Table::build(&Inputs { services: &services, ..Inputs::default() });
+    let with = table.with_containers(&[ready(&services[0], true)]);
+    assert!(with.has_endpoint(&"web-1".into()) && !with.has_endpoint(&"next-1".into()));
+    assert!(!table.with_containers(&[ready(&services[0], false)]).has_endpoint(&"web-1".into()));
 }

@@ -1,6 +1,6 @@
 //! Several objects staged for one transaction: old state read, new state admitted and validated, conditions collected.
 
-use super::{Kept, Objects, Pending, subject};
+use super::{Kept, Objects, Pending, hosts::Hosts, subject};
 use crate::{
     error::{Error, Result, StoreContext},
     keys, random,
@@ -37,9 +37,10 @@ pub(crate) struct Staged<T> {
 /// A transaction over objects.
 #[derive(Debug)]
 pub(crate) struct Batch<'a> {
-    objects: &'a Objects,
+    pub(super) objects: &'a Objects,
     pub(crate) pending: Pending,
     addresses: Option<Taken>,
+    pub(super) hosts: Hosts,
     /// Namespaces whose quotas are guarded by this transaction.
     guarded: BTreeSet<Namespace>,
     /// How many services it adds to namespaces in which they are counted.
@@ -66,6 +67,7 @@ impl<'a> Batch<'a> {
             objects,
             pending: Pending::default(),
             addresses: None,
+            hosts: Hosts::default(),
             guarded: BTreeSet::new(),
             services: BTreeMap::new(),
         }
@@ -110,6 +112,9 @@ impl<'a> Batch<'a> {
         if let Some((reason, message)) = new.warning(before) {
             let event = self.objects.event(EventKind::Warning, reason, &subject, message)?;
             self.pending.event(&event);
+        }
+        if let Some(service) = (&new as &dyn Any).downcast_ref::<Service>() {
+            self.hosts.stage(before.and_then(|before| (before as &dyn Any).downcast_ref()), service);
         }
         if T::KIND == Kind::Services && outcome == Outcome::Created {
             self.count_service(&namespace, &subject).await?;

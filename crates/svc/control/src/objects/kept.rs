@@ -66,6 +66,8 @@ impl Kept for Service {
         self.address = old.and_then(|old| old.address).or(given.address);
         self.split = old.and_then(|old| old.split);
         self.restarts_asked = old.map_or(0, |old| old.restarts_asked);
+        // The state knows it; it is told where it is needed.
+        self.created_revision = 0;
         self.generation = old.map_or(1, |old| old.generation);
         if old.is_some_and(|old| old != self) {
             self.generation += 1;

@@ -10,7 +10,7 @@ use heptad_api::{
     Kind,
     mesh::{MeshObject, MeshState},
 };
-use heptad_model::{Container, ContainerStatus, DesiredState};
+use heptad_model::{Container, ContainerStatus, DesiredState, Service};
 use heptad_state::{Event, EventKind, KeyRange, KeyValue, Revision};
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, collections::BTreeMap};
@@ -75,7 +75,10 @@ fn json(object: &impl Serialize) -> Vec<u8> {
 
 fn typed(row: &KeyValue) -> Result<Option<MeshObject>> {
     Ok(match keys::row(&row.key) {
-        Row::Service => Some(MeshObject::Service(row_value(row)?)),
+        Row::Service => {
+            let service: Service = row_value(row)?;
+            Some(MeshObject::Service(Service { created_revision: row.create_revision, ..service }))
+        }
         Row::Container => Routed::of(row)?.map(|routed| routed.container(row)).transpose()?.map(MeshObject::Container),
         Row::Policy => Some(MeshObject::Policy(row_value(row)?)),
         Row::Rule => Some(MeshObject::Rule(row_value(row)?)),
@@ -150,7 +153,6 @@ impl<'a> Routed<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use heptad_model::Service;
 
     fn row(container: &Container) -> KeyValue {
         let key = keys::container(&container.id).into();

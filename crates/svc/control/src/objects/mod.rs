@@ -6,6 +6,7 @@ mod containers;
 mod decode;
 mod events;
 mod fewer;
+mod hosts;
 mod kept;
 mod liveness;
 mod mesh;

@@ -39,6 +39,7 @@ impl Objects {
         for _ in 0..super::WRITE_TRIES_MAX {
             let mut batch = Batch::new(self);
             let staged = batch.stage(object.clone(), mode).await?;
+            batch.claim_hosts().await?;
             if let Some(written) = self.finish(batch.pending, staged).await? {
                 return Ok(written);
             }
@@ -87,6 +88,7 @@ impl Objects {
             // A change since the read is no conflict of the client unless it named a revision.
             match batch.stage(new, Mode::Replace(Some(old.revision))).await {
                 Ok(staged) => {
+                    batch.claim_hosts().await?;
                     if let Some(written) = self.finish(batch.pending, staged).await? {
                         return Ok(written);
                     }
@@ -183,6 +185,7 @@ impl Objects {
             }
         }
         if problems.is_empty() {
+            batch.claim_hosts().await?;
             return Ok((batch.pending, results));
         }
         Err(ProblemDetails::invalid("nothing was applied", problems).into())

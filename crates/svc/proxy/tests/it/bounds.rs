@@ -111,8 +111,7 @@ async fn an_endpoint_that_does_not_answer_is_given_up() {
 #[tokio::test]
 async fn idle_connections_of_one_caller_keep_nobody_out() {
     let any = Some(([127, 0, 0, 1], 0).into());
-    let options =
-        Options { connections_max: 16, ingress_connections_max: 16, ingress: any, ..Options::default() };
+    let options = Options { connections_max: 16, ingress_connections_max: 16, ingress: any, ..Options::default() };
     let mut world = World::new().service("web", &[named("web").await]).allow("web", &["stranger"]);
     world.policies[0].ingress.as_mut().expect("it has peers").push(external());
     let exposed = world.services.iter_mut().find(|service| service.name == "web").expect("a service");

@@ -253,3 +253,25 @@ async fn trailing_chunks_pass() {
     let body = heptad_proxy::Body::from("x").collect().await.expect("a body").to_bytes();
     assert_eq!(body, Arc::<[u8]>::from(&b"x"[..])[..]);
 }
+
+#[tokio::test]
+async fn of_two_lengths_one_counts_and_nothing_comes_after_it() {
+    let (_proxy, address) = World::new().service("web", &[mirror().await]).serve("web").await;
+    let next = "GET /next HTTP/1.1\r\nHost: web\r\n\r\n";
+    for lengths in [
+        "Content-Length: 3\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 3",
+        "Transfer-Encoding: chunked\r\nContent-Length: 3\r\nContent-Length: 5",
+    ] {
+        let request = format!("POST / HTTP/1.1\r\nHost: web\r\n{lengths}\r\n\r\n0\r\n\r\n{next}");
+        let text = raw(address, request.as_bytes(), PATIENCE).await;
+        let (_, seen) = text.split_once("\r\n\r\n").expect("a response");
+        assert!(seen.starts_with("POST /\n") && !seen.contains("content-length"), "{lengths}: {text}");
+        assert!(!text.contains("/next"), "{lengths}: {text}");
+    }
+    let request =
+        "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 1\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx";
+    let text = raw(address, request.as_bytes(), PATIENCE).await;
+    let (_, seen) = text.split_once("\r\n\r\n").expect("a response");
+    assert_eq!(seen.matches("content-length").count(), 1, "{text}");
+}

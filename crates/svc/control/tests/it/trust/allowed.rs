@@ -1,6 +1,6 @@
 //! What is refused to whom, over the real API.
 
-use super::{cluster::Cluster, refusal};
+use super::{cluster::Cluster, refusal, said};
 use crate::common::{node, running, service};
 use heptad_api::{
     ErrorCode, ProblemDetails, endpoints,
@@ -209,6 +209,57 @@ async fn a_deployers_network_policies_reach_no_other_namespace() {
     assert_eq!(refusal(deployer.delete::<NetworkPolicy>(&shop, "wide", None).await), ErrorCode::Forbidden);
     assert_eq!(refusal(deployer.apply(&apply(policy("wide", None))).await), ErrorCode::Forbidden);
     deployer.delete::<NetworkPolicy>(&shop, "own", None).await.expect("its own");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_belongs_to_the_first_service_that_has_it() {
+    let cluster = Cluster::new().await;
+    let (admin, deployer) = (cluster.admin(), cluster.with_role("deployer:aaa").await);
+    let with_host = |namespace: &str, name: &str, host: Option<&str>| {
+        let expose = host.map(|host| heptad_model::Expose { host: host.to_owned(), port: Some(80) });
+        let ports = vec![heptad_model::Port::tcp(80)];
+        Service { namespace: namespace.into(), expose, ports, ..service(name, 0) }
+    };
+    let apply = |objects: Vec<Service>| ApplyRequest {
+        objects: objects.into_iter().map(|service| heptad_api::Manifest::Service(service)).collect(),
+    };
+    let host = Some("shop.example.com");
+    admin.create(&with_host("shop", "web", host)).await.expect("the first has it");
+    deployer.create(&with_host("aaa", "zz", None)).await.expect("its own");
+    let patch = json!({ "expose": { "host": "shop.example.com", "port": 80 } });
+    let ways = [
+        deployer.patch::<Service>(&"aaa".into(), "zz", &patch, None).await.err(),
+        deployer.create(&with_host("aaa", "new", host)).await.err(),
+        deployer.replace(&with_host("aaa", "zz", host), None).await.err(),
+        deployer.apply(&apply(vec![with_host("aaa", "zz", host)])).await.err(),
+        admin.create(&with_host("other", "zz", host)).await.err(),
+    ];
+    for (at, error) in ways.into_iter().enumerate() {
+        let error = error.expect("refused");
+        assert_eq!(error.code(), Some(ErrorCode::Conflict), "{at}: {error}");
+        assert!(!said(&error).contains("shop/web"), "{at}: {error}");
+    }
+    // Who may write both moves it, at once; who has it changes other things, and gives it back.
+    let moved = vec![with_host("aaa", "zz", host), with_host("shop", "web", None)];
+    assert_eq!(refusal(deployer.apply(&apply(moved.clone())).await), ErrorCode::Forbidden);
+    admin.apply(&apply(moved)).await.expect("moved");
+    deployer
+        .patch::<Service>(&"aaa".into(), "zz", &json!({ "replicas": 0, "labels": { "a": "b" } }), None)
+        .await
+        .expect("its own");
+    assert_eq!(refusal(admin.create(&with_host("shop", "next", host)).await), ErrorCode::Conflict);
+    deployer.delete::<Service>(&"aaa".into(), "zz", None).await.expect("its own");
+    admin.create(&with_host("shop", "next", host)).await.expect("it is free");
+    // Many at once: one gets it.
+    let racing = (0..8).map(|number| {
+        let (admin, service) = (admin.clone(), with_host("shop", &format!("r{number}"), Some("race.example.com")));
+        tokio::spawn(async move { admin.create(&service).await.is_ok() })
+    });
+    let mut won = 0;
+    for one in racing.collect::<Vec<_>>() {
+        won += usize::from(one.await.expect("no panic"));
+    }
+    assert_eq!(won, 1);
 }
 
 fn identity(id: SpiffeId, trust_domain: &str, key_sha256: &str, not_after_ms: u64) -> Peer {
