@@ -86,7 +86,7 @@ impl ClusterNode {
         let port = NodePort::start(listener, &wires.identity, members, services)
             .map_err(|source| PlatformError::Listen { address, what: "other members of the cluster", source })?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(mesh::follow(client.clone(), proxy.clone(), base.proxy_address().is_none(), Some(agent.clone())));
+        tasks.spawn(mesh::follow(client.clone(), proxy.clone(), base.callers(), Some(agent.clone())));
         let registration = Registration {
             name: member.name.clone(),
             address: Some(address),

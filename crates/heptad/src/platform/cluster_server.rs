@@ -244,7 +244,7 @@ impl ClusterServer {
         let control = Control::start(options, store.clone(), parts).await?;
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         tasks.spawn(trust.clone().maintain(identity, member.name.clone(), key, hosts, stop.clone()));
-        tasks.spawn(mesh::follow(client.clone(), proxy.clone(), false, None));
+        tasks.spawn(mesh::follow(client.clone(), proxy.clone(), mesh::Callers::None, None));
         let node = match with_node {
             true => Some(start_node(settings, &member, &trust).await?),
             false => None,

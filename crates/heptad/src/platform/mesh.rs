@@ -9,6 +9,7 @@ use heptad_api::{
 use heptad_client::{Client, MeshView};
 use heptad_control::{BoxFuture, MeshAccess};
 use heptad_model::{ContainerId, NetworkPolicy, NodeName, Protocol, Service, ServiceKey, TrafficRule};
+use heptad_net::Network;
 use heptad_proxy::{Body, CallError, CallerResolver, Options, Parts, PeerConnector, Proxy};
 use heptad_route::{Caller, Explanation, Facts, HttpFacts, Inputs, NoHeaders, Table, explain};
 use http_body_util::{BodyExt, Limited};
@@ -18,7 +19,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
-use tokio::sync::SetOnce;
+use tokio::sync::{SetOnce, watch};
 
 /// Most bytes of a body that a call on behalf of people returns.
 const CALL_BODY_BYTES_MAX: usize = 1 << 20;
@@ -27,12 +28,12 @@ const CALL_BODY_BYTES_MAX: usize = 1 << 20;
 pub(super) type AgentSlot = Arc<SetOnce<Arc<Agent>>>;
 
 /// Finds callers by their container address, or by their process where containers have none.
-struct Callers {
+struct Resolver {
     agent: AgentSlot,
     by_address: bool,
 }
 
-impl CallerResolver for Callers {
+impl CallerResolver for Resolver {
     fn resolve(&self, peer: SocketAddr, local: SocketAddr) -> Caller {
         let service = self.agent.get().and_then(|agent| match self.by_address {
             true => agent.caller_at(peer.ip()),
@@ -74,7 +75,7 @@ pub(super) struct ProxyParts {
 /// Starts the proxy; it accepts nothing before `follow` has given it a table.
 pub(super) async fn start_proxy(parts: ProxyParts, agent: AgentSlot) -> Result<Proxy, PlatformError> {
     let ProxyParts { transparent, ingress, others, inherited } = parts;
-    let callers = Callers { agent, by_address: transparent.is_some() };
+    let callers = Resolver { agent, by_address: transparent.is_some() };
     let mut options = Options { transparent, ingress, ..Options::default() }.within_open_files(open_files_max());
     let mut parts = Parts { inherited, ..Parts::new(Arc::new(callers)) };
     if let Some((node, trust_domain, connector)) = others {
@@ -94,37 +95,73 @@ fn open_files_max() -> u64 {
     hard
 }
 
-/// Keeps the proxy's table up to date for ever; with `listen_on_services`, also a listener per service address. The first
-/// table comes when everything is known and, if this is a node, its agent can say who calls: until then connections wait.
-pub(super) async fn follow(client: Client, proxy: Proxy, listen_on_services: bool, agent: Option<AgentSlot>) {
+/// How callers on this node reach services.
+pub(super) enum Callers {
+    /// Containers, whose connections the network redirects to the proxy, or refuses where nobody serves.
+    Redirected(Arc<Network>),
+    /// Processes: with a listener per service address at which somebody serves.
+    Listening,
+    /// There are none.
+    None,
+}
+
+/// Keeps the proxy's table up to date for ever, and what callers find at the services' addresses. The first table comes when
+/// everything is known and, if this is a node, its agent can say who calls: until then connections wait.
+pub(super) async fn follow(client: Client, proxy: Proxy, callers: Callers, agent: Option<AgentSlot>) {
     let mut mesh = client.follow_mesh();
     let mut change = mesh.changed().await;
     if let Some(agent) = agent {
         agent.wait().await;
     }
     let mut table = compiled(mesh.view());
-    let mut listened = BTreeMap::new();
+    let (tell, told) = watch::channel(Arc::default());
+    let reached = tokio::spawn(follow_unserved(proxy.clone(), callers, told));
+    let _ended_with_this = AbortOnDrop(reached);
     loop {
         let view = mesh.view();
         if !change.only_containers {
             table = compiled(view);
         }
-        let next = table.with_containers(view.containers.values()).at_revision(view.revision);
-        proxy.set_table(Arc::new(next));
-        if listen_on_services && !change.only_containers {
-            let wanted = service_listeners(view.services.values());
-            if wanted != listened {
-                let failed = proxy.set_service_listeners(wanted.clone()).await;
-                // Those that failed are tried again with the next change.
-                if failed.is_empty() {
-                    listened = wanted;
-                }
-                for error in failed {
-                    tracing::warn!(%error, "a service address cannot be served");
+        let next = Arc::new(table.with_containers(view.containers.values()).at_revision(view.revision));
+        proxy.set_table(Arc::clone(&next));
+        // After the proxy has it: what is let through is served. Others do not wait for it.
+        tell.send_replace(next);
+        change = mesh.changed().await;
+    }
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Lets callers on this node through to the services at which somebody serves, and refuses the others.
+async fn follow_unserved(proxy: Proxy, callers: Callers, mut tables: watch::Receiver<Arc<Table>>) {
+    let mut listened = None;
+    while tables.changed().await.is_ok() {
+        let table = Arc::clone(&tables.borrow_and_update());
+        match &callers {
+            Callers::Redirected(network) => {
+                if let Err(error) = network.set_unserved(table.unserved()).await {
+                    tracing::warn!(%error, "connections to services without a ready container are not refused");
                 }
             }
+            Callers::Listening => {
+                let wanted = service_listeners(&table);
+                if listened.as_ref() != Some(&wanted) {
+                    let failed = proxy.set_service_listeners(wanted.clone()).await;
+                    // Those that failed are tried again with the next change.
+                    listened = failed.is_empty().then_some(wanted);
+                    for error in failed {
+                        tracing::warn!(%error, "a service address cannot be served");
+                    }
+                }
+            }
+            Callers::None => return,
         }
-        change = mesh.changed().await;
     }
 }
 
@@ -140,14 +177,17 @@ fn compiled(view: &MeshView) -> Table {
     table
 }
 
-/// Where services are found by processes on loopback.
-fn service_listeners<'a>(services: impl Iterator<Item = &'a Service>) -> BTreeMap<SocketAddr, (ServiceKey, u16)> {
+/// Where services are found by processes on loopback, as long as somebody serves.
+fn service_listeners(table: &Table) -> BTreeMap<SocketAddr, (ServiceKey, u16)> {
+    let unserved = table.unserved();
     let mut out = BTreeMap::new();
-    for service in services {
+    for service in table.services() {
         let Some(address) = service.address else { continue };
         for port in service.ports.iter().filter(|port| port.protocol == Protocol::Tcp) {
-            let listen = SocketAddr::new(IpAddr::V4(address), loopback_port(port.container_port));
-            out.insert(listen, (service.key(), port.container_port));
+            if !unserved.contains(&(address, port.container_port)) {
+                let listen = SocketAddr::new(IpAddr::V4(address), loopback_port(port.container_port));
+                out.insert(listen, (service.key(), port.container_port));
+            }
         }
     }
     out

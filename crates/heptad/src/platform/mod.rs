@@ -116,7 +116,7 @@ impl Platform {
         let control = Control::start(options, store, parts).await?;
         let client = Client::unix(&socket);
         let mut tasks = JoinSet::new();
-        tasks.spawn(mesh::follow(client.clone(), proxy.clone(), base.proxy_address().is_none(), Some(agent.clone())));
+        tasks.spawn(mesh::follow(client.clone(), proxy.clone(), base.callers(), Some(agent.clone())));
         let registration = node::Registration::alone(&settings)?;
         let node = base.start(&settings, registration, client.clone(), &proxy, &agent).await?;
         publish(&socket);

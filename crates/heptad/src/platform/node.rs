@@ -136,6 +136,14 @@ impl Base {
         self.network.clone()
     }
 
+    /// How callers on this node reach services.
+    pub(super) fn callers(&self) -> mesh::Callers {
+        match &self.network {
+            Some(own) => mesh::Callers::Redirected(Arc::clone(&own.network)),
+            None => mesh::Callers::Listening,
+        }
+    }
+
     pub(super) fn service_cidr(&self) -> Ipv4Net {
         self.service_cidr
     }

@@ -43,6 +43,8 @@ pub(crate) struct State {
     pub(crate) pool: AddressPool,
     pub(crate) containers: BTreeMap<String, Attachment>,
     pub(crate) reserved: BTreeMap<(Protocol, u16), Reservation>,
+    /// Service addresses and ports at which nobody serves.
+    unserved: BTreeSet<(Ipv4Addr, u16)>,
 }
 
 /// An open socket on a published port: no process of the host can take the port and then wonder why it hears nothing.
@@ -140,7 +142,7 @@ impl Network {
             dns_port: options.dns_port,
             owner_uid: nix::unistd::geteuid().as_raw(),
         };
-        let state = State { records, instance, pool, containers, reserved: BTreeMap::new() };
+        let state = State { records, instance, pool, containers, reserved: BTreeMap::new(), unserved: BTreeSet::new() };
         Ok(Self { options, ruleset, links, bridge, mtu_bytes, state: Mutex::new(state) })
     }
 
@@ -175,9 +177,26 @@ impl Network {
         let containers: Vec<&Attachment> = others.chain(changed).collect();
         let is_used = !containers.is_empty();
         load("load the rules of the instance", &self.ruleset.main_table(&containers), is_used).await?;
+        if !state.unserved.is_empty() {
+            nft::apply("refuse what nobody serves", &self.ruleset.unserve(&state.unserved)).await?;
+        }
         let pins = self.ruleset.bridge_table(&state.pool);
         if let Err(error) = load("pin addresses to bridge ports", &pins, is_used).await {
             tracing::warn!(%error, "a container with raw sockets could take the address of another one");
+        }
+        Ok(())
+    }
+
+    /// Connections of containers to exactly these addresses and ports of services are refused from now on; those to other
+    /// ones of the range go to the proxy. Connections that stand go on.
+    ///
+    /// # Errors
+    /// If nft fails; then what was refused before is.
+    pub async fn set_unserved(&self, unserved: BTreeSet<(Ipv4Addr, u16)>) -> Result<()> {
+        let mut state = self.state.lock().await;
+        if state.unserved != unserved {
+            nft::apply("refuse what nobody serves", &self.ruleset.unserve(&unserved)).await?;
+            state.unserved = unserved;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! Two tables with one name: `inet` filters and translates what the bridge carries, `bridge` pins each port to its address.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     hash::{DefaultHasher, Hasher as _},
     net::Ipv4Addr,
@@ -17,6 +18,8 @@ const HOST_PORTS: &str = "host_ports";
 const CONFINED: &str = "confined";
 /// Addresses that may not be reached from the world outside, nor by the host's processes of other users.
 const SHELTERED: &str = "sheltered";
+/// Service addresses and ports at which nobody serves. Its elements are of nobody who is attached, and put in apart.
+const UNSERVED: &str = "unserved";
 /// Which address is behind which port of the bridge.
 const OWNERS: &str = "owners";
 /// What has elements, by table.
@@ -83,6 +86,17 @@ impl Ruleset {
         one(CONFINED, before.reaches, after.reaches) + &one(SHELTERED, before.reached, after.reached)
     }
 
+    /// Connections to exactly these addresses and ports of services are refused, as by a host on which nobody listens.
+    pub(crate) fn unserve(&self, unserved: &BTreeSet<(Ipv4Addr, u16)>) -> String {
+        let table = self.table();
+        let flush = format!("flush set inet {table} {UNSERVED}\n");
+        if unserved.is_empty() {
+            return flush;
+        }
+        let all: Vec<String> = unserved.iter().map(|(ip, port)| format!("{ip} . {port}")).collect();
+        flush + &format!("add element inet {table} {UNSERVED} {{ {} }}\n", all.join(", "))
+    }
+
     fn lines(&self, ports: &[HostPort], line: impl Fn(&HostPort) -> String) -> String {
         ports.iter().map(|port| line(port) + "\n").collect()
     }
@@ -128,6 +142,9 @@ impl Ruleset {
     type ipv4_addr
     {sheltered}
   }}
+  set {UNSERVED} {{
+    type ipv4_addr . inet_service
+  }}
   chain check_source {{
     type filter hook prerouting priority raw; policy accept;
     iifname != "{bridge}" accept
@@ -138,6 +155,7 @@ impl Ruleset {
   }}
   chain redirect_in {{
     type nat hook prerouting priority dstnat; policy accept;
+    iifname "{bridge}" meta l4proto tcp ip daddr . tcp dport @{UNSERVED} accept
     iifname "{bridge}" ip daddr {service_cidr} meta l4proto tcp redirect to :{proxy_port}
     {dns_redirect}
     iifname != "{bridge}" meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @{HOST_PORTS}
@@ -177,6 +195,7 @@ impl Ruleset {
   chain through_node {{
     type filter hook forward priority filter; policy accept;
     iifname != "{bridge}" oifname != "{bridge}" accept
+    iifname "{bridge}" meta l4proto tcp ip daddr . tcp dport @{UNSERVED} reject with tcp reset
     iifname "{bridge}" oifname "{bridge}" reject with icmpx type admin-prohibited
     ct state related accept
     ct original ip saddr @{CONFINED} goto turn_away
@@ -361,6 +380,19 @@ mod tests {
             assert!(refill.contains(&format!("flush {set}\n")), "{refill}");
         }
         assert!(!refill.contains("delete") && filled.replace().contains("delete table inet heptad_t1\n"));
+    }
+
+    #[test]
+    fn what_nobody_serves_is_refused_before_it_is_redirected() {
+        let rules = ruleset();
+        let text = rules.main_table(&[]).replace();
+        let refused = text.find("tcp dport @unserved accept").expect("a rule");
+        assert!(refused < text.find("redirect to :15001").expect("a rule"), "{text}");
+        let unserved = [([10, 89, 0, 1].into(), 80), ([10, 89, 0, 1].into(), 81)].into();
+        let filled = "flush set inet heptad_t1 unserved\n\
+                      add element inet heptad_t1 unserved { 10.89.0.1 . 80, 10.89.0.1 . 81 }\n";
+        assert_eq!(rules.unserve(&unserved), filled);
+        assert_eq!(rules.unserve(&BTreeSet::new()), "flush set inet heptad_t1 unserved\n");
     }
 
     #[test]

@@ -84,6 +84,31 @@ fn a_sheltered_container_calls_services_names_and_the_outside() {
 }
 
 #[test]
+fn a_connection_to_what_nobody_serves_is_refused() {
+    on_a_host(|world| async move {
+        let network = world.open().await;
+        proxy(&network).await;
+        let a = network.attach("a", &[]).await.expect("attaches");
+        let service = Ipv4Addr::new(10, 89, 0, 7);
+        let standing = inside(&a.netns_path, move || std::net::TcpStream::connect((service, 80))).await;
+        let refused = |error: std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
+        network.set_unserved([(service, 80)].into()).await.expect("it is noted");
+        assert!(call(&a, service, 80).await.is_err_and(refused), "as by a host on which nobody listens");
+        call(&a, service, 81).await.expect("another port");
+        // It stays so when the rules are loaded again, also with others in them.
+        network.repair().await.expect("the rules are loaded");
+        let b = network.attach("b", &[]).await.expect("attaches");
+        assert!(call(&b, service, 80).await.is_err_and(refused));
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut standing.expect("it was served"), &mut said).expect("it goes on");
+        assert!(said.contains("wants 10.89.0.7:80"), "{said}");
+        network.set_unserved([].into()).await.expect("it is noted");
+        call(&a, service, 80).await.expect("somebody serves again");
+        network.close().await.expect("closes");
+    });
+}
+
+#[test]
 fn only_redirected_connections_reach_the_proxy() {
     on_a_host(|world| async move {
         let network = world.open().await;
