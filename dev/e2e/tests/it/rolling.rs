@@ -60,6 +60,42 @@ fn a_new_environment_loses_no_request_although_programs_end_at_once() {
     assert_eq!(seen, ["third\n", "third\n"]);
 }
 
+/// Takes 300 ms for each answer, and ends at once when it is told to.
+const SLOW_AND_HASTY: &str = r#"
+use IO::Socket::INET;
+$SIG{TERM} = sub { exit 0 };
+$SIG{CHLD} = "IGNORE";
+my $listening = IO::Socket::INET->new(LocalPort => 8080, Listen => 128, ReuseAddr => 1) or die;
+while (1) {
+    my $client = $listening->accept or next;
+    next if fork;
+    while (my $line = <$client>) { last if $line =~ /^\r?\n$/ }
+    select(undef, undef, undef, 0.3);
+    print $client "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+    exit;
+}
+"#;
+
+#[test]
+fn a_program_that_ends_at_once_loses_no_slow_request() {
+    let platform = Platform::start(&[]);
+    let with = |replicas: u32, value: &str| {
+        let script = serde_json::Value::from(SLOW_AND_HASTY);
+        format!(
+            "service: web\nimage: host\ncommand: [perl, -e, {script}]\nports: [8080]\nreplicas: {replicas}\n\
+             resources: {{ cpu: 200m, memory: 64Mi }}\nhealth_check: {{ tcp: {{ port: 8080 }}, interval_ms: 200 }}\n\
+             expose: {{ host: web.localhost }}\nenvironment: {{ WHICH: {value} }}\n"
+        )
+    };
+    platform.apply(&with(2, "first"));
+    let load = Load::start(&Target::new(platform.ingress, "web.localhost"), 8, REST);
+    platform.apply(&with(2, "second"));
+    platform.apply(&with(3, "second"));
+    platform.apply(&with(1, "second"));
+    platform.ok(&["rollout", "restart", "web", "--wait"]);
+    load.end().assert_none_lost("containers are exchanged and scaled while requests take 300 ms");
+}
+
 #[test]
 fn nobody_answers_for_no_replica_and_a_host_port_comes_back() {
     let platform = Platform::start(&[]);
