@@ -27,7 +27,7 @@ const RESTART_DELAY_MS_MAX: u64 = 1_000;
 #[derive(Debug)]
 pub(super) enum Next {
     Changes(Changes),
-    /// The history that it needed is gone.
+    /// The history that it needed is gone; etcd has all changes behind this revision.
     Compacted(Revision),
 }
 
@@ -37,24 +37,28 @@ pub(super) struct AllKeys {
     answer: Answer,
     /// Of which turn of the channel it is.
     pub(super) turn: usize,
+    from: Revision,
     /// Events of an answer that came in fragments.
     partial: Vec<Event>,
     whole: VecDeque<Changes>,
 }
 
 impl AllKeys {
+    /// Changes from revision `from` on. etcd may be asked for the very revision that was compacted, of which it still has
+    /// some changes and not others. So the watch begins one earlier: then etcd has the whole of `from`, or says that it is
+    /// compacted.
     pub(super) async fn open(channel: &Channel, from: Revision) -> Result<Self, CallError> {
         let zero = Bytes::from_static(b"\0");
         let create = WatchCreate {
             key: zero.clone(),
             range_end: zero,
-            start_revision: convert::signed(from),
+            start_revision: convert::signed(from.saturating_sub(1).max(1)),
             prev_kv: true,
             fragment: true,
         };
         let request = WatchRequest { create: Some(create) };
         let (answer, turn) = channel.stream("/etcdserverpb.Watch/Watch", &request).await?;
-        Ok(Self { answer, turn, partial: Vec::new(), whole: VecDeque::new() })
+        Ok(Self { answer, turn, from, partial: Vec::new(), whole: VecDeque::new() })
     }
 
     /// The changes of the next revision. Dropping the future loses nothing.
@@ -76,7 +80,7 @@ impl AllKeys {
             self.partial.extend(said.events.into_iter().filter_map(convert::event));
             if !said.fragment {
                 let events = std::mem::take(&mut self.partial);
-                self.whole.extend(by_revision(events));
+                self.whole.extend(by_revision(events).into_iter().filter(|changes| changes.revision >= self.from));
             }
         }
     }

@@ -4,10 +4,10 @@
 use super::{
     Inner,
     feed::{AllKeys, Next},
-    oldest,
 };
 use crate::{
-    BoxFuture, Error, Event, Result, Revision, WatchBatch, WatchEvent, WatchRequest, WatchSource, ring::Changes,
+    BoxFuture, Error, Event, FIRST_REVISION, Result, Revision, WatchBatch, WatchEvent, WatchRequest, WatchSource,
+    ring::Changes,
 };
 use std::{
     collections::VecDeque,
@@ -21,7 +21,7 @@ use tokio::{
 
 /// Revisions looked at in one step.
 const STEP_REVISIONS_MAX: usize = 512;
-/// A watch of the past that says nothing for this time may ask for what etcd has forgotten.
+/// A watch of the past that says nothing for this time is begun anew.
 const PAST_SILENCE_MS: u64 = 1_000;
 /// Wait before a watch of the past that failed begins anew.
 const PAST_DELAY_MS: u64 = 100;
@@ -42,7 +42,8 @@ pub(super) struct Watcher {
 
 impl Watcher {
     pub(super) fn new(inner: &Arc<Inner>, request: WatchRequest, newest: Revision) -> Self {
-        let next = request.start_revision.unwrap_or(newest + 1).max(1);
+        // The first revision is that of the empty store: nothing happened in it.
+        let next = request.start_revision.unwrap_or(newest + 1).max(FIRST_REVISION + 1);
         let last = inner.feed.last();
         let (inner, found) = (Arc::downgrade(inner), VecDeque::new());
         Self { inner, request, last, next, newest, found, reported: None, past: None }
@@ -120,17 +121,16 @@ impl Watcher {
                 self.keep(&changes, inner.compacted());
                 Ok(None)
             }
-            Ok(Ok(Next::Compacted(compact_revision))) => Ok(Some(WatchEvent::Compacted { compact_revision })),
+            Ok(Ok(Next::Compacted(revision))) => Ok(Some(WatchEvent::Compacted { compact_revision: revision + 1 })),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "the past of etcd is watched anew");
                 self.past = None;
                 Ok(None)
             }
             Err(_) => {
-                let oldest = oldest(&inner.channel).await?;
-                // A deletion in the compacted revision itself is not there any more either.
-                let lost = oldest >= self.next;
-                Ok(lost.then_some(WatchEvent::Compacted { compact_revision: oldest + 1 }))
+                // A new watch says whether that was compacted which this one waits for.
+                self.past = None;
+                Ok(None)
             }
         }
     }
