@@ -7,7 +7,7 @@ use std::path::PathBuf;
 /// Where the state is: in a server's data directory, or on etcd.
 #[derive(Clone, Debug, Args)]
 pub struct StateFlags {
-    /// The server's data directory, with the state in it; stop the server first
+    /// The server's data directory; only `backup` works while the server runs
     #[arg(long, env = "HEPTAD_DATA_DIR", default_value = "/var/lib/heptad", value_name = "DIR")]
     pub data_dir: PathBuf,
     #[command(flatten)]
@@ -35,7 +35,7 @@ pub struct Restore {
 
 #[derive(Debug, Subcommand)]
 pub enum StateCommand {
-    /// Copy everything from the data directory to etcd, or back; stop all servers first
+    /// Move the state of the server in the data directory to etcd, or back, for good; stop all servers first
     Migrate(Migrate),
 }
 
@@ -43,7 +43,7 @@ pub enum StateCommand {
 pub enum MigrateTo {
     /// From the data directory to etcd
     Etcd,
-    /// From etcd to the data directory
+    /// From etcd, wherever the server has it, to the data directory
     Embedded,
 }
 

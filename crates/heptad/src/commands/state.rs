@@ -4,27 +4,31 @@ use crate::{
     cli::Etcd,
     cli_state::{Backup, Migrate, MigrateTo, Restore, StateCommand, StateFlags},
     output::{say, tell},
-    platform::paths,
+    platform::{self, ClusterServer, StateSettings, paths, state_settings, take},
 };
 use anyhow::{Context, bail};
-use heptad_api::operations::APPLY_OBJECTS_MAX;
+use heptad_client::Client;
 use heptad_state::{
-    EmbeddedStore, Store,
+    Store,
     backup::{self, Saved, Target},
 };
 use std::{path::Path, process::ExitCode, sync::Arc};
 
-/// Opens the state in a data directory, which must be there to be read, or on etcd.
-async fn open(flags: &StateFlags, must_exist: bool) -> anyhow::Result<Arc<dyn Store>> {
+/// Opens the state: on etcd if that is named, else where the server of the data directory has it; and says where that is.
+async fn open(flags: &StateFlags, must_exist: bool) -> anyhow::Result<(Arc<dyn Store>, String)> {
     if !flags.etcd.urls.is_empty() {
-        return open_etcd(&flags.etcd).await;
+        return Ok((open_etcd(&flags.etcd).await?, format!("etcd at {}", flags.etcd.urls.join(","))));
     }
-    prepare(&flags.data_dir, must_exist)?;
-    let mut options = heptad_state::Options::default();
-    options.limits.txn_ops_max = options.limits.txn_ops_max.max(4 * APPLY_OBJECTS_MAX);
-    let dir = flags.data_dir.join("state");
-    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(dir, options)).await?;
-    Ok(Arc::new(opened.context("the state cannot be opened; stop the server that uses the data directory")?))
+    let dir = &flags.data_dir;
+    let settings = match ClusterServer::is_in(dir) {
+        true => state_settings(dir)?,
+        false => StateSettings::Embedded,
+    };
+    if !settings.is_shared() {
+        prepare(dir, must_exist)?;
+    }
+    let opened = settings.open_as_it_is(dir).await;
+    Ok((opened.context("the state cannot be opened; a server that uses it must be stopped")?, settings.place(dir)))
 }
 
 #[cfg(feature = "etcd")]
@@ -69,12 +73,30 @@ fn shown(saved: Saved) -> String {
     format!("{} rows, {} bytes, revision {}", saved.rows, saved.bytes, saved.revision)
 }
 
+/// Has the server that uses the data directory write the backup: over its socket, as a stream.
+async fn backup_of_running(data_dir: &Path, file: &Path) -> anyhow::Result<(Saved, String)> {
+    let client = Client::unix(platform::socket(&std::path::absolute(data_dir)?));
+    let mut stream = client.backup().await.context("the server that uses the data directory gives no backup")?;
+    let mut receiver = backup::Receiver::create(file)?;
+    while let Some(chunk) = stream.chunk().await? {
+        receiver.chunk(&chunk)?;
+    }
+    Ok((receiver.finish()?, format!("the running server of {}", data_dir.display())))
+}
+
 pub(super) async fn backup(args: Backup) -> anyhow::Result<ExitCode> {
-    let store = open(&args.state, true).await?;
-    let saved = backup::backup(&*store, &args.file).await?;
-    // What was written is read again before anybody relies on it.
-    anyhow::ensure!(backup::verify(&args.file)? == saved, "{} is not what was written", args.file.display());
-    say(format!("saved to {}: {}\n", args.file.display(), shown(saved)))?;
+    let opened = open(&args.state, true).await;
+    let is_used = |error: &anyhow::Error| {
+        error.chain().any(|cause| matches!(cause.downcast_ref(), Some(heptad_state::Error::Locked { .. })))
+    };
+    let (saved, place) = match opened {
+        Err(error) if is_used(&error) => backup_of_running(&args.state.data_dir, &args.file).await?,
+        opened => {
+            let (store, place) = opened?;
+            (backup::backup(store, &args.file).await?, place)
+        }
+    };
+    say(format!("saved {place} to {}: {}\n", args.file.display(), shown(saved)))?;
     if args.state.etcd.urls.is_empty() && args.state.data_dir.join("keyring").exists() {
         tell("secrets in it are sealed: keep the file `keyring` of the data directory too, elsewhere");
     }
@@ -83,9 +105,9 @@ pub(super) async fn backup(args: Backup) -> anyhow::Result<ExitCode> {
 
 pub(super) async fn restore(args: Restore) -> anyhow::Result<ExitCode> {
     backup::verify(&args.file)?;
-    let store = open(&args.state, false).await?;
+    let (store, place) = open(&args.state, false).await?;
     let saved = backup::restore(&store, &args.file, target(args.force)).await?;
-    say(format!("restored from {} and compared: {}\n", args.file.display(), shown(saved)))?;
+    say(format!("restored {} to {place} and compared: {}\n", args.file.display(), shown(saved)))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -96,19 +118,28 @@ pub(super) async fn run(command: StateCommand) -> anyhow::Result<ExitCode> {
 
 async fn migrate(args: Migrate) -> anyhow::Result<ExitCode> {
     let Migrate { to, force, state } = args;
-    if state.etcd.urls.is_empty() {
-        bail!("name the members of etcd with --etcd");
+    let dir = std::path::absolute(&state.data_dir)?;
+    if !ClusterServer::is_in(&dir) {
+        bail!(
+            "{} holds no server of a cluster; only a cluster (`heptad server init`) can have its state on etcd",
+            dir.display()
+        );
     }
-    let embedded = StateFlags { etcd: Default::default(), ..state.clone() };
-    let (from, into, place) = match to {
-        MigrateTo::Etcd => (open(&embedded, true).await?, open(&state, false).await?, "etcd"),
-        MigrateTo::Embedded => (open(&state, false).await?, open(&embedded, false).await?, "the data directory"),
+    let into = match to {
+        MigrateTo::Embedded => StateSettings::Embedded,
+        MigrateTo::Etcd if state.etcd.urls.is_empty() => bail!("name the members of etcd with --etcd"),
+        MigrateTo::Etcd => StateSettings::of_flags(&state.etcd)?,
     };
-    let saved = backup::copy(&*from, &into, target(force)).await?;
-    say(format!("copied to {place} and compared: {}\n", shown(saved)))?;
+    let _lock = take(&dir)?;
+    let place = into.place(&dir);
+    let Some(saved) = platform::migrate(&dir, into, target(force)).await? else {
+        say(format!("nothing to do: the state is in {place} already\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    say(format!("moved to {place} and compared: {}\n", shown(saved)))?;
     say(match to {
-        MigrateTo::Etcd => "start the servers with --etcd now; the data directory's state is not used any more\n",
-        MigrateTo::Embedded => "start one server without --etcd now; etcd's state is not used any more\n",
+        MigrateTo::Etcd => "start this server as before; others can join it now\n",
+        MigrateTo::Embedded => "start this server as before, and no other one: their state is here now\n",
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -129,10 +160,10 @@ mod tests {
         let state = flags(&data_dir);
         let nothing = backup(Backup { file: file.clone(), state: state.clone() }).await.expect_err("nothing is there");
         assert!(nothing.to_string().contains("--data-dir"), "{nothing:#}");
-        let store = open(&state, false).await.expect("it opens");
+        let (store, _) = open(&state, false).await.expect("it opens");
         store.put("/services/default/web", "{}").await.expect("written");
         let busy = backup(Backup { file: file.clone(), state: state.clone() }).await.expect_err("it is open");
-        assert!(format!("{busy:#}").contains("stop"), "{busy:#}");
+        assert!(format!("{busy:#}").contains("the server that uses"), "{busy:#}");
         drop(store);
         backup(Backup { file: file.clone(), state: state.clone() }).await.expect("saved");
         std::fs::remove_dir_all(&data_dir).expect("destroyed");
@@ -140,7 +171,7 @@ mod tests {
         restore(again(false)).await.expect("restored");
         assert!(restore(again(false)).await.is_err(), "there is something now");
         restore(again(true)).await.expect("restored once more");
-        let store = open(&state, true).await.expect("it opens");
+        let (store, _) = open(&state, true).await.expect("it opens");
         let row = store.get("/services/default/web").await.expect("read");
         assert_eq!(row.map(|kv| kv.value), Some("{}".into()));
     }

@@ -5,6 +5,7 @@ use super::{
     ClusterNode, DataLock, PlatformError, Settings, StateSettings,
     cluster_storage::{ClusterStorage, StorageParts},
     mesh::{self, Mesh, ProxyParts},
+    migrate,
     node::LOOPBACK_SERVICES,
     paths,
     settings::wants_containers,
@@ -94,7 +95,8 @@ pub(crate) fn save_state_settings(data_dir: &Path, state: &StateSettings) -> Res
     Ok(write_private(&state_file(data_dir), &text)?)
 }
 
-fn state_settings(data_dir: &Path) -> Result<StateSettings, PlatformError> {
+/// Where the state of the server in `data_dir` is.
+pub(crate) fn state_settings(data_dir: &Path) -> Result<StateSettings, PlatformError> {
     let file = state_file(data_dir);
     let bytes = read_private(&file)?;
     serde_json::from_slice(&bytes).map_err(|source| PlatformError::Identity { file, source: source.into() })
@@ -186,7 +188,7 @@ async fn open(data: &Path) -> Result<Opened, PlatformError> {
         reason: "has lost the key of its server; restore it, or join again in an empty directory",
     })?;
     let keyring = Keyring::load(&data.join(KEYRING_FILE))?;
-    let state = state_settings(data)?;
+    let state = migrate::settled(data).await?;
     let store = state.open(data).await?;
     let trust = Trust::open(store.clone(), keyring, trust_options()).await?;
     Ok(Opened { member, state, store, trust, key })
@@ -239,6 +241,7 @@ impl ClusterServer {
             leadership: if state.is_shared() { Leadership::elected() } else { Leadership::Sole },
             tls: Some(ServerTls { listen: member.advertise, tls }),
             audit_dir: Some(settings.data_dir.join("audit")),
+            disk_dir: Some(settings.data_dir.clone()),
             ..Default::default()
         };
         let control = Control::start(options, store.clone(), parts).await?;

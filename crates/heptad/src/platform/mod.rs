@@ -9,6 +9,7 @@ mod error;
 mod keyring;
 mod lock;
 mod mesh;
+mod migrate;
 mod node;
 pub mod paths;
 mod settings;
@@ -17,10 +18,11 @@ mod storage;
 
 pub(crate) use access::LocalNodeAccess;
 pub use cluster_node::ClusterNode;
-pub(crate) use cluster_server::save_state_settings;
 pub use cluster_server::{ClusterServer, Initialized, NewCluster, initialize};
+pub(crate) use cluster_server::{save_state_settings, state_settings};
 pub use error::PlatformError;
 pub(crate) use lock::{DataLock, Running, take};
+pub(crate) use migrate::migrate;
 pub use settings::{IDENTITY_FILE, Settings};
 pub(crate) use state::StateSettings;
 
@@ -71,7 +73,7 @@ impl Platform {
     pub async fn start(settings: Settings) -> Result<Self, PlatformError> {
         let lock = take(&settings.data_dir)?;
         let mut identity = Identity::load(&settings.data_dir)?;
-        let store: Arc<dyn Store> = Arc::new(state::open_embedded(&settings.data_dir).await?);
+        let store = StateSettings::Embedded.open(&settings.data_dir).await?;
         let base = node::Base::open(&settings, &mut identity, None).await?;
         let network = base.network();
         let started = Self::start_on(base, store, settings, lock).await;
@@ -108,6 +110,7 @@ impl Platform {
             socket: Some(socket.clone()),
             tcp: Some(settings.listen),
             token_file: Some(data.join("token")),
+            disk_dir: Some(data.clone()),
             service_cidr: base.service_cidr(),
             optimize: settings.optimize.into(),
             optimize_interval_ms: settings.optimize_interval_ms,

@@ -8,7 +8,7 @@ use anyhow::Context;
 use heptad_api::operations::APPLY_OBJECTS_MAX;
 #[cfg(feature = "etcd")]
 use heptad_pki::write_private;
-use heptad_state::{EmbeddedStore, Store};
+use heptad_state::{EmbeddedStore, Store, migration};
 use serde::{Deserialize, Serialize};
 use std::{fs, path::Path, sync::Arc};
 
@@ -71,8 +71,27 @@ impl StateSettings {
         matches!(self, Self::Etcd(_))
     }
 
-    /// Opens it.
+    /// Where that is, for messages.
+    pub(crate) fn place(&self, data_dir: &Path) -> String {
+        match self {
+            Self::Embedded => {
+                let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
+                format!("the data directory {} of {}", data_dir.display(), host.unwrap_or_default())
+            }
+            Self::Etcd(settings) => format!("etcd at {}", settings.endpoints.join(",")),
+        }
+    }
+
+    /// Opens it for a server, which refuses a store that does not count any more, or not yet.
     pub(crate) async fn open(&self, data_dir: &Path) -> Result<Arc<dyn Store>, PlatformError> {
+        let store = self.open_as_it_is(data_dir).await?;
+        migration::take(&*store).await?;
+        // Others may move a shared store while this server runs.
+        Ok(if self.is_shared() { Arc::new(migration::guarded(store)) } else { store })
+    }
+
+    /// Opens it, whether it counts or not.
+    pub(crate) async fn open_as_it_is(&self, data_dir: &Path) -> Result<Arc<dyn Store>, PlatformError> {
         match self {
             Self::Embedded => Ok(Arc::new(open_embedded(data_dir).await?)),
             #[cfg(feature = "etcd")]
@@ -108,7 +127,7 @@ async fn open_etcd(settings: &EtcdSettings, data_dir: &Path) -> Result<heptad_st
 }
 
 /// Opens the store in the data directory.
-pub(super) async fn open_embedded(data_dir: &Path) -> Result<EmbeddedStore, PlatformError> {
+async fn open_embedded(data_dir: &Path) -> Result<EmbeddedStore, PlatformError> {
     let dir = data_dir.join("state");
     let mut options = heptad_state::Options::default();
     // An apply of the largest size is one transaction.

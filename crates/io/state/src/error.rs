@@ -134,12 +134,21 @@ pub enum Error {
         #[source]
         source: Cause,
     },
-    /// An earlier write or flush failed, so nothing is written any more.
+    /// An earlier write or flush failed, other than for want of room, so nothing is written any more.
     #[error("state store {} is read-only since a write failed; repair the disk and restart", dir.display())]
     ReadOnly {
         /// The state directory.
         dir: PathBuf,
         /// The failure that made it read-only.
+        #[source]
+        source: Cause,
+    },
+    /// There was no room for an earlier write, so nothing is written until there is.
+    #[error("state store {} takes no writes since its disk is full; make room there, and it goes on by itself", dir.display())]
+    Full {
+        /// The state directory.
+        dir: PathBuf,
+        /// The failure that made it so.
         #[source]
         source: Cause,
     },
@@ -210,6 +219,12 @@ pub enum Error {
     Fenced {
         /// The key that was compared, printable.
         key: String,
+    },
+    /// The state is in another store than this one, which nobody may use.
+    #[error("this is not the store with the state: {reason}")]
+    Elsewhere {
+        /// Where the state is, and what to do.
+        reason: String,
     },
     /// A transaction of a [`FencedStore`](crate::FencedStore) writes in its else branch, which no fence can guard.
     #[error("a fenced transaction writes in its else branch; use a second transaction")]

@@ -3,7 +3,7 @@
 
 use crate::{
     BoxFuture, Compare, Error, Limits, Op, OpResponse, RangeRequest, RangeResponse, Result, Revision, Store, Txn,
-    TxnResponse, WatchRequest, WatchStream, error::printable,
+    TxnResponse, WatchRequest, WatchStream, error::printable, migration,
 };
 use std::sync::Arc;
 
@@ -37,7 +37,8 @@ impl FencedStore {
                 return Err(Error::Corrupt { subject: "a transaction's answer", reason: "it lacks the fence's row" });
             };
             if !self.fence.holds(seen.kvs.first()) {
-                return Err(Error::Fenced { key: printable(&self.fence.key) });
+                let elsewhere = migration::refusal(seen.kvs.first());
+                return Err(elsewhere.unwrap_or_else(|| Error::Fenced { key: printable(&self.fence.key) }));
             }
         }
         Ok(response)
@@ -67,6 +68,10 @@ impl Store for FencedStore {
 
     fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    fn read_only(&self) -> Option<Error> {
+        self.inner.read_only()
     }
 }
 

@@ -12,6 +12,7 @@ mod etcd;
 mod fenced;
 mod limits;
 mod memory;
+pub mod migration;
 mod range;
 mod ring;
 mod store;

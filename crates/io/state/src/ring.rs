@@ -59,7 +59,6 @@ impl Ring {
     }
 
     /// Forgets everything.
-    #[cfg(feature = "etcd")]
     pub(crate) fn clear(&self) {
         *self.recent.lock().unwrap_or_else(PoisonError::into_inner) = Recent::default();
     }

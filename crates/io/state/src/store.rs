@@ -1,7 +1,7 @@
 //! The `Store` trait: what every backend can do, and short forms of its common uses.
 
 use crate::{
-    Compare, KeyRange, KeyValue, Limits, Op, RangeRequest, RangeResponse, Result, Revision, Txn, TxnResponse,
+    Compare, Error, KeyRange, KeyValue, Limits, Op, RangeRequest, RangeResponse, Result, Revision, Txn, TxnResponse,
     WatchRequest, WatchStream,
 };
 use bytes::Bytes;
@@ -30,6 +30,11 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// The bounds of requests.
     fn limits(&self) -> &Limits;
+
+    /// Why nothing is written now, as far as this process knows without asking; none if it is not so.
+    fn read_only(&self) -> Option<Error> {
+        None
+    }
 }
 
 /// Short forms of common uses of a [`Store`].

@@ -26,65 +26,92 @@ fn failed(operation: &'static str, file: &Path) -> impl Fn(io::Error) -> Error {
     move |source| Error::BackupFile { operation, file: file.to_owned(), source: Arc::new(source) }
 }
 
-/// Writes a backup beside its place, and moves it there when it is whole and durable.
-pub(super) struct Writer {
-    file: PathBuf,
-    partial: PathBuf,
-    out: BufWriter<File>,
+/// The bytes of a backup.
+pub(super) struct Encoder {
     hash: blake3::Hasher,
     saved: Saved,
 }
 
-impl Writer {
-    pub(super) fn create(file: &Path, revision: Revision) -> Result<Self> {
-        let mut partial = file.as_os_str().to_owned();
-        partial.push(format!(".{}.partial", std::process::id()));
-        let partial = PathBuf::from(partial);
-        // It holds secrets, if sealed ones.
-        let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial);
-        let out = BufWriter::new(opened.map_err(failed("write", &partial))?);
-        let saved = Saved { revision, rows: 0, bytes: 0 };
-        let mut writer = Self { file: file.to_owned(), partial, out, hash: blake3::Hasher::new(), saved };
-        writer.put(MAGIC)?;
-        writer.put(&VERSION.to_le_bytes())?;
-        writer.put(&revision.to_le_bytes())?;
-        Ok(writer)
+impl Encoder {
+    /// Begins with the head.
+    pub(super) fn begin(revision: Revision, out: &mut Vec<u8>) -> Self {
+        let mut encoder = Self { hash: blake3::Hasher::new(), saved: Saved { revision, rows: 0, bytes: 0 } };
+        for part in [&MAGIC[..], &VERSION.to_le_bytes(), &revision.to_le_bytes()] {
+            encoder.put(part, out);
+        }
+        encoder
     }
 
-    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+    fn put(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         self.hash.update(bytes);
-        self.out.write_all(bytes).map_err(failed("write", &self.partial))
+        out.extend_from_slice(bytes);
     }
 
-    pub(super) fn row(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        self.put(&[ROW])?;
+    pub(super) fn row(&mut self, key: &[u8], value: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        self.put(&[ROW], out);
         for field in [key, value] {
             let length = u32::try_from(field.len()).ok().filter(|length| *length <= FIELD_BYTES_MAX);
             let length = length.ok_or(Error::Restore { reason: "a row is too long for a backup" })?;
-            self.put(&length.to_le_bytes())?;
-            self.put(field)?;
+            self.put(&length.to_le_bytes(), out);
+            self.put(field, out);
         }
         self.saved.rows += 1;
         self.saved.bytes += (key.len() + value.len()) as u64;
         Ok(())
     }
 
-    pub(super) fn finish(mut self) -> Result<Saved> {
-        self.put(&[END])?;
-        self.put(&self.saved.rows.to_le_bytes())?;
-        let hash = self.hash.finalize();
-        let written = failed("write", &self.partial);
-        self.out.write_all(hash.as_bytes()).map_err(&written)?;
-        self.out.flush().map_err(&written)?;
-        self.out.get_ref().sync_all().map_err(&written)?;
-        fs::rename(&self.partial, &self.file).map_err(failed("rename", &self.file))?;
-        let dir = self.file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("flush the directory of", &self.file))?;
-        Ok(self.saved)
+    /// Writes the end.
+    pub(super) fn end(mut self, out: &mut Vec<u8>) {
+        self.put(&[END], out);
+        self.put(&self.saved.rows.to_le_bytes(), out);
+        out.extend_from_slice(self.hash.finalize().as_bytes());
     }
 }
 
-impl Drop for Writer {
+/// Writes the bytes of a backup beside its place, and moves them there when they are whole and durable.
+pub struct Receiver {
+    file: PathBuf,
+    partial: PathBuf,
+    out: BufWriter<File>,
+}
+
+impl Receiver {
+    /// Begins a backup that shall be `file`.
+    pub fn create(file: &Path) -> Result<Self> {
+        let mut partial = file.as_os_str().to_owned();
+        partial.push(format!(".{}.partial", std::process::id()));
+        let partial = PathBuf::from(partial);
+        // It holds secrets, if sealed ones.
+        let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial);
+        let out = BufWriter::new(opened.map_err(failed("write", &partial))?);
+        Ok(Self { file: file.to_owned(), partial, out })
+    }
+
+    /// Writes its next bytes.
+    pub fn chunk(&mut self, bytes: &[u8]) -> Result<()> {
+        self.out.write_all(bytes).map_err(failed("write", &self.partial))
+    }
+
+    /// Looks whether it is whole, and moves it to its place.
+    pub fn finish(mut self) -> Result<Saved> {
+        let written = failed("write", &self.partial);
+        self.out.flush().map_err(&written)?;
+        self.out.get_ref().sync_all().map_err(&written)?;
+        let saved = super::verify(&self.partial)?;
+        fs::rename(&self.partial, &self.file).map_err(failed("rename", &self.file))?;
+        let dir = self.file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("flush the directory of", &self.file))?;
+        Ok(saved)
+    }
+}
+
+impl std::fmt::Debug for Receiver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Receiver").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Receiver {
     fn drop(&mut self) {
         // After `finish` there is nothing of this name.
         let _ = fs::remove_file(&self.partial);

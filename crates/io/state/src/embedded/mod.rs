@@ -7,6 +7,7 @@ mod compact;
 mod merge;
 mod open;
 mod options;
+mod recover;
 mod rows;
 mod view;
 mod watcher;
@@ -48,6 +49,8 @@ struct Shared {
     view: RwLock<Option<Arc<View>>>,
     ring: Ring,
     reads: Arc<Semaphore>,
+    /// Why nothing is written now.
+    read_only: RwLock<Option<Error>>,
 }
 
 impl EmbeddedStore {
@@ -59,6 +62,7 @@ impl EmbeddedStore {
             view: RwLock::new(Some(Arc::clone(&view))),
             ring: Ring::new(options.recent_bytes_max),
             reads: Arc::new(Semaphore::new(options.concurrent_reads_max)),
+            read_only: RwLock::default(),
             options,
         });
         let (publish, current) = watch::channel(view.revision);
@@ -97,6 +101,10 @@ impl Shared {
 
     fn set_view(&self, view: Option<Arc<View>>) {
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = view;
+    }
+
+    fn set_read_only(&self, why: Option<Error>) {
+        *self.read_only.write().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
     /// Reads that have begun keep the engine open; they are short.
@@ -155,6 +163,10 @@ impl Store for EmbeddedStore {
 
     fn limits(&self) -> &Limits {
         &self.shared.options.limits
+    }
+
+    fn read_only(&self) -> Option<Error> {
+        self.shared.read_only.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

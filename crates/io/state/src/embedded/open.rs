@@ -5,7 +5,7 @@ use crate::{Cause, Error, FIRST_REVISION, Result};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io,
+    io::{self, Write},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -31,7 +31,20 @@ impl Drop for DirLock {
     }
 }
 
+/// The directory without its engine, which is opened anew.
+pub(super) struct Closed {
+    pub(super) dir: PathBuf,
+    lock: DirLock,
+}
+
 const ENGINE: &str = "engine";
+/// A file that is written to see whether there is room again.
+const PROBE: &str = "probe";
+/// So much room there must be before the engine is opened again.
+const PROBE_BYTES: usize = 2 << 20;
+/// The engine's background says that it failed and not why. With less room than this it is the room: a merge of tables takes
+/// about as much as the tables do.
+const SCARCE_BYTES: u64 = 256 << 20;
 const ENGINE_NEW: &str = "engine.new";
 const LOCK: &str = "lock";
 const LOCK_RETRIES_MAX: usize = 50;
@@ -98,7 +111,47 @@ fn open_engine(dir: &Path, options: &Options) -> fjall::Result<(Database, Keyspa
     Ok((database, rows))
 }
 
+/// Whether a write to `dir` failed because the disk, or what this user may have of it, is full.
+pub(super) fn is_full(error: &(dyn std::error::Error + 'static), dir: &Path) -> bool {
+    let room = || nix::sys::statvfs::statvfs(dir).map_or(u64::MAX, |fs| fs.blocks_available() * fs.fragment_size());
+    std::iter::successors(Some(error), |error| error.source()).any(|cause| {
+        let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        let in_background = matches!(cause.downcast_ref(), Some(fjall::Error::Poisoned));
+        matches!(io, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+            || (in_background && room() < SCARCE_BYTES)
+    })
+}
+
+/// Writes some bytes and takes them away again.
+pub(super) fn probe(dir: &Path) -> io::Result<()> {
+    let file = dir.join(PROBE);
+    let written = File::create(&file).and_then(|mut probe| {
+        probe.write_all(&vec![0; PROBE_BYTES])?;
+        probe.sync_all()
+    });
+    fs::remove_file(&file)?;
+    written
+}
+
+impl Closed {
+    /// Opens the engine again, and makes durable what it finds.
+    pub(super) fn reopen(&self, options: &Options) -> fjall::Result<(Database, Keyspace)> {
+        let (database, rows) = open_engine(&self.dir.join(ENGINE), options)?;
+        database.persist(PersistMode::SyncAll)?;
+        Ok((database, rows))
+    }
+
+    pub(super) fn with(self, (database, rows): (Database, Keyspace)) -> Opened {
+        Opened { rows, database, dir: self.dir, _lock: self.lock }
+    }
+}
+
 impl Opened {
+    /// Closes the engine and keeps the directory.
+    pub(super) fn close(self) -> Closed {
+        Closed { dir: self.dir, lock: self._lock }
+    }
+
     /// The state that was last made durable.
     pub(super) fn view(&self) -> Result<View> {
         let snapshot = self.database.snapshot();

@@ -1,7 +1,15 @@
 //! The one thread that writes: takes what is queued, evaluates it, flushes once, publishes the new view, answers.
-//! Nothing is answered before it is flushed. After a failed write it only says so.
+//! Nothing is answered before it is flushed. After a failed write it only says so, until there is room again if it was
+//! the disk that was full.
 
-use super::{Shared, apply::Pending, compact, open::Opened, rows, view::View};
+use super::{
+    Shared,
+    apply::Pending,
+    compact,
+    open::{self, Opened},
+    recover, rows,
+    view::View,
+};
 use crate::{Cause, Error, KeyValue, Result, Revision, Txn, TxnResponse, ring::Changes};
 use fjall::PersistMode;
 use std::{sync::Arc, thread::JoinHandle};
@@ -15,6 +23,15 @@ pub(super) struct Request {
 pub(super) enum Change {
     Txn { txn: Txn, reply: oneshot::Sender<Result<TxnResponse>> },
     Compact { revision: Revision, reply: oneshot::Sender<Result<()>> },
+}
+
+impl Request {
+    pub(super) fn refuse(self, error: &Error) {
+        match self.change {
+            Change::Txn { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Change::Compact { reply, .. } => drop(reply.send(Err(error.clone()))),
+        }
+    }
 }
 
 /// An answer that waits for the flush.
@@ -38,11 +55,18 @@ pub(super) struct Writer {
     pub(super) view: Arc<View>,
     pub(super) shared: Arc<Shared>,
     pub(super) opened: Opened,
-    requests: mpsc::Receiver<Request>,
-    publish: watch::Sender<Revision>,
+    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) publish: watch::Sender<Revision>,
     /// Up to here the rows that compaction gave up are deleted.
     pub(super) scrubbed: Revision,
-    failed: Option<Cause>,
+    failed: Option<Failed>,
+}
+
+/// The write that failed.
+struct Failed {
+    error: Error,
+    /// Whether there was no room for it.
+    full: bool,
 }
 
 /// What one flush carries.
@@ -62,40 +86,50 @@ pub(super) fn spawn(
     publish: watch::Sender<Revision>,
 ) -> Result<JoinHandle<()>> {
     let dir = opened.dir.clone();
-    let scrubbed = view.number(rows::META_SCRUBBED)?.unwrap_or(0);
-    let writer = Writer { view, shared, opened, requests, publish, scrubbed, failed: None };
-    let thread = std::thread::Builder::new().name("heptad-state".into()).spawn(move || writer.run());
+    let writer = Writer::new(opened, view, shared, requests, publish)?;
+    let thread = std::thread::Builder::new().name("heptad-state".into()).spawn(move || {
+        let mut next = Some(writer);
+        while let Some(writer) = next {
+            next = writer.run();
+        }
+    });
     thread.map_err(|error| Error::Open { dir, source: Arc::new(error) })
 }
 
 impl Writer {
-    fn run(mut self) {
-        while let Some(request) = self.next_request() {
-            match self.failed.clone() {
-                Some(source) => self.refuse(request, source),
+    pub(super) fn new(
+        opened: Opened,
+        view: Arc<View>,
+        shared: Arc<Shared>,
+        requests: mpsc::Receiver<Request>,
+        publish: watch::Sender<Revision>,
+    ) -> Result<Self> {
+        let scrubbed = view.number(rows::META_SCRUBBED)?.unwrap_or(0);
+        Ok(Self { view, shared, opened, requests, publish, scrubbed, failed: None })
+    }
+
+    /// Works until nobody can ask any more. Returns the writer that goes on, if the engine was opened anew.
+    fn run(mut self) -> Option<Self> {
+        loop {
+            self.scrub_while_idle();
+            if let Some(Failed { error, .. }) = self.failed.take_if(|failed| failed.full) {
+                return recover::when_there_is_room(self, &error);
+            }
+            let Some(request) = self.requests.blocking_recv() else { break };
+            match &self.failed {
+                Some(failed) => request.refuse(&failed.error),
                 None => self.write(request),
             }
         }
         self.shared.set_view(None);
+        None
     }
 
-    /// Waits for work; what compaction left behind is deleted meanwhile.
-    fn next_request(&mut self) -> Option<Request> {
-        while self.failed.is_none() && self.scrubbed < self.view.compact_revision {
-            match self.requests.try_recv() {
-                Ok(request) => return Some(request),
-                Err(mpsc::error::TryRecvError::Disconnected) => return None,
-                Err(mpsc::error::TryRecvError::Empty) => self.scrub(compact::IDLE_ROWS_MAX),
-            }
-        }
-        self.requests.blocking_recv()
-    }
-
-    fn refuse(&self, request: Request, source: Cause) {
-        let error = Error::ReadOnly { dir: self.opened.dir.clone(), source };
-        match request.change {
-            Change::Txn { reply, .. } => drop(reply.send(Err(error))),
-            Change::Compact { reply, .. } => drop(reply.send(Err(error))),
+    /// Deletes what compaction left behind until there is work.
+    fn scrub_while_idle(&mut self) {
+        let requests = |writer: &Self| !writer.requests.is_empty() || writer.requests.is_closed();
+        while self.failed.is_none() && self.scrubbed < self.view.compact_revision && !requests(self) {
+            self.scrub(compact::IDLE_ROWS_MAX);
         }
     }
 
@@ -175,12 +209,10 @@ impl Writer {
         self.shared.set_view(Some(Arc::clone(&self.view)));
     }
 
-    /// After a failed write or flush nobody knows what is on the disk: only a restart may write again.
     fn fail(&mut self, error: fjall::Error, answers: Vec<Answer>) {
         let source: Cause = Arc::new(error);
+        self.stop_writing(&source);
         let dir = &self.opened.dir;
-        tracing::error!(dir = %dir.display(), error = %source, "state store is read-only: a write failed");
-        self.failed = Some(Arc::clone(&source));
         for answer in answers {
             answer.send(Err(Error::Commit { dir: dir.clone(), source: Arc::clone(&source) }));
         }
@@ -188,9 +220,20 @@ impl Writer {
 
     fn scrub(&mut self, rows_max: usize) {
         if let Err(error) = self.scrub_rows(rows_max) {
-            tracing::error!(error = %error, "state store is read-only: deleting compacted rows failed");
-            self.failed = Some(Arc::new(error));
+            self.stop_writing(&(Arc::new(error) as Cause));
         }
+    }
+
+    /// After a failed write or flush nobody knows what is on the disk: the engine must be opened anew before it is written
+    /// again. Of a full disk that is done as soon as there is room; another failure of a disk is for people to look at.
+    fn stop_writing(&mut self, source: &Cause) {
+        let dir = self.opened.dir.clone();
+        let full = open::is_full(&**source, &dir);
+        tracing::error!(dir = %dir.display(), error = %source, full, "state store is read-only: a write failed");
+        let source = Arc::clone(source);
+        let error = if full { Error::Full { dir, source } } else { Error::ReadOnly { dir, source } };
+        self.shared.set_read_only(Some(error.clone()));
+        self.failed = Some(Failed { error, full });
     }
 }
 

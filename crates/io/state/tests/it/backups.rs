@@ -32,7 +32,7 @@ async fn a_destroyed_store_comes_back_from_its_backup() {
     let store = open();
     fill(&store, 1_500).await;
     let expected = rows(&store).await;
-    let saved = backup::backup(&*store, &file).await.unwrap();
+    let saved = backup::backup(store.clone(), &file).await.unwrap();
     let revision = store.current_revision().await.unwrap();
     assert_eq!((saved.revision, saved.rows), (revision, expected.len() as u64));
     // What comes after it is not in it.
@@ -65,7 +65,7 @@ async fn a_backup_is_of_one_revision_while_others_write() {
             tokio::task::yield_now().await;
         }
     };
-    let (saved, ()) = tokio::join!(backup::backup(&*store, &file), writes);
+    let (saved, ()) = tokio::join!(backup::backup(store.clone(), &file), writes);
     let copy: S = Arc::new(MemoryStore::new());
     backup::restore(&copy, &file, Target::Empty).await.unwrap();
     let at = heptad_state::RangeRequest::new(heptad_state::KeyRange::all()).at(saved.unwrap().revision);
@@ -79,7 +79,7 @@ async fn saved(dir: &Path) -> (Vec<u8>, std::path::PathBuf) {
         store.put(format!("k{row}"), "value").await.unwrap();
     }
     let file = dir.join("backup");
-    backup::backup(&*store, &file).await.unwrap();
+    backup::backup(store.clone(), &file).await.unwrap();
     (std::fs::read(&file).unwrap(), file)
 }
 
@@ -107,7 +107,7 @@ async fn a_file_that_was_cut_or_changed_anywhere_is_refused_and_nothing_is_touch
     assert_eq!(rows(&store).await.len(), 1);
     let absent = backup::restore(&store, &dir.path().join("absent"), Target::Empty).await.unwrap_err();
     assert!(matches!(absent, Error::BackupFile { .. }));
-    let nowhere = backup::backup(&*store, Path::new("/proc/none/backup")).await.unwrap_err();
+    let nowhere = backup::backup(store.clone(), Path::new("/proc/none/backup")).await.unwrap_err();
     assert!(matches!(nowhere, Error::BackupFile { .. }));
 }
 
@@ -153,7 +153,7 @@ proptest! {
                 store.put(key, value).await.unwrap();
             }
             let file = dir.path().join("backup");
-            backup::backup(&*store, &file).await.unwrap();
+            backup::backup(store.clone(), &file).await.unwrap();
             backup::restore(&copy, &file, Target::Empty).await.unwrap();
             assert_eq!(rows(&copy).await, rows(&store).await);
         });

@@ -10,6 +10,7 @@ mod etcd;
 mod faults;
 mod history;
 mod kill;
+mod migration;
 mod model;
 #[cfg(feature = "etcd")]
 mod secure;
