@@ -292,9 +292,9 @@ pub struct InNamespace {
 
 #[derive(Clone, Debug, Args)]
 pub struct Get {
-    /// services, containers, nodes, policies, rules, events
-    #[arg(value_parser = kind)]
-    pub kind: Kind,
+    /// services, containers, nodes, policies, rules, configs, secrets, quotas, events; or servers
+    #[arg(value_parser = listed)]
+    pub kind: Listed,
     /// Only this one
     pub name: Option<String>,
     #[command(flatten)]
@@ -604,6 +604,22 @@ pub struct ExampleService {
 }
 
 /// Reads a kind in the words that people use.
+/// What `get` lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listed {
+    /// The objects of a kind.
+    Objects(Kind),
+    /// The servers, which are no objects.
+    Servers,
+}
+
+fn listed(text: &str) -> Result<Listed, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "servers" | "server" => Ok(Listed::Servers),
+        _ => kind(text).map(Listed::Objects),
+    }
+}
+
 fn kind(text: &str) -> Result<Kind, String> {
     let short = |kind: Kind| match kind {
         Kind::Nodes => ["no", "node"],

@@ -10,6 +10,7 @@ use crate::{
     },
     optimization::{Optimization, OptimizeRequest},
     report::{VerifyResponse, WhyResponse},
+    servers::ServerStatus,
     trust::{
         Authorities, CertificateRequest, CertificateResponse, ClusterInfo, JoinRequest, JoinResponse, JoinTokenCreated,
         JoinTokenInfo, JoinTokenRequest, TokenCreated, TokenInfo, TokenRequest, TrustBundleResponse, WhoAmI,
@@ -299,7 +300,17 @@ fn storage_operations() -> Vec<Endpoint> {
 fn trust_operations() -> Vec<Endpoint> {
     let (joins, tokens) = ("/v1/join-tokens", "/v1/tokens");
     vec![
-        Endpoint::new("GET", "/v1/health", "health", "Whether the server answers; needs no token").gives_nothing(),
+        Endpoint::new(
+            "GET",
+            "/v1/health",
+            "health",
+            "Whether the server does its work; 503 says why not; needs no token",
+        )
+        .gives_nothing(),
+        Endpoint::new("GET", "/v1/health/live", "live", "Whether the server answers; needs no token").gives_nothing(),
+        Endpoint::new("GET", "/v1/servers", "list_servers", "The servers, and what is in their way")
+            .gives::<Vec<ServerStatus>>(),
+        Endpoint::new("GET", "/v1/backup", "backup", "The whole state at one revision, as `heptad restore` reads it"),
         Endpoint::new("GET", "/v1/whoami", "whoami", "Who asks, as the server sees it").gives::<WhoAmI>(),
         Endpoint::new("GET", "/v1/cluster", "cluster", "What the cluster is, and its servers").gives::<ClusterInfo>(),
         Endpoint::new("POST", "/v1/join", "join", "Join the cluster; needs a join token and no certificate")

@@ -11,6 +11,7 @@ pub mod operations;
 pub mod optimization;
 pub mod problem;
 pub mod report;
+pub mod servers;
 pub mod trust;
 pub mod work;
 

@@ -1,5 +1,6 @@
 //! Reports for people: why something is not as wanted, and whether the guarantees hold.
 
+use crate::servers::ServerCondition;
 use heptad_model::{
     ContainerId, ContainerStatus, Dimension, Event, NodeName, Placement, ServiceKey,
     invariants::{Finding, Guarantee},
@@ -221,11 +222,15 @@ pub struct VerifyResponse {
     pub counts: Counts,
     /// All guarantees.
     pub guarantees: Vec<GuaranteeReport>,
+    /// What is in the way of the server that answers.
+    #[serde(default)]
+    pub conditions: Vec<ServerCondition>,
 }
 
 impl VerifyResponse {
-    /// Whether everything holds.
+    /// Whether everything holds, and the server that answers does its work.
     pub fn holds(&self) -> bool {
-        self.guarantees.iter().all(|g| g.findings.is_empty())
+        let works = self.conditions.iter().all(|condition| !condition.kind.stops_work());
+        works && self.guarantees.iter().all(|g| g.findings.is_empty())
     }
 }

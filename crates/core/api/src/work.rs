@@ -1,6 +1,6 @@
 //! Questions and orders about the life of workloads: rollouts, revisions, nodes that are emptied or gone.
 
-use heptad_model::{ContainerId, JobRun, NodeName, RolloutPhase, ServiceKey, Standing, TrafficSplit};
+use heptad_model::{ContainerId, JobRun, NodeName, NodeStatus, RolloutPhase, ServiceKey, Standing, TrafficSplit};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -113,4 +113,7 @@ pub struct NodeSilence {
     pub node: NodeName,
     /// Milliseconds since it reported to the server that answers.
     pub silence_ms: u64,
+    /// What it counts as after that silence, whether that could be recorded or not.
+    #[serde(default)]
+    pub status: NodeStatus,
 }

@@ -2,11 +2,11 @@
 
 use super::{followed, namespace};
 use crate::{
-    cli::{Get, Named, Output},
+    cli::{Get, Listed, Named, Output},
     output::{Table, age, clock, now_ms, paint, print, say, yaml},
 };
 use anyhow::bail;
-use heptad_api::{Kind, List, Object, Resource};
+use heptad_api::{Kind, List, Object, Resource, work::NodeSilence};
 use heptad_client::Client;
 use heptad_model::{
     Config, Container, ContainerStatus, Dimension, Event, NetworkPolicy, Node, NodeName, NodeStatus, Quota, Secret,
@@ -25,7 +25,7 @@ pub(super) trait Shown: Resource {
 /// What a row needs beside its object.
 pub(super) struct Context {
     containers: Vec<Container>,
-    silences: BTreeMap<NodeName, u64>,
+    silences: BTreeMap<NodeName, NodeSilence>,
     now_ms: u64,
 }
 
@@ -38,7 +38,7 @@ impl Context {
             _ => Vec::new(),
         };
         let silences = match kind {
-            Kind::Nodes => client.liveness().await?.into_iter().map(|node| (node.node, node.silence_ms)).collect(),
+            Kind::Nodes => client.liveness().await?.into_iter().map(|node| (node.node.clone(), node)).collect(),
             _ => BTreeMap::new(),
         };
         Ok(Self { containers, silences, now_ms: now_ms() })
@@ -146,10 +146,12 @@ impl Shown for Node {
 
     fn cells(&self, context: &Context, wide: bool) -> Vec<String> {
         let silence = context.silences.get(&self.name);
-        let heard = silence.map_or_else(|| "-".to_owned(), |ms| format!("{} ago", age(0, *ms)));
+        let heard = silence.map_or_else(|| "-".to_owned(), |node| format!("{} ago", age(0, node.silence_ms)));
+        // What the silence means may not be recorded yet, or cannot be while the state is read-only.
+        let status = silence.filter(|_| self.status == NodeStatus::Ready).map_or(self.status, |node| node.status);
         let mut cells = vec![
             self.name.to_string(),
-            self.status.to_string(),
+            status.to_string(),
             scheduling(self).to_owned(),
             heard,
             self.containers.len().to_string(),
@@ -285,7 +287,11 @@ impl Shown for Event {
 }
 
 pub(super) async fn get(client: &Client, args: Get) -> anyhow::Result<ExitCode> {
-    match args.kind {
+    let kind = match args.kind {
+        Listed::Servers => return servers(client, &args).await,
+        Listed::Objects(kind) => kind,
+    };
+    match kind {
         Kind::Nodes => get_kind::<Node>(client, &args).await,
         Kind::Services => get_kind::<Service>(client, &args).await,
         Kind::Containers => get_kind::<Container>(client, &args).await,
@@ -296,6 +302,25 @@ pub(super) async fn get(client: &Client, args: Get) -> anyhow::Result<ExitCode> 
         Kind::Quotas => get_kind::<Quota>(client, &args).await,
         Kind::Events => get_kind::<Event>(client, &args).await,
     }
+}
+
+/// The servers, and what is in their way.
+async fn servers(client: &Client, args: &Get) -> anyhow::Result<ExitCode> {
+    let mut all = client.servers().await?;
+    all.retain(|server| args.name.as_ref().is_none_or(|name| server.name == *name));
+    print(args.output.output, &all, || {
+        let mut table = Table::new(&["NAME", "READY", "LEADS", "VERSION", "URL", "CONDITIONS"]);
+        for server in &all {
+            let yes = |holds: bool| if holds { "yes" } else { "no" }.to_owned();
+            let ready = server.conditions.iter().all(|condition| !condition.kind.stops_work());
+            let words = server.conditions.iter().map(|one| format!("{}: {}", one.kind, one.message));
+            let url = server.url.clone().unwrap_or_else(|| "-".to_owned());
+            let (version, conditions) = (server.version.clone(), words.collect::<Vec<_>>().join("; "));
+            table.row([server.name.clone(), yes(ready), yes(server.leads), version, url, conditions]);
+        }
+        table.render()
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn get_kind<T: Shown>(client: &Client, args: &Get) -> anyhow::Result<ExitCode> {

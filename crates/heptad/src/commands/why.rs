@@ -109,6 +109,10 @@ fn describe_verify(report: &VerifyResponse) -> String {
     part("P", "network policies", counts.policies.to_string());
     part("", "traffic rules", counts.rules.to_string());
     out += &table.render();
+    for condition in &report.conditions {
+        let colour = if condition.kind.stops_work() { 31 } else { 33 };
+        out += &format!("\n{} {}\n", paint(&condition.kind.to_string(), colour), condition.message);
+    }
     out += "\nGuarantees (statements, proofs and tests: GUARANTEES.md)\n";
     report.guarantees.iter().for_each(|guarantee| out += &describe_guarantee(guarantee));
     out

@@ -14,6 +14,7 @@ use heptad_api::{
     },
     optimization::{Optimization, OptimizeRequest},
     report::{VerifyResponse, WhyResponse},
+    servers::ServerStatus,
 };
 use heptad_model::{Container, ContainerId, Event, NodeName, ServiceKey, Snapshot};
 use http::Method;
@@ -74,6 +75,11 @@ impl Client {
     /// The guarantees evaluated on the live state.
     pub async fn verify(&self) -> Result<VerifyResponse> {
         self.json(Call::new(Method::GET, "/v1/verify")).await
+    }
+
+    /// The servers, and what is in their way.
+    pub async fn servers(&self) -> Result<Vec<ServerStatus>> {
+        self.json(Call::new(Method::GET, "/v1/servers")).await
     }
 
     /// The whole system at one revision.

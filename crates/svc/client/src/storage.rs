@@ -97,6 +97,13 @@ impl Client {
         Ok(StoredObject { headers: parts.headers, asked: answer.asked, body })
     }
 
+    /// A backup of the whole state. Its end says whether it is whole.
+    pub async fn backup(&self) -> Result<StoredObject> {
+        let answer = self.stream(Call::new(Method::GET, "/v1/backup")).await?;
+        let (parts, body) = answer.response.into_parts();
+        Ok(StoredObject { headers: parts.headers, asked: answer.asked, body })
+    }
+
     /// What is known of an object.
     pub async fn storage_head(&self, bucket: &str, key: &str) -> Result<HeaderMap> {
         self.whole(Call::new(Method::HEAD, object_path(bucket, key))).await.map(|(headers, _)| headers)

@@ -5,6 +5,7 @@ use crate::{
     audit::{Audit, Bounds},
     authorize::Policies,
     budget::Budget,
+    condition::{Conditions, Watcher},
     error::{Error, Result, StoreContext},
     fanout::Hub,
     http::{
@@ -78,6 +79,7 @@ impl Control {
             follow_nodes(trust, &objects, &stop, &tracker).await?;
         }
         let leader = Arc::new(Leader::new(objects.clone(), options.clone())?);
+        let conditions = Arc::new(Conditions::default());
         let hub = Hub::new(objects.clone());
         tracker.spawn(hub.clone().run(stop.clone()));
         let connections = Budget::new("connections", options.connections_max, options.connections_each_max);
@@ -97,8 +99,12 @@ impl Control {
             token,
             policies,
             audit: audit.clone(),
+            conditions: conditions.clone(),
             stop: stop.clone(),
         });
+        let watcher =
+            Watcher { conditions, objects: objects.clone(), leader: leader.clone(), options: options.clone() };
+        tracker.spawn(watcher.run(stop.clone()));
         let loops = Loops { reports: app.reports.clone(), liveness: app.liveness.clone(), tracker: tracker.clone() };
         leader.start(loops, stop.clone()).await?;
         let router = http::router(app);

@@ -62,11 +62,14 @@ impl Liveness {
         Some(life.status != NodeStatus::Ready)
     }
 
-    /// How long each node has been silent.
-    pub(crate) fn silences(&self) -> Vec<NodeSilence> {
-        let nodes = self.lock();
-        let silence = |life: &Life| u64::try_from(life.last.elapsed().as_millis()).unwrap_or(u64::MAX);
-        nodes.iter().map(|(node, life)| NodeSilence { node: node.clone(), silence_ms: silence(life) }).collect()
+    /// How long each node has been silent, and what that means.
+    pub(crate) fn silences(&self, options: &Options) -> Vec<NodeSilence> {
+        let told = |(node, life): (&NodeName, &Life)| {
+            let silence = life.last.elapsed();
+            let silence_ms = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
+            NodeSilence { node: node.clone(), silence_ms, status: status_after(silence, life.status, options) }
+        };
+        self.lock().iter().map(told).collect()
     }
 
     /// The nodes whose status must change.

@@ -8,6 +8,7 @@ mod audit;
 mod authorize;
 mod budget;
 mod clock;
+mod condition;
 mod control;
 mod election;
 mod error;

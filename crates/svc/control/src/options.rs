@@ -32,6 +32,8 @@ pub struct Options {
     pub audit_files_max: usize,
     /// Longest time after which lines of the audit log are on disk.
     pub audit_sync_delay_ms_max: u64,
+    /// The directory of the data, whose disk is looked at, and on which a reserve is kept; none: no disk is looked at.
+    pub disk_dir: Option<PathBuf>,
     /// The range from which services get their addresses.
     pub service_cidr: Ipv4Net,
     /// Requests that are worked on at once for each kind of callers (the local user, servers, nodes, admins, other people);
@@ -152,6 +154,7 @@ impl Default for Options {
             audit_file_bytes_max: 16 << 20,
             audit_files_max: 10,
             audit_sync_delay_ms_max: 200,
+            disk_dir: None,
             service_cidr: Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16),
             requests_max: 128,
             requests_each_max: 32,

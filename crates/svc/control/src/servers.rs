@@ -5,6 +5,7 @@ use crate::{
     error::{Error, Result, StoreContext},
     keys,
 };
+use heptad_api::servers::ServerCondition;
 use heptad_state::{KeyValue, Store, StoreExt};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -16,6 +17,9 @@ pub struct ServerRow {
     pub url: String,
     /// The version that it runs.
     pub version: String,
+    /// What was in its way when it said so last.
+    #[serde(default)]
+    pub conditions: Vec<ServerCondition>,
 }
 
 /// The rows of the servers.
@@ -37,13 +41,22 @@ impl Servers {
     /// Records a server; nothing is written if it is recorded so already.
     pub async fn register(&self, name: &str, url: &str, version: &str) -> Result<()> {
         let key = format!("{}{name}", keys::SERVERS);
-        let row = ServerRow { url: url.to_owned(), version: version.to_owned() };
+        let row = ServerRow { url: url.to_owned(), version: version.to_owned(), conditions: Vec::new() };
         let found = self.store.get(key.clone()).await.during("read", &key)?;
         if found.as_ref().and_then(|kv| decoded::<ServerRow>(kv).ok()).as_ref() == Some(&row) {
             return Ok(());
         }
         let value = serde_json::to_vec(&row).expect("a row of strings serializes");
         self.store.put(key.clone(), value).await.during("write", key).map(|_| ())
+    }
+
+    /// Records what is in a server's way.
+    pub(crate) async fn tell(&self, name: &str, conditions: Vec<ServerCondition>) -> Result<()> {
+        let key = format!("{}{name}", keys::SERVERS);
+        let Some(found) = self.store.get(key.clone()).await.during("read", &key)? else { return Ok(()) };
+        let row = ServerRow { conditions, ..decoded(&found)? };
+        let value = serde_json::to_vec(&row).expect("a row of strings serializes");
+        self.store.put_if(key.clone(), value, found.mod_revision).await.during("write", key).map(|_| ())
     }
 
     /// Forgets a server that does not come back; returns whether it was recorded.

@@ -12,6 +12,9 @@ fn person(role: &str) -> Principal {
 /// Every way to ask: method, path, and for containers namespace and node.
 const ASKED: &[(&str, &str)] = &[
     ("GET", "/v1/health"),
+    ("GET", "/v1/health/live"),
+    ("GET", "/v1/servers"),
+    ("GET", "/v1/backup"),
     ("GET", "/v1/version"),
     ("GET", "/v1/whoami"),
     ("GET", "/v1/cluster"),
@@ -120,7 +123,7 @@ fn who_owns_the_machine_or_administers_may_do_all() {
 
 #[test]
 fn nobody_may_join_and_see_that_the_server_lives() {
-    assert_eq!(permitted(&Principal::Anonymous), ["GET /v1/health", "POST /v1/join"]);
+    assert_eq!(permitted(&Principal::Anonymous), ["GET /v1/health", "GET /v1/health/live", "POST /v1/join"]);
 }
 
 #[test]
@@ -129,6 +132,7 @@ fn a_node_reads_the_mesh_and_writes_itself_and_what_is_bound_to_it() {
         permitted(&Principal::Node("n1".into())),
         [
             "GET /v1/health",
+            "GET /v1/health/live",
             "GET /v1/version",
             "GET /v1/whoami",
             "GET /v1/cluster",
@@ -154,8 +158,10 @@ fn a_node_reads_the_mesh_and_writes_itself_and_what_is_bound_to_it() {
     );
 }
 
-const VIEWED: [&str; 26] = [
+const VIEWED: [&str; 28] = [
     "GET /v1/health",
+    "GET /v1/health/live",
+    "GET /v1/servers",
     "GET /v1/version",
     "GET /v1/whoami",
     "GET /v1/cluster",

@@ -34,7 +34,7 @@ const PATH_BYTES_MAX: usize = 1_024;
 pub(crate) async fn guard(State(app): State<Shared>, request: Request, next: Next) -> Response {
     // Heartbeats stay in memory, and count again when the store is back.
     let path = request.uri().path();
-    if *app.leader.store_is_silent().borrow() && !path.ends_with("/heartbeat") && path != "/v1/health" {
+    if *app.leader.store_is_silent().borrow() && !path.ends_with("/heartbeat") && !path.starts_with("/v1/health") {
         return store_is_silent().into_response();
     }
     let began = Instant::now();
@@ -132,6 +132,7 @@ impl App {
             asked.node = found.node.map(|node| node.0).unwrap_or_default();
         }
         self.policies.require(principal, asked)?;
+        self.conditions.admit(principal, asked)?;
         if asked.kind == Kind::Policies.plural() && asked.verb != Verb::Read && !asked.name.is_empty() {
             self.may_change_policy(principal, &Namespace(asked.namespace.clone()), &asked.name).await?;
         }

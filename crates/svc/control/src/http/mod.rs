@@ -12,6 +12,7 @@ pub(crate) mod place;
 mod problem;
 mod reach;
 pub(crate) mod serve;
+mod server;
 pub(crate) mod strangers;
 mod stream;
 mod trust;
@@ -21,8 +22,9 @@ pub use authenticate::Peer;
 pub use strangers::{Seat, Strangers};
 
 use crate::{
-    access::ServerParts, audit::Audit, authorize::Policies, budget::Budget, error::Error, fanout::Hub,
-    heartbeat::Liveness, leader::Leader, objects::Objects, options::Options, reconcile::Reports, token::Token,
+    access::ServerParts, audit::Audit, authorize::Policies, budget::Budget, condition::Conditions, error::Error,
+    fanout::Hub, heartbeat::Liveness, leader::Leader, objects::Objects, options::Options, reconcile::Reports,
+    token::Token,
 };
 use axum::{Router, middleware};
 use heptad_api::ErrorCode;
@@ -44,6 +46,7 @@ pub(crate) struct App {
     pub(crate) token: Option<Token>,
     pub(crate) policies: Policies,
     pub(crate) audit: Option<Audit>,
+    pub(crate) conditions: Arc<Conditions>,
     /// Connections of callers who are known.
     pub(crate) connections: Budget,
     /// Requests that are worked on.
@@ -71,6 +74,7 @@ pub(crate) fn router(app: Shared) -> Router {
         .merge(objects::readable::<Container>())
         .merge(objects::readable::<Event>())
         .merge(operations::routes())
+        .merge(server::routes())
         .merge(trust::routes())
         .merge(work::routes())
         .with_state(app.clone())

@@ -194,7 +194,8 @@ async fn snapshot(State(app): State<Shared>) -> Result<Json<Snapshot>> {
 
 async fn verify(State(app): State<Shared>, caller: Caller) -> Result<Json<VerifyResponse>> {
     let _permit = app.search_permit(&caller)?;
-    Ok(Json(reports::verify(&app.objects, VERIFY_SEARCH_MS_MAX).await?))
+    let report = reports::verify(&app.objects, VERIFY_SEARCH_MS_MAX).await?;
+    Ok(Json(VerifyResponse { conditions: app.conditions.now(), ..report }))
 }
 
 #[derive(Debug, Deserialize)]

@@ -26,7 +26,6 @@ use http::StatusCode;
 /// The routes of this module.
 pub(crate) fn routes() -> Router<Shared> {
     Router::new()
-        .route("/v1/health", get(async || StatusCode::NO_CONTENT))
         .route("/v1/whoami", get(whoami))
         .route("/v1/cluster", get(cluster))
         .route("/v1/join", post(join))

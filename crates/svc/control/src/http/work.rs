@@ -105,5 +105,5 @@ async fn remove(State(app): State<Shared>, Path(name): Path<String>, body: Body)
 }
 
 async fn liveness(State(app): State<Shared>) -> Json<Vec<NodeSilence>> {
-    Json(app.liveness.silences())
+    Json(app.liveness.silences(&app.options))
 }

@@ -29,7 +29,7 @@ pub(crate) async fn verify(objects: &Objects, search_ms: u64) -> Result<VerifyRe
             Err(error) => report.figures.push(with_causes(&error)),
         }
     }
-    Ok(VerifyResponse { revision: snapshot.revision, counts: counts(&snapshot), guarantees })
+    Ok(VerifyResponse { revision: snapshot.revision, counts: counts(&snapshot), guarantees, conditions: Vec::new() })
 }
 
 /// How far the present placement is from the best, at most. The bound was verified when it was found.

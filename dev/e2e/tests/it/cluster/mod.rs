@@ -7,6 +7,7 @@ mod changes;
 mod join;
 mod lost;
 mod servers;
+mod state;
 
 use heptad_e2e::{Fault, Load};
 use std::time::Duration;
