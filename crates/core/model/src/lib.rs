@@ -13,6 +13,7 @@ pub mod guarantee;
 pub mod ids;
 pub mod invariants;
 pub mod job;
+pub mod lease;
 pub mod machine;
 pub mod node;
 pub mod placement;
@@ -41,6 +42,7 @@ pub use devices::{DEVICE_MILLIS, DEVICES_MAX, DeviceCounts, DeviceIndices, Devic
 pub use event::{Event, EventKind};
 pub use ids::{ContainerId, Namespace, NodeName, ServiceKey};
 pub use job::{Concurrency, Job, Mode, Schedule};
+pub use lease::{Contact, Permit};
 pub use machine::Machine;
 pub use node::{Disk, Driver, Node, NodeStatus};
 pub use placement::{AffinityRule, TopologySpread};

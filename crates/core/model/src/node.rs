@@ -112,6 +112,10 @@ pub struct Node {
     /// Whether its containers are being moved away; set by `drain`, taken back by `uncordon`.
     #[serde(default, skip_serializing_if = "is_false")]
     pub draining: bool,
+    /// Whether it is being taken out of the cluster: what runs there is stopped, and it goes when nothing is left; set by
+    /// `remove`, taken back by `uncordon`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub removing: bool,
     /// Whether somebody said that nothing runs on it any more although it does not report; taken back when it reports.
     #[serde(default, skip_serializing_if = "is_false")]
     pub fenced: bool,
@@ -149,6 +153,7 @@ impl Node {
             taints: Vec::new(),
             disks: Vec::new(),
             draining: false,
+            removing: false,
             fenced: false,
             admitted: None,
             offered: None,

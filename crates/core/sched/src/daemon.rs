@@ -16,7 +16,7 @@ pub fn nodes_wanted(service: &Service, nodes: &crate::NodesView) -> u32 {
 }
 
 fn wanted<'a>(service: &Service, nodes: &'a crate::NodesView) -> impl Iterator<Item = &'a NodeView> {
-    nodes.nodes().iter().filter(move |node| nodes.may_have(service, node))
+    nodes.nodes().iter().filter(move |node| !node.removing && nodes.may_have(service, node))
 }
 
 fn place(container: &Container) -> Option<&NodeName> {

@@ -24,9 +24,9 @@ pub(crate) fn is_lost(nodes: &NodesView, container: &Container) -> bool {
     node.is_some_and(|node| node.status == NodeStatus::NotReady)
 }
 
-/// Whether the container's node does not exist any more.
+/// Whether the container's node does not exist any more, or is being taken out of the cluster.
 pub(crate) fn is_gone(nodes: &NodesView, container: &Container) -> bool {
-    container.node.as_ref().is_some_and(|node| nodes.index(node).is_none())
+    container.node.as_ref().is_some_and(|node| nodes.get(node).is_none_or(|node| node.removing))
 }
 
 /// Whether the container may still run somewhere: it has a node that nobody said to be off.

@@ -106,6 +106,8 @@ pub enum StopReason {
     NodeNotReady,
     /// Its node does not exist any more.
     NodeGone,
+    /// Its node is being taken out of the cluster.
+    NodeRemoved,
     /// Its node is being emptied.
     NodeDrained,
     /// Its successor serves on a node that suits the whole better.
@@ -127,6 +129,7 @@ impl fmt::Display for StopReason {
             Self::HostPortNeeded => "its successor needs its host port, which no other node has free",
             Self::NodeNotReady => "its node is not ready; it is replaced elsewhere",
             Self::NodeGone => "its node does not exist any more",
+            Self::NodeRemoved => "its node is being taken out of the cluster",
             Self::NodeDrained => "its node is being drained",
             Self::Moved => "its successor serves on a node that is better for the whole",
             Self::NotWantedHere => "its service is not wanted on its node any more",

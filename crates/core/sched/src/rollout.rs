@@ -3,6 +3,7 @@
 
 use crate::{
     ends::{Ends, given_up, is_gone, is_lost, may_run, pattern},
+    evenness::Evenness,
     memory::{Counts, Memory, Wave},
     reconcile::{ServiceView, StopReason},
     request::HostPort,
@@ -32,6 +33,13 @@ pub(crate) fn steps(
     exchange.create(memory.revision(), &mut draw);
 }
 
+/// Which of the two lists of an [`Exchange`].
+#[derive(Clone, Copy)]
+enum Side {
+    Current,
+    Old,
+}
+
 /// A service and the containers that are wanted for it; those that are ended are taken off the lists.
 struct Exchange<'a, 'e, 'n> {
     view: &'a ServiceView<'a>,
@@ -47,7 +55,7 @@ struct Exchange<'a, 'e, 'n> {
 }
 
 /// Whether the container is what the service asks now, with its configs and secrets.
-fn is_fresh(service: &Service, template: &ContainerTemplate, container: &Container) -> bool {
+pub(crate) fn is_fresh(service: &Service, template: &ContainerTemplate, container: &Container) -> bool {
     container.template == *template && container.settings == service.settings
 }
 
@@ -63,7 +71,7 @@ impl<'a, 'e, 'n> Exchange<'a, 'e, 'n> {
     fn new(view: &'a ServiceView<'a>, service: &'a Service, own: Vec<&'a Container>, ends: &'e mut Ends<'n>) -> Self {
         let template = service.template();
         let (gone, own): (Vec<_>, Vec<_>) = own.into_iter().partition(|c| is_gone(view.nodes, c));
-        gone.iter().for_each(|container| ends.end(container, StopReason::NodeGone));
+        gone.iter().for_each(|container| ends.end(container, StopReason::NodeRemoved));
         let leaves = |c: &Container| leaves(view, c);
         let stays = |c: &&Container| is_fresh(service, &template, c) && !leaves(c);
         let (mut current, mut old): (Vec<_>, Vec<_>) = own.into_iter().partition(stays);
@@ -115,7 +123,7 @@ impl<'a, 'e, 'n> Exchange<'a, 'e, 'n> {
         // Those that stand in for old ones that are missing altogether stay.
         let wanted = self.wave.fresh.max(self.replicas.saturating_sub(self.old.len()));
         let surplus = self.current.len().saturating_sub(wanted);
-        self.ends.end_of(&mut self.current, surplus, |_| StopReason::ScaledDown, |_| true);
+        self.end_evenly(Side::Current, surplus, |_| StopReason::ScaledDown, |_| true);
         if self.replicas == 0 {
             self.ends.end_of(&mut self.old, usize::MAX, |_| StopReason::ScaledDown, |_| true);
         }
@@ -146,13 +154,43 @@ impl<'a, 'e, 'n> Exchange<'a, 'e, 'n> {
         let give_up = !self.is_on_trial();
         self.ends.end_of(&mut self.old, usize::MAX, &reason, |c| done || (give_up && !c.ready && !lost(c)));
         let spare = self.ready().saturating_sub(self.replicas.saturating_sub(self.wave.missing));
-        self.ends.end_of(&mut self.old, spare, &reason, |c| c.ready && !lost(c));
+        self.end_evenly(Side::Old, spare, &reason, |c| c.ready && !lost(c));
         // More than that are wanted only after the replicas asked were lowered during a replacement.
         let beyond = self.total().saturating_sub(self.replicas + self.wave.surge);
         let before = self.old.len();
-        self.ends.end_of(&mut self.old, beyond, |_| StopReason::ScaledDown, |c| !c.ready);
+        self.end_evenly(Side::Old, beyond, |_| StopReason::ScaledDown, |c| !c.ready);
         let beyond = beyond - (before - self.old.len());
-        self.ends.end_of(&mut self.current, beyond, |_| StopReason::ScaledDown, |c| !c.ready);
+        self.end_evenly(Side::Current, beyond, |_| StopReason::ScaledDown, |c| !c.ready);
+    }
+
+    /// Ends the first `most` that are meant; of a service that is to be spread, each time one of where most are, so that those
+    /// that stay are as even as they were.
+    fn end_evenly(
+        &mut self,
+        side: Side,
+        most: usize,
+        reason: impl Fn(&Container) -> StopReason,
+        meant: impl Fn(&Container) -> bool,
+    ) {
+        let all = self.current.iter().chain(&self.old).copied();
+        let mut evenness = Evenness::of(self.view.nodes, self.service, all);
+        let list = match side {
+            Side::Current => &mut self.current,
+            Side::Old => &mut self.old,
+        };
+        let Some(evenness) = &mut evenness else { return self.ends.end_of(list, most, reason, meant) };
+        for _ in 0..most {
+            let view = self.view;
+            let rank = |at: &usize| {
+                let c = list[*at];
+                (!is_bound(c), leaves(view, c), evenness.fullness(c), Reverse(*at))
+            };
+            let next = (0..list.len()).filter(|at| meant(list[*at])).max_by_key(rank);
+            let Some(next) = next else { return };
+            let container = list.remove(next);
+            evenness.take(container);
+            self.ends.end(container, reason(container));
+        }
     }
 
     fn host_ports(&self) -> BTreeSet<HostPort> {

@@ -1,21 +1,23 @@
 //! Reconciling against a simulated cluster of agents that are slow at random: convergence, surge, and who serves meanwhile.
 
 use crate::{
-    Plan, check, plan,
+    Plan, check_with, plan,
     reconcile::{self, Action, ServiceView, Steps, StopReason},
     request::Request,
     samples::memory,
     view::NodesView,
 };
 use heptad_model::{
-    Container, ContainerId, ContainerStatus, DesiredState, Node, NodeStatus, Port, Revision, Rollout, Service,
-    Snapshot, invariants::Guarantee,
+    Container, ContainerId, ContainerStatus, DesiredState, Node, NodeName, NodeStatus, Port, Revision, Rollout,
+    Service, Snapshot, invariants::Guarantee,
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[path = "move_tests.rs"]
 mod moves;
+#[path = "spread_tests.rs"]
+mod spreads;
 #[path = "strategy_tests.rs"]
 mod strategies;
 
@@ -59,6 +61,8 @@ impl World {
 
     fn view(&self) -> NodesView {
         NodesView::new(&self.nodes, self.containers.values())
+            .with_exchanges(&self.service, self.containers.values())
+            .with_services(&self.service)
     }
 
     fn steps(&mut self) -> Steps {
@@ -126,7 +130,7 @@ impl World {
             })
             .collect();
         let (plan, _) = plan(&view, &requests);
-        assert_eq!(check(&view, &plan, &requests), []);
+        assert_eq!(check_with(&view, &plan, &requests, &self.service), []);
         self.bind(&plan);
     }
 

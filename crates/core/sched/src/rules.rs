@@ -3,8 +3,8 @@
 
 use crate::{cluster::NodeIndex, domain_counts::DomainCounts, engine::NodeSet, view::NodeView};
 use heptad_model::{
-    AffinityRule, NodeName, NodeStatus, Service, ServiceKey, Taint, TaintEffect, Toleration, placement::TOPOLOGY_NODE,
-    taint::tolerated,
+    AffinityRule, NodeName, NodeStatus, Service, ServiceKey, Taint, TaintEffect, Toleration, TopologySpread,
+    placement::TOPOLOGY_NODE, taint::tolerated,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -59,6 +59,8 @@ pub(crate) struct Rule {
     pub(crate) holder: ServiceIndex,
     pub(crate) key: String,
     pub(crate) counts: Counts,
+    /// Whether it speaks only of those that stay while the others of their service are exchanged.
+    of_staying: bool,
     usable: OnceLock<Vec<Domain>>,
 }
 
@@ -185,18 +187,20 @@ impl Rules {
         Self { plain: Eligibility::of(nodes, &BTreeMap::new(), &[]), ..Self::default() }
     }
 
-    /// Resolves the rules of `services`; `replicas` says on which nodes a service has how many containers.
+    /// Resolves the rules of `services`; `replicas` says on which nodes a service has how many containers, `staying` how many
+    /// of them stay while others are exchanged.
     pub(crate) fn resolve<'s, 'r>(
         &mut self,
         nodes: &[NodeView],
         services: impl IntoIterator<Item = &'s Service>,
         replicas: impl Fn(&ServiceKey) -> Option<&'r BTreeMap<NodeIndex, u32>>,
+        staying: impl Fn(&ServiceKey) -> Option<&'r BTreeMap<NodeIndex, u32>>,
     ) {
         let all: BTreeMap<ServiceKey, &Service> =
             services.into_iter().map(|service| (service.key(), service)).collect();
         for service in all.values().filter(|service| asks_something(service)) {
             let holder = self.index_or_insert(service);
-            self.add_rules(holder, service, nodes);
+            self.add_rules(holder, service, nodes, staying(&service.key()).is_some());
         }
         for index in 0..self.rules.len() {
             for service in spoken_of(&self.rules[index].kind, &self.services[self.rules[index].holder].key, &all) {
@@ -206,8 +210,10 @@ impl Rules {
         }
         self.share_eligibility();
         for service in 0..self.services.len() {
-            if let Some(spread) = replicas(&self.services[service].key) {
-                spread.iter().for_each(|(node, count)| self.count(service, *node, *count));
+            let key = &self.services[service].key;
+            let (all, stay) = (replicas(key), staying(key));
+            for (spread, of_staying) in [(all, false), (stay, true)] {
+                spread.into_iter().flatten().for_each(|(node, count)| self.count(service, *node, *count, of_staying));
             }
         }
     }
@@ -227,25 +233,34 @@ impl Rules {
         })
     }
 
-    fn add_rules(&mut self, holder: ServiceIndex, service: &Service, nodes: &[NodeView]) {
-        let near =
-            service.affinity.iter().map(|rule| (RuleKind::Near(rule.clone()), rule.required, &rule.topology_key));
-        let apart =
-            service.anti_affinity.iter().map(|rule| (RuleKind::Apart(rule.clone()), rule.required, &rule.topology_key));
-        let even = service.topology_spread.iter();
-        let even = even.map(|s| (RuleKind::Even { max_skew: s.max_skew }, s.required, &s.topology_key));
-        for (kind, required, key) in near.chain(apart).chain(even) {
+    fn add_rules(&mut self, holder: ServiceIndex, service: &Service, nodes: &[NodeView], exchanged: bool) {
+        let near = service
+            .affinity
+            .iter()
+            .map(|rule| (RuleKind::Near(rule.clone()), rule.required, &rule.topology_key, false));
+        let apart = service
+            .anti_affinity
+            .iter()
+            .map(|rule| (RuleKind::Apart(rule.clone()), rule.required, &rule.topology_key, false));
+        let even = |s: &TopologySpread| RuleKind::Even { max_skew: s.max_skew };
+        let spreads = service.topology_spread.iter();
+        let even_all = spreads.clone().map(|s| (even(s), s.required && !exchanged, &s.topology_key, false));
+        let even_staying = spreads.filter(|s| s.required && exchanged).map(|s| (even(s), true, &s.topology_key, true));
+        for (kind, required, key, of_staying) in near.chain(apart).chain(even_all).chain(even_staying) {
             self.topologies.entry(key.clone()).or_insert_with(|| Topology::of(key, nodes));
             self.services[holder].holds.push(self.rules.len());
             let (key, counts, usable) = (key.clone(), Counts::default(), OnceLock::new());
-            self.rules.push(Rule { kind, required, holder, key, counts, usable });
+            self.rules.push(Rule { kind, required, holder, key, counts, of_staying, usable });
         }
     }
 
-    fn count(&mut self, service: ServiceIndex, node: NodeIndex, more: u32) {
+    fn count(&mut self, service: ServiceIndex, node: NodeIndex, more: u32, of_staying: bool) {
         let Self { services, rules, topologies, .. } = self;
         for (index, side) in services[service].touches() {
             let rule = &mut rules[index];
+            if rule.of_staying != of_staying {
+                continue;
+            }
             if let Some(domain) = topologies[&rule.key].of_node[node] {
                 rule.counts.side(side).add(domain, more);
             }

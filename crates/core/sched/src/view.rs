@@ -7,6 +7,7 @@ use crate::{
     devices::DeviceUse,
     engine::{DEVICE_KINDS_MAX, DEVICE_MILLIS, DevicePools, Engine, NodeCapacity},
     quota::NamespaceRoom,
+    rollout::is_fresh,
     rules::{Rules, may_have},
 };
 use heptad_model::{
@@ -32,6 +33,8 @@ pub struct NodeView {
     pub allocation: Allocation,
     /// Whether its containers are being moved away.
     pub draining: bool,
+    /// Whether it is being taken out of the cluster.
+    pub removing: bool,
     /// Whether nothing runs on it for certain while it does not report.
     pub fenced: bool,
     /// Its labels.
@@ -58,6 +61,8 @@ pub(crate) type Spread = BTreeMap<NodeIndex, u32>;
 pub struct NodesView {
     nodes: Vec<NodeView>,
     replicas: BTreeMap<ServiceKey, Spread>,
+    /// The same of those that stay, of services whose other containers leave and that are to be spread evenly.
+    staying: BTreeMap<ServiceKey, Spread>,
     rules: Rules,
     quotas: BTreeMap<Namespace, NamespaceRoom>,
     stock: OnceLock<Stock>,
@@ -137,6 +142,7 @@ impl NodesView {
                 devices: node.devices.clone(),
                 allocation: row(&node.name),
                 draining: node.draining,
+                removing: node.removing,
                 fenced: node.fenced,
                 labels: node.labels.clone(),
                 unschedulable: node.unschedulable,
@@ -146,15 +152,50 @@ impl NodesView {
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
         nodes.dedup_by(|a, b| a.name == b.name);
         let rules = Rules::new(&nodes);
-        Self { nodes, rules, replicas: BTreeMap::new(), quotas: BTreeMap::new(), stock: OnceLock::new() }
+        Self {
+            nodes,
+            rules,
+            replicas: BTreeMap::new(),
+            staying: BTreeMap::new(),
+            quotas: BTreeMap::new(),
+            stock: OnceLock::new(),
+        }
+    }
+
+    /// The view with which containers stay of `services` that are being exchanged: those of the present specification that are
+    /// on no node which is emptied. Required even spreading is asked of them, since the others leave; that these stay even
+    /// too is only preferred. Told before [`Self::with_services`].
+    #[must_use]
+    pub fn with_exchanges<'a>(
+        mut self,
+        services: impl IntoIterator<Item = &'a Service>,
+        containers: impl IntoIterator<Item = &'a Container>,
+    ) -> Self {
+        let even = services.into_iter().filter(|service| service.topology_spread.iter().any(|spread| spread.required));
+        let even: BTreeMap<ServiceKey, _> = even.map(|s| (s.key(), (s, s.template()))).collect();
+        let mut exchanged = BTreeSet::new();
+        self.staying.clear();
+        for (container, index) in if even.is_empty() { Vec::new() } else { self.bound(containers) } {
+            let Some((service, template)) = even.get(&container.service).filter(|_| container.is_alive()) else {
+                continue;
+            };
+            let staying = self.staying.entry(container.service.clone()).or_default();
+            if is_fresh(service, template, container) && !self.nodes[index].draining {
+                *staying.entry(index).or_default() += 1;
+            } else {
+                exchanged.insert(container.service.clone());
+            }
+        }
+        self.staying.retain(|service, _| exchanged.contains(service));
+        self
     }
 
     /// The view with what `services` ask of nodes.
     #[must_use]
     pub fn with_services<'a>(mut self, services: impl IntoIterator<Item = &'a Service>) -> Self {
-        let Self { nodes, replicas, rules, .. } = &mut self;
+        let Self { nodes, replicas, staying, rules, .. } = &mut self;
         *rules = Rules::new(nodes);
-        rules.resolve(nodes, services, |service| replicas.get(service));
+        rules.resolve(nodes, services, |service| replicas.get(service), |service| staying.get(service));
         self
     }
 
@@ -249,5 +290,10 @@ impl NodesView {
     /// On which nodes a service has how many containers.
     pub(crate) fn spread_of(&self, service: &ServiceKey) -> Option<&Spread> {
         self.replicas.get(service)
+    }
+
+    /// The same of those of which required even spreading is asked.
+    pub(crate) fn staying_of(&self, service: &ServiceKey) -> Option<&Spread> {
+        self.staying.get(service).or_else(|| self.spread_of(service))
     }
 }

@@ -138,6 +138,7 @@ impl Rows {
             }
             Row::Settings(namespace, reference) => {
                 self.users_are_dirty(&namespace, &reference);
+                self.view.take();
                 self.settings.insert((namespace, reference), settings_version(kv)?);
             }
             Row::Allocation(node) => {
@@ -228,6 +229,7 @@ impl Rows {
             }
             Row::Settings(namespace, reference) => {
                 self.users_are_dirty(&namespace, &reference);
+                self.view.take();
                 self.settings.remove(&(namespace, reference));
             }
             Row::Allocation(node) => {
@@ -334,7 +336,10 @@ impl Rows {
     fn new_nodes_view(&self) -> NodesView {
         let rows = self.allocations.iter().map(|(name, row)| (name.clone(), row.object.clone())).collect();
         let containers = self.containers.values().map(|item| &item.object);
+        let even = self.services.values().filter(|item| !item.object.topology_spread.is_empty());
+        let even: Vec<Service> = even.filter_map(|item| self.service(&item.object.key())).collect();
         NodesView::with_rows(self.nodes.values().map(|item| &item.object), &rows, containers.clone())
+            .with_exchanges(&even, containers.clone())
             .with_services(self.services.values().map(|item| &item.object))
             .with_quotas(self.quotas.values().map(|item| &item.object), containers)
     }

@@ -5,7 +5,7 @@ use super::Finding;
 use crate::{
     plan::Plan,
     request::Request,
-    view::{NodeView, NodesView},
+    view::{NodeView, NodesView, Spread},
 };
 use heptad_model::{
     AffinityRule, ContainerId, Dimension, Namespace, NodeStatus, Quota, Service, ServiceKey, TaintEffect,
@@ -128,10 +128,16 @@ impl<'a> Judge<'a> {
             Demand::Near(rule) | Demand::Apart(rule) => self.selected(holder, rule),
         };
         let (mut spoken_of, mut holders, mut existed) = (BTreeMap::new(), BTreeMap::new(), false);
+        // Even are to be those that stay; the others of a service that is being exchanged leave.
+        let of = |service: &ServiceKey| match demand {
+            Demand::Even(_) => self.view.staying_of(service),
+            Demand::Near(_) | Demand::Apart(_) => self.view.spread_of(service),
+        };
         for service in &selected {
-            existed |= self.tally(&service.key(), key, placed, &mut spoken_of);
+            let key_of = service.key();
+            existed |= self.tally(&key_of, of(&key_of), key, placed, &mut spoken_of);
         }
-        self.tally(&holder.key(), key, placed, &mut holders);
+        self.tally(&holder.key(), self.view.spread_of(&holder.key()), key, placed, &mut holders);
         let number = self.laws.len();
         self.laws_of.entry(holder.key()).or_default().insert(number);
         if let Demand::Apart(_) = demand {
@@ -185,11 +191,12 @@ impl<'a> Judge<'a> {
     fn tally(
         &self,
         service: &ServiceKey,
+        before: Option<&Spread>,
         key: &str,
         placed: &BTreeMap<&ServiceKey, Vec<&'a NodeView>>,
         into: &mut BTreeMap<&'a str, u32>,
     ) -> bool {
-        let before = self.view.spread_of(service).into_iter().flatten();
+        let before = before.into_iter().flatten();
         let before = before.map(|(node, count)| (&self.view.nodes()[*node], *count)).filter(|(_, count)| *count > 0);
         let new = placed.get(service).into_iter().flatten().map(|node| (*node, 1));
         let mut existed = false;

@@ -161,6 +161,7 @@ impl Kept for Node {
         }
         // Operations of their own set these, not whoever registers the node.
         self.draining = old.is_some_and(|old| old.draining);
+        self.removing = old.is_some_and(|old| old.removing);
         self.fenced = old.is_some_and(|old| old.fenced) && self.status != NodeStatus::Ready;
         self.allocated = ResourceVector::ZERO;
         self.allocated_devices = ExtendedResources::new();

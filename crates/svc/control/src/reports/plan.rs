@@ -121,6 +121,7 @@ impl<'a> World<'a> {
         let rows = self.rows;
         let containers = || self.containers.values().filter(|c| meant(c));
         NodesView::new(rows.nodes.values().map(|item| &item.object), containers())
+            .with_exchanges(self.services(), containers())
             .with_services(self.services())
             .with_quotas(rows.quotas.values().map(|item| &item.object), containers())
     }
