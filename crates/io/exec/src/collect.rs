@@ -1,22 +1,27 @@
-//! Runs one command to its end: feeds its input, keeps a bounded part of its output, kills it when its time is over.
+//! Runs one command to its end: feeds its input, hands on its output, kills it when its time is over.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::driver::{ExecIo, ExecOutput, ExecRequest, ExecSession, ExitKind};
+use crate::driver::{ExecEnd, ExecIo, ExecOutput, ExecSession, ExitKind};
 use crate::error::ExecError;
+use crate::logs::LogStream;
 
 const BUFFER_BYTES: usize = 64 * 1024;
 /// After the command's end its descendants may hold the pipes; what they write is not waited for.
 const REST_TIMEOUT_MS: u64 = 200;
 const STEP_MS: u64 = 1_000;
+/// More than a pipe holds (64 KiB, or 1 MiB if the command asks for it), so that all is read that was written before the end.
+const READS_MAX: usize = 32;
 
 /// Our ends of a command's pipes.
+#[derive(Debug)]
 pub(crate) struct Pipes {
     stdin: Option<File>,
     outputs: [Option<File>; 2],
@@ -36,34 +41,61 @@ pub(crate) fn pipes() -> io::Result<(ExecIo, Pipes)> {
     Ok((theirs, Pipes { stdin: file(stdin_write), outputs: [file(stdout_read), file(stderr_read)] }))
 }
 
-/// Until the command has ended or its time is over; then it is dropped, which kills it.
-pub(crate) fn collect(session: ExecSession, mut pipes: Pipes, request: &ExecRequest) -> Result<ExecOutput, ExecError> {
-    let mut output =
-        ExecOutput { how: ExitKind::Unknown, stdout: vec![], stderr: vec![], timed_out: false, truncated: false };
-    let mut unsent = &request.stdin[..];
-    let mut deadline = Instant::now() + request.timeout;
-    let mut ended = false;
-    let mut buffer = vec![0; BUFFER_BYTES];
-    loop {
-        feed(&mut pipes.stdin, &mut unsent);
-        let [stdout, stderr] = &mut pipes.outputs;
-        output.truncated |= take(stdout, &mut buffer, &mut output.stdout, request.output_bytes_max);
-        output.truncated |= take(stderr, &mut buffer, &mut output.stderr, request.output_bytes_max);
-        let open = stdout.is_some() || stderr.is_some();
-        if ended && !open {
-            return Ok(output);
+/// A command that has begun, with our ends of its pipes. Dropping it kills the command.
+#[derive(Debug)]
+pub struct PipedExec {
+    pub(crate) session: ExecSession,
+    pub(crate) pipes: Pipes,
+}
+
+/// What becomes of a piece of output; an empty piece only asks. `Break` gives the command up.
+pub type Sink<'a> = &'a mut dyn FnMut(LogStream, &[u8]) -> ControlFlow<()>;
+
+impl PipedExec {
+    /// Until the command has ended, its time is over or the sink has had enough; in the last two cases it is killed.
+    pub fn run(mut self, stdin: &[u8], timeout: Duration, sink: Sink<'_>) -> Result<ExecEnd, ExecError> {
+        let mut end = ExecEnd { how: ExitKind::Unknown, timed_out: false };
+        let mut unsent = stdin;
+        let mut deadline = Instant::now() + timeout;
+        let mut ended = false;
+        let mut buffer = vec![0; BUFFER_BYTES];
+        loop {
+            feed(&mut self.pipes.stdin, &mut unsent);
+            let [stdout, stderr] = &mut self.pipes.outputs;
+            let taken = take(stdout, &mut buffer, |bytes| sink(LogStream::Stdout, bytes));
+            let taken =
+                taken.is_continue() && take(stderr, &mut buffer, |bytes| sink(LogStream::Stderr, bytes)).is_continue();
+            let open = stdout.is_some() || stderr.is_some();
+            if !taken || (ended && !open) {
+                return Ok(end);
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                end.timed_out = !ended;
+                return Ok(end);
+            }
+            wait(&self.session, &self.pipes, ended, deadline - now);
+            if !ended && let Some(how) = crate::client::wait_exec(&self.session, Duration::ZERO)? {
+                ended = true;
+                end.how = how;
+                deadline = deadline.min(Instant::now() + Duration::from_millis(REST_TIMEOUT_MS));
+            }
         }
-        let now = Instant::now();
-        if now >= deadline {
-            output.timed_out = !ended;
-            return Ok(output);
-        }
-        wait(&session, &pipes, ended, deadline - now);
-        if !ended && let Some(how) = crate::client::wait_exec(&session, Duration::ZERO)? {
-            ended = true;
-            output.how = how;
-            deadline = deadline.min(Instant::now() + Duration::from_millis(REST_TIMEOUT_MS));
-        }
+    }
+
+    /// The same, keeping the first `bytes_max` bytes of each output; what is over is read and thrown away.
+    pub(crate) fn collect(self, stdin: &[u8], timeout: Duration, bytes_max: usize) -> Result<ExecOutput, ExecError> {
+        let mut kept = [Vec::new(), Vec::new()];
+        let mut truncated = false;
+        let end = self.run(stdin, timeout, &mut |stream, bytes| {
+            let kept = &mut kept[stream as usize];
+            let room = bytes_max.saturating_sub(kept.len());
+            kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            truncated |= bytes.len() > room;
+            ControlFlow::Continue(())
+        })?;
+        let [stdout, stderr] = kept;
+        Ok(ExecOutput { how: end.how, stdout, stderr, timed_out: end.timed_out, truncated })
     }
 }
 
@@ -94,24 +126,22 @@ fn feed(stdin: &mut Option<File>, unsent: &mut &[u8]) {
     }
 }
 
-/// Reads what is there, keeps what is allowed; says whether something was thrown away.
-fn take(source: &mut Option<File>, buffer: &mut [u8], kept: &mut Vec<u8>, bytes_max: usize) -> bool {
-    let mut truncated = false;
-    while let Some(file) = source {
+/// Reads what is there and hands it on, at most so much that the command's time and end are looked at in between.
+fn take(
+    source: &mut Option<File>,
+    buffer: &mut [u8],
+    mut sink: impl FnMut(&[u8]) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    sink(&[])?;
+    for _ in 0..READS_MAX {
+        let Some(file) = source else { break };
         match file.read(buffer) {
             Ok(0) => *source = None,
-            Ok(bytes) => {
-                let room = bytes_max.saturating_sub(kept.len());
-                kept.extend_from_slice(&buffer[..bytes.min(room)]);
-                truncated |= bytes > room;
-                if truncated {
-                    return true;
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return truncated,
+            Ok(bytes) => sink(&buffer[..bytes])?,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => *source = None,
         }
     }
-    truncated
+    ControlFlow::Continue(())
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use crate::collect::PipedExec;
 use crate::container::{ContainerSpec, User};
 use crate::error::ExecError;
 use crate::facts::NodeFacts;
@@ -50,6 +51,9 @@ pub trait Driver: Send + Sync {
 
     /// Runs a command inside and collects what it writes.
     fn exec(&self, id: &str, request: &ExecRequest) -> Result<ExecOutput, ExecError>;
+
+    /// Starts a command inside whose input and output go through pipes, without a bound on either.
+    fn exec_piped(&self, id: &str, command: &ExecCommand) -> Result<PipedExec, ExecError>;
 
     /// Runs a command inside on the caller's descriptors.
     fn exec_on(&self, id: &str, command: &ExecCommand, io: ExecIo) -> Result<ExecSession, ExecError>;
@@ -167,6 +171,13 @@ pub struct ExecOutput {
     pub stderr: Vec<u8>,
     pub timed_out: bool,
     pub truncated: bool,
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExecEnd {
+    pub how: ExitKind,
+    pub timed_out: bool,
 }
 
 /// The descriptors that a command gets as its 0, 1 and 2.

@@ -17,6 +17,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::bundle::{Bundle, ShimConfig};
 use crate::cgroup::Hierarchies;
 use crate::client::{self, Answer};
+use crate::collect::PipedExec;
 use crate::container::ContainerSpec;
 use crate::driver::{
     ContainerState, ContainerStatus, Driver, DriverKind, ExecCommand, ExecIo, ExecOutput, ExecRequest, ExecSession,
@@ -297,10 +298,15 @@ impl Driver for Engine {
 
     fn exec(&self, id: &str, request: &ExecRequest) -> Result<ExecOutput, ExecError> {
         let begun = Instant::now();
-        let (theirs, ours) = crate::collect::pipes().at("make pipes for a command in", id)?;
-        let session = self.exec_on(id, &request.command, theirs)?;
+        let piped = self.exec_piped(id, &request.command)?;
         let left = request.timeout.saturating_sub(begun.elapsed());
-        crate::collect::collect(session, ours, &ExecRequest { timeout: left, ..request.clone() })
+        piped.collect(&request.stdin, left, request.output_bytes_max)
+    }
+
+    fn exec_piped(&self, id: &str, command: &ExecCommand) -> Result<PipedExec, ExecError> {
+        let (theirs, pipes) = crate::collect::pipes().at("make pipes for a command in", id)?;
+        let session = self.exec_on(id, command, theirs)?;
+        Ok(PipedExec { session, pipes })
     }
 
     fn exec_on(&self, id: &str, command: &ExecCommand, io: ExecIo) -> Result<ExecSession, ExecError> {

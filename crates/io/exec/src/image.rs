@@ -1,6 +1,7 @@
 //! Images: from a reference to unpacked, verified layer directories that overlayfs can mount, and the
 //! process that an image wants to run. Knows no container, no cgroup and no service.
 
+mod auth_file;
 mod config;
 mod decode;
 mod digest;

@@ -25,13 +25,14 @@ pub mod shim;
 mod sys;
 
 pub use cgroup::CgroupMode;
+pub use collect::{PipedExec, Sink};
 pub use container::{
     ALLOWED_CAPABILITIES, ContainerSpec, DEFAULT_CAPABILITIES, Limits, LogLimits, Mount, NOBODY_UID, Network, RootFs,
     User,
 };
 pub use driver::{
-    ContainerState, ContainerStatus, Driver, DriverKind, ExecCommand, ExecIo, ExecOutput, ExecRequest, ExecSession,
-    Exit, ExitEvent, ExitKind, Usage,
+    ContainerState, ContainerStatus, Driver, DriverKind, ExecCommand, ExecEnd, ExecIo, ExecOutput, ExecRequest,
+    ExecSession, Exit, ExitEvent, ExitKind, Usage,
 };
 pub use drivers::{OciDriver, OciOptions, ProcessDriver, ProcessOptions};
 pub use error::{ExecError, SpecProblem};

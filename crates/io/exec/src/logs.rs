@@ -14,6 +14,10 @@ pub(crate) use writer::LogWriter;
 /// A longer line is cut into records of this size, all but the last marked `partial`.
 pub const RECORD_BYTES_MAX: usize = 16 * 1024;
 
+/// The reader joins records to lines of this size at most; of a longer one it tells parts, all but the last marked
+/// `partial`.
+pub(crate) const LINE_BYTES_MAX: usize = 256 * 1024;
+
 /// One line of output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogRecord {

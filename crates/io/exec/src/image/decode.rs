@@ -8,8 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use super::digest::{Digest, Hasher};
 use super::error::Violation;
 
-/// Expansion up to this size is never called a bomb.
-const RATIO_FREE_BYTES: u64 = 16 << 20;
 /// Headers and extensions between two contents.
 const HEADER_BYTES_MAX: u64 = 1 << 20;
 /// Window of a zstd stream (2^27 = 128 MiB), which bounds the decoder's memory.
@@ -62,6 +60,14 @@ impl Budget {
     }
 }
 
+/// How much larger than its compressed form a layer may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ratio {
+    pub(crate) max: u64,
+    /// Expansion up to this size is never called a bomb.
+    pub(crate) free_bytes: u64,
+}
+
 /// What a layer used of the budget.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stats {
@@ -72,7 +78,7 @@ pub(crate) struct Stats {
 /// The account of one layer that is being read. Shared by the reader below tar and the code above it.
 pub(crate) struct Meter<'a> {
     budget: &'a Budget,
-    ratio_max: u64,
+    ratio: Ratio,
     compressed_bytes: u64,
     bytes: Cell<u64>,
     copied_bytes: Cell<u64>,
@@ -82,10 +88,10 @@ pub(crate) struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    pub(crate) fn new(budget: &'a Budget, ratio_max: u64, compressed_bytes: u64) -> Rc<Self> {
+    pub(crate) fn new(budget: &'a Budget, ratio: Ratio, compressed_bytes: u64) -> Rc<Self> {
         Rc::new(Self {
             budget,
-            ratio_max,
+            ratio,
             compressed_bytes,
             bytes: Cell::new(0),
             copied_bytes: Cell::new(0),
@@ -99,10 +105,10 @@ impl<'a> Meter<'a> {
         let bytes = self.bytes.get().saturating_add(n);
         self.bytes.set(bytes);
         self.budget.charge_bytes(n)?;
-        let bound = self.compressed_bytes.saturating_mul(self.ratio_max).max(RATIO_FREE_BYTES);
-        if bytes > bound {
-            let (ratio_max, compressed_bytes) = (self.ratio_max, self.compressed_bytes);
-            return Err(Violation::CompressionRatio { ratio_max, compressed_bytes });
+        let Ratio { max: ratio_max, free_bytes } = self.ratio;
+        let compressed_bytes = self.compressed_bytes;
+        if bytes > compressed_bytes.saturating_mul(ratio_max).max(free_bytes) {
+            return Err(Violation::CompressionRatio { free_bytes, ratio_max, compressed_bytes });
         }
         Ok(())
     }
@@ -227,6 +233,8 @@ mod tests {
     use super::*;
     use std::io::Write as _;
 
+    const FREE_BYTES: u64 = 1 << 20;
+
     fn gzip(data: &[u8]) -> Vec<u8> {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
         encoder.write_all(data).expect("memory");
@@ -234,7 +242,8 @@ mod tests {
     }
 
     fn read(blob: &[u8], budget: &Budget, ratio_max: u64) -> Result<(Vec<u8>, Digest), Violation> {
-        let meter = Meter::new(budget, ratio_max, blob.len() as u64);
+        let ratio = Ratio { max: ratio_max, free_bytes: FREE_BYTES };
+        let meter = Meter::new(budget, ratio, blob.len() as u64);
         let mut reader = LayerReader::new(blob, Rc::clone(&meter), &Digest::sha256(b"")).expect("header");
         let mut out = Vec::new();
         reader.read_to_end(&mut out).map_err(|e| meter.explain(e))?;
@@ -256,7 +265,7 @@ mod tests {
 
     #[test]
     fn bombs_are_refused() {
-        let zeros = vec![0_u8; (RATIO_FREE_BYTES + (1 << 20)) as usize];
+        let zeros = vec![0_u8; (FREE_BYTES + (1 << 20)) as usize];
         let budget = Budget::new(1 << 40, 10);
         for blob in [gzip(&zeros), zstd::encode_all(&zeros[..], 3).expect("zstd")] {
             assert!(matches!(read(&blob, &budget, 50), Err(Violation::CompressionRatio { ratio_max: 50, .. })));

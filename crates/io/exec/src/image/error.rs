@@ -63,6 +63,16 @@ pub enum ImageError {
         /// The cause.
         source: Box<oci_client::errors::OciDistributionError>,
     },
+    /// The file with the passwords of registries cannot be used.
+    #[error("cannot read the password for image {image} from {} (--registry-auth)", path.display())]
+    AuthFile {
+        /// The reference.
+        image: String,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
     /// A download broke off, also when tried again.
     #[error("download of layer {layer} of image {image} broke off after {attempts} attempts")]
     Download {
@@ -196,12 +206,22 @@ pub enum Violation {
         max: u64,
     },
     /// The layer expands too much: a decompression bomb.
-    #[error("the layer expands to more than {ratio_max} times its compressed size of {compressed_bytes} bytes")]
+    #[error(
+        "the layer has more than {free_bytes} bytes, and more than {ratio_max} times its compressed size of {compressed_bytes} bytes: no compression of useful data does that"
+    )]
     CompressionRatio {
+        /// Bytes up to which the ratio does not matter.
+        free_bytes: u64,
         /// The bound.
         ratio_max: u64,
         /// Size of the blob.
         compressed_bytes: u64,
+    },
+    /// The map of a sparse file cannot be followed.
+    #[error("the map of the sparse file is refused: {problem}; make the archive without sparse files")]
+    Sparse {
+        /// What is wrong.
+        problem: &'static str,
     },
     /// Headers and extensions before one entry are too long.
     #[error("the headers before one entry have more than {max} bytes")]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,8 @@ pub struct Options {
     pub insecure_registries: Vec<String>,
     /// User names and passwords by registry (`host[:port]`); others are read anonymously.
     pub credentials: BTreeMap<String, Credentials>,
+    /// A file as `docker login` writes it (`config.json`), for registries that are not in `credentials`.
+    pub auth_file: Option<PathBuf>,
     /// Compressed bytes of one layer that are downloaded at most.
     pub layer_download_bytes_max: u64,
     /// Bytes that all layers of one image may unpack to.
@@ -21,8 +24,11 @@ pub struct Options {
     pub unpack_entries_max: u64,
     /// Components that a path in a layer may have.
     pub unpack_depth_max: usize,
-    /// How many times larger than its compressed form a layer may be, once it is larger than 16 MiB.
+    /// How many times larger than its compressed form a layer may be, once it is larger than `compression_free_bytes`.
+    /// gzip reaches 1,032 with zeros.
     pub compression_ratio_max: u64,
+    /// Bytes that a layer may unpack to whatever its compressed size is.
+    pub compression_free_bytes: u64,
     /// Layers that one image may have.
     pub layers_max: usize,
     /// Bytes of a manifest or image configuration.
@@ -48,11 +54,13 @@ impl Default for Options {
         Self {
             insecure_registries: Vec::new(),
             credentials: BTreeMap::new(),
+            auth_file: None,
             layer_download_bytes_max: 16 << 30,
             unpack_bytes_max: 32 << 30,
             unpack_entries_max: 2_000_000,
             unpack_depth_max: 128,
-            compression_ratio_max: 250,
+            compression_ratio_max: 1_100,
+            compression_free_bytes: 1 << 30,
             layers_max: 127,
             manifest_bytes_max: 4 << 20,
             downloads_max: 3,

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::digest::Digest;
-use super::options::PullPolicy;
 
 /// Longest reference that is looked at.
 const REFERENCE_BYTES_MAX: usize = 4096;
@@ -24,19 +23,23 @@ pub enum Reference {
         /// The digest that the manifest must have.
         digest: Option<Digest>,
     },
-    /// `oci:DIR[:TAG]`: an OCI image layout.
+    /// `oci:DIR[:TAG][@DIGEST]`: an OCI image layout.
     OciLayout {
         /// The layout's directory.
         dir: PathBuf,
         /// The name of the image in the layout's index.
         tag: Option<String>,
+        /// The digest that its manifest or index must have.
+        digest: Option<Digest>,
     },
-    /// `docker-archive:FILE[:NAME]`: what `docker save` writes.
+    /// `docker-archive:FILE[:NAME][@DIGEST]`: what `docker save` writes.
     DockerArchive {
         /// The tar file.
         file: PathBuf,
         /// The name of the image in the archive, with its tag.
         name: Option<String>,
+        /// The digest that its configuration must have.
+        digest: Option<Digest>,
     },
     /// `host`: the host's own root filesystem; nothing is pulled or unpacked.
     Host,
@@ -55,14 +58,29 @@ pub struct ReferenceError {
 }
 
 impl Reference {
-    /// The policy to use where the user named none: a digest never changes, and neither does a
-    /// version tag by convention; `latest` and local files do.
-    pub fn default_pull_policy(&self) -> PullPolicy {
+    /// Whether it always means the same image.
+    pub fn is_pinned(&self) -> bool {
+        *self == Self::Host || self.digest().is_some()
+    }
+
+    /// The same place, but only the image with this digest.
+    pub fn pinned(mut self, wanted: Digest) -> Self {
+        match &mut self {
+            Self::Registry { digest, .. } | Self::OciLayout { digest, .. } | Self::DockerArchive { digest, .. } => {
+                *digest = Some(wanted);
+            }
+            Self::Host => {}
+        }
+        self
+    }
+
+    /// The digest that the image must have.
+    pub(crate) fn digest(&self) -> Option<&Digest> {
         match self {
-            Self::Registry { digest: Some(_), .. } => PullPolicy::IfNotPresent,
-            Self::Registry { tag: Some(tag), .. } if tag != "latest" => PullPolicy::IfNotPresent,
-            Self::Host => PullPolicy::IfNotPresent,
-            _ => PullPolicy::Always,
+            Self::Registry { digest, .. } | Self::OciLayout { digest, .. } | Self::DockerArchive { digest, .. } => {
+                digest.as_ref()
+            }
+            Self::Host => None,
         }
     }
 }
@@ -75,11 +93,13 @@ impl FromStr for Reference {
             if text == "host" {
                 Ok(Self::Host)
             } else if let Some(rest) = text.strip_prefix("oci:") {
+                let (rest, digest) = without_digest(rest);
                 let (path, tag) = path_and_name(rest, "oci:DIR[:TAG]")?;
-                Ok(Self::OciLayout { dir: path, tag })
+                Ok(Self::OciLayout { dir: path, tag, digest })
             } else if let Some(rest) = text.strip_prefix("docker-archive:") {
+                let (rest, digest) = without_digest(rest);
                 let (path, name) = path_and_name(rest, "docker-archive:FILE[:NAME]")?;
-                Ok(Self::DockerArchive { file: path, name })
+                Ok(Self::DockerArchive { file: path, name, digest })
             } else {
                 registry(text.strip_prefix("docker://").unwrap_or(text))
             }
@@ -99,6 +119,12 @@ fn check_text(text: &str) -> Result<(), String> {
         Some(c) => Err(format!("it holds the character {c:?}")),
         None => Ok(()),
     }
+}
+
+/// A path may hold `@` as well; only what is a digest is one.
+fn without_digest(rest: &str) -> (&str, Option<Digest>) {
+    let split = rest.rsplit_once('@').and_then(|(before, digest)| Some((before, digest.parse().ok()?)));
+    split.map_or((rest, None), |(before, digest)| (before, Some(digest)))
 }
 
 fn path_and_name(rest: &str, form: &str) -> Result<(PathBuf, Option<String>), String> {
@@ -160,19 +186,25 @@ impl fmt::Display for Reference {
                     None => Ok(()),
                 }
             }
-            Self::OciLayout { dir, tag } => named_path(f, "oci", dir, tag.as_deref()),
-            Self::DockerArchive { file, name } => named_path(f, "docker-archive", file, name.as_deref()),
+            Self::OciLayout { dir, tag, digest } => named_path(f, "oci", dir, tag.as_deref(), digest.as_ref()),
+            Self::DockerArchive { file, name, digest } => {
+                named_path(f, "docker-archive", file, name.as_deref(), digest.as_ref())
+            }
             Self::Host => f.write_str("host"),
         }
     }
 }
 
-fn named_path(f: &mut fmt::Formatter<'_>, kind: &str, path: &std::path::Path, name: Option<&str>) -> fmt::Result {
+fn named_path(
+    f: &mut fmt::Formatter<'_>,
+    kind: &str,
+    path: &std::path::Path,
+    name: Option<&str>,
+    digest: Option<&Digest>,
+) -> fmt::Result {
     write!(f, "{kind}:{}", path.display())?;
-    match name {
-        Some(name) => write!(f, ":{name}"),
-        None => Ok(()),
-    }
+    name.map_or(Ok(()), |name| write!(f, ":{name}"))?;
+    digest.map_or(Ok(()), |digest| write!(f, "@{digest}"))
 }
 
 #[cfg(test)]
@@ -202,6 +234,8 @@ mod tests {
                 "docker-archive:/a.tar:docker.io/library/b:1".into(),
                 "docker-archive:/a.tar:docker.io/library/b:1".into(),
             ),
+            (format!("oci:/srv/i@b:v1@sha256:{hex}"), format!("oci:/srv/i@b:v1@sha256:{hex}")),
+            (format!("docker-archive:/a.tar@sha256:{hex}"), format!("docker-archive:/a.tar@sha256:{hex}")),
             ("host".into(), "host".into()),
             ("docker://host".into(), "docker.io/library/host:latest".into()),
         ];
@@ -228,15 +262,6 @@ mod tests {
             assert!(shown.starts_with("ERROR") && shown.contains(reason), "{text:?} -> {shown}");
         }
         assert!(full(&"a".repeat(5000)).contains("longer than"));
-    }
-
-    #[test]
-    fn default_policies() {
-        let policy = |t: &str| t.parse::<Reference>().expect("valid").default_pull_policy();
-        assert_eq!(policy("nginx"), PullPolicy::Always);
-        assert_eq!(policy("nginx:1"), PullPolicy::IfNotPresent);
-        assert_eq!(policy("oci:/x"), PullPolicy::Always);
-        assert_eq!(policy("host"), PullPolicy::IfNotPresent);
     }
 
     proptest! {

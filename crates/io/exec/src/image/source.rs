@@ -84,18 +84,36 @@ impl Source {
                 Err(ImageError::NotFound { image, problem: "it is this host and has no source".to_owned() })
             }
             Reference::Registry { .. } => {
-                let source = registry::RegistrySource::new(reference, client()?, options, temp_dir);
+                let source = registry::RegistrySource::new(reference, client()?, options, temp_dir)?;
                 Ok(Self::Registry(Arc::new(source)))
             }
-            Reference::OciLayout { dir, tag } => {
-                let source = layout::LayoutSource::new(image, dir.clone(), tag.clone(), options);
+            Reference::OciLayout { dir, tag, digest } => {
+                let source = layout::LayoutSource::new(image, dir.clone(), tag.clone(), digest.clone(), options);
                 Ok(Self::Layout(Arc::new(source)))
             }
-            Reference::DockerArchive { file, name } => {
+            Reference::DockerArchive { file, name, digest } => {
                 let (file, name, options) = (file.clone(), name.clone(), options.clone());
                 let open = move || archive::ArchiveSource::open(image, file, name, &options, &temp_dir);
-                Ok(Self::Archive(Arc::new(blocking(reference.to_string(), open).await?)))
+                let source = blocking(reference.to_string(), open).await?;
+                let found = source.manifest().digest;
+                if let Some(wanted) = digest.as_ref().filter(|wanted| **wanted != found) {
+                    let (image, problem) = (reference.to_string(), format!("the archive holds {found}, not {wanted}"));
+                    return Err(ImageError::NotFound { image, problem });
+                }
+                Ok(Self::Archive(Arc::new(source)))
             }
+        }
+    }
+
+    /// What the source has under the reference now: the digest of its manifest, or of the index of several.
+    pub(crate) async fn digest(&self) -> Result<Digest, ImageError> {
+        match self {
+            Self::Registry(source) => source.digest().await,
+            Self::Layout(source) => {
+                let source = Arc::clone(source);
+                blocking(source.image.clone(), move || source.digest()).await
+            }
+            Self::Archive(source) => Ok(source.manifest().digest),
         }
     }
 

@@ -21,7 +21,7 @@ use super::error::ImageError;
 use super::options::{Options, PullPolicy};
 use super::progress::PullProgress;
 use super::reference::Reference;
-use super::source;
+use super::source::{self, Source};
 pub use collect::Removed;
 
 /// An image that is present and complete.
@@ -146,6 +146,12 @@ impl ImageStore {
             }
         }
         self.pull(reference, progress).await
+    }
+
+    /// What the place that the reference names has under it now. Fetches no layer.
+    pub async fn resolve(&self, reference: &Reference) -> Result<Digest, ImageError> {
+        let (inner, image) = (&self.inner, reference.to_string());
+        Source::open(reference, &inner.options, || inner.client(&image), inner.temp_dir()).await?.digest().await
     }
 
     /// The image as the store has it under this reference, without asking anybody.

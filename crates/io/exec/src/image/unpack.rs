@@ -2,20 +2,22 @@
 //! tar; leaves the filesystem to `tree`. Knows no registry and no store.
 
 mod entry;
+mod sparse;
 #[cfg(test)]
 mod tests;
 mod tree;
 
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use tar::EntryType;
 
-use super::decode::{Budget, LayerReader, Meter, Stats};
+use super::decode::{Budget, LayerReader, Meter, Ratio, Stats};
 use super::digest::Digest;
 use super::error::Violation;
 use entry::{EntryPath, Meta};
+use sparse::Sparse;
 use tree::{Stop, Tree};
 
 const COPY_BUFFER_BYTES: usize = 128 << 10;
@@ -25,7 +27,7 @@ const COPY_BUFFER_BYTES: usize = 128 << 10;
 pub(crate) struct Limits<'a> {
     pub(crate) budget: &'a Budget,
     pub(crate) depth_max: usize,
-    pub(crate) ratio_max: u64,
+    pub(crate) ratio: Ratio,
 }
 
 /// What lies below the layer that is unpacked.
@@ -66,7 +68,7 @@ pub(crate) fn unpack_layer(
     limits: Limits<'_>,
 ) -> Result<Outcome, Refused> {
     let whole = |violation| Refused { path: PathBuf::new(), violation };
-    let meter = Meter::new(limits.budget, limits.ratio_max, blob_bytes);
+    let meter = Meter::new(limits.budget, limits.ratio, blob_bytes);
     let tree = Tree::open(dest, lowers).map_err(|e| whole(Violation::Write(e)))?;
     let reader = LayerReader::new(blob, Rc::clone(&meter), diff_id).map_err(|e| whole(Violation::Malformed(e)))?;
     let hasher = reader.hasher();
@@ -114,7 +116,11 @@ impl Unpacker<'_> {
             self.meter.expect_content();
             self.content_bytes = 0;
             last = PathBuf::from(entry::lossy_name(&entry));
-            self.entry(&mut entry).map_err(|stop| (last.clone(), stop))?;
+            let sparse = Sparse::of(&mut entry).map_err(|violation| (last.clone(), violation.into()))?;
+            if let Some(name) = sparse.as_ref().and_then(|sparse| sparse.name.as_ref()) {
+                last = PathBuf::from(String::from_utf8_lossy(name).into_owned());
+            }
+            self.entry(&mut entry, sparse.as_ref()).map_err(|stop| (last.clone(), stop))?;
             self.skip_rest(&mut entry).map_err(|stop| (last.clone(), stop))?;
             self.meter.expect_headers();
         }
@@ -124,13 +130,17 @@ impl Unpacker<'_> {
         self.drain(&mut reader).map_err(|stop| (PathBuf::new(), stop))
     }
 
-    fn entry<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>) -> Result<(), Stop> {
+    fn entry<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, sparse: Option<&Sparse>) -> Result<(), Stop> {
         let kind = entry.header().entry_type();
         if kind.is_pax_global_extensions() {
             return Ok(());
         }
         self.meter.charge_entry()?;
-        let path = EntryPath::parse(&entry.path_bytes(), self.depth_max)?;
+        let real_name = sparse.and_then(|sparse| sparse.name.as_deref());
+        let path = match real_name {
+            Some(name) => EntryPath::parse(name, self.depth_max)?,
+            None => EntryPath::parse(&entry.path_bytes(), self.depth_max)?,
+        };
         match &path {
             EntryPath::Root => return self.tree.root(&Meta::of(entry)?),
             EntryPath::Whiteout { parent, name } => return self.tree.whiteout(parent, name),
@@ -153,7 +163,7 @@ impl Unpacker<'_> {
                 if kind == EntryType::GNUSparse {
                     self.meter.charge_bytes(entry.size())?;
                 }
-                self.file(&parent, &name, entry)
+                self.file(&parent, &name, entry, sparse)
             }
             other => Err(Violation::EntryKind { kind: other.as_byte() as char }.into()),
         }
@@ -164,17 +174,55 @@ impl Unpacker<'_> {
         parent: &Path,
         name: &std::ffi::OsStr,
         entry: &mut tar::Entry<'_, R>,
+        sparse: Option<&Sparse>,
     ) -> Result<(), Stop> {
         let meta = Meta::of(entry)?;
         let mut file = self.tree.create_file(parent, name)?;
-        loop {
-            let n = self.read(entry)?;
-            if n == 0 {
-                break;
-            }
-            file.write_all(&self.buffer[..n]).map_err(Violation::Write)?;
+        match sparse {
+            None => while self.copy(entry, &mut file)? > 0 {},
+            Some(sparse) => self.sparse_file(entry, &mut file, sparse)?,
         }
         Ok(meta.apply_to(&file).map_err(Violation::Write)?)
+    }
+
+    /// Holes stay holes: they take no disk, and nothing of the budget.
+    fn sparse_file<R: Read>(
+        &mut self,
+        entry: &mut tar::Entry<'_, R>,
+        file: &mut std::fs::File,
+        sparse: &Sparse,
+    ) -> Result<(), Stop> {
+        let ends = || Stop::from(Violation::Malformed(io::ErrorKind::UnexpectedEof.into()));
+        let pieces = sparse.pieces(|block: &mut [u8; 512]| {
+            let mut rest = &mut block[..];
+            while !rest.is_empty() {
+                let n = self.read(&mut entry.by_ref().take(rest.len() as u64))?;
+                rest.get_mut(..n).filter(|_| n > 0).ok_or_else(ends)?.copy_from_slice(&self.buffer[..n]);
+                rest = &mut std::mem::take(&mut rest)[n..];
+            }
+            Ok::<(), Stop>(())
+        })?;
+        sparse::set_length(file, sparse.bytes)?;
+        for piece in pieces {
+            file.seek(SeekFrom::Start(piece.offset)).map_err(Violation::Write)?;
+            let mut left = piece.bytes;
+            while left > 0 {
+                left -= self
+                    .copy(&mut entry.by_ref().take(left), file)
+                    .and_then(|n| if n > 0 { Ok(n) } else { Err(ends()) })?;
+            }
+        }
+        if self.content_bytes == entry.size() {
+            return Ok(());
+        }
+        Err(Violation::Sparse { problem: "the archive has more content than its parts" }.into())
+    }
+
+    /// One read, and its write.
+    fn copy(&mut self, reader: &mut impl Read, file: &mut std::fs::File) -> Result<u64, Stop> {
+        let n = self.read(reader)?;
+        file.write_all(&self.buffer[..n]).map_err(Violation::Write)?;
+        Ok(n as u64)
     }
 
     fn hard_link(&mut self, parent: &Path, name: &std::ffi::OsStr, target: &[u8]) -> Result<(), Stop> {

@@ -9,11 +9,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{LogRecord, file_path};
+use super::{LINE_BYTES_MAX, LogRecord, file_path};
 
 const POLL_DELAY_MS: u64 = 50;
-/// A line of the file is one record; escapes make it at most six times as long.
-const LINE_BYTES_MAX: usize = 8 * super::RECORD_BYTES_MAX;
+/// Of the file: one record; escapes make it at most six times as long.
+const ENTRY_BYTES_MAX: usize = 8 * super::RECORD_BYTES_MAX;
+/// Text of one record: bytes that are no UTF-8 become three each.
+const RECORD_TEXT_BYTES_MAX: usize = 3 * super::RECORD_BYTES_MAX;
 const FILES_MAX: u32 = 100;
 
 /// What the reader has to say.
@@ -33,6 +35,8 @@ pub struct LogReader {
     inode: u64,
     line: Vec<u8>,
     buffered: VecDeque<LogRecord>,
+    /// The line of each stream whose end was not read yet.
+    open: [Option<LogRecord>; 2],
     follow: bool,
     ended: Box<dyn Fn() -> bool + Send>,
 }
@@ -52,6 +56,7 @@ impl LogReader {
             inode: 0,
             line: Vec::new(),
             buffered: VecDeque::new(),
+            open: [None, None],
             follow,
             ended,
         };
@@ -71,11 +76,12 @@ impl LogReader {
             }
             // Asked before reading: what is written before the end is then always read.
             let ended = (self.ended)();
-            if let Some(record) = self.read_one()? {
+            if let Some(record) = self.read_line()? {
                 return Ok(LogItem::Record(record));
             }
             if !self.follow || ended {
-                return Ok(LogItem::End);
+                // What was kept of a line without an end.
+                return Ok(self.open.iter_mut().find_map(Option::take).map_or(LogItem::End, LogItem::Record));
             }
             let now = Instant::now();
             if now >= deadline {
@@ -87,13 +93,30 @@ impl LogReader {
 
     fn skip_to_tail(&mut self, tail: usize) {
         let mut kept = VecDeque::new();
-        while let Ok(Some(record)) = self.read_one() {
+        while let Ok(Some(record)) = self.read_line() {
             kept.push_back(record);
             if kept.len() > tail {
                 kept.pop_front();
             }
         }
         self.buffered = kept;
+    }
+
+    /// The next record that ends a line, or fills one up to the bound.
+    fn read_line(&mut self) -> io::Result<Option<LogRecord>> {
+        while let Some(mut record) = self.read_one()? {
+            let open = &mut self.open[record.stream as usize];
+            if let Some(mut begun) = open.take() {
+                begun.log.push_str(&record.log);
+                begun.partial = record.partial;
+                record = begun;
+            }
+            if !record.partial || record.log.len() + RECORD_TEXT_BYTES_MAX > LINE_BYTES_MAX {
+                return Ok(Some(record));
+            }
+            *open = Some(record);
+        }
+        Ok(None)
     }
 
     fn read_one(&mut self) -> io::Result<Option<LogRecord>> {
@@ -165,7 +188,7 @@ fn read_line(file: &mut BufReader<File>, line: &mut Vec<u8>) -> io::Result<usize
             Some(at) => (at + 1, true),
             None => (available.len(), false),
         };
-        if line.len() + used <= LINE_BYTES_MAX {
+        if line.len() + used <= ENTRY_BYTES_MAX {
             line.extend_from_slice(&available[..used]);
         } else {
             line.clear();

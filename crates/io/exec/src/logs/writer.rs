@@ -41,9 +41,10 @@ impl LogWriter {
                 let (now, later) = rest.split_at(RECORD_BYTES_MAX - pending.len());
                 pending.extend_from_slice(now);
                 rest = later;
-                encode(&mut out, &time, stream, &pending, true);
+                let whole = whole_characters(&pending);
+                encode(&mut out, &time, stream, &pending[..whole], true);
                 records += 1;
-                pending.clear();
+                pending.drain(..whole);
             }
             pending.extend_from_slice(rest);
             if ended {
@@ -122,6 +123,14 @@ impl LogWriter {
     }
 }
 
+/// How many bytes come before a character of UTF-8 that is cut off at the end.
+fn whole_characters(bytes: &[u8]) -> usize {
+    let continued = bytes.iter().rev().take(3).take_while(|byte| **byte & 0xc0 == 0x80).count();
+    let Some(lead) = bytes.len().checked_sub(continued + 1) else { return bytes.len() };
+    let wanted = bytes[lead].leading_ones() as usize;
+    if (2..=4).contains(&wanted) && wanted > continued + 1 { lead } else { bytes.len() }
+}
+
 fn open_append(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }
@@ -142,7 +151,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    use crate::logs::{LogItem, LogReader};
+    use crate::logs::{LINE_BYTES_MAX, LogItem, LogReader};
 
     fn read_all(dir: &Path) -> Vec<LogRecord> {
         let mut reader = LogReader::open(dir, None, false, Box::new(|| true));
@@ -178,8 +187,47 @@ mod tests {
         let line = vec![b'x'; RECORD_BYTES_MAX * 2 + 5];
         log.take(LogStream::Stdout, &line);
         log.take(LogStream::Stdout, b"\n");
+        assert_eq!(fs::read_to_string(file_path(dir.path(), 0)).expect("a file").lines().count(), 3);
         let sizes: Vec<_> = read_all(dir.path()).iter().map(|record| (record.log.len(), record.partial)).collect();
-        assert_eq!(sizes, [(RECORD_BYTES_MAX, true), (RECORD_BYTES_MAX, true), (5, false)]);
+        assert_eq!(sizes, [(RECORD_BYTES_MAX * 2 + 5, false)], "the reader joins it");
+    }
+
+    #[test]
+    fn a_line_beyond_the_bound_is_told_in_marked_parts_and_tail_counts_lines() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut log = LogWriter::open(dir.path(), LogLimits::default()).expect("a file");
+        let text = format!("x{}", "ä漢🚀".repeat(60_000));
+        log.take(LogStream::Stdout, b"first\n");
+        for piece in text.as_bytes().chunks(40_000) {
+            log.take(LogStream::Stdout, piece);
+            log.take(LogStream::Stderr, b"between\n");
+        }
+        log.take(LogStream::Stdout, b"\nnext\n");
+        log.finish();
+        let records: Vec<_> = read_all(dir.path()).into_iter().filter(|r| r.stream == LogStream::Stdout).collect();
+        let (long, partial): (Vec<_>, Vec<_>) =
+            records[1..records.len() - 1].iter().map(|record| (record.log.as_str(), record.partial)).unzip();
+        assert_eq!(long.concat(), text, "no character is torn");
+        assert!(long.len() > 1 && long.iter().all(|part| part.len() <= LINE_BYTES_MAX), "{}", long.len());
+        assert!(partial.split_last().is_some_and(|(last, before)| !last && before.iter().all(|partial| *partial)));
+
+        let short = "y".repeat(40_000);
+        log.take(LogStream::Stdout, format!("{short}\nlast\nopen").as_bytes());
+        let mut tail = LogReader::open(dir.path(), Some(2), false, Box::new(|| true));
+        let mut told = || match tail.next(Duration::ZERO).expect("readable") {
+            LogItem::Record(record) => record.log,
+            other => format!("{other:?}"),
+        };
+        assert_eq!([told(), told(), told()], [short, "last".to_owned(), "End".to_owned()]);
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_told_as_far_as_it_is_kept() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut log = LogWriter::open(dir.path(), LogLimits::default()).expect("a file");
+        log.take(LogStream::Stdout, &vec![b'x'; RECORD_BYTES_MAX + 5]);
+        let sizes: Vec<_> = read_all(dir.path()).iter().map(|record| (record.log.len(), record.partial)).collect();
+        assert_eq!(sizes, [(RECORD_BYTES_MAX, true)]);
     }
 
     #[test]

@@ -19,18 +19,33 @@ pub(crate) struct LayoutSource {
     pub(super) image: String,
     dir: PathBuf,
     tag: Option<String>,
+    wanted: Option<Digest>,
     options: Options,
 }
 
 impl LayoutSource {
-    pub(super) fn new(image: String, dir: PathBuf, tag: Option<String>, options: &Options) -> Self {
-        Self { image, dir, tag, options: options.clone() }
+    pub(super) fn new(
+        image: String,
+        dir: PathBuf,
+        tag: Option<String>,
+        wanted: Option<Digest>,
+        options: &Options,
+    ) -> Self {
+        Self { image, dir, tag, wanted, options: options.clone() }
+    }
+
+    /// What was asked for by its digest, else what the index has under the name now.
+    pub(super) fn digest(&self) -> Result<Digest, ImageError> {
+        if let Some(wanted) = &self.wanted {
+            return Ok(wanted.clone());
+        }
+        let index = self.read(&self.dir.join("index.json"))?;
+        let index: Index = documents::json(&self.image, "index", &index)?;
+        self.choose(&index)
     }
 
     pub(super) fn manifest(&self) -> Result<Manifest, ImageError> {
-        let index = self.read(&self.dir.join("index.json"))?;
-        let index: Index = documents::json(&self.image, "index", &index)?;
-        let mut digest = self.choose(&index)?;
+        let mut digest = self.digest()?;
         for _ in 0..INDEX_DEPTH_MAX {
             let bytes = self.read(&self.blob_path(&digest))?;
             verify(&self.image, "manifest", &digest, &bytes)?;

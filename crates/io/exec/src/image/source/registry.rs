@@ -14,6 +14,7 @@ use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
 use super::documents::{self, Document};
 use super::{Blob, LayerAt, Manifest, mismatch, verify};
+use crate::image::auth_file;
 use crate::image::digest::{Digest, Hasher};
 use crate::image::error::ImageError;
 use crate::image::options::Options;
@@ -70,13 +71,26 @@ struct Download {
 }
 
 impl RegistrySource {
-    pub(super) fn new(reference: &Reference, client: oci_client::Client, options: &Options, temp_dir: PathBuf) -> Self {
+    pub(super) fn new(
+        reference: &Reference,
+        client: oci_client::Client,
+        options: &Options,
+        temp_dir: PathBuf,
+    ) -> Result<Self, ImageError> {
         let Reference::Registry { registry, repository, tag, digest } = reference else {
             unreachable!("only registry references come here")
         };
         let (registry, repository) = (registry.clone(), repository.clone());
-        let auth = match options.credentials.get(&registry) {
-            Some(c) => RegistryAuth::Basic(c.username.clone(), c.password.clone()),
+        let mut credentials = options.credentials.get(&registry).cloned();
+        if let (None, Some(file)) = (&credentials, &options.auth_file) {
+            credentials = auth_file::credentials(file, &registry).map_err(|source| ImageError::AuthFile {
+                image: reference.to_string(),
+                path: file.clone(),
+                source,
+            })?;
+        }
+        let auth = match credentials {
+            Some(c) => RegistryAuth::Basic(c.username, c.password),
             None => RegistryAuth::Anonymous,
         };
         let at = match (digest, tag) {
@@ -87,19 +101,30 @@ impl RegistrySource {
             }
         };
         let image = reference.to_string();
-        Self { image, client, at, wanted: digest.clone(), auth, options: options.clone(), temp_dir }
+        Ok(Self { image, client, at, wanted: digest.clone(), auth, options: options.clone(), temp_dir })
+    }
+
+    /// What the registry has under the tag now; nothing is asked about a digest.
+    pub(super) async fn digest(&self) -> Result<Digest, ImageError> {
+        match &self.wanted {
+            Some(wanted) => Ok(wanted.clone()),
+            None => Ok(Digest::sha256(&self.document(&self.at).await?)),
+        }
+    }
+
+    /// A manifest or an index, not checked yet.
+    async fn document(&self, at: &oci_client::Reference) -> Result<Vec<u8>, ImageError> {
+        let got = self.client.pull_manifest_raw(at, &self.auth, ACCEPTED).await;
+        let (bytes, _) = got.map_err(|e| self.error("get the manifest", e))?;
+        self.bounded("the manifest", bytes.len() as u64, self.options.manifest_bytes_max)?;
+        Ok(bytes.to_vec())
     }
 
     pub(super) async fn manifest(&self) -> Result<Manifest, ImageError> {
         let mut at = self.at.clone();
         let mut wanted = self.wanted.clone();
         for _ in 0..INDEX_DEPTH_MAX {
-            let (bytes, _) = self
-                .client
-                .pull_manifest_raw(&at, &self.auth, ACCEPTED)
-                .await
-                .map_err(|e| self.error("get the manifest", e))?;
-            self.bounded("the manifest", bytes.len() as u64, self.options.manifest_bytes_max)?;
+            let bytes = self.document(&at).await?;
             if let Some(wanted) = &wanted {
                 verify(&self.image, "manifest", wanted, &bytes)?;
             }
@@ -229,7 +254,12 @@ impl RegistrySource {
                 "; if its registry speaks plain http, list it as insecure"
             }
             OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => {
-                "; check the name, and the credentials of its registry"
+                match self.auth {
+                    RegistryAuth::Anonymous => {
+                        "; check the name; if its registry wants a password, write one with `docker login` or `skopeo login` and start the node with --registry-auth FILE"
+                    }
+                    _ => "; check the name, and the user name and password that --registry-auth has for its registry",
+                }
             }
             _ => "",
         };

@@ -11,7 +11,7 @@ use super::layers::{LayerKey, Unpacked, Work};
 use super::records::ImageRecord;
 use super::{Image, Inner};
 use crate::image::config::{ConfigDocument, ImageConfig};
-use crate::image::decode::Budget;
+use crate::image::decode::{Budget, Ratio};
 use crate::image::digest::{Digest, DigestError};
 use crate::image::error::{ImageError, Violation};
 use crate::image::progress::{LayerProgress, LayerReporter, LayerState, PullProgress};
@@ -248,7 +248,7 @@ impl Pull {
             let limits = Limits {
                 budget: &pull.budget,
                 depth_max: options.unpack_depth_max,
-                ratio_max: options.compression_ratio_max,
+                ratio: Ratio { max: options.compression_ratio_max, free_bytes: options.compression_free_bytes },
             };
             let work = Work { image: &pull.image, diff_ids: &pull.diff_ids[..=index], lowers: &lowers, limits };
             pull.store.unpack(blob, &work)

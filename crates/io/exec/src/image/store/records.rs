@@ -43,11 +43,13 @@ impl Inner {
 
     /// The image under a reference, if all of it is there.
     pub(super) fn recorded(&self, reference: &Reference) -> Result<Option<Image>, ImageError> {
+        let reference_digest = reference.digest();
         let reference = reference.to_string();
         let record: Option<ReferenceRecord> = read(&self.reference_path(&reference))?;
         match record.filter(|r| r.reference == reference) {
             Some(record) => self.image(&reference, &record.digest),
-            None => Ok(None),
+            // Whoever pulled it by another name may have the very image.
+            None => reference_digest.map_or(Ok(None), |digest| self.image(&reference, digest)),
         }
     }
 

@@ -53,6 +53,8 @@ impl Layer {
     }
 }
 
+const RATIO: Ratio = Ratio { max: 1000, free_bytes: 0 };
+
 struct World {
     dir: tempfile::TempDir,
     budget: Budget,
@@ -71,7 +73,7 @@ impl World {
     fn unpack(&self, name: &str, layer: Layer, lowers: Lowers) -> Result<Outcome, Violation> {
         let bytes = layer.done();
         std::fs::create_dir(self.path(name)).expect("new layer");
-        let limits = Limits { budget: &self.budget, depth_max: 16, ratio_max: 1000 };
+        let limits = Limits { budget: &self.budget, depth_max: 16, ratio: RATIO };
         let (dest, id) = (self.path(name), Digest::sha256(&bytes));
         unpack_layer(&bytes[..], bytes.len() as u64, &dest, &id, &lowers, limits).map_err(|r| r.violation)
     }
@@ -297,7 +299,7 @@ fn wrong_bytes_and_damage_are_refused() {
     let w = World::new();
     std::fs::create_dir(w.path("l")).expect("dir");
     let bytes = Layer::default().file("f", "content").done();
-    let limits = Limits { budget: &w.budget, depth_max: 16, ratio_max: 1000 };
+    let limits = Limits { budget: &w.budget, depth_max: 16, ratio: RATIO };
     let refused = |bytes: &[u8]| {
         let id = Digest::sha256(b"something else");
         unpack_layer(bytes, bytes.len() as u64, &w.path("l"), &id, &Lowers::Unknown, limits)
@@ -315,7 +317,7 @@ fn an_archive_may_lack_its_padding_and_end() {
     for (name, end) in [("unpadded", whole.len() - 508), ("endless", whole.len())] {
         let bytes = &whole[..end];
         std::fs::create_dir(w.path(name)).expect("dir");
-        let limits = Limits { budget: &w.budget, depth_max: 16, ratio_max: 1000 };
+        let limits = Limits { budget: &w.budget, depth_max: 16, ratio: RATIO };
         let id = Digest::sha256(bytes);
         unpack_layer(bytes, end as u64, &w.path(name), &id, &Lowers::Unknown, limits).expect("unpacks");
         assert_eq!(w.text(&format!("{name}/f")), "last");

@@ -1,7 +1,8 @@
 //! The same image from every kind of source and with every kind of layer.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use heptad_exec::image::{Digest, Image, ImageError, ImageStore, ProcessRequest, Violation};
@@ -187,4 +188,48 @@ fn host() {
         ..ProcessRequest::default()
     };
     assert_eq!(image.process(&request).expect("plan").uid, 65534);
+}
+
+#[test]
+fn sparse_files_of_gnu_tar() {
+    let w = World::new();
+    let from = w.path("from");
+    std::fs::create_dir_all(from.join("d")).expect("directory");
+    let mut file = std::fs::File::create(from.join("d/s")).expect("file");
+    for i in 1..40_u64 {
+        file.seek(SeekFrom::Start(i * 300_000)).expect("hole");
+        file.write_all(format!("piece {i}\n").as_bytes()).expect("piece");
+    }
+    file.set_len(20 << 20).expect("hole at the end");
+    std::fs::hard_link(from.join("d/s"), from.join("d/t")).expect("link");
+    std::fs::write(from.join("d/u"), "plain").expect("file");
+    let content = std::fs::read(from.join("d/s")).expect("file");
+    let store = w.store(options(""));
+    let formats: [&[&str]; 4] = [
+        &["--format=gnu"],
+        &["--format=pax", "--sparse-version=0.0"],
+        &["--format=pax", "--sparse-version=0.1"],
+        &["--format=pax", "--sparse-version=1.0"],
+    ];
+    for (i, format) in formats.into_iter().enumerate() {
+        let (archive, shown) = (w.path(&format!("{i}.tar")), from.display().to_string());
+        let archive_text = archive.display().to_string();
+        run("tar", &[format, &["--sparse", "-C", &shown, "-cf", &archive_text, "d"]].concat());
+        let bytes = std::fs::read(&archive).expect("archive");
+        assert!(bytes.len() < 1 << 20, "{format:?} wrote no holes: {}", bytes.len());
+        let layout = Handmade::new(w.path(&format!("layout{i}")), &[bytes.clone()], &[Digest::sha256(&bytes)], here());
+        let image = w.pull(&store, &layout.reference()).unwrap_or_else(|e| panic!("{format:?}: {e:?}"));
+        let root = &image.layers[0];
+        let names = |dir: &Path| {
+            let mut names: Vec<_> =
+                std::fs::read_dir(dir).expect("directory").map(|e| e.expect("entry").file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!((names(root), names(&root.join("d"))), (vec!["d".into()], vec!["s".into(), "t".into(), "u".into()]));
+        for name in ["d/s", "d/t"] {
+            assert!(std::fs::read(root.join(name)).expect("file") == content, "{format:?} {name}");
+        }
+        assert_eq!(root.join("d/s").metadata().expect("file").nlink(), 2, "{format:?}");
+    }
 }

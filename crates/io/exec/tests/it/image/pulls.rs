@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use heptad_exec::image::{Digest, Image, ImageError, ImageStore, LayerState, PullPolicy, PullProgress, Reference};
+use heptad_exec::image::{
+    Digest, Image, ImageError, ImageStore, LayerState, Options, PullPolicy, PullProgress, Reference,
+};
 use tokio::sync::watch;
 
 use super::build::{Archive, Handmade, Layout, busybox, here};
-use super::registry::{Breaker, Registry};
-use super::{World, options, text};
+use super::registry::{Breaker, LOGIN, Registry};
+use super::{World, options, run, text};
 
 /// Bytes that do not compress, the same every time.
 fn noise(len: usize, seed: u64) -> Vec<u8> {
@@ -80,6 +82,83 @@ fn policies() {
     drop(registry);
     assert_eq!(content(PullPolicy::IfNotPresent), "two");
     assert!(matches!(ensure(PullPolicy::Always), Err(ImageError::Registry { .. })));
+}
+
+#[test]
+fn what_a_tag_is_can_be_asked_and_held_on_to() {
+    let (w, registry) = (World::new(), Registry::start());
+    let layout = Layout::new(&w, "oci");
+    let archive = w.path("archive.tar").display().to_string();
+    let push = |content: &[u8]| {
+        layout.blank("t");
+        layout.archive(&w, "t", Archive::default().file("f", content));
+        let _ = std::fs::remove_file(&archive);
+        let from = format!("oci:{}", layout.tag("t"));
+        run("skopeo", &["copy", "--quiet", "--insecure-policy", &from, &format!("docker-archive:{archive}:app:1")]);
+        registry.push(&from, "app:1", &[])
+    };
+    let tag = push(b"one");
+    let store = w.store(options(&registry.address));
+    let layout_name = format!("oci:{}", layout.tag("t"));
+    let all = [tag, layout_name, format!("docker-archive:{archive}:app:1")]
+        .map(|text| text.parse::<Reference>().expect("reference"));
+    let resolve = |reference: &Reference| w.runtime.block_on(store.resolve(reference)).expect("resolves");
+    let content = |reference: &Reference| {
+        let image = w.runtime.block_on(store.ensure(reference, PullPolicy::IfNotPresent, None));
+        image.map(|image| text(&image.layers[0].join("f")))
+    };
+    let first = all.clone().map(|reference| (resolve(&reference), reference));
+    let pinned = first.clone().map(|(digest, reference)| reference.pinned(digest));
+    assert!(pinned.iter().all(Reference::is_pinned) && !all.iter().any(Reference::is_pinned));
+    assert_eq!(pinned.each_ref().map(|reference| content(reference).expect("image")), ["one"; 3]);
+    push(b"two");
+    for (digest, reference) in &first {
+        let second = resolve(reference);
+        assert_ne!(second, *digest, "{reference}");
+        assert_eq!(content(&reference.clone().pinned(second)).expect("image"), "two", "{reference}");
+    }
+    assert_eq!(pinned.each_ref().map(|reference| content(reference).expect("present")), ["one"; 3]);
+    drop(store);
+
+    // A node that comes later gets the very same from whoever still has it; an archive has only one.
+    std::fs::remove_dir_all(w.path("store")).expect("store");
+    let store = w.store(options(&registry.address));
+    let pull = |reference: &Reference| w.runtime.block_on(store.pull(reference, None));
+    for reference in &pinned[..2] {
+        assert_eq!(text(&pull(reference).expect("by its digest").layers[0].join("f")), "one", "{reference}");
+    }
+    assert!(matches!(pull(&pinned[2]), Err(ImageError::NotFound { .. })));
+}
+
+#[test]
+fn a_registry_with_a_password() {
+    let (w, registry) = (World::new(), Registry::guarded());
+    let layout = Layout::new(&w, "oci");
+    layout.blank("t");
+    layout.archive(&w, "t", Archive::default().file("f", b"hidden"));
+    let name = registry.push(&format!("oci:{}", layout.tag("t")), "app:1", &["--dest-creds", LOGIN]);
+    let store = w.store(options(&registry.address));
+    let error = w.pull(&store, &name).expect_err("no password").to_string();
+    assert!(error.contains("--registry-auth FILE") && error.contains(&name), "{error}");
+    drop(store);
+
+    let file = w.path("config.json");
+    let store = w.store(Options { auth_file: Some(file.clone()), ..options(&registry.address) });
+    assert!(matches!(w.pull(&store, &name), Err(ImageError::AuthFile { .. })), "no such file");
+    let (user, password) = LOGIN.split_once(':').expect("a pair");
+    let write = |password: &str| {
+        let entry = serde_json::json!({ "username": user, "password": password });
+        let auths = serde_json::json!({ "auths": { registry.address.clone(): entry } });
+        std::fs::write(&file, auths.to_string()).expect("file");
+    };
+    write("another");
+    let error = w.pull(&store, &name).expect_err("wrong password").to_string();
+    assert!(
+        error.contains("the user name and password that --registry-auth has") && !error.contains("another"),
+        "{error}"
+    );
+    write(password);
+    assert_eq!(text(&w.pull(&store, &name).expect("read anew").layers[0].join("f")), "hidden");
 }
 
 #[test]

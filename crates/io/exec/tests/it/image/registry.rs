@@ -10,6 +10,10 @@ use std::time::{Duration, Instant};
 
 use super::run;
 
+/// User name and password of a guarded registry.
+pub(super) const LOGIN: &str = "me:secret$word";
+const LOGIN_HASH: &str = "me:$2b$05$abcdefghijklmnopqrstuuOfoWXr5CK9sbsnoVFHrS0Fqa4cq51x2\n";
+
 /// Ended by its handle when dropped, also after a failed test.
 pub(super) struct Registry {
     child: Child,
@@ -19,18 +23,30 @@ pub(super) struct Registry {
 
 impl Registry {
     pub(super) fn start() -> Self {
-        // Another process may take the port between choosing and using it.
-        (0..5).find_map(|_| Self::try_start()).expect("docker-registry answers on loopback")
+        Self::start_with("")
     }
 
-    fn try_start() -> Option<Self> {
+    /// One that wants [`LOGIN`].
+    pub(super) fn guarded() -> Self {
+        Self::start_with("auth: {htpasswd: {realm: test, path: htpasswd}}\n")
+    }
+
+    fn start_with(auth: &str) -> Self {
+        // Another process may take the port between choosing and using it.
+        (0..5).find_map(|_| Self::try_start(auth)).expect("docker-registry answers on loopback")
+    }
+
+    fn try_start(auth: &str) -> Option<Self> {
         let dir = tempfile::tempdir().expect("temporary directory");
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a port").port();
         let address = format!("127.0.0.1:{port}");
         let config = format!(
-            "version: 0.1\nlog: {{level: info}}\nstorage:\n  filesystem: {{rootdirectory: {root}}}\nhttp: {{addr: '{address}'}}\n",
+            "version: 0.1\nlog: {{level: info}}\nstorage:\n  filesystem: {{rootdirectory: {root}}}\nhttp: {{addr: '{address}'}}\n{auth}",
             root = dir.path().join("data").display(),
         );
+        let passwords = dir.path().join("htpasswd");
+        let config = config.replace("path: htpasswd", &format!("path: {}", passwords.display()));
+        std::fs::write(passwords, LOGIN_HASH).expect("passwords");
         std::fs::write(dir.path().join("config.yml"), config).expect("configuration");
         let log = std::fs::File::create(dir.path().join("log")).expect("log");
         let child = Command::new("docker-registry")
@@ -62,7 +78,7 @@ impl Registry {
         let mut answer = [0; 15];
         stream.write_all(request.as_bytes()).is_ok()
             && stream.read_exact(&mut answer).is_ok()
-            && answer.ends_with(b"200 OK")
+            && (answer.ends_with(b"200 OK") || answer.ends_with(b"401 Un"))
     }
 
     /// Pushes an image of a layout; `extra` are options of `skopeo copy`.
