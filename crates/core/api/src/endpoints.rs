@@ -5,7 +5,7 @@ use crate::{
     mesh::{CallRequest, CallResponse, CheckResponse, MeshState},
     object::{Kind, List, Object, Resource},
     operations::{
-        ApplyRequest, ApplyResponse, ContainerReport, ContainerSettings, ExecRequest, ExecResponse, LogLine,
+        ApplyRequest, ApplyResponse, ContainerReport, ContainerSettings, ExecLine, ExecRequest, ImagePin, LogLine,
         PlanResponse, Version,
     },
     optimization::{Optimization, OptimizeRequest},
@@ -189,9 +189,22 @@ fn node_operations() -> Vec<Endpoint> {
             "What a container takes of its configs and secrets; for the node to which it is bound",
         )
         .gives::<ContainerSettings>(),
-        Endpoint::new("POST", format!("{id}/exec"), "container_exec", "Run a program inside a container")
-            .takes::<ExecRequest>()
-            .gives::<ExecResponse>(),
+        Endpoint::new(
+            "POST",
+            format!("{id}/image"),
+            "container_image",
+            "The digest that its image's tag stands for; for the node to which it is bound",
+        )
+        .takes::<ImagePin>()
+        .gives::<ImagePin>(),
+        Endpoint::new(
+            "POST",
+            format!("{id}/exec"),
+            "container_exec",
+            "Run a program inside a container; the answer is newline-delimited JSON",
+        )
+        .takes::<ExecRequest>()
+        .gives::<ExecLine>(),
     ]
 }
 

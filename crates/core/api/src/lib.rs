@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod base64_bytes;
 pub mod endpoints;
 pub mod mesh;
 pub mod object;
@@ -15,6 +16,7 @@ pub mod servers;
 pub mod trust;
 pub mod work;
 
+pub use base64_bytes::Base64;
 pub use object::{Kind, List, Manifest, Object, Resource, WatchBatch, WatchChange, WatchEvent, fields_of};
 pub use problem::{ErrorCode, ProblemDetails};
 

@@ -1,5 +1,6 @@
 //! Requests and answers of operations that are more than one object: apply, plan, status reports, logs, exec.
 
+use crate::base64_bytes::Base64;
 use crate::object::{Kind, Manifest};
 use crate::optimization::OptimalPlan;
 use crate::report::Unplaced;
@@ -157,6 +158,19 @@ pub struct LogLine {
     pub stream: String,
     /// The line, without its end.
     pub log: String,
+    /// The line goes on in the next one of this container and stream: it is longer than 256 KiB, or not ended yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
+}
+
+/// What the tag of a container's image is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImagePin {
+    /// The digest, such as `sha256:0123...`; in a request: what the node found, absent if it only asks; in an answer: what
+    /// is to be run, absent if it is not known yet.
+    #[serde(default)]
+    pub digest: Option<String>,
 }
 
 /// A program to run inside a container.
@@ -165,9 +179,9 @@ pub struct LogLine {
 pub struct ExecRequest {
     /// The program and its arguments.
     pub command: Vec<String>,
-    /// What it reads from standard input.
+    /// What it reads from standard input, at most 8 MiB.
     #[serde(default)]
-    pub stdin: String,
+    pub stdin: Base64,
     /// Milliseconds after which it is killed.
     #[serde(default = "exec_timeout_default")]
     pub timeout_ms: u64,
@@ -177,15 +191,32 @@ fn exec_timeout_default() -> u64 {
     60_000
 }
 
-/// How a program ended that ran inside a container.
+/// Most bytes of standard input of one [`ExecRequest`].
+pub const EXEC_STDIN_BYTES_MAX: usize = 8 << 20;
+/// Most bytes of the body of an [`ExecRequest`]: base64 is a third longer, and the command has some room.
+pub const EXEC_BODY_BYTES_MAX: usize = EXEC_STDIN_BYTES_MAX / 3 * 4 + (1 << 20);
+
+/// One line of the answer to an [`ExecRequest`]: what the program wrote, as it comes and without a bound, and at last how
+/// it ended. An answer without that last line is not whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ExecResponse {
-    /// The exit code; 128 + signal if it was killed.
+#[serde(rename_all = "snake_case")]
+pub enum ExecLine {
+    /// Bytes that it wrote to standard output.
+    Stdout(Base64),
+    /// Bytes that it wrote to standard error.
+    Stderr(Base64),
+    /// It has ended.
+    Exited(ExecExit),
+}
+
+/// How a program ended that ran inside a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ExecExit {
+    /// The exit code; 128 + signal if it was killed, 124 if its time was over, 255 if nobody knows.
     pub exit_code: i32,
-    /// The first MiB of what it wrote to standard output, as UTF-8 with replacements.
-    pub stdout: String,
-    /// The first MiB of what it wrote to standard error, as UTF-8 with replacements.
-    pub stderr: String,
+    /// Why it did not end by itself; empty if it did.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub broken: String,
 }
 
 /// What answers at the address.

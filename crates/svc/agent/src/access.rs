@@ -1,18 +1,26 @@
 //! What people ask of a node: a container's output, a program inside it.
 
 use crate::{Agent, launch::RunLabel};
-use heptad_api::operations::{ExecRequest, ExecResponse, LogLine};
-use heptad_exec::{ContainerState, ContainerStatus, ExecError, LogItem, LogReader, LogRecord, LogStream};
+use heptad_api::{
+    Base64,
+    operations::{ExecExit, ExecLine, ExecRequest, LogLine},
+};
+use heptad_exec::{
+    ContainerState, ContainerStatus, ExecCommand, ExecError, ExitKind, LogItem, LogReader, LogRecord, LogStream,
+    PipedExec,
+};
 use heptad_model::ContainerId;
-use std::time::Duration;
+use std::{ops::ControlFlow, time::Duration};
 use thiserror::Error;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
     task::spawn_blocking,
 };
 
-/// Lines that may wait for a slow reader; then the container's log is read no further.
-const LINES_WAITING_MAX: usize = 256;
+/// Lines (of 256 KiB at most) that may wait for a slow reader; then the container's log is read no further.
+const LINES_WAITING_MAX: usize = 16;
+/// Pieces of output (of 64 KiB at most) of a program inside that may wait; then it waits at its pipe.
+const PIECES_WAITING_MAX: usize = 16;
 /// How long one look into a followed log may take; bounds how long a reader that left is noticed late.
 const LOOK_MS_MAX: u64 = 250;
 /// Logs that are read and programs that run at once for people: each holds a thread, and containers need some too.
@@ -20,7 +28,8 @@ pub(crate) const ASKED_MAX: usize = 256;
 /// Longest time that a program inside may take, whatever is asked.
 const EXEC_TIMEOUT_MS_MAX: u64 = 24 * 3_600_000;
 const SIGKILL: i32 = 9;
-const OUTPUT_BYTES_MAX: usize = 1 << 20;
+/// As `timeout(1)` has it.
+const EXIT_CODE_TIMED_OUT: i32 = 124;
 
 /// Why a node cannot answer.
 #[derive(Debug, Error)]
@@ -46,6 +55,9 @@ pub enum AccessError {
         source: ExecError,
     },
 }
+
+/// What a program inside writes, and how it ended. Dropping it kills the program.
+pub type ExecLines = mpsc::Receiver<ExecLine>;
 
 /// Lines of a container, as they come.
 pub type LogLines = mpsc::Receiver<LogLine>;
@@ -85,34 +97,27 @@ impl Agent {
         self.asked.clone().try_acquire_owned().map_err(|_| AccessError::Busy)
     }
 
-    /// Runs a program inside the container.
-    pub async fn exec(&self, container: &ContainerId, request: ExecRequest) -> Result<ExecResponse, AccessError> {
+    /// Runs a program inside the container; it has begun when this returns.
+    pub async fn exec(&self, container: &ContainerId, request: ExecRequest) -> Result<ExecLines, AccessError> {
         let turn = self.turn()?;
         let runs = self.runs(container).await;
         let running = runs.into_iter().rev().find(|run| matches!(run.state, ContainerState::Running { .. }));
         let Some(run) = running else { return Err(AccessError::NotHere { container: container.clone() }) };
-        let asked = heptad_exec::ExecRequest {
-            stdin: request.stdin.into_bytes(),
-            timeout: Duration::from_millis(request.timeout_ms.min(EXEC_TIMEOUT_MS_MAX)),
-            output_bytes_max: OUTPUT_BYTES_MAX,
-            ..heptad_exec::ExecRequest::new(request.command)
-        };
+        let command = ExecCommand { args: request.command, ..ExecCommand::default() };
         let id = run.spec.id;
-        // The turn goes with the thread, which works on when nobody waits for it any more.
-        let ran = self.context.driver(move |driver| {
-            let _turn = turn;
-            driver.exec(&id, &asked)
-        });
-        let output = ran.await.map_err(|source| AccessError::Driver {
+        let begun = self.context.driver(move |driver| driver.exec_piped(&id, &command)).await;
+        let begun = begun.map_err(|source| AccessError::Driver {
             operation: "running a program inside",
             container: container.clone(),
             source,
         })?;
-        Ok(ExecResponse {
-            exit_code: output.how.shell_code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+        let (lines, receiver) = mpsc::channel(PIECES_WAITING_MAX);
+        let timeout_ms = request.timeout_ms.min(EXEC_TIMEOUT_MS_MAX);
+        spawn_blocking(move || {
+            run_to_end(begun, &request.stdin.0, timeout_ms, &lines);
+            drop(turn);
+        });
+        Ok(receiver)
     }
 
     /// Kills the first process of the container, as a crash would; it is restarted like after a crash.
@@ -135,6 +140,33 @@ impl Agent {
         own.sort_by_key(|(label, _)| label.run);
         own.into_iter().map(|(_, status)| status).collect()
     }
+}
+
+/// Hands on what the program writes, and at last how it ended, unless nobody listens any more.
+fn run_to_end(begun: PipedExec, stdin: &[u8], timeout_ms: u64, lines: &mpsc::Sender<ExecLine>) {
+    let ended = begun.run(stdin, Duration::from_millis(timeout_ms), &mut |stream, bytes| {
+        let gone = if bytes.is_empty() {
+            lines.is_closed()
+        } else {
+            let bytes = Base64(bytes.to_vec());
+            let line = if stream == LogStream::Stdout { ExecLine::Stdout(bytes) } else { ExecLine::Stderr(bytes) };
+            lines.blocking_send(line).is_err()
+        };
+        if gone { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    let exit = match ended {
+        Ok(end) if end.timed_out => ExecExit {
+            exit_code: EXIT_CODE_TIMED_OUT,
+            broken: format!("it was killed, because it took longer than {} s", timeout_ms.div_ceil(1000)),
+        },
+        Ok(end) if end.how == ExitKind::Unknown => {
+            ExecExit { exit_code: end.how.shell_code(), broken: "the container ended meanwhile".to_owned() }
+        }
+        Ok(end) => ExecExit { exit_code: end.how.shell_code(), broken: String::new() },
+        Err(error) => ExecExit { exit_code: ExitKind::Unknown.shell_code(), broken: error.to_string() },
+    };
+    // An error means that nobody listens.
+    let _ = lines.blocking_send(ExecLine::Exited(exit));
 }
 
 /// Reads log after log and hands the lines on; with `tail`, only the last ones of all logs together.
@@ -176,5 +208,11 @@ fn line(container: &ContainerId, record: LogRecord) -> LogLine {
         LogStream::Stdout => "stdout",
         LogStream::Stderr => "stderr",
     };
-    LogLine { container: container.clone(), time: record.time, stream: stream.to_owned(), log: record.log }
+    LogLine {
+        container: container.clone(),
+        time: record.time,
+        stream: stream.to_owned(),
+        log: record.log,
+        partial: record.partial,
+    }
 }

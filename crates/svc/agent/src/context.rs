@@ -9,11 +9,11 @@ use crate::{
     services::Services,
     traffic::Traffic,
 };
-use heptad_api::operations::{ContainerSettings, SettingsFile};
+use heptad_api::operations::{ContainerSettings, ImagePin, SettingsFile};
 use heptad_client::Client;
 use heptad_exec::{
     ContainerState, Driver, DriverKind, ExecError, Network as NetworkChoice, RootFs,
-    image::{Image, ImageStore, ProcessRequest, PullPolicy, Reference},
+    image::{Digest, Image, ImageStore, ProcessRequest, PullPolicy, Reference},
 };
 use heptad_model::{Container, ContainerId, ContainerStatus, Event, EventKind, Protocol};
 use heptad_net::Network;
@@ -157,7 +157,15 @@ impl Context {
             );
             return Err(Failure { reason: "InvalidImage", message });
         }
-        let image = self.pull(&reference, reporter).await?;
+        let by_tag = !reference.is_pinned();
+        let pulled = self.pull(&self.pinned(container, reference).await?, reporter).await;
+        let image = pulled.map_err(|mut failure| {
+            if by_tag {
+                let name = &container.service.name;
+                failure.message += &format!("; `heptad rollout restart {name}` looks at the tag again");
+            }
+            failure
+        })?;
         let lower_dirs = image.layers.clone();
         let digest = image.digest.as_ref().map(ToString::to_string);
         let request = ProcessRequest {
@@ -172,6 +180,30 @@ impl Context {
         let process = process.map_err(|error| failure("StartFailed", &error))?;
         let process = process.map_err(|error| failure("InvalidImage", &error))?;
         Ok(RunFiles { rootfs: RootFs::Overlay { lower_dirs }, process, image: digest })
+    }
+
+    /// The reference with the digest that all containers of this one's revision run.
+    async fn pinned(&self, container: &Container, reference: Reference) -> Result<Reference, Failure> {
+        if reference.is_pinned() {
+            return Ok(reference);
+        }
+        // What it ran before it still runs, also while nobody can be asked.
+        let id = container.id.clone();
+        let runs = self.driver(|driver| Ok(driver.list())).await.unwrap_or_default();
+        let ran = runs.iter().filter_map(|run| RunLabel::of(&run.spec)).filter(|label| label.container == id);
+        if let Some(digest) = ran.filter_map(|label| label.image?.parse().ok()).next() {
+            return Ok(reference.pinned(digest));
+        }
+        let failed = |error: &heptad_client::Error| failure("ImagePullFailed", error);
+        let mut pin = self.client.container_image(&id, &ImagePin::default()).await.map_err(|e| failed(&e))?;
+        if pin.digest.is_none() {
+            let found = self.images.resolve(&reference).await.map_err(|error| failure("ImagePullFailed", &error))?;
+            let proposed = ImagePin { digest: Some(found.to_string()) };
+            pin = self.client.container_image(&id, &proposed).await.map_err(|e| failed(&e))?;
+        }
+        let digest: Digest =
+            pin.digest.unwrap_or_default().parse().map_err(|error| failure("ImagePullFailed", &error))?;
+        Ok(reference.pinned(digest))
     }
 
     async fn pull(&self, reference: &Reference, reporter: &Reporter) -> Result<Image, Failure> {

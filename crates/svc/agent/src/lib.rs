@@ -22,7 +22,7 @@ mod sync;
 mod traffic;
 mod worker;
 
-pub use access::{AccessError, LogLines};
+pub use access::{AccessError, ExecLines, LogLines};
 pub use launch::loopback_port;
 pub use options::Options;
 pub use traffic::{InProgress, Traffic, Wait};

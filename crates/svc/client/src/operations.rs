@@ -9,7 +9,7 @@ use heptad_api::{
     Object,
     mesh::{CallRequest, CallResponse, CheckResponse},
     operations::{
-        ApplyRequest, ApplyResponse, ContainerReport, ContainerSettings, ExecRequest, ExecResponse, LogLine,
+        ApplyRequest, ApplyResponse, ContainerReport, ContainerSettings, ExecLine, ExecRequest, ImagePin, LogLine,
         PlanResponse, Version,
     },
     optimization::{Optimization, OptimizeRequest},
@@ -94,11 +94,11 @@ impl Client {
         self.lines(Call::new(Method::GET, with_query(container_path(container, "/logs"), &query)), None).await
     }
 
-    /// Runs a program inside a container.
-    pub async fn exec(&self, container: &ContainerId, request: &ExecRequest) -> Result<ExecResponse> {
-        let mut call = Call::new(Method::POST, container_path(container, "/exec")).json(request);
-        call.timeout = Some(Duration::from_millis(request.timeout_ms.saturating_add(EXEC_MARGIN_MS)));
-        self.json(call).await
+    /// Runs a program inside a container: what it writes, as it comes, and at last how it ended. Dropping the lines kills
+    /// the program.
+    pub async fn exec(&self, container: &ContainerId, request: &ExecRequest) -> Result<Lines<ExecLine>> {
+        let silence = Duration::from_millis(request.timeout_ms.saturating_add(EXEC_MARGIN_MS));
+        self.lines(Call::new(Method::POST, container_path(container, "/exec")).json(request), Some(silence)).await
     }
 
     /// Sends a request through the mesh.
@@ -128,6 +128,11 @@ impl Client {
     /// What a container takes of its configs and secrets.
     pub async fn container_settings(&self, id: &ContainerId) -> Result<ContainerSettings> {
         self.json(Call::new(Method::GET, container_path(id, "/settings"))).await
+    }
+
+    /// The digest that the container is to run; if none is known yet, the one that is proposed.
+    pub async fn container_image(&self, id: &ContainerId, proposed: &ImagePin) -> Result<ImagePin> {
+        self.json(Call::new(Method::POST, container_path(id, "/image")).json(proposed)).await
     }
 
     /// Says that a stopped container is gone from its node: deletes its record and frees what it took.

@@ -5,7 +5,7 @@ use futures_util::Stream;
 use heptad_api::{
     ProblemDetails,
     mesh::{CallRequest, CallResponse, CheckResponse},
-    operations::{ExecRequest, ExecResponse, LogLine},
+    operations::{ExecLine, ExecRequest, LogLine},
 };
 use heptad_model::Container;
 use heptad_pki::Keyring;
@@ -17,6 +17,9 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// Lines that a container wrote.
 pub type LogStream = Pin<Box<dyn Stream<Item = Result<LogLine, ProblemDetails>> + Send>>;
 
+/// What a program in a container writes, and how it ended.
+pub type ExecStream = Pin<Box<dyn Stream<Item = Result<ExecLine, ProblemDetails>> + Send>>;
+
 /// The way to the containers on their nodes.
 pub trait NodeAccess: Send + Sync {
     /// What the container wrote: the last `tail` lines (all that is kept if none), then what it writes if `follow`.
@@ -27,8 +30,8 @@ pub trait NodeAccess: Send + Sync {
         follow: bool,
     ) -> BoxFuture<'_, Result<LogStream, ProblemDetails>>;
 
-    /// Runs a program inside the container.
-    fn exec(&self, container: Container, request: ExecRequest) -> BoxFuture<'_, Result<ExecResponse, ProblemDetails>>;
+    /// Runs a program inside the container. It has begun when the future is done; dropping the stream kills it.
+    fn exec(&self, container: Container, request: ExecRequest) -> BoxFuture<'_, Result<ExecStream, ProblemDetails>>;
 }
 
 /// The way into the mesh.

@@ -65,6 +65,11 @@ pub(crate) fn revision(service: &ServiceKey, number: u64) -> String {
     format!("{}{number:020}", revisions(service))
 }
 
+/// The row of the digest that the containers of a revision run.
+pub(crate) fn image(service: &ServiceKey, number: u64) -> String {
+    format!("/images/{service}/{number:020}")
+}
+
 pub(crate) fn service(key: &ServiceKey) -> String {
     object(Kind::Services, &key.namespace, &key.name)
 }

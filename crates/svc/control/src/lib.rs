@@ -28,7 +28,7 @@ mod servers;
 mod token;
 mod trust;
 
-pub use access::{BoxFuture, LogStream, MeshAccess, NodeAccess, ServerParts};
+pub use access::{BoxFuture, ExecStream, LogStream, MeshAccess, NodeAccess, ServerParts};
 pub use control::{Control, ControlHandle};
 pub use error::{Error, Result};
 pub use http::{Peer, Seat, Strangers};

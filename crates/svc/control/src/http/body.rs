@@ -16,7 +16,12 @@ const STRANGER_BODY_BYTES_MAX: usize = 64 << 10;
 impl App {
     /// The whole body.
     pub(crate) async fn body(&self, body: Body) -> Result<Bytes> {
-        read(body, BODY_BYTES_MAX, self.options.body_timeout_ms).await
+        self.body_up_to(body, BODY_BYTES_MAX).await
+    }
+
+    /// The whole body, if it has at most `bytes_max` bytes.
+    pub(crate) async fn body_up_to(&self, body: Body, bytes_max: usize) -> Result<Bytes> {
+        read(body, bytes_max, self.options.body_timeout_ms).await
     }
 }
 

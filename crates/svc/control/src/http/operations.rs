@@ -23,7 +23,7 @@ use axum::{
 };
 use heptad_api::{
     ErrorCode, ProblemDetails,
-    operations::{ApplyRequest, Version},
+    operations::{ApplyRequest, EXEC_BODY_BYTES_MAX, EXEC_STDIN_BYTES_MAX, ExecRequest, ImagePin, Version},
     optimization::{Optimization, OptimizeRequest},
     report::{VerifyResponse, WhyResponse},
 };
@@ -45,6 +45,7 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/v1/containers/{id}/logs", get(logs))
         .route("/v1/containers/{id}/exec", post(exec))
         .route("/v1/containers/{id}/settings", get(container_settings))
+        .route("/v1/containers/{id}/image", post(container_image))
         .route("/v1/containers/{id}/why", get(container_why))
         .route("/v1/version", get(version))
         .route("/v1/apply", post(apply))
@@ -113,19 +114,30 @@ async fn logs(State(app): State<Shared>, caller: Caller, Path(id): Path<String>,
     let nodes = app.parts.nodes.as_ref().ok_or_else(|| absent("way to containers"))?;
     let permit = app.stream_permit(&caller)?;
     let lines = nodes.logs(container, tail, follow).await.map_err(refused)?;
-    Ok(stream::log_lines(lines, app.stop.clone(), permit))
+    Ok(stream::node_lines(lines, app.stop.clone(), permit))
 }
 
 async fn container_settings(State(app): State<Shared>, Path(id): Path<String>) -> Result<Response> {
     Ok(Json(app.objects.container_settings(&ContainerId(id)).await?).into_response())
 }
 
+async fn container_image(State(app): State<Shared>, Path(id): Path<String>, body: Body) -> Result<Json<ImagePin>> {
+    let proposed = body_value(&app.body(body).await?, "digest of an image")?;
+    Ok(Json(app.objects.container_image(&ContainerId(id), proposed).await?))
+}
+
 async fn exec(State(app): State<Shared>, Path(id): Path<String>, body: Body) -> Result<Response> {
-    let request = body_value(&app.body(body).await?, "request to run a program")?;
+    let body = app.body_up_to(body, EXEC_BODY_BYTES_MAX).await?;
+    let request: ExecRequest = body_value(&body, "request to run a program")?;
+    if request.stdin.0.len() > EXEC_STDIN_BYTES_MAX {
+        let detail = format!("the standard input of the program is larger than {EXEC_STDIN_BYTES_MAX} bytes");
+        return Err(Error::refused(ErrorCode::TooLarge, detail));
+    }
     let container = container_of(&app, &id).await?;
     let nodes = app.parts.nodes.as_ref().ok_or_else(|| absent("way to containers"))?;
-    let done = nodes.exec(container, request).await.map_err(refused)?;
-    Ok(Json(done).into_response())
+    let permit = app.stream_permit()?;
+    let lines = nodes.exec(container, request).await.map_err(refused)?;
+    Ok(stream::node_lines(lines, app.stop.clone(), permit))
 }
 
 async fn version(State(app): State<Shared>) -> Result<Json<Version>> {

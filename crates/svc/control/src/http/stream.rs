@@ -14,7 +14,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use heptad_api::{ErrorCode, ProblemDetails, WatchBatch, operations::LogLine};
+use heptad_api::{ErrorCode, ProblemDetails, WatchBatch};
 use heptad_state::Revision;
 use http::header;
 use serde::Serialize;
@@ -166,9 +166,9 @@ pub(crate) fn lines<W: Watched>(feed: Feed<W>) -> Response {
     response(Body::from_stream(lines))
 }
 
-/// Log lines as a response; it breaks off at an error and ends when the server stops.
-pub(crate) fn log_lines(
-    lines: impl Stream<Item = std::result::Result<LogLine, ProblemDetails>> + Send + 'static,
+/// Lines of a container as a response; it breaks off at an error and ends when the server stops.
+pub(crate) fn node_lines<T: Serialize + 'static>(
+    lines: impl Stream<Item = std::result::Result<T, ProblemDetails>> + Send + 'static,
     stop: CancellationToken,
     permit: Permit,
 ) -> Response {

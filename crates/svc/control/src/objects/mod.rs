@@ -7,6 +7,7 @@ mod decode;
 mod events;
 mod fewer;
 mod hosts;
+mod images;
 mod kept;
 mod liveness;
 mod mesh;

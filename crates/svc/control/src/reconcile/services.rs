@@ -160,6 +160,7 @@ impl Reconciler {
         let written = |number: u64| steps.revisions.iter().any(|revision| revision.number == number);
         for number in steps.forgotten.iter().filter(|number| !written(**number)) {
             pending.delete(&keys::revision(key, *number));
+            pending.delete(&keys::image(key, *number));
         }
         if let Some(service) = &steps.service {
             pending.put(&keys::service(key), service);

@@ -5,12 +5,12 @@ use axum::{Router, extract::Path, routing::get};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use heptad_api::{
-    ErrorCode, ProblemDetails,
+    Base64, ErrorCode, ProblemDetails,
     mesh::{CallRequest, CallResponse, CheckResponse},
-    operations::{ExecRequest, ExecResponse, LogLine},
+    operations::{EXEC_STDIN_BYTES_MAX, ExecExit, ExecLine, ExecRequest, LogLine},
 };
 use heptad_client::Body;
-use heptad_control::{BoxFuture, LogStream, MeshAccess, NodeAccess, ServerParts};
+use heptad_control::{BoxFuture, ExecStream, LogStream, MeshAccess, NodeAccess, ServerParts};
 use heptad_model::{Container, ServiceKey};
 use heptad_state::MemoryStore;
 use std::sync::Arc;
@@ -29,19 +29,22 @@ impl NodeAccess for Parts {
             time: "2025-01-01T00:00:00Z".into(),
             stream: "stdout".into(),
             log: format!("line {i}"),
+            partial: false,
         };
         let count = if follow { usize::MAX } else { tail.unwrap_or(3) };
         let lines: LogStream = Box::pin(stream::iter(0..count).map(move |i| Ok(line(i))));
         Box::pin(async { Ok(lines) })
     }
 
-    fn exec(&self, container: Container, request: ExecRequest) -> BoxFuture<'_, Result<ExecResponse, ProblemDetails>> {
+    fn exec(&self, container: Container, request: ExecRequest) -> BoxFuture<'_, Result<ExecStream, ProblemDetails>> {
         Box::pin(async move {
             if request.command.is_empty() {
                 return Err(ProblemDetails::new(ErrorCode::BadRequest, "name a program"));
             }
-            let stdout = format!("{}: {}", container.service, request.command.join(" "));
-            Ok(ExecResponse { exit_code: 3, stdout, stderr: String::new() })
+            let said = format!("{}: {}", container.service, request.command.join(" "));
+            let mut lines = vec![ExecLine::Stdout(Base64(said.into_bytes())), ExecLine::Stdout(request.stdin)];
+            lines.push(ExecLine::Exited(ExecExit { exit_code: 3, broken: String::new() }));
+            Ok(Box::pin(stream::iter(lines.into_iter().map(Ok))) as ExecStream)
         })
     }
 }
@@ -107,13 +110,21 @@ async fn logs_exec_mesh_and_storage_go_through() {
         let line = endless.next().await.expect("no error").expect("no end");
         assert_eq!(line.log, format!("line {i}"));
     }
-    let request = |command: &[&str]| ExecRequest {
+    let request = |command: &[&str], stdin: Vec<u8>| ExecRequest {
         command: command.iter().map(ToString::to_string).collect(),
-        stdin: String::new(),
-        timeout_ms: 1000,
+        stdin: Base64(stdin),
+        timeout_ms: 30_000,
     };
-    let done = client.exec(&id, &request(&["echo", "x"])).await.expect("done");
-    assert_eq!((done.exit_code, done.stdout.as_str()), (3, "default/web: echo x"));
+    let binary: Vec<u8> = (0..EXEC_STDIN_BYTES_MAX).map(|i| u8::try_from(i % 251).expect("small")).collect();
+    let mut done = client.exec(&id, &request(&["echo", "x"], binary.clone())).await.expect("done");
+    let mut next = async || done.next().await.expect("no error");
+    assert_eq!(next().await, Some(ExecLine::Stdout(Base64(b"default/web: echo x".to_vec()))));
+    assert!(next().await == Some(ExecLine::Stdout(Base64(binary.clone()))), "not the bytes that were sent");
+    assert!(matches!(next().await, Some(ExecLine::Exited(ExecExit { exit_code: 3, .. }))));
+    assert_eq!(next().await, None);
+    let refused = client.exec(&id, &request(&["x"], [binary, vec![0]].concat())).await.expect_err("too much input");
+    assert_eq!(refused.code(), Some(ErrorCode::TooLarge));
+    let request = |command: &[&str]| request(command, Vec::new());
     let refused = client.exec(&id, &request(&[])).await.expect_err("refused");
     assert_eq!(refused.code(), Some(ErrorCode::BadRequest));
     assert!(client.exec(&"absent".into(), &request(&["x"])).await.expect_err("absent").is_not_found());

@@ -6,6 +6,7 @@ mod common;
 mod deployers;
 mod endpoints;
 mod extended;
+mod images;
 mod leaders;
 mod life;
 mod optimize;

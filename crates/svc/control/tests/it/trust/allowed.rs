@@ -78,7 +78,7 @@ async fn a_node_writes_only_itself_and_what_is_bound_to_it() {
     assert_eq!(refusal(client.apply(&ApplyRequest::default()).await), ErrorCode::Forbidden);
     assert_eq!(refusal(client.snapshot().await), ErrorCode::Forbidden);
     assert_eq!(refusal(client.tokens().await), ErrorCode::Forbidden);
-    let request = ExecRequest { command: vec!["sh".into()], stdin: String::new(), timeout_ms: 1 };
+    let request = ExecRequest { command: vec!["sh".into()], stdin: Default::default(), timeout_ms: 1 };
     assert_eq!(refusal(client.exec(&own.id, &request).await), ErrorCode::Forbidden);
     for (subject, permitted) in [
         ("node/n1".to_owned(), true),
