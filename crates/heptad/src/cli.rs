@@ -203,6 +203,9 @@ pub struct Run {
     /// A registry that is spoken to without TLS; may be repeated
     #[arg(long = "insecure-registry", env = "HEPTAD_INSECURE_REGISTRY", value_name = "HOST:PORT")]
     pub insecure_registries: Vec<String>,
+    /// User names and passwords of registries: a file as `docker login` writes it
+    #[arg(long, env = "HEPTAD_REGISTRY_AUTH", value_name = "FILE")]
+    pub registry_auth: Option<PathBuf>,
     /// The name of this node [default: the host's name]
     #[arg(long, env = "HEPTAD_NODE", value_name = "NAME")]
     pub node: Option<String>,
@@ -364,6 +367,9 @@ pub struct Logs {
     /// With the time of each line
     #[arg(short, long)]
     pub timestamps: bool,
+    /// Pass colours and other escape sequences to a terminal too; a pipe always gets them
+    #[arg(long)]
+    pub raw: bool,
     #[command(flatten)]
     pub namespace: InNamespace,
 }

@@ -25,6 +25,7 @@ pub fn settings(args: &Run, data_dir: PathBuf) -> Settings {
         driver: args.driver,
         oci_runtime: args.oci_runtime.clone(),
         insecure_registries: args.insecure_registries.clone(),
+        registry_auth: args.registry_auth.clone(),
         node: args.node.clone(),
         devices: args.devices.counts(),
         optimize: args.optimize,

@@ -123,6 +123,9 @@ pub struct AgentRun {
     /// A registry that is spoken to without TLS; may be repeated
     #[arg(long = "insecure-registry", env = "HEPTAD_INSECURE_REGISTRY", value_name = "HOST:PORT")]
     pub insecure_registries: Vec<String>,
+    /// User names and passwords of registries: a file as `docker login` writes it
+    #[arg(long, env = "HEPTAD_REGISTRY_AUTH", value_name = "FILE")]
+    pub registry_auth: Option<PathBuf>,
     #[command(flatten)]
     pub devices: Devices,
 }

@@ -6,22 +6,22 @@ use crate::platform::LocalNodeAccess;
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Path, Query, State},
+    extract::{DefaultBodyLimit, Path, Query, State},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use heptad_api::{
     ErrorCode, ProblemDetails,
-    operations::{ExecRequest, ExecResponse, LogLine},
+    operations::{EXEC_BODY_BYTES_MAX, ExecRequest},
 };
 use heptad_client::{BoxFuture, Client, Connector, Io, Lines, Options};
-use heptad_control::{LogStream, NodeAccess};
+use heptad_control::{ExecStream, LogStream, NodeAccess};
 use heptad_model::{Container, ContainerId, NodeName};
 use http::{StatusCode, header};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{io, sync::Arc, time::Duration};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::ServiceExt;
@@ -38,7 +38,7 @@ pub(crate) async fn answer_servers(
 ) -> io::Result<()> {
     let router = Router::new()
         .route("/v1/containers/{id}/logs", get(logs))
-        .route("/v1/containers/{id}/exec", post(exec))
+        .route("/v1/containers/{id}/exec", post(exec).layer(DefaultBodyLimit::max(EXEC_BODY_BYTES_MAX)))
         .with_state(local);
     let service = service_fn(move |request: Request<Incoming>| router.clone().oneshot(request.map(Body::new)));
     http1::Builder::new()
@@ -64,21 +64,23 @@ struct LogsQuery {
 async fn logs(State(local): State<Local>, Path(id): Path<String>, Query(query): Query<LogsQuery>) -> Response {
     let LogsQuery { tail, follow } = query;
     match local.logs_of(&ContainerId(id), tail, follow).await {
-        Ok(lines) => {
-            let written = lines.map(|line| {
-                let mut text = serde_json::to_vec(&line.map_err(io::Error::other)?)?;
-                text.push(b'\n');
-                Ok::<_, io::Error>(text)
-            });
-            ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(written)).into_response()
-        }
+        Ok(lines) => streamed(lines),
         Err(error) => problem(&error),
     }
 }
 
+fn streamed<T: Serialize>(lines: impl Stream<Item = Result<T, ProblemDetails>> + Send + 'static) -> Response {
+    let written = lines.map(|line| {
+        let mut text = serde_json::to_vec(&line.map_err(io::Error::other)?)?;
+        text.push(b'\n');
+        Ok::<_, io::Error>(text)
+    });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(written)).into_response()
+}
+
 async fn exec(State(local): State<Local>, Path(id): Path<String>, Json(request): Json<ExecRequest>) -> Response {
     match local.exec_in(&ContainerId(id), request).await {
-        Ok(done) => Json(done).into_response(),
+        Ok(lines) => streamed(lines),
         Err(error) => problem(&error),
     }
 }
@@ -135,15 +137,17 @@ fn told(error: heptad_client::Error) -> ProblemDetails {
     }
 }
 
-fn stream_of(lines: Lines<LogLine>) -> LogStream {
-    Box::pin(futures_util::stream::unfold(Some(lines), |lines| async move {
+fn stream_of<T: DeserializeOwned + Send + 'static>(
+    lines: Lines<T>,
+) -> impl Stream<Item = Result<T, ProblemDetails>> + Send {
+    futures_util::stream::unfold(Some(lines), |lines| async move {
         let mut lines = lines?;
         match lines.next().await {
             Ok(Some(line)) => Some((Ok(line), Some(lines))),
             Ok(None) => None,
             Err(error) => Some((Err(told(error)), None)),
         }
-    }))
+    })
 }
 
 impl NodeAccess for NodePortAccess {
@@ -155,7 +159,7 @@ impl NodeAccess for NodePortAccess {
     ) -> heptad_control::BoxFuture<'_, Result<LogStream, ProblemDetails>> {
         Box::pin(async move {
             let lines = self.client(&container)?.logs(&container.id, tail, follow).await.map_err(told)?;
-            Ok(stream_of(lines))
+            Ok(Box::pin(stream_of(lines)) as LogStream)
         })
     }
 
@@ -163,7 +167,10 @@ impl NodeAccess for NodePortAccess {
         &self,
         container: Container,
         request: ExecRequest,
-    ) -> heptad_control::BoxFuture<'_, Result<ExecResponse, ProblemDetails>> {
-        Box::pin(async move { self.client(&container)?.exec(&container.id, &request).await.map_err(told) })
+    ) -> heptad_control::BoxFuture<'_, Result<ExecStream, ProblemDetails>> {
+        Box::pin(async move {
+            let lines = self.client(&container)?.exec(&container.id, &request).await.map_err(told)?;
+            Ok(Box::pin(stream_of(lines)) as ExecStream)
+        })
     }
 }

@@ -4,7 +4,7 @@ use super::service_key;
 use crate::{
     cli::{Apply, Output, Plan},
     manifest::{self, Complaints},
-    output::{Table, paint, print, say, tell},
+    output::{Table, paint, print, safe, say, tell},
 };
 use anyhow::{Context, bail};
 use heptad_api::{
@@ -192,7 +192,7 @@ fn progress(names: &[ServiceKey]) -> (MultiProgress, BTreeMap<ServiceKey, Progre
     let style = ProgressStyle::with_template("  {prefix:20} {bar:24.green} {pos}/{len} ready  {msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
     let bars = names.iter().map(|key| {
-        let bar = all.add(ProgressBar::new(1).with_style(style.clone()).with_prefix(key.name.clone()));
+        let bar = all.add(ProgressBar::new(1).with_style(style.clone()).with_prefix(safe(&key.name)));
         (key.clone(), bar)
     });
     let bars = bars.collect();
@@ -289,7 +289,7 @@ fn move_bar(bar: &ProgressBar, standing: &Standing) {
     bar.set_length(standing.wanted.into());
     bar.set_position(standing.ready.into());
     match standing.settled {
-        false => bar.set_message(standing.waits_for.clone()),
+        false => bar.set_message(safe(&standing.waits_for)),
         true => bar.finish_with_message(""),
     }
 }

@@ -3,18 +3,29 @@
 use super::{followed, service_key};
 use crate::{
     cli::{Exec, Logs},
-    output::{paint, say, tell, write},
+    output::{paint, safe, safe_line, tell, write, write_stderr},
 };
-use anyhow::bail;
-use heptad_api::operations::{ExecRequest, LogLine};
+use anyhow::{Context, bail};
+use heptad_api::{
+    Base64,
+    operations::{EXEC_STDIN_BYTES_MAX, ExecLine, ExecRequest, LogLine},
+};
 use heptad_client::Client;
-use heptad_model::{Container, ContainerId, ContainerStatus};
-use std::{collections::BTreeSet, io::Read, process::ExitCode};
+use heptad_model::{Container, ContainerId, ContainerStatus, Service, ServiceKey};
+use std::{
+    collections::BTreeSet,
+    io::{IsTerminal, Read},
+    process::ExitCode,
+    time::Duration,
+};
 use tokio::{sync::mpsc, task::JoinSet};
 
 /// Lines that may wait to be printed.
 const LINES_WAITING_MAX: usize = 256;
-const STDIN_BYTES_MAX: u64 = 3 << 20;
+/// Between two looks at a job whose containers have ended.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Of followed containers that are gone: what they wrote last comes at once, or not any more.
+const LAST_LINES_MS_MAX: u64 = 5_000;
 
 /// The containers that `name` means: those of the service, or the one of that id.
 fn meant<'a>(containers: impl Iterator<Item = &'a Container>, name: &str, namespace: &str) -> Vec<Container> {
@@ -23,43 +34,83 @@ fn meant<'a>(containers: impl Iterator<Item = &'a Container>, name: &str, namesp
 }
 
 pub(super) async fn logs(client: &Client, args: Logs) -> anyhow::Result<ExitCode> {
-    let (mut state, mut view) = followed::<Container>(client).await?;
+    let key = service_key(&args.name, &args.namespace.namespace);
+    let (mut containers, mut view) = followed::<Container>(client).await?;
+    let (mut services, _) = followed::<Service>(client).await?;
     let (lines, mut printed) = mpsc::channel(LINES_WAITING_MAX);
     let mut reading = JoinSet::new();
     let mut known = BTreeSet::new();
+    let mut printer =
+        Printer { raw: args.raw || !std::io::stdout().is_terminal(), timestamps: args.timestamps, open: None };
     loop {
-        let all = view.objects.values().map(|item| &item.object);
-        for container in meant(all, &args.name, &args.namespace.namespace) {
+        let own = meant(view.objects.values().map(|item| &item.object), &args.name, &args.namespace.namespace);
+        for container in &own {
             // A container that has not begun has no log yet; it is looked at again when it changes.
             if container.started_at_ms.is_some() && known.insert((container.id.clone(), container.restarts)) {
                 let restarted =
                     container.restarts > 0 && known.contains(&(container.id.clone(), container.restarts - 1));
-                reading.spawn(read(client.clone(), container.id, args.tail, args.follow, restarted, lines.clone()));
+                let id = container.id.clone();
+                reading.spawn(read(client.clone(), id, args.tail, args.follow, restarted, lines.clone()));
             }
         }
-        if known.is_empty() && !args.follow {
+        let service = services.view().objects.values().find(|item| item.object.key() == key).map(|i| i.object.clone());
+        let over = !args.follow || is_over(client, &key, service.as_ref(), &own).await?;
+        if known.is_empty() && over {
             bail!(
                 "`{}` has no container that was started; `heptad why {}` says what it waits for",
                 args.name,
                 args.name
             );
         }
-        if !args.follow {
+        if over {
             break;
         }
         tokio::select! {
-            next = state.changed() => view = next,
-            Some(line) = printed.recv() => show(&line, &args)?,
+            next = containers.changed() => view = next,
+            _ = services.changed() => {}
+            // Whether a job is done is written elsewhere.
+            () = tokio::time::sleep(LOOK_AGAIN), if own.iter().all(Container::is_finished) => {}
+            Some(line) = printed.recv() => printer.show(&line)?,
         }
     }
     drop(lines);
-    let mut all = Vec::new();
-    while let Some(line) = printed.recv().await {
-        all.push(line);
+    if args.follow {
+        let silence = Duration::from_millis(LAST_LINES_MS_MAX);
+        while let Ok(Some(line)) = tokio::time::timeout(silence, printed.recv()).await {
+            printer.show(&line)?;
+        }
+    } else {
+        let mut all = Vec::new();
+        while let Some(line) = printed.recv().await {
+            all.push(line);
+        }
+        all.sort_by(|a, b| a.time.cmp(&b.time));
+        all.iter().try_for_each(|line| printer.show(line))?;
     }
-    all.sort_by(|a, b| a.time.cmp(&b.time));
-    all.iter().try_for_each(|line| show(line, &args))?;
+    printer.end()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether nothing more will be written: a service that is gone has no container left, a container has ended for good or
+/// is gone, a job is done and has no schedule.
+async fn is_over(
+    client: &Client,
+    key: &ServiceKey,
+    service: Option<&Service>,
+    own: &[Container],
+) -> anyhow::Result<bool> {
+    if !own.iter().all(Container::is_finished) {
+        return Ok(false);
+    }
+    match service {
+        None => Ok(true),
+        Some(service) if service.mode.job().is_none() || service.schedule.is_some() => Ok(false),
+        Some(_) => match client.rollout(key).await {
+            Ok(status) => Ok(status.standing.settled || status.standing.failed.is_some()),
+            Err(error) if error.is_not_found() => Ok(true),
+            Err(error) => Err(error.into()),
+        },
+    }
 }
 
 async fn read(
@@ -91,11 +142,36 @@ async fn read(
 /// Colours of containers, chosen by name so that they stay the same.
 const COLOURS: [u8; 6] = [36, 33, 32, 35, 34, 31];
 
-fn show(line: &LogLine, args: &Logs) -> anyhow::Result<()> {
-    let sum: usize = line.container.as_str().bytes().map(usize::from).sum();
-    let name = paint(line.container.as_str(), COLOURS[sum % COLOURS.len()]);
-    let time = if args.timestamps { format!("{} ", line.time) } else { String::new() };
-    say(format!("{name} {time}{}\n", line.log))
+/// Prints lines, and the parts of a long one as one line.
+struct Printer {
+    /// Whether what was written goes out as it is.
+    raw: bool,
+    timestamps: bool,
+    /// Whose line has no end yet.
+    open: Option<(ContainerId, String)>,
+}
+
+impl Printer {
+    fn show(&mut self, line: &LogLine) -> anyhow::Result<()> {
+        let source = (line.container.clone(), line.stream.clone());
+        let mut out = String::new();
+        if self.open.as_ref() != Some(&source) {
+            out += if self.open.is_some() { "\n" } else { "" };
+            let sum: usize = line.container.as_str().bytes().map(usize::from).sum();
+            let name = paint(line.container.as_str(), COLOURS[sum % COLOURS.len()]);
+            let time = if self.timestamps { format!("{} ", line.time) } else { String::new() };
+            out += &safe(&format!("{name} {time}"));
+        }
+        // A program that reads the pipe gets what was written; a terminal would act on it.
+        out += &if self.raw { line.log.clone() } else { safe_line(&line.log) };
+        out += if line.partial { "" } else { "\n" };
+        self.open = line.partial.then_some(source);
+        write(out.as_bytes())
+    }
+
+    fn end(&mut self) -> anyhow::Result<()> {
+        self.open.take().map_or(Ok(()), |_| write(b"\n"))
+    }
 }
 
 pub(super) async fn exec(client: &Client, args: Exec) -> anyhow::Result<ExitCode> {
@@ -107,15 +183,31 @@ pub(super) async fn exec(client: &Client, args: Exec) -> anyhow::Result<ExitCode
     let Some(container) = candidates.first() else {
         bail!("`{}` has no running container; `heptad why {}` says why", args.name, args.name);
     };
-    let mut stdin = String::new();
+    let mut stdin = Vec::new();
     if args.stdin {
-        std::io::stdin().take(STDIN_BYTES_MAX).read_to_string(&mut stdin)?;
+        std::io::stdin().take(EXEC_STDIN_BYTES_MAX as u64 + 1).read_to_end(&mut stdin)?;
+        if stdin.len() > EXEC_STDIN_BYTES_MAX {
+            bail!(
+                "standard input is larger than {} MiB, which is all that `exec -i` carries; nothing was run. Send it in \
+                 parts, or by way of `heptad storage put`",
+                EXEC_STDIN_BYTES_MAX >> 20
+            );
+        }
     }
-    let request = ExecRequest { command: args.command, stdin, timeout_ms: args.timeout.saturating_mul(1000) };
-    let response = client.exec(&container.id, &request).await?;
-    write(response.stdout.as_bytes())?;
-    if !response.stderr.is_empty() {
-        tell(response.stderr.trim_end_matches('\n'));
+    let timeout_ms = args.timeout.saturating_mul(1000);
+    let request = ExecRequest { command: args.command, stdin: Base64(stdin), timeout_ms };
+    let mut lines = client.exec(&container.id, &request).await?;
+    loop {
+        match lines.next().await.context("the program's output broke off; how it ended is not known")? {
+            Some(ExecLine::Stdout(bytes)) => write(&bytes.0)?,
+            Some(ExecLine::Stderr(bytes)) => write_stderr(&bytes.0)?,
+            Some(ExecLine::Exited(exit)) => {
+                if !exit.broken.is_empty() {
+                    tell(format!("error: the program in {}: {}", container.id, exit.broken));
+                }
+                return Ok(ExitCode::from(u8::try_from(exit.exit_code).unwrap_or(1)));
+            }
+            None => bail!("the program's output broke off; how it ended is not known"),
+        }
     }
-    Ok(ExitCode::from(u8::try_from(response.exit_code).unwrap_or(1)))
 }

@@ -3,9 +3,8 @@
 use super::{followed, get::event_rows, namespace, service_key, show_until_ready};
 use crate::{
     cli::{Cli, Events, Output, Scale},
-    output::{print, say},
+    output::{print, say, write},
 };
-use anyhow::Context;
 use clap::CommandFactory;
 use heptad_api::Object;
 use heptad_client::Client;
@@ -68,6 +67,6 @@ pub(super) async fn version(client: &Client) -> anyhow::Result<ExitCode> {
 pub(super) fn completion(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "heptad", &mut script);
-    say(String::from_utf8(script).context("the completion script is no text")?)?;
+    write(&script)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ use heptad_client::{Body, Client, ObjectListing};
 use heptad_model::Bytes;
 use heptad_store::{ListPage, ObjectInfo, StorageStatus};
 use std::{
+    io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -49,8 +50,9 @@ pub(super) async fn get(client: &Client, source: &str, file: Option<PathBuf>) ->
     let mut object = client.storage_get(bucket, key).await?;
     match file.filter(|file| file != Path::new("-")) {
         None => {
+            let terminal = std::io::stdout().is_terminal();
             while let Some(chunk) = object.chunk().await? {
-                write(&chunk)?;
+                if terminal { say(String::from_utf8_lossy(&chunk))? } else { write(&chunk)? }
             }
         }
         Some(file) => {

@@ -3,11 +3,8 @@
 use super::mesh::AgentSlot;
 use futures_util::StreamExt;
 use heptad_agent::{AccessError, Agent};
-use heptad_api::{
-    ErrorCode, ProblemDetails,
-    operations::{ExecRequest, ExecResponse},
-};
-use heptad_control::{BoxFuture, LogStream, NodeAccess};
+use heptad_api::{ErrorCode, ProblemDetails, operations::ExecRequest};
+use heptad_control::{BoxFuture, ExecStream, LogStream, NodeAccess};
 use heptad_model::{Container, ContainerId};
 use std::sync::Arc;
 
@@ -31,8 +28,9 @@ impl LocalNodeAccess {
         &self,
         container: &ContainerId,
         request: ExecRequest,
-    ) -> Result<ExecResponse, ProblemDetails> {
-        self.agent()?.exec(container, request).await.map_err(|error| problem(&error))
+    ) -> Result<ExecStream, ProblemDetails> {
+        let lines = self.agent()?.exec(container, request).await.map_err(|error| problem(&error))?;
+        Ok(Box::pin(tokio_stream(lines).map(Ok)))
     }
 
     fn agent(&self) -> Result<&Arc<Agent>, ProblemDetails> {
@@ -62,7 +60,7 @@ impl NodeAccess for LocalNodeAccess {
         Box::pin(async move { self.logs_of(&container.id, tail, follow).await })
     }
 
-    fn exec(&self, container: Container, request: ExecRequest) -> BoxFuture<'_, Result<ExecResponse, ProblemDetails>> {
+    fn exec(&self, container: Container, request: ExecRequest) -> BoxFuture<'_, Result<ExecStream, ProblemDetails>> {
         Box::pin(async move { self.exec_in(&container.id, request).await })
     }
 }

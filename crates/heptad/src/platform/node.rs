@@ -110,6 +110,7 @@ impl Base {
         let driver = open_driver(settings, identity, isolated).await?;
         let image_options = heptad_exec::image::Options {
             insecure_registries: settings.insecure_registries.clone(),
+            auth_file: settings.registry_auth.clone(),
             ..Default::default()
         };
         let images = ImageStore::open(settings.data_dir.join("images"), image_options)?;

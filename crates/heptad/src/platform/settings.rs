@@ -30,6 +30,8 @@ pub struct Settings {
     pub oci_runtime: Option<PathBuf>,
     /// Registries without TLS.
     pub insecure_registries: Vec<String>,
+    /// A file with user names and passwords of registries, as `docker login` writes it.
+    pub registry_auth: Option<PathBuf>,
     /// The node's name; `None`: the host's.
     pub node: Option<String>,
     /// How many devices of each kind the node has, such as GPUs.
@@ -56,6 +58,7 @@ impl Settings {
             driver: DriverChoice::Auto,
             oci_runtime: None,
             insecure_registries: Vec::new(),
+            registry_auth: None,
             node: None,
             devices: DeviceCounts::new(),
             optimize: OptimizeChoice::default(),

@@ -266,6 +266,7 @@ fn agent_settings(args: &AgentRun, dir: PathBuf) -> Settings {
         driver: args.driver,
         oci_runtime: args.oci_runtime.clone(),
         insecure_registries: args.insecure_registries.clone(),
+        registry_auth: args.registry_auth.clone(),
         devices: args.devices.counts(),
         ..Settings::new(dir)
     }
