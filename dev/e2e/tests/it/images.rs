@@ -72,3 +72,34 @@ fn another_runtime_serves_as_well() {
     platform.ok(&["delete", "service", "a", "b"]);
     assert_eq!(platform.machine().container_processes(), []);
 }
+
+#[test]
+fn a_tag_is_looked_at_once_per_revision() {
+    let registry = Registry::start();
+    let platform = Platform::start(&["--insecure-registry", &registry.address]);
+    let layout = busybox_layout(platform.dir(), &["v1", "v2", "v3"]);
+    let push = |version: &str| registry.push(&format!("{}:{version}", layout.display()), "team/site:stable");
+    let manifest = site("web", &push("v1"));
+    platform.apply(&manifest);
+    // What each replica serves.
+    let served = || {
+        let all = platform.containers("web");
+        let read = |id: &str| platform.ok(&["exec", id, "--", "cat", "/www/index.html"]).trim().to_owned();
+        all.iter().map(|container| read(container.id.as_str())).collect::<Vec<_>>()
+    };
+    assert_eq!(served(), ["v1"]);
+    push("v2");
+    platform.ok(&["scale", "web", "2", "--wait"]);
+    assert_eq!(served(), ["v1", "v1"], "all replicas of a revision run the same");
+    platform.ok(&["rollout", "restart", "web", "--wait"]);
+    assert_eq!(served(), ["v2", "v2"], "a restart looks at the tag");
+    push("v3");
+    platform.ok(&["rollout", "undo", "web"]);
+    wait_until("the earlier revision is back with its own image", Duration::from_secs(120), || {
+        let all = platform.containers("web");
+        all.len() == 2 && all.iter().all(|c| c.ready) && served() == ["v1", "v1"]
+    });
+    platform.ok(&["delete", "service", "web"]);
+    platform.apply(&manifest);
+    assert_eq!(served(), ["v3"], "a service made again looks at the tag");
+}

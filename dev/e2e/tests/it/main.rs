@@ -17,6 +17,7 @@ mod refusals;
 mod rolling;
 mod settings;
 mod storage;
+mod streams;
 mod survival;
 
 /// A service of the example shop under that name; answers `/` and `/healthz` on 8080.
