@@ -126,7 +126,7 @@ async fn container_image(State(app): State<Shared>, Path(id): Path<String>, body
     Ok(Json(app.objects.container_image(&ContainerId(id), proposed).await?))
 }
 
-async fn exec(State(app): State<Shared>, Path(id): Path<String>, body: Body) -> Result<Response> {
+async fn exec(State(app): State<Shared>, caller: Caller, Path(id): Path<String>, body: Body) -> Result<Response> {
     let body = app.body_up_to(body, EXEC_BODY_BYTES_MAX).await?;
     let request: ExecRequest = body_value(&body, "request to run a program")?;
     if request.stdin.0.len() > EXEC_STDIN_BYTES_MAX {
@@ -135,7 +135,7 @@ async fn exec(State(app): State<Shared>, Path(id): Path<String>, body: Body) -> 
     }
     let container = container_of(&app, &id).await?;
     let nodes = app.parts.nodes.as_ref().ok_or_else(|| absent("way to containers"))?;
-    let permit = app.stream_permit()?;
+    let permit = app.stream_permit(&caller)?;
     let lines = nodes.exec(container, request).await.map_err(refused)?;
     Ok(stream::node_lines(lines, app.stop.clone(), permit))
 }
