@@ -207,7 +207,8 @@ pub enum Violation {
     },
     /// The layer expands too much: a decompression bomb.
     #[error(
-        "the layer has more than {free_bytes} bytes, and more than {ratio_max} times its compressed size of {compressed_bytes} bytes: no compression of useful data does that"
+        "the layer has more than {free_bytes} bytes, and more than {ratio_max} times its compressed size of {compressed_bytes} bytes: \
+         no compression of useful data does that"
     )]
     CompressionRatio {
         /// Bytes up to which the ratio does not matter.

@@ -256,7 +256,8 @@ impl RegistrySource {
             OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => {
                 match self.auth {
                     RegistryAuth::Anonymous => {
-                        "; check the name; if its registry wants a password, write one with `docker login` or `skopeo login` and start the node with --registry-auth FILE"
+                        "; check the name; if its registry wants a password, write one with `docker login` or `skopeo login` and \
+                         start the node with --registry-auth FILE"
                     }
                     _ => "; check the name, and the user name and password that --registry-auth has for its registry",
                 }
