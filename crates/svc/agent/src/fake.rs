@@ -12,7 +12,7 @@ use heptad_api::operations::{ContainerReport, ContainerSettings};
 use heptad_client::{Client, Error};
 use heptad_exec::{
     CgroupMode, ContainerSpec, ContainerState, ContainerStatus, Driver, DriverKind, ExecCommand, ExecError, ExecIo,
-    ExecOutput, ExecRequest, ExecSession, Exit, ExitEvent, ExitKind, LogReader, NodeFacts, Usage,
+    ExecOutput, ExecRequest, ExecSession, Exit, ExitEvent, ExitKind, LogReader, NodeFacts, PipedExec, Usage,
     image::{self, ImageStore},
 };
 use heptad_model::{ContainerId, Event, NodeName, ResourceVector};
@@ -210,6 +210,10 @@ impl Driver for FakeDriver {
         let mut state = self.state();
         let next = if state.checks.len() > 1 { state.checks.pop_front() } else { state.checks.front().cloned() };
         next.ok_or_else(|| unknown(id))
+    }
+
+    fn exec_piped(&self, id: &str, _command: &ExecCommand) -> Result<PipedExec, ExecError> {
+        Err(unknown(id))
     }
 
     fn exec_on(&self, id: &str, _command: &ExecCommand, _io: ExecIo) -> Result<ExecSession, ExecError> {
