@@ -289,6 +289,7 @@ pub(crate) fn node() -> (tempfile::TempDir, Arc<FakeDriver>, Arc<FakePlane>, Arc
         network: None,
         plane: plane.clone(),
         client: Client::unix(dir.path().join("nobody")),
+        traffic: None,
         services: Services::default(),
         callers: Callers::default(),
         starts: Arc::new(Semaphore::new(1)),
