@@ -46,7 +46,7 @@ impl Caller {
         let class = match principal {
             Principal::Operator => Class::Local,
             Principal::Server(_) => Class::Server,
-            Principal::Node(_) => Class::Node,
+            Principal::Node(_) | Principal::Ended(_) => Class::Node,
             Principal::Person(person) if person.role == Role::Admin => Class::Admin,
             Principal::Person(_) => Class::Person,
             Principal::Anonymous => Class::Stranger,

@@ -28,7 +28,7 @@ impl Principal {
         match self {
             Self::Operator | Self::Server(_) => Writer::Admin,
             Self::Person(person) if person.role == Role::Admin => Writer::Admin,
-            Self::Person(_) | Self::Anonymous => Writer::Limited,
+            Self::Person(_) | Self::Ended(_) | Self::Anonymous => Writer::Limited,
             Self::Node(_) => Writer::Node,
         }
     }
