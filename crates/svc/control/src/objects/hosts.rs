@@ -130,7 +130,7 @@ mod tests {
         assert!(!refused(taken, &[(Some(shop.clone()), without), (None, other.clone())]));
         assert!(refused(taken, &[(Some(shop.clone()), shop.clone()), (None, other.clone())]));
         assert!(refused(&[], &[(None, shop.clone()), (None, other)]), "two in one apply");
-        assert!(!refused(taken, &[(Some(shop.clone()), shop)]));
+        assert!(!refused(taken, &[(Some(shop.clone()), shop.clone())]));
     }
 
     #[test]
