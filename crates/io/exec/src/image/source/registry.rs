@@ -47,6 +47,15 @@ pub(crate) fn client(options: &Options) -> Result<oci_client::Client, OciDistrib
     })
 }
 
+fn own_client(reference: &Reference, options: &Options) -> Result<oci_client::Client, ImageError> {
+    client(options).map_err(|source| ImageError::Registry {
+        operation: "prepare the download".to_owned(),
+        image: reference.to_string(),
+        hint: "",
+        source: Box::new(source),
+    })
+}
+
 pub(crate) struct RegistrySource {
     image: String,
     client: oci_client::Client,
@@ -89,9 +98,10 @@ impl RegistrySource {
                 source,
             })?;
         }
-        let auth = match credentials {
-            Some(c) => RegistryAuth::Basic(c.username, c.password),
-            None => RegistryAuth::Anonymous,
+        let (auth, client) = match credentials {
+            // A client holds on to the first password that it was given for a registry; this one may be newer.
+            Some(c) => (RegistryAuth::Basic(c.username, c.password), own_client(reference, options)?),
+            None => (RegistryAuth::Anonymous, client),
         };
         let at = match (digest, tag) {
             (Some(digest), _) => oci_client::Reference::with_digest(registry, repository, digest.to_string()),
