@@ -19,6 +19,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 /// The flag that tells the new program that sockets wait on its standard input.
@@ -130,12 +131,36 @@ pub fn program_file() -> io::Result<PathBuf> {
     }
 }
 
-/// Whether the file is a program that starts.
+/// Longest time in which a program says its version.
+const CHECK_MS_MAX: u64 = 2_000;
+/// Between two looks at whether it has.
+const CHECK_LOOK_MS: u64 = 10;
+
+/// Whether the file is a program that starts. Blocks for [`CHECK_MS_MAX`] at most, and leaves nothing running.
 pub fn check(program: &Path) -> io::Result<()> {
-    let ran = Command::new(program).arg("--version").stdin(Stdio::null()).output()?;
-    match ran.status.success() {
-        true => Ok(()),
-        false => Err(io::Error::other(format!("`{} --version` ended with {}", program.display(), ran.status))),
+    let mut command = Command::new(program);
+    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // A group of its own, which goes as a whole.
+    let mut ran = command.process_group(0).spawn()?;
+    let limit = Instant::now() + Duration::from_millis(CHECK_MS_MAX);
+    let ended = loop {
+        match ran.try_wait()? {
+            Some(status) => break Some(status),
+            None if Instant::now() >= limit => break None,
+            None => std::thread::sleep(Duration::from_millis(CHECK_LOOK_MS)),
+        }
+    };
+    if let Some(group) = i32::try_from(ran.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+    let shown = program.display();
+    match ended {
+        Some(status) if status.success() => Ok(()),
+        Some(status) => Err(io::Error::other(format!("`{shown} --version` ended with {status}"))),
+        None => {
+            ran.wait()?;
+            Err(io::Error::other(format!("`{shown} --version` did not end in {CHECK_MS_MAX} ms")))
+        }
     }
 }
 
@@ -180,6 +205,39 @@ mod tests {
         let mut one = [0];
         client.read_exact(&mut one).expect("received");
         assert_eq!(below["7"].local_addr().expect("an address").ip(), address.ip());
+    }
+
+    #[test]
+    fn a_file_that_does_not_start_is_told_soon_and_nothing_of_it_goes_on() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a directory");
+        let pid_file = dir.path().join("pid");
+        let sleeps = format!("sleep 600 & echo $! > {}; wait", pid_file.display());
+        for (name, text, said) in [
+            ("fine", "#!/bin/sh\nexit 0", None),
+            ("fails", "#!/bin/sh\nexit 1", Some("exit status: 1")),
+            ("cut", "\u{7f}ELF", Some("")),
+            ("empty", "", Some("")),
+            ("hangs", &format!("#!/bin/sh\n{sleeps}"), Some("did not end")),
+        ] {
+            let file = dir.path().join(name);
+            std::fs::write(&file, text).expect("written");
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).expect("executable");
+            match (check(&file), said) {
+                (Ok(()), None) => {}
+                (Err(error), Some(said)) => assert!(error.to_string().contains(said), "{name}: {error}"),
+                (checked, _) => panic!("{name}: {checked:?}"),
+            }
+        }
+        assert!(check(&dir.path().join("none")).is_err());
+        let pid: i32 = std::fs::read_to_string(&pid_file).expect("it began").trim().parse().expect("a pid");
+        let limit = Instant::now() + Duration::from_secs(30);
+        let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // Gone, or a zombie that nobody has waited for yet.
+        while !state().is_empty() && !state().contains(") Z ") {
+            assert!(Instant::now() < limit, "its child goes on");
+            std::thread::yield_now();
+        }
     }
 
     #[test]

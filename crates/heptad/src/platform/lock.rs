@@ -25,6 +25,18 @@ pub(crate) struct Running {
     pub(crate) started_ms: u64,
     /// The version of its program.
     pub(crate) version: String,
+    /// Why it did not start its program anew when it was asked last.
+    #[serde(default)]
+    pub(crate) refused: Option<Refusal>,
+}
+
+/// That a program was not started anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Refusal {
+    /// When, in milliseconds since 1970.
+    pub(crate) at_ms: u64,
+    /// Why.
+    pub(crate) why: String,
 }
 
 /// Makes the data directory and takes it for this process.
@@ -39,6 +51,7 @@ pub(crate) fn take(dir: &Path) -> Result<DataLock, PlatformError> {
         pid: nix::unistd::getpid().as_raw(),
         started_ms: unix_ms(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        refused: None,
     };
     let text = serde_json::to_vec(&own).expect("numbers and a text serialize");
     lock.set_len(0).and_then(|()| lock.write_all(&text)).map_err(unusable)?;
@@ -46,6 +59,15 @@ pub(crate) fn take(dir: &Path) -> Result<DataLock, PlatformError> {
 }
 
 impl Running {
+    /// Says in the directory that this process uses that it was not started anew.
+    pub(crate) fn refuse(dir: &Path, why: String) -> io::Result<()> {
+        let path = dir.join(FILE);
+        let mut own: Self = serde_json::from_slice(&std::fs::read(&path)?)?;
+        own.refused = Some(Refusal { at_ms: unix_ms(), why });
+        // In place: the lock is on this very file.
+        std::fs::write(path, serde_json::to_vec(&own).expect("numbers and texts serialize"))
+    }
+
     /// Who uses the directory now; none if nobody does.
     pub(crate) fn of(dir: &Path) -> io::Result<Option<Self>> {
         let path = dir.join(FILE);
@@ -74,6 +96,9 @@ mod tests {
         assert!(matches!(take(&data), Err(PlatformError::InUse { .. })));
         let running = Running::of(&data).expect("readable").expect("somebody");
         assert_eq!(running.pid, i32::try_from(std::process::id()).expect("a pid"));
+        Running::refuse(&data, "it is cut".to_owned()).expect("written");
+        let refused = Running::of(&data).expect("readable").expect("somebody").refused.expect("it was refused");
+        assert_eq!(refused.why, "it is cut");
         drop(lock);
         assert_eq!(Running::of(&data).expect("readable"), None, "the file alone says nothing");
         assert!(take(&data).is_ok());

@@ -47,7 +47,7 @@ fn data_dir(args: &Run) -> anyhow::Result<PathBuf> {
 async fn server_run(args: &Run, with_node: bool) -> anyhow::Result<ExitCode> {
     let dir = data_dir(args)?;
     if ClusterServer::is_in(&dir) {
-        let mut signals = Signals::listen()?;
+        let mut signals = Signals::listen(&dir)?;
         let settings = Settings { inherited: signals.inherited.clone(), ..settings(args, dir) };
         let server = ClusterServer::start(&settings, with_node).await?;
         signals.inherited.close_rest();
@@ -79,11 +79,13 @@ struct Signals {
     stop: Stop,
     hangup: tokio::signal::unix::Signal,
     program: PathBuf,
+    dir: PathBuf,
     inherited: Inherited,
 }
 
 impl Signals {
-    fn listen() -> anyhow::Result<Self> {
+    /// For the process that uses the data directory `dir`.
+    fn listen(dir: &Path) -> anyhow::Result<Self> {
         let inherited = match is_started_anew() {
             true => handover::receive().context("the sockets of the program before this one were not received")?,
             false => Inherited::default(),
@@ -92,6 +94,7 @@ impl Signals {
             stop: Stop::listen()?,
             hangup: signal(SignalKind::hangup()).context("cannot listen for signals")?,
             program: handover::program_file().context("cannot tell the file of this program")?,
+            dir: dir.to_owned(),
             inherited,
         })
     }
@@ -112,6 +115,9 @@ impl Signals {
                 Ok(()) => return Asked::Upgrade,
                 Err(error) => {
                     tracing::error!(program = %self.program.display(), %error, "not started anew: it does not start");
+                    if let Err(error) = Running::refuse(&self.dir, error.to_string()) {
+                        tracing::warn!(%error, "whoever asked is not told");
+                    }
                 }
             }
         }
@@ -277,7 +283,7 @@ async fn agent_run(args: AgentRun) -> anyhow::Result<ExitCode> {
     if !MemberFiles::of_node(&dir).exist() {
         bail!("{} holds no node of a cluster; `heptad node join-token` prints the line to join with", dir.display());
     }
-    let mut signals = Signals::listen()?;
+    let mut signals = Signals::listen(&dir)?;
     let _lock = take(&dir)?;
     let settings = Settings { inherited: signals.inherited.clone(), ..agent_settings(&args, dir.clone()) };
     let node = ClusterNode::start(&settings).await?;
@@ -337,6 +343,13 @@ pub async fn upgrade(args: cli::Upgrade) -> anyhow::Result<ExitCode> {
     loop {
         tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
         match Running::of(&dir).with_context(unreadable)? {
+            Some(now) if now.refused != before.refused && now.started_ms == before.started_ms => {
+                let why = now.refused.map(|refused| refused.why).unwrap_or_default();
+                bail!("process {} goes on with version {}: {why}", now.pid, now.version);
+            }
+            None if nix::sys::signal::kill(process, None).is_err() => {
+                bail!("process {} ended when it was started anew; its log says why", before.pid);
+            }
             Some(now) if now.started_ms != before.started_ms => {
                 tell(format!("process {} runs version {} (before: {})", now.pid, now.version, before.version));
                 return Ok(ExitCode::SUCCESS);
