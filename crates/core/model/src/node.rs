@@ -112,8 +112,7 @@ pub struct Node {
     /// Whether its containers are being moved away; set by `drain`, taken back by `uncordon`.
     #[serde(default, skip_serializing_if = "is_false")]
     pub draining: bool,
-    /// Whether it is being taken out of the cluster: what runs there is stopped, and it goes when nothing is left; set by
-    /// `remove`, taken back by `uncordon`.
+    /// Whether it is being taken out of the cluster: what runs there is stopped, and it takes nothing. Set by the server.
     #[serde(default, skip_serializing_if = "is_false")]
     pub removing: bool,
     /// Whether somebody said that nothing runs on it any more although it does not report; taken back when it reports.

@@ -104,15 +104,17 @@ impl Objects {
         Err(contended(name))
     }
 
-    /// Takes a node out of the cluster. One that still has containers only by `force`: they are forgotten, and made anew
-    /// elsewhere.
+    /// Takes a node out of the cluster. One that still has containers of other services than those on every node only by
+    /// `force`: they are forgotten, and made anew elsewhere.
     pub async fn remove_node(&self, name: &NodeName, force: bool) -> Result<Object<Node>> {
         let (key, row) = (keys::node(name), keys::allocation(name));
         for _ in 0..super::WRITE_TRIES_MAX {
             let old = self.node(name).await?;
             let (allocation, revision) = self.allocation(name).await?;
-            if let Some(first) = allocation.containers.first().filter(|_| !force) {
-                let count = allocation.containers.len();
+            // Services that are on every node leave with it.
+            let left = if force { Vec::new() } else { self.drain_status(name).await?.left };
+            if let Some(first) = left.first() {
+                let (count, first) = (left.len(), &first.container);
                 let detail = format!(
                     "node/{name} has {count} containers, such as {first}; drain it first, or, if it is lost for good, \
                      remove it by force"
