@@ -214,7 +214,7 @@ mod tests {
     fn a_cell_makes_no_row_of_its_own() {
         let mut table = Table::new(&["NAME", "N"]);
         table.row(["a\nFORGED\x1b[2J".to_owned(), "1".to_owned()]);
-        assert_eq!(table.render(), "NAME                       N\na\\u000aFORGED\\u001b[2J   1\n");
+        assert_eq!(table.render(), "NAME                     N\na\\u000aFORGED\\u001b[2J   1\n");
     }
 
     #[test]
