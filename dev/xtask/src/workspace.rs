@@ -6,11 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The repository's root, two directories above this crate.
+/// The repository's root: above this crate, or above the crate whose test program we run.
 pub(crate) fn root() -> Result<PathBuf> {
     // Cargo says where it runs us; the place where we were built is for those who start the program themselves.
     let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-    let root = Path::new(&here).ancestors().nth(2).context("the crate has no directory above it")?;
+    let mut above = Path::new(&here).ancestors();
+    let root = above.find(|dir| dir.join("Cargo.lock").is_file()).context("no directory above has a Cargo.lock")?;
     Ok(root.to_owned())
 }
 

@@ -1,7 +1,9 @@
 //! `test`: everything the tests need is there, everything is built once, and all tests run. What does not run is said.
 
+mod baseline;
 mod packages;
 mod program;
+mod promised;
 mod repeats;
 mod runs;
 
@@ -66,6 +68,10 @@ pub(crate) fn run(prepare_only: bool, args: &[String]) -> Result<()> {
         println!("Run `cargo xtask test` as root to run these too.");
     }
     say_repeated(&cargo.repeats)?;
+    if let Err(error) = baseline::check(&baseline::load(&cargo.root)?, &cargo.repeats.listed()?) {
+        eprintln!("error: {error:#}");
+        failed.push("repeated tests");
+    }
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
 }
@@ -81,7 +87,9 @@ fn say_repeated(repeats: &Repeats) -> Result<()> {
     let listed = repeats.listed()?;
     if !listed.is_empty() {
         println!("\n!! PASSED ONLY WHEN REPEATED: {} of the tests above failed first.", listed.len());
-        listed.iter().for_each(|line| println!("!!   {line}"));
+        for (package, test) in &listed {
+            println!("!!   {package} {test} (first failure: {})", repeats.output(package).display());
+        }
         println!("!! Each is a race in the test or in the product: look at what it said.");
     }
     Ok(())

@@ -1,7 +1,11 @@
 //! One test program, as cargo starts it through us: whole systems one at a time, and tests on real parts once more if they
 //! failed, because a machine that has other things to do is no fault of theirs. Knows nothing of what is tested.
 
-use super::repeats::Repeats;
+use super::{
+    promised::{Promised, STATEMENTS},
+    repeats::Repeats,
+};
+use crate::workspace;
 use anyhow::{Context, Result};
 use std::{
     fs::File,
@@ -47,12 +51,17 @@ pub(crate) fn run(program: &Path, args: &[String]) -> Result<i32> {
         command.arg("--test-threads=1");
     }
     match Repeats::from_environment().filter(|_| repeated) {
-        Some(repeats) => run_with(command, program, &package, &repeats),
+        Some(repeats) => run_with(command, program, &package, &repeats, &promised()?),
         None => Err(command.exec()).with_context(|| format!("cannot run {}", program.display())),
     }
 }
 
-fn run_with(command: Command, program: &Path, package: &str, repeats: &Repeats) -> Result<i32> {
+fn promised() -> Result<Promised> {
+    let path = workspace::root()?.join(STATEMENTS);
+    Ok(Promised::read(&std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?))
+}
+
+fn run_with(command: Command, program: &Path, package: &str, repeats: &Repeats, promised: &Promised) -> Result<i32> {
     let output = repeats.output(package);
     let code = run_copied(command, &output)?;
     if code == 0 {
@@ -62,6 +71,12 @@ fn run_with(command: Command, program: &Path, package: &str, repeats: &Repeats) 
     let reading = || format!("cannot read {}", output.display());
     let failed = failures(BufReader::new(File::open(&output).with_context(reading)?)).with_context(reading)?;
     if failed.is_empty() || failed.len() > REPEATED_MAX {
+        return Ok(code);
+    }
+    let of_guarantees: Vec<&str> =
+        failed.iter().map(String::as_str).filter(|test| promised.has(package, test)).collect();
+    if !of_guarantees.is_empty() {
+        println!("== {package}: not repeated, since these are tests of guarantees: {}", of_guarantees.join(", "));
         return Ok(code);
     }
     println!("== {package}: once more, alone: {}", failed.join(", "));
@@ -127,7 +142,11 @@ fn ran_one(output: &Path) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::baseline::Known, *};
+
+    fn none() -> Promised {
+        Promised::default()
+    }
 
     const SAID: &str = "running 3 tests\ntest a ... ok\ntest b::c ... FAILED\n\nfailures:\n\n---- b::c stdout ----\n\
         failures:\n    not::a::test\nit panicked\n    at src/x.rs\n\n\nfailures:\n    b::c\n    d\n\n\
@@ -175,10 +194,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let repeats = Repeats::begin(dir.path().join("r")).expect("it begins");
         let program = program(dir.path(), &["b"]);
-        assert_eq!(run_with(Command::new(&program), &program, "heptad-e2e", &repeats).expect("it runs"), 0);
+        assert_eq!(run_with(Command::new(&program), &program, "heptad-e2e", &repeats, &none()).expect("it runs"), 0);
         let listed = repeats.listed().expect("it is read");
-        assert_eq!(listed.len(), 1);
-        assert!(listed[0].starts_with("heptad-e2e b ("), "{listed:?}");
+        assert_eq!(listed, [("heptad-e2e".to_owned(), "b".to_owned())].into());
         let first = std::fs::read_to_string(repeats.output("heptad-e2e")).expect("it is kept");
         assert!(first.starts_with("why it failed\n"), "{first}");
     }
@@ -189,8 +207,19 @@ mod tests {
             let dir = tempfile::tempdir().expect("a directory");
             let repeats = Repeats::begin(dir.path().join("r")).expect("it begins");
             let program = program(dir.path(), failing);
-            let code = run_with(Command::new(&program), &program, "heptad-e2e", &repeats).expect("it runs");
-            assert_eq!((code, repeats.listed().expect("it is read")), (101, vec![]), "{failing:?}");
+            let code = run_with(Command::new(&program), &program, "heptad-e2e", &repeats, &none()).expect("it runs");
+            assert_eq!((code, repeats.listed().expect("it is read")), (101, Known::new()), "{failing:?}");
         }
+    }
+
+    #[test]
+    fn a_test_of_a_guarantee_is_not_repeated() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let repeats = Repeats::begin(dir.path().join("r")).expect("it begins");
+        let program = program(dir.path(), &["b", "kept_promise"]);
+        let promised = Promised::read("Tests: `kept_promise`.");
+        let code = run_with(Command::new(&program), &program, "heptad-e2e", &repeats, &promised).expect("it runs");
+        assert_eq!((code, repeats.listed().expect("it is read")), (101, Known::new()));
+        assert!(!repeats.output_again("heptad-e2e").exists());
     }
 }

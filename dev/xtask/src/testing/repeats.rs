@@ -1,5 +1,6 @@
 //! What passed only when it was repeated, kept in a directory, because each test program is run by a process of its own.
 
+use super::baseline::{self, Known};
 use anyhow::{Context, Result};
 use std::{
     fs::{self, File},
@@ -50,19 +51,17 @@ impl Repeats {
         let path = self.dir.join(LIST);
         let writing = || format!("cannot write {}", path.display());
         let mut list = File::options().create(true).append(true).open(&path).with_context(writing)?;
-        let first = self.output(package).display().to_string();
         for test in tests {
-            writeln!(list, "{package} {test} (first failure: {first})").with_context(writing)?;
+            writeln!(list, "{package} {test}").with_context(writing)?;
         }
         Ok(())
     }
 
-    pub(super) fn listed(&self) -> Result<Vec<String>> {
+    pub(super) fn listed(&self) -> Result<Known> {
         let path = self.dir.join(LIST);
         if !path.exists() {
-            return Ok(Vec::new());
+            return Ok(Known::new());
         }
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(text.lines().map(str::to_owned).collect())
+        baseline::parse(&fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?)
     }
 }
