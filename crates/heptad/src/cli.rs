@@ -93,6 +93,8 @@ pub enum Command {
     /// The exchange of a service's containers: how it stands, its revisions, undo, pause, resume, restart
     #[command(subcommand)]
     Rollout(RolloutCommand),
+    /// Replace all containers of a service by new ones, as `rollout restart` does
+    Restart(Restart),
     /// List what happened, newest last
     Events(Events),
     /// Nodes
@@ -502,12 +504,22 @@ pub enum NodeCommand {
     Uncordon { name: String },
     /// Move all containers of a node elsewhere, one after the other
     Drain(DrainNode),
+    /// Set labels of a node, and remove those that are written with a dash at the end
+    Label(LabelNode),
     /// Say that a node that does not answer is off: services with `never_twice` run elsewhere then
     Fence { name: String },
     /// Count what the machine has gained since it joined, such as memory or devices, as its agent tells it
     Admit { name: String },
     /// Take a node out of the cluster
     Remove(RemoveNode),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct LabelNode {
+    pub name: String,
+    /// KEY=VALUE sets a label, KEY- removes it
+    #[arg(required = true, value_name = "KEY=VALUE|KEY-", value_parser = cluster::label_change)]
+    pub labels: Vec<(String, Option<String>)>,
 }
 
 #[derive(Clone, Debug, Subcommand)]

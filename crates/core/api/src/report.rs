@@ -7,6 +7,7 @@ use heptad_model::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Why one node cannot take a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -156,8 +157,43 @@ pub struct WhyResponse {
     /// Where the first few of the others are.
     #[serde(default)]
     pub placed: Vec<Placed>,
-    /// The latest events of the service and its containers.
-    pub events: Vec<Event>,
+    /// The latest events of the service and its containers; what happened again is told once.
+    pub events: Vec<RepeatedEvent>,
+}
+
+/// Events of one kind that say the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RepeatedEvent {
+    /// The latest of them.
+    pub event: Event,
+    /// How many there were.
+    pub times: u32,
+    /// To how many objects it happened.
+    pub subjects: u32,
+}
+
+impl RepeatedEvent {
+    /// Those that say the same together, in the order in which each happened last; the `most` latest.
+    pub fn collect(events: impl IntoIterator<Item = Event>, most: usize) -> Vec<Self> {
+        let mut groups: BTreeMap<(String, String), (Event, u32, BTreeSet<String>)> = BTreeMap::new();
+        for event in events {
+            let (latest, times, subjects) = groups
+                .entry((event.reason.clone(), event.message.clone()))
+                .or_insert_with(|| (event.clone(), 0, BTreeSet::new()));
+            *times = times.saturating_add(1);
+            subjects.insert(event.subject.clone());
+            if event.id >= latest.id {
+                *latest = event;
+            }
+        }
+        let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let groups = groups.into_values();
+        let mut all: Vec<Self> =
+            groups.map(|(event, times, subjects)| Self { event, times, subjects: small(subjects.len()) }).collect();
+        all.sort_by(|a, b| a.event.id.cmp(&b.event.id));
+        all.drain(..all.len().saturating_sub(most));
+        all
+    }
 }
 
 /// How many there are of each part of C = (N, S, C, R, L, M, P).
@@ -203,6 +239,9 @@ pub struct GuaranteeReport {
     pub status: String,
     /// Whether it was evaluated on the live state just now.
     pub checked: bool,
+    /// Whether its conditions are met, so that it promises something of the state as it is.
+    #[serde(default = "applies")]
+    pub applies: bool,
     /// The live figures, each in a sentence.
     #[serde(default)]
     pub figures: Vec<String>,
@@ -211,6 +250,10 @@ pub struct GuaranteeReport {
     pub conditions: Vec<ConditionReport>,
     /// Where it does not hold.
     pub findings: Vec<Finding>,
+}
+
+fn applies() -> bool {
+    true
 }
 
 /// The predicates evaluated on the live state.

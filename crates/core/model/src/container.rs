@@ -33,6 +33,11 @@ impl fmt::Display for ContainerStatus {
     }
 }
 
+/// A container that was started again counts as steady after so many milliseconds without an end.
+pub const RESTARTED_STEADY_MS: u64 = 10_000;
+/// One that nothing checks the health of counts as steady after so many milliseconds: until then it may be one that ends.
+pub const UNCHECKED_STEADY_MS: u64 = 5_000;
+
 /// What the control plane wants of a container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DesiredState {
@@ -206,6 +211,17 @@ impl Container {
     /// Whether it counts as a replica. One that has ended counts too: its node starts it again.
     pub fn is_alive(&self) -> bool {
         self.desired == DesiredState::Running
+    }
+
+    /// Whether it is to be expected at `now_ms` that it stays as it is: that it ran for a while since it ended last, and if
+    /// nothing checks its health, since it was started.
+    pub fn is_steady(&self, now_ms: u64) -> bool {
+        let least_ms = match (self.restarts, &self.template.health_check) {
+            (0, Some(_)) => return true,
+            (0, None) => UNCHECKED_STEADY_MS,
+            _ => RESTARTED_STEADY_MS,
+        };
+        self.started_at_ms.is_some_and(|at_ms| now_ms.saturating_sub(at_ms) >= least_ms)
     }
 
     /// Whether it is part of a job and will not be started again: it succeeded, or failed as often as it may.

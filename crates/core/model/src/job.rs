@@ -1,9 +1,9 @@
 //! What a service's containers are for: to serve for ever, to do a job and end, or to be on every node.
 //! Knows no container; who runs when is decided elsewhere.
 
-use crate::{cron::Cron, service::REPLICAS_MAX, validate::Found};
+use crate::{cron::Cron, form::short_or_full, service::REPLICAS_MAX, validate::Found};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Most retries of a job's container.
 pub const RETRIES_MAX: u32 = 1_000;
@@ -45,11 +45,18 @@ pub enum Mode {
     Daemon,
 }
 
-#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Serialize, JsonSchema)]
 #[serde(untagged)]
 enum ModeForm {
     Word(ModeWord),
     Full(ModeFields),
+}
+
+impl<'de> Deserialize<'de> for ModeForm {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "`service`, `job` or `daemon`, or job with its settings";
+        short_or_full(deserializer, expected, Self::Word, Self::Full)
+    }
 }
 
 /// A mode with its default settings.
@@ -131,11 +138,18 @@ pub struct Schedule {
     pub suspended: bool,
 }
 
-#[derive(Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[derive(JsonSchema)]
+#[schemars(untagged)]
 enum ScheduleForm {
     Cron(Cron),
     Full(ScheduleFields),
+}
+
+impl<'de> Deserialize<'de> for ScheduleForm {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "five cron fields such as `0 3 * * *`, or cron with its settings";
+        short_or_full(deserializer, expected, Self::Cron, Self::Full)
+    }
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -9,6 +9,7 @@ pub mod container;
 pub mod cron;
 pub mod devices;
 pub mod event;
+mod form;
 pub mod guarantee;
 pub mod ids;
 pub mod invariants;

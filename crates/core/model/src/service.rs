@@ -2,6 +2,7 @@
 
 use crate::{
     container::ContainerTemplate,
+    form::short_or_full,
     ids::{Namespace, ServiceKey},
     job::{Mode, Schedule},
     placement::{AffinityRule, TopologySpread},
@@ -12,7 +13,7 @@ use crate::{
     taint::Toleration,
 };
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::{borrow::Cow, collections::BTreeMap, fmt, net::Ipv4Addr};
 
 /// Transport protocol of a port.
@@ -48,11 +49,18 @@ pub struct Port {
     pub protocol: Protocol,
 }
 
-#[derive(Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[derive(JsonSchema)]
+#[schemars(untagged)]
 enum PortForm {
     Number(u16),
     Full(PortFields),
+}
+
+impl<'de> Deserialize<'de> for PortForm {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "a port's number, or container_port with host_port and protocol (TCP or UDP)";
+        short_or_full(deserializer, expected, Self::Number, Self::Full)
+    }
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -2,6 +2,7 @@
 //! Knows no planner and no store.
 
 use crate::{
+    container::UNCHECKED_STEADY_MS,
     container::{Container, ContainerStatus, DesiredState},
     rollout::{Rollout, RolloutPhase, RunPhase},
     service::Service,
@@ -28,9 +29,15 @@ pub struct Standing {
     pub waits_for: String,
 }
 
-/// How `service` stands with its containers and what is remembered of it. `nodes` is how many nodes a container is
-/// wanted on, if it is to be on every one.
-pub fn standing(service: &Service, containers: &[&Container], rollout: Option<&Rollout>, nodes: u32) -> Standing {
+/// How `service` stands at `now_ms` with its containers and what is remembered of it. `nodes` is how many nodes a
+/// container is wanted on, if it is to be on every one.
+pub fn standing(
+    service: &Service,
+    containers: &[&Container],
+    rollout: Option<&Rollout>,
+    nodes: u32,
+    now_ms: u64,
+) -> Standing {
     if service.mode.job().is_some() {
         return job(service, containers, rollout);
     }
@@ -42,13 +49,14 @@ pub fn standing(service: &Service, containers: &[&Container], rollout: Option<&R
     let current = left.iter().filter(|c| c.is_alive() && c.template == template);
     let ready = current.filter(|c| c.ready && !is_lost(c)).count();
     let failed = rollout.filter(|r| r.service_id == service.id && r.phase == RolloutPhase::Failed);
+    let unsteady = left.iter().find(|c| !c.is_steady(now_ms)).map(|c| unsteady(c));
     Standing {
         wanted,
         ready: small(ready),
         alive: small(alive),
-        settled: left.len() == wanted as usize && ready == left.len(),
+        settled: left.len() == wanted as usize && ready == left.len() && unsteady.is_none(),
         failed: failed.map(|rollout| rollout.reason.clone()),
-        waits_for: left.iter().find(|c| !c.ready || is_lost(c)).map_or(String::new(), |c| words(c)),
+        waits_for: left.iter().find(|c| !c.ready || is_lost(c)).map(|c| words(c)).or(unsteady).unwrap_or_default(),
     }
 }
 
@@ -87,6 +95,19 @@ fn small(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
+/// Why a ready container does not count yet.
+fn unsteady(container: &Container) -> String {
+    match (container.restarts, container.exit_code) {
+        (0, _) => format!("it has no health check and must run for {} s", UNCHECKED_STEADY_MS / 1_000),
+        (1, code) => format!("it was started again{}", ended(code)),
+        (restarts, code) => format!("it was started again {restarts} times{}", ended(code)),
+    }
+}
+
+fn ended(exit_code: Option<i32>) -> String {
+    exit_code.map_or(String::new(), |code| format!(" after exit code {code}"))
+}
+
 fn words(container: &Container) -> String {
     match (container.status, container.reason.is_empty()) {
         _ if container.desired == DesiredState::Stopped => "stopping".to_owned(),
@@ -102,9 +123,13 @@ fn words(container: &Container) -> String {
 mod tests {
     use super::*;
     use crate::{
+        container::RESTARTED_STEADY_MS,
         job::{Job, Mode},
         rollout::JobRun,
+        service::{HealthCheck, Probe},
     };
+
+    const LATER: u64 = 1_000_000;
 
     fn web(replicas: u32) -> Service {
         Service { id: "s1".into(), replicas, ..Service::new("web", "v1") }
@@ -112,7 +137,7 @@ mod tests {
 
     fn ready(service: &Service, id: &str) -> Container {
         let mut container = Container::pending(id.into(), service, 0);
-        (container.status, container.ready) = (ContainerStatus::Running, true);
+        (container.status, container.ready, container.started_at_ms) = (ContainerStatus::Running, true, Some(0));
         container
     }
 
@@ -120,12 +145,12 @@ mod tests {
     fn settled_is_all_ready_of_the_template_and_nobody_else() {
         let service = web(2);
         let (a, mut b) = (ready(&service, "a"), ready(&service, "b"));
-        assert!(standing(&service, &[&a, &b], None, 0).settled);
+        assert!(standing(&service, &[&a, &b], None, 0, LATER).settled);
         b.ready = false;
-        let waits = standing(&service, &[&a, &b], None, 0);
+        let waits = standing(&service, &[&a, &b], None, 0, LATER);
         assert_eq!((waits.settled, waits.ready, waits.waits_for.as_str()), (false, 1, "Running"));
         let old = ready(&Service { image: "v0".into(), ..service.clone() }, "old");
-        assert!(!standing(&service, &[&a, &old], None, 0).settled);
+        assert!(!standing(&service, &[&a, &old], None, 0, LATER).settled);
     }
 
     #[test]
@@ -134,17 +159,35 @@ mod tests {
         let mut gone = ready(&service, "gone");
         (gone.status, gone.desired) = (ContainerStatus::Unknown, DesiredState::Stopped);
         let here = ready(&service, "here");
-        assert!(standing(&service, &[&gone, &here], None, 0).settled);
+        assert!(standing(&service, &[&gone, &here], None, 0, LATER).settled);
         gone.desired = DesiredState::Running;
-        assert!(!standing(&service, &[&gone], None, 0).settled);
+        assert!(!standing(&service, &[&gone], None, 0, LATER).settled);
+    }
+
+    #[test]
+    fn who_may_end_at_once_must_run_for_a_while() {
+        let service = web(1);
+        let mut fresh = ready(&service, "a");
+        let at = |container: &Container, now_ms| standing(&service, &[container], None, 0, now_ms);
+        let early = at(&fresh, UNCHECKED_STEADY_MS - 1);
+        assert!(!early.settled && early.ready == 1 && early.waits_for.contains("no health check"), "{early:?}");
+        assert!(at(&fresh, UNCHECKED_STEADY_MS).settled);
+        (fresh.restarts, fresh.exit_code) = (3, Some(137));
+        let again = at(&fresh, RESTARTED_STEADY_MS - 1);
+        assert_eq!((again.settled, &*again.waits_for), (false, "it was started again 3 times after exit code 137"));
+        assert!(at(&fresh, RESTARTED_STEADY_MS).settled);
+        let probe = Probe::Tcp { port: None };
+        let checked = Service { health_check: Some(HealthCheck::new(probe)), ..service.clone() };
+        let container = ready(&checked, "b");
+        assert!(standing(&checked, &[&container], None, 0, 0).settled);
     }
 
     #[test]
     fn a_daemon_is_wanted_on_every_node() {
         let service = Service { mode: Mode::Daemon, ..web(7) };
         let a = ready(&service, "a");
-        assert!(standing(&service, &[&a], None, 1).settled);
-        assert!(!standing(&service, &[&a], None, 2).settled);
+        assert!(standing(&service, &[&a], None, 1, LATER).settled);
+        assert!(!standing(&service, &[&a], None, 2, LATER).settled);
     }
 
     #[test]
@@ -154,12 +197,12 @@ mod tests {
         (done.status, done.ready, done.run) = (ContainerStatus::Succeeded, false, Some(1));
         let run = JobRun { number: 1, completions: 2, ..JobRun::default() };
         let mut rollout = Rollout { service_id: "s1".into(), runs: vec![run], ..Rollout::default() };
-        let now = standing(&service, &[&done], Some(&rollout), 0);
+        let now = standing(&service, &[&done], Some(&rollout), 0, LATER);
         assert_eq!((now.settled, now.ready, now.wanted), (false, 1, 2));
         rollout.runs[0].phase = RunPhase::Succeeded;
-        assert!(standing(&service, &[], Some(&rollout), 0).settled);
+        assert!(standing(&service, &[], Some(&rollout), 0, LATER).settled);
         rollout.runs[0] = JobRun { phase: RunPhase::Failed, reason: "exit code 1".into(), ..JobRun::default() };
-        let now = standing(&service, &[], Some(&rollout), 0);
+        let now = standing(&service, &[], Some(&rollout), 0, LATER);
         assert_eq!((now.settled, now.failed.as_deref()), (false, Some("exit code 1")));
     }
 }

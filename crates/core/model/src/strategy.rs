@@ -1,9 +1,9 @@
 //! How the containers of a service are exchanged for others: in waves, behind a canary, or all at once.
 //! Knows no container; the steps are decided elsewhere.
 
-use crate::validate::Found;
+use crate::{form::short_or_full, validate::Found};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 
 /// Most steps of a canary.
@@ -22,7 +22,7 @@ pub enum Amount {
 }
 
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a number, or percent as `25%`")]
 enum AmountForm {
     Count(u32),
     Percent(String),
@@ -153,11 +153,18 @@ impl Default for Strategy {
     }
 }
 
-#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Serialize, JsonSchema)]
 #[serde(untagged)]
 enum StrategyForm {
     Word(StrategyWord),
     Full(StrategyFields),
+}
+
+impl<'de> Deserialize<'de> for StrategyForm {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "`rolling` or `blue_green`, or one of rolling, canary and blue_green with its settings";
+        short_or_full(deserializer, expected, Self::Word, Self::Full)
+    }
 }
 
 /// A strategy with its default settings.

@@ -104,7 +104,7 @@ fn selectors_taints_and_cordons_keep_containers_off_and_say_so() {
   node b: it does not carry the label disk=ssd
   node c: its taint special:NoSchedule is not tolerated
   to fit: uncordon node a
-  or: give node b the label disk=ssd
+  or: give node b the label disk=ssd (`heptad node label b disk=ssd`)
   or: tolerate the taint special:NoSchedule of node c, or remove it";
     assert_eq!(report.to_string(), text);
     let operator = TolerationOperator::Exists;

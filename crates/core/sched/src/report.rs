@@ -195,7 +195,8 @@ impl fmt::Display for Remedy {
             Self::MakeReady { node } => write!(f, "make node {node} ready"),
             Self::Uncordon { node } => write!(f, "uncordon node {node}"),
             Self::Label { node, key, value } => {
-                write!(f, "give node {node} the label {key}={}", value.as_deref().unwrap_or("VALUE"))
+                let value = value.as_deref().unwrap_or("VALUE");
+                write!(f, "give node {node} the label {key}={value} (`heptad node label {node} {key}={value}`)")
             }
             Self::Tolerate { node, taint } => write!(f, "tolerate the taint {taint} of node {node}, or remove it"),
             Self::Relax { node, rule } => write!(f, "say `required: false` in the {rule} to fit node {node}"),

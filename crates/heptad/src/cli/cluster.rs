@@ -190,6 +190,14 @@ pub struct AgentJoin {
     pub run: AgentRun,
 }
 
+/// `KEY=VALUE`, or `KEY-` for a label that is to go.
+pub(super) fn label_change(text: &str) -> Result<(String, Option<String>), String> {
+    match text.strip_suffix('-').filter(|key| !key.is_empty() && !key.contains('=')) {
+        Some(key) => Ok((key.to_owned(), None)),
+        None => label(text).map(|(key, value)| (key, Some(value))).map_err(|error| format!("{error}, and not KEY-")),
+    }
+}
+
 fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not KEY=VALUE"))?;
     if key.is_empty() {

@@ -3,6 +3,7 @@
 use super::{followed, namespace};
 use crate::{
     cli::{Get, Listed, Named, Output},
+    manifest,
     output::{Table, age, clock, now_ms, paint, print, say, yaml},
 };
 use anyhow::bail;
@@ -330,11 +331,19 @@ async fn get_kind<T: Shown>(client: &Client, args: &Get) -> anyhow::Result<ExitC
     }
     if let Some(name) = &args.name {
         let item: Object<T> = client.get(&namespace(&args.namespace.namespace), name).await?;
+        if let Some(text) = documents(std::slice::from_ref(&item), output)? {
+            say(text)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let context = Context::of(client, T::KIND).await?;
         print(output, &item, || rows(std::slice::from_ref(&item), &context, output))?;
         return Ok(ExitCode::SUCCESS);
     }
     let list = list::<T>(client, args).await?;
+    if let Some(text) = documents(&list.items, output)? {
+        say(text)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let context = Context::of(client, T::KIND).await?;
     print(output, &list, || {
         if list.items.is_empty() {
@@ -343,6 +352,18 @@ async fn get_kind<T: Shown>(client: &Client, args: &Get) -> anyhow::Result<ExitC
         rows(&list.items, &context, output)
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The documents that describe the objects, if YAML is asked of a kind that files describe.
+fn documents<T: Shown>(items: &[Object<T>], output: Output) -> anyhow::Result<Option<String>> {
+    let mut out = String::new();
+    for item in items {
+        let document = manifest::document(T::KIND, serde_json::to_value(&item.object)?);
+        let (Some(document), Output::Yaml) = (document, output) else { return Ok(None) };
+        let line = if out.is_empty() { "" } else { "---\n" };
+        out += &format!("{line}{}", yaml(&document)?);
+    }
+    Ok((!out.is_empty()).then_some(out))
 }
 
 async fn list<T: Shown>(client: &Client, args: &Get) -> anyhow::Result<List<T>> {
@@ -376,7 +397,10 @@ async fn watch<T: Shown>(client: &Client, args: &Get) -> anyhow::Result<ExitCode
             if wanted && known.insert(key.clone(), item.revision) != Some(item.revision) {
                 match args.output.output {
                     Output::Json => say(serde_json::to_string(item)? + "\n")?,
-                    Output::Yaml => say(format!("---\n{}", yaml(item)?))?,
+                    Output::Yaml => match documents(std::slice::from_ref(item), Output::Yaml)? {
+                        Some(text) => say(format!("---\n{text}"))?,
+                        None => say(format!("---\n{}", yaml(item)?))?,
+                    },
                     output => say(rows(std::slice::from_ref(item), &context, output))?,
                 }
             }

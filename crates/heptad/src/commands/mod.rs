@@ -18,7 +18,7 @@ mod trust;
 mod why;
 
 use crate::{
-    cli::{Command, Connect, MeshCommand, NodeCommand, StorageCommand},
+    cli::{Command, Connect, MeshCommand, NodeCommand, RolloutCommand, StorageCommand},
     platform::paths,
 };
 use anyhow::Context;
@@ -62,9 +62,11 @@ pub async fn run(connect: &Connect, command: Command) -> anyhow::Result<ExitCode
         Command::Node(NodeCommand::Uncordon { name }) => node::uncordon(&client, &name).await,
         Command::Node(NodeCommand::Admit { name }) => node::admit(&client, &name).await,
         Command::Node(NodeCommand::Drain(args)) => node::drain(&client, args).await,
+        Command::Node(NodeCommand::Label(args)) => node::label(&client, args).await,
         Command::Node(NodeCommand::Fence { name }) => node::fence(&client, &name).await,
         Command::Node(NodeCommand::Remove(args)) => node::remove(&client, args).await,
         Command::Rollout(command) => rollout::run(&client, command).await,
+        Command::Restart(args) => rollout::run(&client, RolloutCommand::Restart(args)).await,
         Command::Mesh(MeshCommand::Call(args)) => mesh::call(&client, args).await,
         Command::Mesh(MeshCommand::Check(args)) => mesh::check(&client, args).await,
         Command::Config(command) => settings::run::<Config>(&client, command).await,

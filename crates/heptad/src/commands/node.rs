@@ -1,14 +1,18 @@
 //! `node cordon`, `uncordon`, `drain`, `fence`, `admit`, `remove`: orders about nodes.
 
 use crate::{
-    cli::{DrainNode, RemoveNode},
+    cli::{DrainNode, LabelNode, RemoveNode},
     output::{say, tell},
 };
 use anyhow::bail;
 use heptad_api::work::DrainStatus;
 use heptad_client::Client;
-use heptad_model::NodeName;
-use std::{collections::BTreeSet, process::ExitCode, time::Duration};
+use heptad_model::{Namespace, Node, NodeName};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::ExitCode,
+    time::Duration,
+};
 use tokio::time::{Instant, sleep};
 
 /// Between two looks at how far the emptying of a node is.
@@ -32,6 +36,18 @@ pub(super) async fn admit(client: &Client, name: &str) -> anyhow::Result<ExitCod
 pub(super) async fn fence(client: &Client, name: &str) -> anyhow::Result<ExitCode> {
     client.fence(&name.into()).await?;
     said(format!("node/{name} counts as off until it reports\n"))
+}
+
+pub(super) async fn label(client: &Client, args: LabelNode) -> anyhow::Result<ExitCode> {
+    let changed: BTreeMap<String, Option<String>> = args.labels.into_iter().collect();
+    let patch = serde_json::json!({ "labels": changed });
+    let node = client.patch::<Node>(&Namespace::default(), &args.name, &patch, None).await?.object;
+    let labels: Vec<String> = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    said(format!(
+        "node/{} has {}\n",
+        args.name,
+        if labels.is_empty() { "no labels".to_owned() } else { labels.join(", ") }
+    ))
 }
 
 pub(super) async fn remove(client: &Client, args: RemoveNode) -> anyhow::Result<ExitCode> {

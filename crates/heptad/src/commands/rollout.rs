@@ -67,6 +67,7 @@ async fn done(client: &Client, key: &ServiceKey, output: Output, what: &str, wai
 fn describe(status: &RolloutStatus) -> String {
     let standing = &status.standing;
     let phase = match status.phase {
+        RolloutPhase::Complete if !standing.settled => paint("rolled out, but not as wanted now", 33),
         RolloutPhase::Complete => paint("complete", 32),
         RolloutPhase::Failed => paint("failed", 31),
         phase => paint(&phase.to_string(), 33),

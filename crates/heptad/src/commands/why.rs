@@ -8,7 +8,7 @@ use crate::{
     cli::{Output, Subject},
     output::{Table, paint, print},
 };
-use heptad_api::report::{ContainerWhy, GuaranteeReport, VerifyResponse, WhyResponse};
+use heptad_api::report::{ContainerWhy, GuaranteeReport, RepeatedEvent, VerifyResponse, WhyResponse};
 use heptad_client::Client;
 use heptad_model::ContainerId;
 use std::process::ExitCode;
@@ -29,18 +29,23 @@ pub(super) async fn why(client: &Client, args: Subject) -> anyhow::Result<ExitCo
 fn describe(why: &WhyResponse, wide: bool) -> String {
     let mut out = format!("{}: {}\n", why.service, why.summary);
     let mut told: Option<&ContainerWhy> = None;
-    for container in &why.containers {
+    for (at, container) in why.containers.iter().enumerate() {
         let same = told.filter(|told| has_same_refusals(told, container));
-        out += &describe_container(container, same, wide);
+        let before = &why.containers[..at];
+        let twin = before.iter().find(|other| !other.message.is_empty() && other.message == container.message);
+        out += &describe_container(container, same, twin, wide);
         told = same.or(Some(container).filter(|container| container.unplaced.is_some())).or(told);
     }
     out += &describe_placed(why);
     if !why.events.is_empty() {
         out += "\nWhat happened last\n";
         let mut table = Table::new(&["TIME", "REASON", "SUBJECT", "MESSAGE"]);
-        for event in &why.events {
+        for RepeatedEvent { event, times, subjects } in &why.events {
             let time = crate::output::clock(event.at_ms);
-            table.row([time, event.reason.clone(), event.subject.clone(), event.message.clone()]);
+            let others = if *subjects > 1 { format!(" and {} others", subjects - 1) } else { String::new() };
+            let again = if *times > 1 { format!(" ({times} times)") } else { String::new() };
+            let (subject, message) = (format!("{}{others}", event.subject), format!("{}{again}", event.message));
+            table.row([time, event.reason.clone(), subject, message]);
         }
         out += &table.render();
     }
@@ -53,14 +58,19 @@ fn has_same_refusals(told: &ContainerWhy, container: &ContainerWhy) -> bool {
     container.unplaced.is_some() && refusals(told) == refusals(container)
 }
 
-/// `same`: a container of which all was told already that keeps this one from nodes.
-fn describe_container(container: &ContainerWhy, same: Option<&ContainerWhy>, wide: bool) -> String {
+/// `same`: a container of which all was told already that keeps this one from nodes. `twin`: one of which the same was said.
+fn describe_container(
+    container: &ContainerWhy,
+    same: Option<&ContainerWhy>,
+    twin: Option<&ContainerWhy>,
+    wide: bool,
+) -> String {
     let place = container.node.as_ref().map_or("no node yet".to_owned(), |node| format!("node {node}"));
     let reason = if container.reason.is_empty() { container.status.to_string() } else { container.reason.clone() };
     let colour = if container.ready { 32 } else { 33 };
     let mut out = format!("\n{} on {place}: {}\n", container.container, paint(&reason, colour));
     if !container.message.is_empty() && container.unplaced.is_none() {
-        out += &format!("  {}\n", container.message);
+        out += &twin.map_or_else(|| format!("  {}\n", container.message), |twin| format!("  as {}\n", twin.container));
     }
     match (&container.unplaced, same) {
         (Some(_), Some(same)) => out += &format!("  No node can take it, as {}\n", same.container),
@@ -115,12 +125,15 @@ fn describe_verify(report: &VerifyResponse) -> String {
     }
     out += "\nGuarantees (statements, proofs and tests: GUARANTEES.md)\n";
     report.guarantees.iter().for_each(|guarantee| out += &describe_guarantee(guarantee));
+    out += "\nholds, BROKEN: evaluated on the live state just now. n/a: evaluated, but a condition is not met (no), so that it\n\
+            promises nothing now. -: not a question to one state; proofs and tests stand for it.\n";
     out
 }
 
 fn describe_guarantee(guarantee: &GuaranteeReport) -> String {
     let (word, colour) = match (guarantee.findings.is_empty(), guarantee.checked) {
         (false, _) => ("BROKEN", 31),
+        (true, true) if !guarantee.applies => ("n/a", 2),
         (true, true) => ("holds", 32),
         (true, false) => ("-", 2),
     };

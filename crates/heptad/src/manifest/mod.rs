@@ -3,6 +3,8 @@
 
 mod toml_file;
 mod tree;
+mod words;
+mod written;
 mod yaml;
 
 use heptad_api::Manifest;
@@ -11,8 +13,12 @@ use serde::de::DeserializeOwned;
 use std::{collections::BTreeMap, fmt, path::Path};
 use tree::{Place, Tree};
 
+pub use written::document;
+
 /// Largest manifest file.
 pub const FILE_BYTES_MAX: usize = 4 << 20;
+/// Most wrong fields of one object that are told at once.
+const COMPLAINTS_MAX: usize = 20;
 
 /// What is wrong at one place of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,7 +134,12 @@ impl Reader<'_> {
             );
             return self.complain(kind.place, message);
         }
-        let near = tree.entries().iter().find_map(|e| Some((e.place, nearest(&e.key, &words)?)));
+        if let Some(services) = tree.get("services").filter(|entry| !entry.value.entries().is_empty()) {
+            let message = "Compose files cannot be read yet; write each service as a document of its own: \
+                           `service: NAME` with `image`, `replicas` and `ports`";
+            return self.complain(services.place, message);
+        }
+        let near = tree.entries().iter().find_map(|e| Some((e.place, words::nearest(&e.key, &words)?)));
         match near {
             Some((place, word)) => self.complain(place, format!("unknown key; did you mean `{word}`?")),
             None => self.complain(
@@ -139,58 +150,40 @@ impl Reader<'_> {
         }
     }
 
-    fn object<T: DeserializeOwned + Validate>(&mut self, mut tree: Tree) -> Option<T> {
-        loop {
-            let error = match serde_path_to_error::deserialize::<_, T>(tree.to_value()) {
-                Ok(object) => {
-                    let problems = object.validate();
-                    for problem in &problems {
-                        self.complain(tree.place_of(&problem.path), problem.to_string());
-                    }
-                    return problems.is_empty().then_some(object);
-                }
+    /// Reads one object. What is wrong is taken out, so that what is wrong beside it is told too.
+    fn object<T: DeserializeOwned + Validate>(&mut self, tree: Tree) -> Option<T> {
+        let mut rest = tree.clone();
+        let mut wrong: Vec<String> = Vec::new();
+        let object = loop {
+            let error = match serde_path_to_error::deserialize::<_, T>(rest.to_value()) {
+                Ok(object) => break object,
                 Err(error) => error,
             };
             let path = error.path().to_string();
-            let place = tree.place_of(&path);
             let text = error.inner().to_string();
-            let is_unknown = text.starts_with("unknown field");
-            if is_unknown && self.lenient && tree.remove(&path) {
+            // What was taken out is missed only by us.
+            let missed = words::missing_field(&text).map(|field| format!("{path}.{field}"));
+            if missed.is_some_and(|missed| wrong.iter().any(|path| words::is_same_field(path, &missed))) {
+                return None;
+            }
+            let place = tree.place_of(&path);
+            if self.lenient && text.starts_with("unknown field") && rest.remove(&path) {
                 let message = format!("unknown field `{path}` is ignored");
                 self.parsed.warnings.push(Complaint { file: self.file.to_owned(), place, message });
                 continue;
             }
-            self.complain(place, explain(&path, &text));
-            return None;
-        }
-    }
-}
-
-/// The error of the deserializer in words for people, with a suggestion.
-fn explain(path: &str, text: &str) -> String {
-    if text.starts_with("unknown field") {
-        let mut names = text.split('`').skip(1).step_by(2);
-        let (field, known) = (names.next().unwrap_or_default(), names.collect::<Vec<_>>());
-        return match nearest(field, &known) {
-            Some(near) => format!("unknown field `{field}`; did you mean `{near}`?"),
-            None => format!("unknown field `{field}`; possible here: {}", known.join(", ")),
+            self.complain(place, words::explain(&path, &text));
+            if wrong.len() == COMPLAINTS_MAX || !rest.remove_around(&path) {
+                return None;
+            }
+            wrong.push(path);
         };
+        let problems = object.validate();
+        for problem in &problems {
+            self.complain(tree.place_of(&problem.path), problem.to_string());
+        }
+        (problems.is_empty() && wrong.is_empty()).then_some(object)
     }
-    if text.starts_with("data did not match any variant of untagged enum PortForm") {
-        return format!(
-            "{path}: write a port as a number, or with container_port, host_port and protocol (TCP or UDP)"
-        );
-    }
-    let hint =
-        if path.starts_with("environment") && text.contains("expected a string") { "; write it in quotes" } else { "" };
-    if path.is_empty() || path == "." { format!("{text}{hint}") } else { format!("{path}: {text}{hint}") }
-}
-
-/// The known word that `word` was probably meant to be.
-fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    let scored = known.iter().map(|candidate| (strsim::damerau_levenshtein(word, candidate), *candidate));
-    let begins = |candidate: &str| candidate.len() > 2 && (candidate.starts_with(word) || word.starts_with(candidate));
-    scored.min().filter(|(distance, candidate)| *distance <= 2.max(word.len() / 3) || begins(candidate)).map(|(_, c)| c)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What users write, right and wrong, and what they are told.
 
 use super::*;
+use serde_json::Value;
 
 const SIX_LINES: &str = "service: web
 image: docker.io/library/nginx:1.27
@@ -115,6 +116,74 @@ fn broken_files_are_told_with_their_place() {
     ] {
         let told = complaints(file, text);
         assert!(told[0].starts_with(start), "{told:?}");
+    }
+}
+
+#[test]
+fn all_that_is_wrong_in_an_object_is_told() {
+    let text = "service: web\nimage: nginx\nreplicas: many\nports: [http]\nuser: [1]\n\
+        strategy: { rolling: { max_surg: 1 } }\nhealth_check: { http: /health }\nmode: jobs\nresources: { memory: 12Q }\n\
+        environment: { N: 1 }\nreplica: 1\n";
+    let told = complaints("a.yaml", text);
+    let whole = "expected a whole number from 0 to";
+    let starts = [
+        format!("a.yaml:3:1: replicas: {whole} 4294967295, found \"many\""),
+        format!("a.yaml:4:9: ports[0]: {whole} 65535, found \"http\""),
+        "a.yaml:5:1: user: expected text, found a list".to_owned(),
+        "a.yaml:6:24: unknown field `max_surg`; did you mean `max_surge`?".to_owned(),
+        "a.yaml:7:17: health_check.http: expected a map of fields, found \"/health\"".to_owned(),
+        "a.yaml:8:1: mode: `jobs` is not known here; did you mean `job`?".to_owned(),
+        "a.yaml:9:14: resources.memory: `12Q` is not a quantity".to_owned(),
+        "a.yaml:10:16: environment.N: expected text, found `1`; write it in quotes".to_owned(),
+        "a.yaml:11:1: unknown field `replica`; did you mean `replicas`?".to_owned(),
+    ];
+    for start in &starts {
+        assert!(told.iter().any(|line| line.starts_with(start)), "{start} in {told:#?}");
+    }
+    assert_eq!(told.len(), starts.len(), "{told:#?}");
+}
+
+#[test]
+fn what_was_wrong_is_not_missed() {
+    assert_eq!(complaints("a.yaml", "service: web\nimage: [x]\n"), ["a.yaml:2:1: image: expected text, found a list"]);
+    assert_eq!(complaints("a.yaml", "service: web\n"), ["a.yaml:1:1: the field `image` is missing"]);
+}
+
+#[test]
+fn what_is_got_can_be_applied_again() {
+    let text = format!(
+        "{SIX_LINES}environment: {{ N: '1', EMPTY: '' }}\nstrategy: {{ canary: {{ steps: [{{ weight: 10 }}] }} }}\n\
+         health_check: {{ http: {{ path: /ok }} }}\n"
+    ) + "---\nservice: nightly\nimage: x\nmode: { job: { retries: 1 } }\nschedule: '0 3 * * *'\n\
+           ---\npolicy: p\nselector: { services: [web] }\ningress: []\n\
+           ---\ntraffic: t\nservice: web\nbackends:\n- service: web\n\
+           ---\nconfig: c\ndata: { a: 'on', b: \"x\\ny\" }\n---\nsecret: s\ndata: { a: b }\n---\nquota: q\nservices: 3\n";
+    let parsed = parse("a.yaml", &text, false).expect("it is right").objects;
+    for object in parsed {
+        let kind = object.kind();
+        // As the server shows it, with what it keeps.
+        let Value::Object(mut shown) = serde_json::to_value(&object).expect("plain data")["object"].take() else {
+            panic!("an object")
+        };
+        shown.insert("id".to_owned(), "abc".into());
+        let document = document(kind, Value::Object(shown)).expect("files describe it");
+        let text = serde_saphyr::to_string(&document).expect("it is written");
+        assert_eq!(parse("b.yaml", &text, false).expect(&text).objects, [object], "{text}");
+    }
+}
+
+#[test]
+fn files_of_other_tools_are_named() {
+    let compose = "version: '3'\nservices:\n  web:\n    image: nginx\n";
+    assert!(complaints("a.yaml", compose)[0].starts_with("a.yaml:2:1: Compose files cannot be read yet"));
+}
+
+#[test]
+fn a_tab_is_told_where_it_stands() {
+    for text in ["service: web\n\timage: nginx\n", "service: web\nresources:\n\tcpu: 1\n"] {
+        let line = text.lines().position(|line| line.starts_with('\t')).expect("it has one") + 1;
+        let told = complaints("a.yaml", text);
+        assert!(told[0].starts_with(&format!("a.yaml:{line}:1: ")) && told[0].contains("tab"), "{told:?}");
     }
 }
 

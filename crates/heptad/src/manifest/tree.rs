@@ -102,40 +102,51 @@ impl Tree {
 
     /// The entry that the first of `steps` lead to, and how many they are: keys may have dots in them.
     fn entry_at(&self, steps: &[Step]) -> Option<(&Entry, usize)> {
+        let (at, count) = self.index_at(steps)?;
+        Some((&self.entries()[at], count))
+    }
+
+    fn index_at(&self, steps: &[Step]) -> Option<(usize, usize)> {
         let keys = steps.iter().map_while(|step| match step {
             Step::Key(key) => Some(key.as_str()),
             Step::Index(_) => None,
         });
         let keys: Vec<&str> = keys.collect();
-        let entry = |count: usize| {
-            let key = keys[..count].join(".");
-            self.get(&key).or_else(|| self.get(alias_of(&key)))
-        };
-        (1..=keys.len()).find_map(|count| Some((entry(count)?, count)))
+        let index = |key: &str| self.entries().iter().position(|entry| entry.key == key);
+        let known = |key: &str| index(key).or_else(|| index(alias_of(key)));
+        (1..=keys.len()).find_map(|count| Some((known(&keys[..count].join("."))?, count)))
     }
 
     /// Removes the entry at `path`; whether it was there.
     pub(crate) fn remove(&mut self, path: &str) -> bool {
+        self.remove_steps(&steps(path)) == Removed::Exactly
+    }
+
+    /// Removes the entry at `path`, or the nearest one around it that is written down; whether there is any.
+    pub(crate) fn remove_around(&mut self, path: &str) -> bool {
         let steps = steps(path);
-        let Some((Step::Key(last), parents)) = steps.split_last() else { return false };
-        let mut tree = self;
-        for step in parents {
-            let next = match (step, &mut tree.node) {
-                (Step::Index(i), Node::List(items)) => items.get_mut(*i),
-                (Step::Key(key), Node::Map(entries)) => {
-                    entries.iter_mut().find(|e| &e.key == key).map(|e| &mut e.value)
+        (1..=steps.len()).rev().any(|kept| self.remove_steps(&steps[..kept]) == Removed::Exactly)
+    }
+
+    fn remove_steps(&mut self, steps: &[Step]) -> Removed {
+        match steps.first() {
+            None => Removed::Here,
+            Some(Step::Index(i)) => match &mut self.node {
+                Node::List(items) => items.get_mut(*i).map_or(Removed::Nothing, |item| item.remove_steps(&steps[1..])),
+                _ => Removed::Nothing,
+            },
+            Some(Step::Key(_)) => {
+                let Some((at, count)) = self.index_at(steps) else { return Removed::Nothing };
+                let Node::Map(entries) = &mut self.node else { return Removed::Nothing };
+                match entries[at].value.remove_steps(&steps[count..]) {
+                    Removed::Here => {
+                        entries.remove(at);
+                        Removed::Exactly
+                    }
+                    other => other,
                 }
-                _ => None,
-            };
-            match next {
-                Some(found) => tree = found,
-                None => return false,
             }
         }
-        let Node::Map(entries) = &mut tree.node else { return false };
-        let before = entries.len();
-        entries.retain(|entry| &entry.key != last);
-        entries.len() < before
     }
 }
 
@@ -146,6 +157,15 @@ fn alias_of(key: &str) -> &str {
         "cpu_millis" => "cpu",
         other => other,
     }
+}
+
+/// What became of a removal.
+#[derive(Debug, PartialEq, Eq)]
+enum Removed {
+    Exactly,
+    /// The value itself is meant: whoever holds it removes it.
+    Here,
+    Nothing,
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -42,12 +42,17 @@ impl Known {
                 return Err(Error::refused(ErrorCode::BadRequest, detail));
             }
             Some(number) => self.revisions.iter().find(|revision| revision.number == number),
-            None => self.revisions.iter().filter(|r| r.number != current).max_by_key(|r| r.used),
+            // One that never was ready as a whole, such as the one that an automatic return left, is no way back.
+            None => self.revisions.iter().filter(|r| r.number != current && r.proved).max_by_key(|r| r.used),
         };
         found.ok_or_else(|| {
             let detail = match to {
                 Some(number) => format!("service/{key}: revision {number} is not kept; there are {}", known.join(", ")),
-                None => format!("service/{key}: there is no earlier revision"),
+                None if known.len() < 2 => format!("service/{key}: there is no earlier revision"),
+                None => format!(
+                    "service/{key}: no other revision was ever ready as a whole; name the one that is meant, of {}",
+                    known.join(", ")
+                ),
             };
             Error::refused(ErrorCode::NotFound, detail)
         })
@@ -87,7 +92,7 @@ impl Objects {
         let template = service.template();
         let present = |number: u64| known.revisions.iter().any(|r| r.number == number && r.template == template);
         let rollout = known.rollout.as_ref().map(|item| item.object.clone()).filter(|r| present(r.revision));
-        let standing = standing(service, &containers, rollout.as_ref(), nodes);
+        let standing = standing(service, &containers, rollout.as_ref(), nodes, now_ms());
         let rollout = rollout.unwrap_or_default();
         let paused = rollout.paused && rollout.phase != RolloutPhase::Complete;
         let next_run_ms = service.schedule.as_ref().filter(|schedule| !schedule.suspended && !rollout.paused);
@@ -128,7 +133,7 @@ impl Objects {
         Ok(RevisionList { service: key.clone(), revisions: revisions.collect() })
     }
 
-    /// Makes an earlier revision the wanted one again: that before the present one if none is named.
+    /// Makes an earlier revision the wanted one again: the latest other one that was ready as a whole if none is named.
     pub async fn undo_rollout(&self, key: &ServiceKey, to: Option<u64>) -> Result<()> {
         self.change_service(key, "RolloutUndone", |known, service| {
             let target = known.target(to)?;

@@ -55,6 +55,7 @@ fn report(id: Guarantee, snapshot: &Snapshot) -> GuaranteeReport {
         title: id.title().to_owned(),
         status: id.status().to_owned(),
         checked: Guarantee::PREDICATES.contains(&id),
+        applies: true,
         figures: Vec::new(),
         conditions: Vec::new(),
         findings: id.findings(snapshot),
@@ -82,7 +83,7 @@ fn convergence(services: &[Service]) -> Vec<String> {
 fn fullness(seen: &Utilisation, report: &mut GuaranteeReport) {
     let bound = seen.bound_permille.map_or("none".to_owned(), percent);
     let resources = seen.dimensions.len();
-    report.checked = true;
+    (report.checked, report.applies) = (true, seen.is_promised());
     report.figures.push(match seen.nodes_used {
         0 => "no node is used".to_owned(),
         nodes => format!(

@@ -3,12 +3,13 @@
 
 use super::explain::{Explainer, api_decision, api_unplaced, kept};
 use crate::{
+    clock::now_ms,
     error::{Error, Result},
     objects::Objects,
     reconcile::Reports,
     rows::Rows,
 };
-use heptad_api::report::{ContainerWhy, Placed, WhyResponse};
+use heptad_api::report::{ContainerWhy, Placed, RepeatedEvent, WhyResponse};
 use heptad_model::{Container, ContainerId, ContainerStatus, DesiredState, Event, Service, ServiceKey};
 use std::collections::BTreeMap;
 
@@ -26,7 +27,8 @@ pub(crate) async fn why(objects: &Objects, reports: &Reports, key: &ServiceKey) 
     let service = &service.object;
     let own = rows.containers_of(key);
     let template = service.template();
-    let is_wrong = |c: &Container| c.is_alive() && (!c.ready || c.template != template);
+    let now_ms = now_ms();
+    let is_wrong = |c: &Container| c.is_alive() && (!c.ready || c.template != template || is_restarting(c, now_ms));
     let asking = Asking { kept: kept(&rows), rows: &rows, reports };
     let mut containers: Vec<ContainerWhy> = own.iter().filter(|c| is_wrong(c)).map(|c| of_container(c)).collect();
     asking.explain_unplaced(&mut containers);
@@ -53,7 +55,7 @@ pub(crate) async fn container_why(objects: &Objects, reports: &Reports, id: &Con
     });
     let mut answer = answer(objects, &service, &rows.containers_of(&container.service), why).await?;
     let subject = format!("container/{id}");
-    answer.events.retain(|event| event.subject == subject);
+    answer.events = events(objects, &[subject]).await?;
     Ok(answer)
 }
 
@@ -71,7 +73,7 @@ async fn answer(
         summary: summary(service, own, &containers, ready),
         containers,
         placed: Vec::new(),
-        events: events(objects, &key, own).await?,
+        events: events(objects, &subjects(&key, own)).await?,
         service: key,
     })
 }
@@ -113,7 +115,24 @@ impl Asking<'_> {
     }
 }
 
+/// Whether it ends again and again: that it runs at this moment says little.
+fn is_restarting(container: &Container, now_ms: u64) -> bool {
+    container.restarts > 0 && !container.is_steady(now_ms)
+}
+
 fn of_container(container: &Container) -> ContainerWhy {
+    let mut why = standing_of(container);
+    if container.ready && is_restarting(container, now_ms()) {
+        let times = if container.restarts == 1 { "once".to_owned() } else { format!("{} times", container.restarts) };
+        let code = container.exit_code.map_or(String::new(), |code| format!(", last after exit code {code}"));
+        let said = if why.message.is_empty() { String::new() } else { format!("; {}", why.message) };
+        why.message = format!("it runs, and was started again {times}{code}{said}");
+        why.reason = if why.reason.is_empty() { "Restarted".to_owned() } else { why.reason };
+    }
+    why
+}
+
+fn standing_of(container: &Container) -> ContainerWhy {
     ContainerWhy {
         container: container.id.clone(),
         node: container.node.clone(),
@@ -137,7 +156,7 @@ fn summary(service: &Service, own: &[&Container], wrong: &[ContainerWhy], ready:
         };
     }
     let mut causes: BTreeMap<String, usize> = BTreeMap::new();
-    for container in wrong.iter().filter(|c| !c.ready) {
+    for container in wrong.iter().filter(|c| !c.ready || !c.reason.is_empty()) {
         *causes.entry(cause(container)).or_default() += 1;
     }
     let mut causes: Vec<(String, usize)> = causes.into_iter().collect();
@@ -150,24 +169,28 @@ fn summary(service: &Service, own: &[&Container], wrong: &[ContainerWhy], ready:
     parts.join("; ")
 }
 
+/// In a word or two: the sentence on it stands beside each container.
 fn cause(container: &ContainerWhy) -> String {
-    let said = [&container.reason, &container.message].map(String::as_str);
-    let said = said.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(": ");
-    match (&container.node, container.status, said.is_empty()) {
+    let reason = &container.reason;
+    match (&container.node, container.status, reason.is_empty()) {
         (None, _, true) => "waiting for a node".to_owned(),
-        (None, _, false) => format!("without a node ({said})"),
+        (None, _, false) => format!("without a node ({reason})"),
         (Some(_), ContainerStatus::Running, true) => "running, not yet healthy".to_owned(),
         (Some(_), status, true) => format!("{status}"),
-        (Some(_), status, false) => format!("{status} ({said})"),
+        (Some(_), status, false) => format!("{status} ({reason})"),
     }
 }
 
-async fn events(objects: &Objects, key: &ServiceKey, own: &[&Container]) -> Result<Vec<Event>> {
+fn subjects(key: &ServiceKey, own: &[&Container]) -> Vec<String> {
     let mut subjects: Vec<String> = own.iter().map(|c| format!("container/{}", c.id)).collect();
     subjects.push(format!("service/{key}"));
     subjects.sort();
+    subjects
+}
+
+/// The latest events of `subjects`, which are in order.
+async fn events(objects: &Objects, subjects: &[String]) -> Result<Vec<RepeatedEvent>> {
     let all = objects.list::<Event>(None).await?.items.into_iter().map(|item| item.object);
-    let mut events: Vec<Event> = all.filter(|event| subjects.binary_search(&event.subject).is_ok()).collect();
-    events.drain(..events.len().saturating_sub(EVENTS_MAX));
-    Ok(events)
+    let own = all.filter(|event| subjects.binary_search(&event.subject).is_ok());
+    Ok(RepeatedEvent::collect(own, EVENTS_MAX))
 }
