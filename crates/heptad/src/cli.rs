@@ -59,7 +59,7 @@ pub struct Connect {
 pub enum Command {
     /// Show everything at work: a shop of services, the mesh, storage that loses a disk
     Demo(Demo),
-    /// Run a platform for this terminal; Ctrl-C removes it and all its containers
+    /// Run a platform for this terminal; Ctrl-C removes it and all its containers (with --data-dir, its data stays)
     Dev(Run),
     /// Run the platform of this machine, or a server of a cluster; containers and data outlive the process
     Server(Box<Server>),
@@ -193,7 +193,8 @@ pub struct Run {
     /// Where the API listens for programs with a token; port 0 chooses one
     #[arg(long, env = "HEPTAD_LISTEN", default_value = "127.0.0.1:0", value_name = "IP:PORT")]
     pub listen: SocketAddr,
-    /// Where requests from outside arrive for services with `expose` [default: a free port of 127.0.0.1]
+    /// Where requests from outside arrive for services with `expose` [default: 127.0.0.1:15080, or a free
+    /// port where that is taken; the same at each start in one directory]
     #[arg(long, env = "HEPTAD_INGRESS", value_name = "IP:PORT")]
     pub ingress: Option<SocketAddr>,
     /// What runs containers

@@ -42,10 +42,11 @@ pub fn fresh_data_dir() -> anyhow::Result<PathBuf> {
     Ok(dir.with_context(|| format!("cannot make a directory in {}", parent.display()))?.keep())
 }
 
-/// The directory of `dev` and `demo`, and whether it is removed at the end: one that the user named is kept.
+/// The directory of `dev` and `demo`, and whether it is removed at the end: one that the user named is kept, without
+/// containers that would go on where nobody looks.
 fn dev_settings(args: &Run) -> anyhow::Result<Settings> {
     match &args.data_dir {
-        Some(dir) => Ok(settings(args, absolute(dir)?)),
+        Some(dir) => Ok(Settings { ends_containers: true, ..settings(args, absolute(dir)?) }),
         None => Ok(Settings { ephemeral: true, ..settings(args, fresh_data_dir()?) }),
     }
 }
@@ -100,7 +101,11 @@ pub async fn dev(args: Run) -> anyhow::Result<ExitCode> {
     announce(format!("{} in {} ms\n\n", paint("Heptad runs", 32), began.elapsed().as_millis()));
     announce(describe(&platform));
     let removed = args.data_dir.is_none();
-    let end = if removed { "Ctrl-C removes it and all its containers." } else { "Ctrl-C ends it; its data stays." };
+    let end = if removed {
+        "Ctrl-C removes it and all its containers."
+    } else {
+        "Ctrl-C ends it and its containers; its data stays."
+    };
     announce(format!("\nTry   heptad apply -f examples/shop.yaml --wait\n      heptad get services\n\n{end}\n"));
     stop.wait().await;
     tell("\nstopping ...");

@@ -111,7 +111,8 @@ pub struct AgentRun {
     /// Where all data is kept
     #[arg(long, env = "HEPTAD_DATA_DIR", value_name = "DIR", default_value = "/var/lib/heptad")]
     pub data_dir: PathBuf,
-    /// Where requests from outside arrive for services with `expose` [default: a free port of 127.0.0.1]
+    /// Where requests from outside arrive for services with `expose` [default: 127.0.0.1:15080, or a free
+    /// port where that is taken; the same at each start in one directory]
     #[arg(long, env = "HEPTAD_INGRESS", value_name = "IP:PORT")]
     pub ingress: Option<SocketAddr>,
     /// What runs containers

@@ -4,6 +4,7 @@
 use super::{
     PlatformError, Settings,
     access::LocalNodeAccess,
+    ingress,
     mesh::{self, AgentSlot, ProxyParts},
     node::{Base, Node, Registration},
     settings::Identity,
@@ -58,8 +59,15 @@ impl ClusterNode {
         let base = Base::open(settings, &mut identity, Some(member.service_cidr)).await?;
         let network = base.network();
         let disks = storage::give(&settings.data_dir, &mut identity).await?;
+        let ingress = match settings.inherited.tcp(&format!("{PROXY_SOCKETS}{}", mesh::INGRESS_SOCKET)) {
+            Some(inherited) => Ok(inherited),
+            None => ingress::open(settings, &mut identity),
+        };
         let parts = Parts { member, client: client.clone(), wires, listener, disks };
-        let started = Self::start_on(base, parts, settings).await;
+        let started = match ingress {
+            Ok(ingress) => Self::start_on(base, ingress, parts, settings).await,
+            Err(error) => Err(error),
+        };
         if started.is_err()
             && let Some(network) = network
         {
@@ -70,15 +78,19 @@ impl ClusterNode {
         Ok(started)
     }
 
-    async fn start_on(base: Base, parts: Parts, settings: &Settings) -> Result<Self, PlatformError> {
+    async fn start_on(
+        base: Base,
+        ingress: std::net::TcpListener,
+        parts: Parts,
+        settings: &Settings,
+    ) -> Result<Self, PlatformError> {
         let Parts { member, client, wires, listener, disks: (disks, told) } = parts;
         let agent: AgentSlot = AgentSlot::default();
         let members = Members::follow(&client, wires.clone());
-        let ingress = settings.ingress.or(Some(SocketAddr::from(([127, 0, 0, 1], 0))));
         let others = (member.name.as_str().into(), member.trust_domain.clone(), Arc::new(members.clone()) as _);
         let transparent = base.proxy_address();
         let inherited = settings.inherited.tcp_below(PROXY_SOCKETS);
-        let listening = ProxyParts { transparent, ingress, others: Some(others), inherited };
+        let listening = ProxyParts { transparent, ingress: Some(ingress), others: Some(others), inherited };
         let proxy = mesh::start_proxy(listening, agent.clone()).await?;
         let access = Arc::new(LocalNodeAccess(agent.clone()));
         let services = NodeServices { access, proxy: proxy.clone(), disks: Arc::new(disks) };

@@ -10,19 +10,22 @@ use heptad_client::{Client, MeshView};
 use heptad_control::{BoxFuture, MeshAccess};
 use heptad_model::{ContainerId, NetworkPolicy, NodeName, Protocol, Service, ServiceKey, TrafficRule};
 use heptad_net::Network;
-use heptad_proxy::{Body, CallError, CallerResolver, Options, Parts, PeerConnector, Proxy};
+use heptad_proxy::{Body, CallError, CallerResolver, Options, Parts, PeerConnector, Proxy, ProxyError};
 use heptad_route::{Caller, Explanation, Facts, HttpFacts, Inputs, NoHeaders, Table, explain};
 use http_body_util::{BodyExt, Limited};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpListener},
     sync::Arc,
 };
 use tokio::sync::{SetOnce, watch};
 
 /// Most bytes of a body that a call on behalf of people returns.
 const CALL_BODY_BYTES_MAX: usize = 1 << 20;
+
+/// What the proxy calls its listener for requests from outside.
+pub(super) const INGRESS_SOCKET: &str = "ingress";
 
 /// The agent of this node, once it runs; nobody calls before that.
 pub(super) type AgentSlot = Arc<SetOnce<Arc<Agent>>>;
@@ -65,18 +68,21 @@ pub(super) struct ProxyParts {
     /// Where redirected connections arrive; without it, callers are processes.
     pub(super) transparent: Option<SocketAddr>,
     /// Where requests from outside arrive.
-    pub(super) ingress: Option<SocketAddr>,
+    pub(super) ingress: Option<TcpListener>,
     /// The node and its trust domain, with the way to others.
     pub(super) others: Option<(NodeName, String, Arc<dyn PeerConnector>)>,
     /// Listeners of the process before this one.
-    pub(super) inherited: BTreeMap<String, std::net::TcpListener>,
+    pub(super) inherited: BTreeMap<String, TcpListener>,
 }
 
 /// Starts the proxy; it accepts nothing before `follow` has given it a table.
 pub(super) async fn start_proxy(parts: ProxyParts, agent: AgentSlot) -> Result<Proxy, PlatformError> {
-    let ProxyParts { transparent, ingress, others, inherited } = parts;
+    let ProxyParts { transparent, ingress, others, mut inherited } = parts;
+    let address = ingress.as_ref().map(TcpListener::local_addr).transpose().map_err(ProxyError::Adopt)?;
+    inherited.extend(ingress.map(|listener| (INGRESS_SOCKET.to_owned(), listener)));
     let callers = Resolver { agent, by_address: transparent.is_some() };
-    let mut options = Options { transparent, ingress, ..Options::default() }.within_open_files(open_files_max());
+    let options = Options { transparent, ingress: address, ..Options::default() };
+    let mut options = options.within_open_files(open_files_max());
     let mut parts = Parts { inherited, ..Parts::new(Arc::new(callers)) };
     if let Some((node, trust_domain, connector)) = others {
         options = Options { node: Some(node), trust_domain, ..options };

@@ -6,6 +6,7 @@ mod cluster_node;
 mod cluster_server;
 mod cluster_storage;
 mod error;
+mod ingress;
 mod keyring;
 mod lock;
 mod mesh;
@@ -37,7 +38,7 @@ use mesh::{AgentSlot, Mesh, ProxyParts};
 use node::Node;
 use settings::Identity;
 use std::{
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -76,7 +77,11 @@ impl Platform {
         let store = StateSettings::Embedded.open(&settings.data_dir).await?;
         let base = node::Base::open(&settings, &mut identity, None).await?;
         let network = base.network();
-        let started = Self::start_on(base, store, settings, lock).await;
+        let ingress = ingress::open(&settings, &mut identity);
+        let started = match ingress {
+            Ok(ingress) => Self::start_on(base, ingress, store, settings, lock).await,
+            Err(error) => Err(error),
+        };
         if started.is_err()
             && let Some(network) = network
         {
@@ -87,6 +92,7 @@ impl Platform {
 
     async fn start_on(
         base: node::Base,
+        ingress: TcpListener,
         store: Arc<dyn Store>,
         settings: Settings,
         lock: DataLock,
@@ -94,8 +100,8 @@ impl Platform {
         let data = settings.data_dir.clone();
         let storage = storage::open(&data, store.clone()).await?;
         let agent: AgentSlot = AgentSlot::default();
-        let ingress = settings.ingress.or(Some(SocketAddr::from(([127, 0, 0, 1], 0))));
-        let listening = ProxyParts { transparent: base.proxy_address(), ingress, ..ProxyParts::default() };
+        let (transparent, ingress) = (base.proxy_address(), Some(ingress));
+        let listening = ProxyParts { transparent, ingress, ..ProxyParts::default() };
         let proxy = mesh::start_proxy(listening, agent.clone()).await?;
         let parts = ServerParts {
             nodes: Some(Arc::new(LocalNodeAccess(agent.clone()))),
@@ -182,15 +188,16 @@ impl Platform {
         storage::disk_dir(&self.settings.data_dir, index)
     }
 
-    /// Stops. An ephemeral platform takes its containers, its network and its data with it; any other leaves its
-    /// containers running, and its next start adopts them.
+    /// Stops. An ephemeral platform takes its containers, its network and its data with it, and one of a terminal with data
+    /// that stays the former two: its next start runs its services again. Any other leaves its containers running, and its
+    /// next start adopts them.
     pub async fn stop(mut self) {
         if self.settings.ephemeral {
             self.remove_containers().await;
         }
         self.proxy.shutdown(DRAIN_MS_MAX).await;
         self.tasks.shutdown().await;
-        self.node.stop(self.settings.ephemeral).await;
+        self.node.stop(self.settings.ephemeral || self.settings.ends_containers).await;
         paths::withdraw_socket(&paths::socket_default(), &socket(&self.settings.data_dir));
         self.control.shutdown().await;
         drop((self.maintenance, self.storage));

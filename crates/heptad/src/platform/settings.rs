@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     fs,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -22,7 +22,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Where programs with a token reach the API; port 0 chooses one.
     pub listen: SocketAddr,
-    /// Where requests from outside arrive; `None`: a free port of loopback.
+    /// Where requests from outside arrive; `None`: `INGRESS_DEFAULT`, or where that is taken a free port of loopback, and
+    /// at later starts in the same directory the same again.
     pub ingress: Option<SocketAddr>,
     /// What runs containers.
     pub driver: DriverChoice,
@@ -42,6 +43,8 @@ pub struct Settings {
     pub optimize_interval_ms: u64,
     /// Whether everything is removed at the end.
     pub ephemeral: bool,
+    /// Whether containers and their network end with the platform, also where its data stays.
+    pub ends_containers: bool,
     /// Listening sockets of the program that this process was before.
     pub inherited: Inherited,
     /// The program that is started as shim, with its first arguments; `None`: this program.
@@ -64,6 +67,7 @@ impl Settings {
             optimize: OptimizeChoice::default(),
             optimize_interval_ms: 300_000,
             ephemeral: false,
+            ends_containers: false,
             inherited: Inherited::default(),
             shim: None,
         }
@@ -83,6 +87,9 @@ impl Settings {
     }
 }
 
+/// Where requests from outside arrive unless another address is chosen.
+pub(super) const INGRESS_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15_080);
+
 /// The file of what a platform remembers of its first start.
 pub const IDENTITY_FILE: &str = "platform.json";
 
@@ -97,6 +104,9 @@ pub(super) struct Identity {
     /// What each disk of the storage may hold, by its name; it stays, since a disk that changes its size moves data.
     #[serde(default)]
     pub(super) disks: BTreeMap<String, u64>,
+    /// Where requests from outside arrived at the last start that chose by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) ingress: Option<SocketAddr>,
 }
 
 impl Identity {
@@ -112,7 +122,8 @@ impl Identity {
                 serde_json::from_slice(&bytes).map_err(|source| PlatformError::Identity { file, source: source.into() })
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let fresh = Self { instance: draw_instance(), service_cidr: None, disks: BTreeMap::new() };
+                let fresh =
+                    Self { instance: draw_instance(), service_cidr: None, disks: BTreeMap::new(), ingress: None };
                 fresh.save(data_dir)?;
                 Ok(fresh)
             }

@@ -29,6 +29,9 @@ use tokio::{
     time::sleep,
 };
 
+/// Containers that are ended at a time when all of them are.
+const ENDED_AT_ONCE_MAX: usize = 64;
+
 /// Shared by all workers of the node.
 pub(crate) struct Context {
     pub(crate) options: Options,
@@ -345,16 +348,17 @@ impl Context {
         let turns = u32::try_from(self.options.starts_max).unwrap_or(u32::MAX);
         drop(self.starts.acquire_many(turns).await);
         self.starts.close();
+        // One that cannot be killed must not save the others.
         let remove = |driver: &dyn Driver, run: &str| {
-            driver.stop(run, Some(Duration::ZERO))?;
-            driver.remove(run)
+            if let Err(error) = driver.stop(run, None).and_then(|_| driver.remove(run)) {
+                tracing::warn!(run, error = chain(&error), "a container could not be removed");
+            }
         };
         let cleared = self.driver(move |driver| {
-            for run in driver.list() {
-                // One that cannot be killed must not save the others.
-                if let Err(error) = remove(driver, &run.spec.id) {
-                    tracing::warn!(run = run.spec.id, error = chain(&error), "a container could not be removed");
-                }
+            for some in driver.list().chunks(ENDED_AT_ONCE_MAX) {
+                std::thread::scope(|scope| {
+                    some.iter().for_each(|run| _ = scope.spawn(move || remove(driver, &run.spec.id)))
+                });
             }
             Ok(())
         });
