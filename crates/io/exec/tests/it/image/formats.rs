@@ -217,7 +217,12 @@ fn sparse_files_of_gnu_tar() {
         run("tar", &[format, &["--sparse", "-C", &shown, "-cf", &archive_text, "d"]].concat());
         let bytes = std::fs::read(&archive).expect("archive");
         assert!(bytes.len() < 1 << 20, "{format:?} wrote no holes: {}", bytes.len());
-        let layout = Handmade::new(w.path(&format!("layout{i}")), &[bytes.clone()], &[Digest::sha256(&bytes)], here());
+        let layout = Handmade::new(
+            w.path(&format!("layout{i}")),
+            std::slice::from_ref(&bytes),
+            &[Digest::sha256(&bytes)],
+            here(),
+        );
         let image = w.pull(&store, &layout.reference()).unwrap_or_else(|e| panic!("{format:?}: {e:?}"));
         let root = &image.layers[0];
         let names = |dir: &Path| {
