@@ -221,7 +221,7 @@ async fn a_host_belongs_to_the_first_service_that_has_it() {
         Service { namespace: namespace.into(), expose, ports, ..service(name, 0) }
     };
     let apply = |objects: Vec<Service>| ApplyRequest {
-        objects: objects.into_iter().map(|service| heptad_api::Manifest::Service(service)).collect(),
+        objects: objects.into_iter().map(heptad_api::Manifest::Service).collect(),
     };
     let host = Some("shop.example.com");
     admin.create(&with_host("shop", "web", host)).await.expect("the first has it");
