@@ -125,8 +125,8 @@ fn describe_verify(report: &VerifyResponse) -> String {
     }
     out += "\nGuarantees (statements, proofs and tests: GUARANTEES.md)\n";
     report.guarantees.iter().for_each(|guarantee| out += &describe_guarantee(guarantee));
-    out += "\nholds, BROKEN: evaluated on the live state just now. n/a: evaluated, but a condition is not met (no), so that it\n\
-            promises nothing now. -: not a question to one state; proofs and tests stand for it.\n";
+    out += "\nholds: evaluated on the live state just now. n/a: evaluated, but a condition is not met (no), so that it promises\n\
+            nothing now. -: not a question to one state; proofs and tests stand for it.\n";
     out
 }
 

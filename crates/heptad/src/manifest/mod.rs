@@ -172,7 +172,10 @@ impl Reader<'_> {
                 self.parsed.warnings.push(Complaint { file: self.file.to_owned(), place, message });
                 continue;
             }
-            self.complain(place, words::explain(&path, &text));
+            // What holds something that was taken out may be wrong by that alone.
+            if !wrong.iter().any(|inner| words::is_inside(inner, &path)) {
+                self.complain(place, words::explain(&path, &text));
+            }
             if wrong.len() == COMPLAINTS_MAX || !rest.remove_around(&path) {
                 return None;
             }

@@ -29,6 +29,11 @@ pub(super) fn is_same_field(a: &str, b: &str) -> bool {
     a.trim_start_matches('.') == b.trim_start_matches('.')
 }
 
+/// Whether `inner` leads into what is at `path`.
+pub(super) fn is_inside(inner: &str, path: &str) -> bool {
+    inner.strip_prefix(path).is_some_and(|rest| rest.starts_with(['.', '[']))
+}
+
 fn plain(text: &str) -> String {
     if let Some(field) = missing_field(text) {
         return format!("the field `{field}` is missing");

@@ -98,6 +98,16 @@ fn tree(located: Located) -> Tree {
     Tree { place: place_here, node }
 }
 
+/// The first tab in the indentation of a line, from line `first` on: the scanner names the value before it.
+fn tab(text: &str, first: usize) -> Option<Place> {
+    let lines = text.lines().enumerate().skip(first.saturating_sub(1));
+    let mut tabs = lines.filter_map(|(at, line)| {
+        let indentation = &line[..line.len() - line.trim_start().len()];
+        Some(Place { line: at + 1, column: indentation.find('\t')? + 1 })
+    });
+    tabs.next()
+}
+
 /// The documents of a file, or the place and text of what is wrong with it.
 pub(crate) fn documents(text: &str) -> Result<Vec<Tree>, (Place, String)> {
     // A service may be called `n` or `on`: only `true` and `false` are booleans, as in YAML 1.2.
@@ -111,7 +121,10 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Tree>, (Place, String)> {
                 column: usize::try_from(l.column()).unwrap_or(usize::MAX),
             });
             let plain = error.without_snippet().to_string();
-            Err((at, plain.lines().next().unwrap_or_default().to_owned()))
+            match tab(text, at.line).filter(|_| plain.contains("tab")) {
+                Some(tab) => Err((tab, "a tab stands where the line is indented; YAML takes spaces there".to_owned())),
+                None => Err((at, plain.lines().next().unwrap_or_default().to_owned())),
+            }
         }
     }
 }

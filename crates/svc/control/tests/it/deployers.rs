@@ -100,7 +100,7 @@ impl Deployer {
         let name = format!("{}{number}", self.name);
         let replicas = 4 + u32::try_from(self.draw.below(8)).expect("small");
         let mut wanted =
-            Service { resources: resources(50 + self.draw.below(300), 10).into(), ..service(&name, replicas) };
+            Service { resources: resources(50 + self.draw.below(300), 16).into(), ..service(&name, replicas) };
         if self.draw.below(8) == 0 {
             wanted.ports = vec![Port { host_port: Some(80), ..Port::tcp(8080) }];
         }

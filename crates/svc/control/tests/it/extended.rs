@@ -129,7 +129,7 @@ async fn a_large_plan_is_committed_in_pieces_and_no_gang_is_parted_by_them() {
     for (i, size) in [30, 1, 50, 7, 128, 3, 40].into_iter().enumerate() {
         for (name, gang) in [(format!("gang{i}"), true), (format!("single{i}"), false)] {
             let mut service = Service { gang, ..service(&name, size) };
-            service.resources = resources(10, 10).into();
+            service.resources = resources(10, 16).into();
             objects.create(service).await.expect("created");
         }
     }

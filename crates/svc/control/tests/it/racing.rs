@@ -85,7 +85,7 @@ impl Store for Leader {
 }
 
 fn small(name: String, replicas: u32, cpu_millis: u64) -> Service {
-    Service { resources: resources(cpu_millis, 10).into(), ..service(&name, replicas) }
+    Service { resources: resources(cpu_millis, 16).into(), ..service(&name, replicas) }
 }
 
 /// One of each kind of rule, and something without.
