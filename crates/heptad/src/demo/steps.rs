@@ -179,7 +179,7 @@ pub(super) async fn verify(platform: &Platform) -> anyhow::Result<String> {
             guarantee.findings.iter().map(|f| format!("{}: {}", f.subject, f.message)).collect();
         ensure!(findings.is_empty(), "{} ({}) does not hold: {}", guarantee.id, guarantee.title, findings.join("; "));
     }
-    let checked = report.guarantees.iter().filter(|g| g.checked);
+    let checked = report.guarantees.iter().filter(|g| g.checked && g.applies);
     let names: Vec<String> = checked.map(|g| format!("{} {}", g.id, g.title)).collect();
     Ok(format!("hold: {}", names.join(", ")))
 }

@@ -63,6 +63,9 @@ pub trait Driver: Send + Sync {
 
     /// What the container uses now.
     fn usage(&self, id: &str) -> Result<Usage, ExecError>;
+
+    /// Removes what is there for containers to come, if no container is left. To be called when nothing is started any more.
+    fn close(&self) {}
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -339,16 +339,20 @@ impl Driver for Engine {
             _ => Err(ExecError::NotRunning { id: id.to_owned() }),
         }
     }
-}
 
-impl Drop for Engine {
     /// Containers go on; a group above them that holds none goes.
-    fn drop(&mut self) {
+    fn close(&self) {
         let parent = &self.options.cgroup_parent;
         if !parent.is_empty() && self.shared.containers().is_empty() {
             // Only this driver makes groups in it, so no container can be on its way into it.
             Hierarchies::find().remove_if_empty(parent);
             let _ = fs::remove_dir(self.options.dir.join("bundles"));
         }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.close();
     }
 }

@@ -102,6 +102,9 @@ impl Agent {
         if remove {
             self.context.clone().clear_all().await;
         }
+        // Whoever else holds the driver may live as long as the process does.
+        let driver = self.context.driver.clone();
+        let _ = tokio::task::spawn_blocking(move || driver.close()).await;
     }
 
     /// The names of all services with their addresses, always the newest; for the node's DNS server.

@@ -29,6 +29,7 @@ umount -l /run/cgroup
 rmdir /run/cgroup
 if [ -e "$dir/disk" ]; then
     mount -o loop "$dir/disk" "$dir/data"
+    chmod 700 "$dir/data"
 fi
 ip link set lo up
 echo ready

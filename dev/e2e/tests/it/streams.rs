@@ -81,7 +81,10 @@ fn nothing_of_a_container_acts_on_a_terminal() {
     assert!(why.contains("\\u001b]0;owned\\u0007"), "it is shown: {why}");
     let json: serde_json::Value =
         serde_json::from_str(&platform.ok(&["get", "container", &id, "-o", "json"])).expect("it is JSON");
-    assert!(json["message"].as_str().is_some_and(|message| message.contains(evil)), "and means the same: {json}");
+    assert!(
+        json["object"]["message"].as_str().is_some_and(|message| message.contains(evil)),
+        "and means the same: {json}"
+    );
     let line = format!("{id} {evil}\n");
     wait_until("a pipe gets what was written", Duration::from_secs(60), || platform.ok(&["logs", "evil"]) == line);
 

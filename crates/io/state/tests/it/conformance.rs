@@ -295,8 +295,9 @@ pub(crate) async fn watches_say_compacted(store: S) {
         store.put("k", value.to_string()).await.unwrap();
     }
     store.compact(start + 6).await.unwrap();
-    let mut kept = store.watch(WatchRequest::new(KeyRange::all()).from(start + 6)).await.unwrap();
-    for revision in 6..=10 {
+    // Of the compacted revision itself a backend may have a part, and then it says so.
+    let mut kept = store.watch(WatchRequest::new(KeyRange::all()).from(start + 7)).await.unwrap();
+    for revision in 7..=10 {
         assert_eq!(next_batch(&mut kept).await.revision, start + revision);
     }
     let big = Bytes::from(vec![b'x'; 100_000]);

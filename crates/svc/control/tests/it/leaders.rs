@@ -9,7 +9,7 @@ use heptad_state::{
 };
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -26,7 +26,14 @@ struct Gate {
     inner: Arc<MemoryStore>,
     open: watch::Sender<bool>,
     waited: AtomicUsize,
-    passed_late: AtomicUsize,
+    /// What was written late.
+    passed_late: Mutex<Vec<Vec<Op>>>,
+}
+
+/// What a server says of itself it may say at any time.
+fn is_of_a_server(key: &[u8], value: &[u8]) -> bool {
+    let value = String::from_utf8_lossy(value);
+    key.starts_with(b"/servers/") || (key.starts_with(b"/events/") && value.contains("\"subject\":\"server/"))
 }
 
 impl Gate {
@@ -35,7 +42,7 @@ impl Gate {
             inner,
             open: watch::Sender::new(true),
             waited: AtomicUsize::new(0),
-            passed_late: AtomicUsize::new(0),
+            passed_late: Mutex::default(),
         })
     }
 
@@ -43,10 +50,9 @@ impl Gate {
         if *self.open.borrow() {
             return self.inner.txn(txn).await;
         }
-        // What a server says of itself it may say at any time.
         let writes = txn.then.iter().any(|op| match op {
             Op::Range { .. } => false,
-            Op::Put { key, .. } => !key.starts_with(b"/servers/"),
+            Op::Put { key, value } => !is_of_a_server(key, value),
             Op::Delete { .. } => true,
         });
         self.waited.fetch_add(usize::from(writes), Ordering::SeqCst);
@@ -54,12 +60,15 @@ impl Gate {
         // The request is on its way: whoever waits for its answer may go, it does not come back.
         let inner = self.inner.clone();
         txn.compares.retain(|compare: &Compare| compare.key == FENCE);
+        let asked = txn.then.clone();
         let late = tokio::spawn(async move {
             let _ = open.wait_for(|open| *open).await;
             inner.txn(txn).await
         });
         let done = late.await.expect("no panic")?;
-        self.passed_late.fetch_add(usize::from(writes && done.succeeded), Ordering::SeqCst);
+        if writes && done.succeeded {
+            self.passed_late.lock().expect("nobody panics").push(asked);
+        }
         Ok(done)
     }
 }
@@ -153,12 +162,13 @@ async fn late_writes_of_a_paused_leader_are_refused() {
     gate.open.send_replace(true);
     // Several rounds of everything that it does.
     tokio::time::sleep(Duration::from_millis(LEASE_MS)).await;
-    assert_eq!(gate.passed_late.load(Ordering::SeqCst), 0, "of {} that waited", gate.waited.load(Ordering::SeqCst));
+    let passed = gate.passed_late.lock().expect("nobody panics").clone();
+    assert!(passed.is_empty(), "of {} that waited: {passed:?}", gate.waited.load(Ordering::SeqCst));
     let rows = store.list("/").await.expect("read").0;
     let changed: Vec<String> = rows
         .iter()
         .filter(|kv| kv.mod_revision > before)
-        .filter(|kv| ![&b"/leader/lease"[..], b"/servers/"].iter().any(|own| kv.key.starts_with(own)))
+        .filter(|kv| !kv.key.starts_with(b"/leader/lease") && !is_of_a_server(&kv.key, &kv.value))
         .map(|kv| String::from_utf8_lossy(&kv.key).into_owned())
         .collect();
     assert_eq!(changed, Vec::<String>::new());

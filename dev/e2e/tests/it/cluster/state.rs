@@ -17,6 +17,12 @@ fn replicas(cluster: &Cluster) -> u32 {
     found.expect("the service is there").object.replicas
 }
 
+/// Asks for so many replicas; no node is there to run them.
+fn ask(cluster: &Cluster, replicas: u8) {
+    let file = cluster.write("stock.yaml", &stock(replicas, ""));
+    cluster.ok(&["apply", "-f", &file]);
+}
+
 /// Moves the state with the server stopped; the command is killed after a while, if one is given.
 fn migrate(cluster: &mut Cluster, to: &str, urls: &str, killed_ms: Option<u32>) -> (i32, String) {
     let dir = cluster.servers[0].host.data_dir().display().to_string();
@@ -42,14 +48,14 @@ fn a_state_moves_to_etcd_and_back_though_the_command_is_killed() {
     for (round, killed_ms) in KILLED_MS.into_iter().enumerate() {
         for to in ["etcd", "embedded"] {
             written += 1;
-            cluster.apply(&stock(written, ""));
+            ask(&cluster, written);
             migrate(&mut cluster, to, &urls, Some(killed_ms));
             assert_eq!(replicas(&cluster), u32::from(written), "round {round}: an acknowledged write is gone");
         }
     }
     for to in ["etcd", "embedded", "etcd", "embedded"] {
         written += 1;
-        cluster.apply(&stock(written, ""));
+        ask(&cluster, written);
         let (code, said) = migrate(&mut cluster, to, &urls, None);
         assert!(code == 0 && (said.contains("moved to") || said.contains("already")), "{to}: {said}");
         assert_eq!(replicas(&cluster), u32::from(written));
@@ -66,7 +72,7 @@ fn a_state_moves_to_etcd_and_back_though_the_command_is_killed() {
 fn a_full_disk_leaves_room_for_deletions_and_writes_come_back_by_themselves() {
     let options = ClusterOptions { server_disk_mib: Some(DISK_MIB), ..ClusterOptions::small(0) };
     let mut cluster = Cluster::start(&options);
-    cluster.apply(&stock(1, ""));
+    ask(&cluster, 1);
     let servers = |cluster: &Cluster| cluster.ok(&["get", "servers"]);
     time_until(LIMIT, "nothing is in its way", || !servers(&cluster).contains("Disk"));
     cluster.servers[0].host.fill_disk();
@@ -86,7 +92,7 @@ fn a_full_disk_leaves_room_for_deletions_and_writes_come_back_by_themselves() {
         let events = cluster.ok(&["events"]);
         !servers(&cluster).contains("Disk") && events.contains("DiskFull") && events.contains("DiskFullEnded")
     });
-    cluster.apply(&stock(3, ""));
+    ask(&cluster, 3);
     assert_eq!(replicas(&cluster), 3);
     assert!(cluster.servers[0].running().is_running());
 }
