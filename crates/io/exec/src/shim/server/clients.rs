@@ -105,7 +105,8 @@ impl Clients {
     }
 
     /// Whoever leaves takes their command along, with all that it made. The process right below a supervisor goes when it
-    /// is the last, because the supervisor ends with it, and what dies later would be nobody's to take in.
+    /// is the last, because the supervisor ends with it, and what dies later would be nobody's to take in. Until then it is
+    /// stopped: it neither ends by itself when what it waits for is killed, nor makes others meanwhile.
     pub(super) fn end_left_commands(&mut self, backend: &dyn Backend) {
         for command in &self.left {
             let over = command.since.elapsed() > Duration::from_millis(LEFT_TIMEOUT_MS);
@@ -114,9 +115,8 @@ impl Clients {
                 below.iter().filter(|stat| stat.parent == command.pid).map(|stat| (stat.start_time, stat.pid)).min();
             for stat in &below {
                 let last = first == Some((stat.start_time, stat.pid));
-                if !last || below.len() == 1 || over {
-                    let _ = sys::kill(stat.pid, libc::SIGKILL);
-                }
+                let waits = last && !over && !(below.len() == 1 && stat.state == 'T');
+                let _ = sys::kill(stat.pid, if waits { libc::SIGSTOP } else { libc::SIGKILL });
             }
             if over || (below.is_empty() && !backend.supervises_commands()) {
                 let _ = sys::kill(command.pid, libc::SIGKILL);
