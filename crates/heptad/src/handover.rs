@@ -136,7 +136,7 @@ const CHECK_MS_MAX: u64 = 2_000;
 /// Between two looks at whether it has.
 const CHECK_LOOK_MS: u64 = 10;
 
-/// Whether the file is a program that starts. Blocks for [`CHECK_MS_MAX`] at most, and leaves nothing running.
+/// Whether the file is a program that starts. Blocks for `CHECK_MS_MAX` milliseconds at most, and leaves nothing running.
 pub fn check(program: &Path) -> io::Result<()> {
     let mut command = Command::new(program);
     command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

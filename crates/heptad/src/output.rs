@@ -1,5 +1,5 @@
 //! How results are printed: tables for people, JSON and YAML for programs. Data goes to stdout, talk to stderr. All text
-//! passes [`safe`], since much of it comes from containers; only [`write`] and [`write_stderr`] pass bytes as they are.
+//! passes [`safe`], since much of it comes from containers; only [`write()`] and [`write_stderr`] pass bytes as they are.
 
 use crate::cli::Output;
 use anyhow::Context;
