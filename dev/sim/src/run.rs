@@ -135,8 +135,8 @@ impl Course {
 
     /// What is well stays so, and nobody writes.
     fn rest(&mut self) -> Result<(), String> {
-        // What was asked and not answered yet, such as a report that is told twice.
-        self.for_ms(500)?;
+        // What was asked during the last fault and not answered yet: a heartbeat that hangs makes its node silent for a moment.
+        self.for_ms(2_000)?;
         let before = self.world.judge.ledger().works;
         self.for_ms(REST_MS)?;
         let after = self.world.judge.ledger().works;
