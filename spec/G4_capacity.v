@@ -175,6 +175,11 @@ Definition created (s : store) (c : container) : store :=
   {| capacity := capacity s; given := given s; bound := set (bound s) c {| value := None; rev := S (clock s) |};
      ids := c :: ids s; generation := generation s; clock := S (clock s) |}.
 
+(** A row that is gone has no revision that somebody read while it was there; here its place gets a new one. *)
+Definition deleted (s : store) (c : container) : store :=
+  {| capacity := capacity s; given := given s; bound := set (bound s) c {| value := None; rev := S (clock s) |};
+     ids := remove Nat.eq_dec c (ids s); generation := generation s; clock := S (clock s) |}.
+
 Inductive step : system -> system -> Prop :=
   (** A deployer becomes the leader; the one before does not hear of it. *)
   | elect y d :
@@ -199,7 +204,9 @@ Inductive step : system -> system -> Prop :=
   (** A node says what it can give: not less than it gave (the condition of G4). *)
   | register y n v :
       (forall k, k < dims W -> value (given (state y) n) k <= v k) -> step y (with_store y (registered (state y) n v))
-  | create y c : ~ In c (ids (state y)) -> step y (with_store y (created (state y) c)).
+  | create y c : ~ In c (ids (state y)) -> step y (with_store y (created (state y) c))
+  (** A container without a node is deleted; one that has a node is freed first, if need be a moment before. *)
+  | delete y c : value (bound (state y) c) = None -> step y (with_store y (deleted (state y) c)).
 
 Inductive reachable : system -> Prop :=
   | reach_initial : reachable initial
@@ -487,7 +494,7 @@ Qed.
 Record past (old new : store) : Prop := {
   past_good : good old;
   past_clock : clock old <= clock new;
-  past_ids : forall c, In c (ids old) -> In c (ids new);
+  past_ids : forall c, rev (bound old c) = rev (bound new c) -> In c (ids old) -> In c (ids new);
   past_bound : forall c, rev (bound old c) = rev (bound new c) -> bound old c = bound new c;
   past_given : forall n, rev (given old n) = rev (given new n) -> given old n = given new n;
   past_capacity : forall n, rev (capacity old n) = rev (capacity new n) -> capacity old n = capacity new n;
@@ -507,7 +514,7 @@ Record invariant (y : system) : Prop := {
 (** A later store that writes only with new revisions. *)
 Record later (a b : store) : Prop := {
   later_clock : clock a < clock b;
-  later_ids : forall c, In c (ids a) -> In c (ids b);
+  later_ids : forall c, In c (ids a) -> In c (ids b) \/ rev (bound b c) = clock b;
   later_bound : forall c, bound b c = bound a c \/ rev (bound b c) = clock b;
   later_given : forall n, given b n = given a n \/ rev (given b n) = clock b;
   later_capacity : forall n, capacity b n = capacity a n \/ rev (capacity b n) = clock b;
@@ -516,6 +523,8 @@ Record later (a b : store) : Prop := {
 Lemma past_later : forall s a b, past s a -> later a b -> past s b.
 Proof.
   intros s a b [Hg Hc Hi Hb Hgi Hca (R1 & R2 & R3)] [Lc Li Lb Lg Lca]. split; auto; try lia.
+  - intros c He Hin. specialize (R1 c). destruct (Lb c) as [E | E]; [rewrite E in He | lia].
+    destruct (Li c (Hi c He Hin)) as [H | H]; [assumption |]. rewrite E in H. lia.
   - intros c He. destruct (Lb c) as [E | E]; [rewrite E in *; auto |]. specialize (R1 c). lia.
   - intros n He. destruct (Lg n) as [E | E]; [rewrite E in *; auto |]. specialize (R2 n). lia.
   - intros n He. destruct (Lca n) as [E | E]; [rewrite E in *; auto |]. specialize (R3 n). lia.
@@ -554,7 +563,7 @@ Proof.
   intros t s [Hres Hall] Hpast Hgood (_ & Hvc & Hvn).
   assert (Hag : agree (changes t) (read t) s).
   { split.
-    - intros c _ Hin. apply (past_ids _ _ Hpast). assumption.
+    - intros c Hc. apply (past_ids _ _ Hpast). symmetry. apply (Hvc c Hc).
     - intros c Hc. rewrite (past_bound _ _ Hpast c); [reflexivity |]. symmetry. apply (Hvc c Hc).
     - intros n Hn k. rewrite (past_given _ _ Hpast n); [reflexivity |]. symmetry. apply (proj1 (Hvn n Hn)).
     - intros n Hn k. rewrite (past_capacity _ _ Hpast n); [reflexivity |]. symmetry. apply (proj2 (Hvn n Hn)). }
@@ -592,6 +601,25 @@ Proof.
   - assumption.
 Qed.
 
+Lemma deleted_good : forall s c, good s -> value (bound s c) = None -> good (deleted s c).
+Proof.
+  intros s c [Hnd Hun Hs Hr] Hc.
+  assert (Hb : forall i, value (bound (deleted s c) i) = value (bound s i)).
+  { intros i. cbn. destruct (Nat.eq_dec i c) as [-> | Hne]; [rewrite set_same, Hc | rewrite set_other by assumption]; reflexivity. }
+  split; auto.
+  - cbn. clear - Hnd. induction (ids s) as [| i l IH]; cbn; [constructor |]. inversion Hnd; subst.
+    destruct (Nat.eq_dec c i) as [| Hne]; [apply IH; assumption |]. constructor; [| apply IH; assumption].
+    intros Hin. apply in_remove in Hin. tauto.
+  - intros i Hi. rewrite Hb. destruct (Nat.eq_dec i c) as [-> | Hne]; [assumption |]. apply Hun. intros Hin.
+    apply Hi. apply in_in_remove; assumption.
+  - intros n k. change (value (given s n) k = sum (share (deleted s c) n k) (remove Nat.eq_dec c (ids s))). rewrite Hs.
+    unfold load. rewrite (sum_ext (share (deleted s c) n k) (share s n k))
+      by (intros i _; unfold share; rewrite Hb; reflexivity).
+    assert (Hz : share s n k c = 0) by (unfold share; rewrite Hc; reflexivity).
+    clear - Hz. induction (ids s) as [| i l IH]; cbn; [reflexivity |].
+    destruct (Nat.eq_dec c i) as [<- | Hne]; cbn; lia.
+Qed.
+
 Lemma initial_invariant : invariant initial.
 Proof.
   assert (Hg : good empty).
@@ -603,7 +631,7 @@ Qed.
 Lemma step_invariant : forall y y', invariant y -> step y y' -> invariant y'.
 Proof.
   intros y y' Hinv Hstep. pose proof Hinv as [Is Im In_]. pose proof (past_good _ _ Is) as Hgood.
-  destruct Hstep as [y d | y d | y d | y d g s plan Hg Hs | y t Ht Hv | y t Ht Hv | y d | y n v Hv | y c Hc].
+  destruct Hstep as [y d | y d | y d | y d g s plan Hg Hs | y t Ht Hv | y t Ht Hv | y d | y n v Hv | y c Hc | y c Hc].
   - assert (L : later (state y) (elected (state y))) by (split; cbn; auto; lia).
     assert (G : good (elected (state y))) by (destruct Hgood; split; cbn; auto).
     split; cbn.
@@ -631,6 +659,12 @@ Proof.
   - apply invariant_later; [assumption | | apply created_good; assumption].
     split; cbn; auto; try lia. intros i.
     destruct (Nat.eq_dec i c) as [-> | Hne]; [right; rewrite set_same | left; rewrite set_other by assumption]; reflexivity.
+  - apply invariant_later; [assumption | | apply deleted_good; assumption].
+    split; cbn; auto; try lia.
+    + intros i Hin. destruct (Nat.eq_dec i c) as [-> | Hne]; [right; rewrite set_same; reflexivity |].
+      left. apply in_in_remove; assumption.
+    + intros i.
+      destruct (Nat.eq_dec i c) as [-> | Hne]; [right; rewrite set_same | left; rewrite set_other by assumption]; reflexivity.
 Qed.
 
 Lemma reachable_invariant : forall y, reachable y -> invariant y.
@@ -687,4 +721,68 @@ Example uncompared_commits_exceed :
   load small (commit (sent 1) (commit (sent 0) two_waiting)) 0 0 = 6 /\ ~ valid (sent 1) (commit (sent 0) two_waiting).
 Proof.
   split; [reflexivity |]. intros (_ & _ & H). specialize (H 0 eq_refl). cbn in H. destruct H as [H _]. discriminate.
+Qed.
+
+(** ** The model is not empty *)
+
+(** What may follow a system. *)
+Inductive leads (W : world) (y : system) : system -> Prop :=
+  | leads_nowhere : leads W y y
+  | leads_on y' y'' : leads W y y' -> step W y' y'' -> leads W y y''.
+
+(** What a deployer that leads since generation 1 sends after it has read. *)
+Definition reads (y : system) : system :=
+  with_memory y 0 {| led := led (memory y 0); snapshot := Some (state y) |}.
+
+Definition message (y : system) (o : change) : transaction :=
+  {| sender := 1; read := state y; result := fst (work small (state y) [o]); changes := snd (work small (state y) [o]) |}.
+
+Definition sends (y : system) (o : change) : system :=
+  {| state := state y; memory := memory y; network := message y o :: network y |}.
+
+Definition registers : system := with_store initial (registered empty 0 (fun _ => 5)).
+Definition creates : system := with_store registers (created (state registers) 0).
+Definition elects : system :=
+  {| state := elected (state creates); memory := set (memory creates) 0 {| led := Some 1; snapshot := None |};
+     network := [] |}.
+Definition binds : system :=
+  with_store (sends (reads elects) (Bind 0 0 0)) (commit (message elects (Bind 0 0 0)) (state elects)).
+Definition frees : system :=
+  with_store (sends (reads binds) (Free 0)) (commit (message binds (Free 0)) (state binds)).
+Definition deletes : system := with_store frees (deleted (state frees) 0).
+
+(** What was sent in the present generation on what is read now is valid. *)
+Lemma just_read_is_valid : forall y o, generation (state y) = 1 -> valid (message y o) (state y).
+Proof. intros y o H. unfold valid. cbn [sender message read]. rewrite H. auto. Qed.
+
+Lemma does : forall y o, led (memory y 0) = Some 1 -> generation (state y) = 1 ->
+  leads small y (with_store (sends (reads y) o) (commit (message y o) (state y))).
+Proof.
+  intros y o Hl Hg.
+  assert (Hs : step small (reads y) (sends (reads y) o)).
+  { apply (send small (reads y) 0 1 (state y) [o]); [exact Hl | reflexivity]. }
+  assert (Hd : step small (sends (reads y) o) (with_store (sends (reads y) o) (commit (message y o) (state y)))).
+  { apply (deliver small (sends (reads y) o) (message y o)); [left; reflexivity | exact (just_read_is_valid y o Hg)]. }
+  exact (leads_on _ _ _ _ (leads_on _ _ _ _ (leads_on _ _ _ _ (leads_nowhere _ y) (look small y 0)) Hs) Hd).
+Qed.
+
+Lemma leads_reachable : forall W y y', reachable W y -> leads W y y' -> reachable W y'.
+Proof.
+  intros W y y' Hr Hl. induction Hl as [| y' y'' _ IH Hs]; [assumption |]. exact (reach_step W y' y'' IH Hs).
+Qed.
+
+(** A container is bound and its node gives what it asks; later it is freed and deleted, and the node gives nothing. *)
+Theorem bindings_and_deletions_are_reachable :
+  exists bound_ gone,
+    reachable small bound_ /\ value (bound (state bound_) 0) = Some (0, 0) /\ load small (state bound_) 0 0 = 3
+    /\ leads small bound_ gone /\ ids (state gone) = [] /\ load small (state gone) 0 0 = 0
+    /\ value (given (state gone) 0) 0 = 0.
+Proof.
+  exists binds, deletes. repeat split.
+  - apply (leads_reachable small elects); [| apply does; reflexivity].
+    apply reach_step with (y := creates); [| apply (elect small creates 0)].
+    apply reach_step with (y := registers); [| apply (create small registers 0); cbn; auto].
+    apply reach_step with (y := initial); [apply reach_initial |].
+    apply (register small initial 0 (fun _ => 5)). cbn. lia.
+  - apply leads_on with (y' := frees); [apply does; reflexivity |]. apply (delete small frees 0). reflexivity.
 Qed.

@@ -1,7 +1,6 @@
 //! The services of the example shop: small HTTP servers that call each other by name. They live in the program so that
 //! the demo needs nothing else; they know nothing of the platform but its names and variables.
 
-use crate::cli::ExampleService;
 use anyhow::{Context, bail};
 use axum::{
     Json, Router,
@@ -10,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use heptad_cli::{args::ExampleService, output::say};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
@@ -26,7 +26,7 @@ use tokio_util::task::AbortOnDropHandle;
 const PORT_DEFAULT: u16 = 8080;
 const CALL_SECONDS_MAX: u64 = 5;
 const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// Most calls that one request can cause.
+/// The most calls that one request can cause.
 const TIMES_MAX: u32 = 2_000;
 
 #[derive(Debug)]
@@ -37,23 +37,23 @@ struct Shop {
 }
 
 /// Serves until SIGTERM.
-pub async fn serve(args: ExampleService) -> anyhow::Result<ExitCode> {
+pub(crate) async fn serve(args: ExampleService) -> anyhow::Result<ExitCode> {
     let known = ["web", "catalog", "cart", "stock"];
     if !known.contains(&args.name.as_str()) {
-        bail!("`{}` is no service of the shop; possible: {}", args.name, known.join(", "));
+        bail!("`{}` is not a service of the shop; possible: {}", args.name, known.join(", "));
     }
     let shop = Shop {
         name: args.name,
         version: args.version,
         container: env::var("HEPTAD_CONTAINER").unwrap_or_else(|_| "local".to_owned()),
     };
-    // With a port of its own network the service is asked from elsewhere; with PORT it shares the host's loopback.
+    // In a network of its own, the service is called from elsewhere; with PORT it shares the host's loopback.
     let address = match env::var("PORT") {
         Ok(port) => SocketAddr::from(([127, 0, 0, 1], port.parse().context("PORT is not a port")?)),
         Err(_) => SocketAddr::from(([0, 0, 0, 0], PORT_DEFAULT)),
     };
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-    crate::output::say(format!("{} version {} listens on {address}\n", shop.name, shop.version))?;
+    say(format!("{} version {} listens on {address}\n", shop.name, shop.version))?;
     let router = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/", get(front))
@@ -68,7 +68,7 @@ pub async fn serve(args: ExampleService) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Which services a service needs for its own answer.
+/// Which services a service calls for its own answer.
 fn needs(name: &str) -> &'static [&'static str] {
     match name {
         "web" => &["catalog", "cart"],
@@ -155,7 +155,7 @@ fn address_of(service: &str) -> (String, String) {
     }
 }
 
-/// A connection to a service, kept as long as it holds.
+/// A connection to a service, kept as long as it works.
 struct Connection {
     sender: hyper::client::conn::http1::SendRequest<Empty<Bytes>>,
     host: String,
@@ -183,7 +183,7 @@ impl Connection {
     }
 }
 
-/// Asks over `kept` if it still holds, else over a new connection, which is kept then.
+/// Asks over `kept` if it still works, else over a new connection, which is then kept.
 async fn ask_kept(kept: &mut Option<Connection>, service: &str, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
     let asked = async {
         let mut connection = match kept.take().filter(|connection| !connection.sender.is_closed()) {
@@ -195,7 +195,7 @@ async fn ask_kept(kept: &mut Option<Connection>, service: &str, path: &str) -> a
         Ok(answer)
     };
     let limit = Duration::from_secs(CALL_SECONDS_MAX);
-    timeout(limit, asked).await.with_context(|| format!("{service} gave no answer for {CALL_SECONDS_MAX} s"))?
+    timeout(limit, asked).await.with_context(|| format!("{service} did not answer within {CALL_SECONDS_MAX} s"))?
 }
 
 async fn ask(service: &str, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {

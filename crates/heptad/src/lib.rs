@@ -32,20 +32,10 @@
 //! ```
 #![forbid(unsafe_code)]
 
-pub mod cli;
-pub mod cli_state;
-pub mod cluster;
-pub mod commands;
-pub mod demo;
-pub mod example;
-pub mod handover;
 mod library;
-pub mod manifest;
-pub mod output;
 pub mod platform;
-pub mod serve;
-pub mod tokens;
 
+pub use heptad_control::OptimizeMode;
 pub use heptad_model::{Container, NetworkPolicy, Service, ServiceKey, TrafficRule};
 pub use heptad_proxy::Proxy;
 pub use heptad_sched::{BestFitScheduler, Scheduler, SpreadScheduler};
@@ -53,12 +43,12 @@ pub use heptad_store::{DistributedStorage, StorageError};
 pub use library::{
     ContainerOrchestrator, MeshError, MicroservicePlatform, OrchestrationError, ServiceMesh, ServiceRequest,
 };
-pub use platform::{PlatformError, Settings};
+pub use platform::{DriverChoice, PlatformError, Settings};
 
 use std::process::ExitCode;
 
-/// Becomes a container's shim if this process was started as one, and returns its exit code; else returns `None` at once.
-/// To be called before any thread is started.
+/// Becomes a container's shim if this process was started as one, and returns its exit code; otherwise returns `None`
+/// at once. Call it before any thread is started.
 pub fn run_as_shim() -> Option<ExitCode> {
     let mut args = std::env::args_os().skip(1);
     (args.next()? == heptad_exec::shim::SUBCOMMAND).then(|| heptad_exec::shim::main(args))

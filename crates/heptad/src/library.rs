@@ -1,22 +1,19 @@
-//! The platform as the theory names it: orchestration, mesh and storage as one library. Every call goes the way that the
-//! API and the command line go; nothing here is a second implementation.
+//! The platform as the theory names it: orchestration, mesh and storage as one library. Every call takes the same path
+//! as a call of the API or the command line; nothing here is a second implementation.
 
-use crate::{
-    commands::wait_ready,
-    platform::{Platform, PlatformError, Settings},
-};
+use crate::platform::{Platform, PlatformError, Settings};
 use heptad_api::{
     Manifest,
     mesh::{CallRequest, CallResponse, CheckResponse},
     operations::ApplyRequest,
 };
-use heptad_client::Client;
+use heptad_client::{Client, wait_ready};
 use heptad_model::{Container, Endpoint, NetworkPolicy, Service, ServiceKey, TrafficRule, snapshot::ready_endpoints};
 use heptad_store::{DistributedStorage, StorageError};
 use std::{collections::BTreeMap, time::Duration};
 use thiserror::Error;
 
-/// How long a deployment may take to be ready.
+/// How long a deployment may take to become ready.
 const READY_SECONDS_MAX: u64 = 300;
 /// The largest object that `read_data` returns.
 const DATA_BYTES_MAX: u64 = 1 << 30;
@@ -27,15 +24,15 @@ pub enum OrchestrationError {
     /// The control plane refused it or is not there.
     #[error("{operation} {service} failed")]
     Control {
-        /// What was done.
+        /// The operation.
         operation: &'static str,
-        /// To which service.
+        /// The service.
         service: ServiceKey,
         /// Why.
         #[source]
         source: heptad_client::Error,
     },
-    /// It is not ready in time.
+    /// It did not become ready in time.
     #[error("{service} is not ready: {reason}")]
     NotReady {
         /// The service.
@@ -45,7 +42,7 @@ pub enum OrchestrationError {
     },
 }
 
-/// Why a call through the mesh got no answer of the service.
+/// Why a call through the mesh got no answer from the service.
 #[derive(Debug, Error)]
 pub enum MeshError {
     /// Policies forbid it; nothing reached the service.
@@ -53,10 +50,10 @@ pub enum MeshError {
     Denied {
         /// The called service.
         to: ServiceKey,
-        /// Which policy says so.
+        /// Which policy forbids it.
         reason: String,
     },
-    /// The mesh found nobody to answer.
+    /// The mesh found no endpoint that answers.
     #[error("{to} did not answer: {reason}")]
     NoAnswer {
         /// The called service.
@@ -67,9 +64,9 @@ pub enum MeshError {
     /// The control plane refused the request or is not there.
     #[error("{operation} {subject} failed")]
     Control {
-        /// What was done.
+        /// The operation.
         operation: &'static str,
-        /// To what.
+        /// Its subject.
         subject: String,
         /// Why.
         #[source]
@@ -89,13 +86,13 @@ impl ContainerOrchestrator {
         Self { client }
     }
 
-    /// Makes `service` run as it is written and waits until every replica is ready. Returns its containers.
+    /// Runs `service` as specified and waits until every replica is ready. Returns its containers.
     pub async fn deploy(&self, service: Service) -> Result<Vec<Container>, OrchestrationError> {
         let key = service.key();
         let request = ApplyRequest { objects: vec![Manifest::Service(service)] };
         self.client.apply(&request).await.map_err(failed("deploying", &key))?;
         let limit = Duration::from_secs(READY_SECONDS_MAX);
-        let ready = wait_ready(&self.client, std::slice::from_ref(&key), limit, &BTreeMap::new()).await;
+        let ready = wait_ready(&self.client, std::slice::from_ref(&key), limit, |_, _| {}).await;
         ready.map_err(|error| OrchestrationError::NotReady { service: key.clone(), reason: error.to_string() })?;
         self.containers(&key).await
     }
@@ -164,12 +161,12 @@ impl ServiceMesh {
         Ok(ready_endpoints(&containers).remove(service).unwrap_or_default())
     }
 
-    /// Makes a network policy hold.
+    /// Puts a network policy into force.
     pub async fn apply_policy(&self, policy: &NetworkPolicy) -> Result<(), MeshError> {
         self.client.replace(policy, None).await.map(drop).map_err(refused("applying policy", &policy.name))
     }
 
-    /// Makes a traffic rule hold.
+    /// Puts a traffic rule into force.
     pub async fn apply_rule(&self, rule: &TrafficRule) -> Result<(), MeshError> {
         self.client.replace(rule, None).await.map(drop).map_err(refused("applying rule", &rule.name))
     }
@@ -180,7 +177,7 @@ impl ServiceMesh {
         self.client.mesh_check(&request).await.map_err(refused("checking a call to", to))
     }
 
-    /// Calls a service as `from` (`None`: as operator). An answer of the service with any status is an answer.
+    /// Calls a service as `from` (`None`: as an operator). Any status from the service counts as an answer.
     pub async fn call(
         &self,
         from: Option<&ServiceKey>,

@@ -8,7 +8,7 @@ use heptad_exec::ShimCommand;
 use heptad_model::{Bytes, HealthCheck, Port, Probe};
 use std::time::Duration;
 
-/// A platform in a directory that vanishes; its shims are the program, since this test is none.
+/// A platform in a temporary directory. Its shims run the program, because this test binary cannot.
 async fn platform(dir: &tempfile::TempDir) -> MicroservicePlatform {
     let id = std::process::Command::new("id").arg("-u").output().expect("id runs");
     assert_eq!(id.stdout, b"0\n", "these tests make containers: run them as root");
@@ -34,7 +34,7 @@ fn key(name: &str) -> ServiceKey {
     ServiceKey::new("default", name)
 }
 
-/// Asks until the proxy has heard of what was just changed.
+/// Asks until the proxy has heard of the change.
 async fn until<T: std::fmt::Debug>(what: &str, mut ask: impl AsyncFnMut() -> T, is_so: impl Fn(&T) -> bool) -> T {
     for _ in 0..500 {
         let answer = ask().await;

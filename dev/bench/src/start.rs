@@ -1,5 +1,5 @@
-//! How fast containers come to run: from `apply` to Running, beside `runc run` alone; and what an idle platform costs.
-//! Needs root, the program `heptad` (built with --release) and Debian's runc and busybox-static.
+//! How fast containers start: from `apply` to Running, beside `runc run` alone; and what an idle platform costs. Needs
+//! root, the program `heptad` (built with --release) and Debian's runc and busybox-static.
 
 use crate::{cpu, report};
 use anyhow::{Context, Result, bail};
@@ -58,7 +58,7 @@ struct Idle {
 /// A platform that is removed when this is dropped.
 struct Platform {
     child: Child,
-    /// Kept open: the platform says more than is read.
+    /// Kept open: the platform writes more than is read.
     _output: BufReader<std::process::ChildStdout>,
     ready: Duration,
     client: Client,
@@ -91,7 +91,7 @@ impl Platform {
 
 impl Drop for Platform {
     fn drop(&mut self) {
-        // Interrupted as a person would, so that it removes everything; a failure shows in the next run.
+        // Interrupted as by a person, so that it removes everything; a failure shows in the next run.
         let pid = self.child.id().to_string();
         let _ = Command::new("kill").args(["-INT", &pid]).status();
         let _ = self.child.wait();
@@ -229,7 +229,7 @@ struct Bundle {
     dir: tempfile::TempDir,
 }
 
-/// Runs of runc at once; as many as the platform starts at once.
+/// Concurrent runs of runc: as many as the platform starts at once.
 const RUNC_AT_ONCE: usize = 4;
 
 impl Bundle {

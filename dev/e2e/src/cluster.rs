@@ -1,5 +1,5 @@
-//! A cluster as a user makes one: `server init`, `server`, one line per node to join; every member on a host of its own.
-//! Knows the program only by its command line and its API.
+//! A cluster as a user creates one: `server init`, `server`, one line per node to join; every member on a host of its
+//! own. Knows the program only by its command line and its API.
 
 use crate::{Etcd, Host, HostOptions, Lan, Load, Running, Target, program::Said};
 use heptad_client::{Client, Options};
@@ -14,7 +14,7 @@ use std::{
 const START: Duration = Duration::from_secs(120);
 const REACH: Duration = Duration::from_secs(120);
 const STOP: Duration = Duration::from_secs(60);
-/// A server that is hurt may not answer at all.
+/// A server under a fault may not answer at all.
 const ANSWER_MS_MAX: u64 = 5_000;
 const POLL: Duration = Duration::from_millis(25);
 /// Where tests reach the containers that call others for them, on every node.
@@ -35,16 +35,25 @@ pub struct ClusterOptions {
     pub server_disk_mib: Option<u32>,
     /// The size of each etcd member's disk, if it is small.
     pub etcd_disk_mib: Option<u32>,
+    /// The size of each other node's disk, if it is small.
+    pub agent_disk_mib: Option<u32>,
 }
 
 impl ClusterOptions {
-    /// One server that keeps its state itself, and so many nodes.
+    /// One server that keeps its state itself, and this many nodes.
     pub fn small(agents: u8) -> Self {
-        let (server_environment, server_disk_mib, etcd_disk_mib) = (Vec::new(), None, None);
-        Self { servers: 1, agents, etcd: false, server_environment, server_disk_mib, etcd_disk_mib }
+        Self {
+            servers: 1,
+            agents,
+            etcd: false,
+            server_environment: Vec::new(),
+            server_disk_mib: None,
+            etcd_disk_mib: None,
+            agent_disk_mib: None,
+        }
     }
 
-    /// Three servers on etcd, and so many nodes.
+    /// Three servers on etcd, and this many nodes.
     pub fn available(agents: u8) -> Self {
         Self { servers: 3, etcd: true, ..Self::small(agents) }
     }
@@ -78,7 +87,7 @@ impl Member {
         self.running = Some(self.host.spawn_heptad("heptad", &words));
     }
 
-    /// Starts its program again in the same directory.
+    /// Restarts its program in the same directory.
     pub fn start(&mut self) {
         self.run(&self.again.clone());
     }
@@ -102,12 +111,12 @@ impl Member {
         code
     }
 
-    /// Lets the program replace itself by the file it was started from, as an upgrade does (SIGHUP).
+    /// Lets the program replace itself by the file from which it was started, as an upgrade does (SIGHUP).
     pub fn upgrade(&mut self) {
         self.running().signal(Signal::SIGHUP);
     }
 
-    /// Takes the power of its host.
+    /// Cuts the power of its host.
     pub fn power_cut(&mut self) {
         self.host.power_cut();
         self.running = None;
@@ -162,7 +171,10 @@ impl Cluster {
         (2..=options.servers).for_each(|number| cluster.add_server(number, options));
         if options.agents > 0 {
             let words = cluster.join_words(&["--uses", &options.agents.to_string()]);
-            (1..=options.agents).for_each(|number| cluster.add_agent(&format!("n{number}"), &words));
+            (1..=options.agents).for_each(|number| {
+                let disk = HostOptions { disk_mib: options.agent_disk_mib, ..HostOptions::default() };
+                cluster.add_agent_on(&format!("n{number}"), &words, disk);
+            });
         }
         cluster.await_nodes("all are ready", |nodes| {
             nodes.iter().filter(|node| node.status == NodeStatus::Ready).count() == usize::from(options.agents)
@@ -219,7 +231,7 @@ impl Cluster {
         self.await_server(self.servers.len() - 1);
     }
 
-    /// The words that a new member types after the program's name.
+    /// The arguments of a new member after the program's name.
     pub fn join_words(&self, args: &[&str]) -> Vec<String> {
         let said = self.ok(&[&["node", "join-token"], args].concat());
         let line = said.lines().find(|line| line.contains(" join https://"));
@@ -229,7 +241,11 @@ impl Cluster {
 
     /// A new host joins with these words.
     pub fn add_agent(&mut self, name: &str, words: &[String]) {
-        let mut agent = Member::new(self.lan.host(name), "agent");
+        self.add_agent_on(name, words, HostOptions::default());
+    }
+
+    fn add_agent_on(&mut self, name: &str, words: &[String], options: HostOptions) {
+        let mut agent = Member::new(self.lan.host_with(name, options), "agent");
         let dir = agent.host.data_dir().display().to_string();
         agent.run(&[words, &["--data-dir".to_owned(), dir]].concat());
         self.agents.push(agent);
@@ -246,7 +262,7 @@ impl Cluster {
         server.host.heptad(&[&["--socket", &socket], args].concat())
     }
 
-    /// The same; it must succeed. What it printed.
+    /// The same; it must succeed. Returns what it printed.
     pub fn ok(&self, args: &[&str]) -> String {
         let said = self.heptad(args);
         assert_eq!(said.code, 0, "heptad {} failed: {}{}", args.join(" "), said.err, said.out);
@@ -276,7 +292,7 @@ impl Cluster {
         self.a_server().client()
     }
 
-    /// The server that leads, by what one of them says.
+    /// The leading server, according to one of them.
     pub fn leader(&self) -> Option<usize> {
         let client = self.client();
         let name = self.block_on(async { client.cluster().await }).ok()?.leader?;
@@ -311,12 +327,12 @@ impl Cluster {
         own
     }
 
-    /// Waits until the nodes are as asked.
+    /// Waits until the condition holds for the nodes.
     pub fn await_nodes(&self, what: &str, is_so: impl Fn(&[Node]) -> bool) -> Vec<Node> {
         self.reach(what, || self.nodes(), |nodes| is_so(nodes))
     }
 
-    /// Waits until the containers of a service are as asked.
+    /// Waits until the condition holds for the containers of a service.
     pub fn await_containers(&self, service: &str, what: &str, is_so: impl Fn(&[Container]) -> bool) -> Vec<Container> {
         self.reach(what, || self.containers(service), |containers| is_so(containers))
     }
@@ -361,7 +377,7 @@ impl Cluster {
         targets.map(|target| Load::start(&target, 1, rest)).collect()
     }
 
-    /// What a service's containers are for people: names, nodes, restarts.
+    /// What people see of a service's containers: names, nodes, restarts.
     pub fn essence(&self, service: &str) -> Vec<(String, Option<String>, u32)> {
         let all = self.containers(service).into_iter();
         all.map(|c| (c.id.to_string(), c.node.map(|node| node.to_string()), c.restarts)).collect()
@@ -374,7 +390,7 @@ impl Cluster {
     }
 }
 
-/// Waits until it is so; how long that took.
+/// Waits until the condition holds; returns how long that took.
 pub fn time_until(limit: Duration, what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
     let began = Instant::now();
     while !is_so() {

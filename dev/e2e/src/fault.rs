@@ -1,5 +1,6 @@
-//! What a fault did: when it was noticed, when all was well again, what was lost meanwhile. Printed for people and as one
-//! line of JSON; the file named by `HEPTAD_FAULT_REPORT` gets that line too, so that a table can be made of many runs.
+//! The effects of a fault: when it was noticed, when all was well again, what was lost meanwhile. Printed for people
+//! and as one line of JSON; the file named by `HEPTAD_FAULT_REPORT` gets that line too, so that many runs can be
+//! tabulated.
 
 use crate::{Ledger, Tally};
 use serde_json::json;
@@ -22,7 +23,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// It happens now.
+    /// The fault happens now.
     pub fn begin(name: &str) -> Self {
         let (noticed, recovered, requests, writes, pause, restarted) = (None, None, None, None, None, None);
         Self { name: name.to_owned(), began: Instant::now(), noticed, recovered, requests, writes, pause, restarted }
@@ -38,24 +39,24 @@ impl Fault {
         self.noticed = Some(self.elapsed());
     }
 
-    /// All is as wanted again now.
+    /// Everything is as wanted again now.
     pub fn recovered(&mut self) {
         self.recovered = Some(self.elapsed());
     }
 
-    /// What became of requests meanwhile.
+    /// The outcome of requests meanwhile.
     pub fn requests(&mut self, tally: &Tally) {
         let (bad, all) = self.requests.unwrap_or_default();
         self.requests = Some((bad + tally.bad, all + tally.bad + tally.good));
     }
 
-    /// What became of writes meanwhile.
+    /// The outcome of writes meanwhile.
     pub fn writes(&mut self, ledger: &Ledger, lost: usize) {
         self.writes = Some((lost, ledger.acknowledged()));
         self.pause = Some(ledger.longest_pause());
     }
 
-    /// How many containers were restarted or replaced that had nothing to do with it.
+    /// How many unrelated containers were restarted or replaced.
     pub fn restarted(&mut self, count: usize) {
         self.restarted = Some(count);
     }
@@ -70,7 +71,7 @@ impl Fault {
         }
     }
 
-    /// Says what it did.
+    /// Reports the effects.
     #[expect(clippy::print_stderr, reason = "what was measured is a result of the test")]
     pub fn report(&self) {
         let ms = |time: Option<Duration>| time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));

@@ -1,5 +1,5 @@
-//! A writer that keeps book: which writes the platform acknowledged, so that afterwards each can be asked for. It goes from
-//! server to server when one does not answer. Writes are network policies of a namespace of its own, which concern nobody.
+//! A writer that keeps a record of acknowledged writes, so that each can be checked afterwards. It moves from server to
+//! server when one does not answer. Its writes are network policies of a namespace of its own, which affect nobody.
 
 use heptad_client::{Client, Options};
 use heptad_model::{Namespace, NetworkPolicy};
@@ -61,7 +61,7 @@ impl Ledger {
         self.book().longest_pause
     }
 
-    /// The longest pause so far is of no interest: what comes counts.
+    /// Forgets the longest pause so far: only what follows counts.
     pub fn forget_pauses(&self) {
         self.book().longest_pause = Duration::ZERO;
     }
@@ -77,7 +77,7 @@ impl Ledger {
     /// The acknowledged writes that this server does not know.
     pub async fn lost(&self, client: &Client) -> heptad_client::Result<Vec<String>> {
         assert!(self.acknowledged() > 0, "no write was acknowledged: {:?}", self.book().refusal);
-        // First what is acknowledged, then what is known: the writer goes on meanwhile.
+        // First the acknowledged writes, then the known ones: the writer continues meanwhile.
         let acknowledged = self.book().acknowledged.clone();
         let known = client.list_in::<NetworkPolicy>(&Namespace::from(NAMESPACE)).await?;
         let known: BTreeSet<String> = known.items.into_iter().map(|item| item.object.name).collect();
@@ -103,7 +103,7 @@ async fn write_on(sockets: &[PathBuf], book: &Mutex<Book>, stop: &AtomicBool) {
         let policy = policy(&name);
         match tokio::time::timeout(limit, clients[at % clients.len()].create(&policy)).await {
             Ok(Ok(_)) => note(&mut book.lock().unwrap_or_else(PoisonError::into_inner), name),
-            // It may be written all the same; nobody said so.
+            // It may have been written all the same; nobody said so.
             Ok(Err(error)) => {
                 at += 1;
                 book.lock().unwrap_or_else(PoisonError::into_inner).refusal = Some(format!("{error:?}"));

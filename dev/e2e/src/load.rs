@@ -1,24 +1,25 @@
-//! Load: threads that ask again and again over HTTP/1.1, with a connection for each request or one for all, and count what
-//! became of every single request.
+//! Load: threads that send requests repeatedly over HTTP/1.1, with a connection for each request or one for all, and
+//! count the outcome of every single request.
 
-use crate::Network;
+use crate::{Network, wait_until};
 use std::{
     collections::BTreeMap,
     io::{self, BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 const TIMEOUT_SECONDS: u64 = 10;
+const PATIENCE: Duration = Duration::from_secs(60);
 const FAILURES_KEPT_MAX: usize = 20;
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
-/// What is asked.
+/// The target of the requests.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// Where.
@@ -27,9 +28,9 @@ pub struct Target {
     pub host: String,
     /// The path.
     pub path: String,
-    /// The network from which it is asked, if it is not the machine's.
+    /// The network from which requests come, if not the machine's.
     pub from: Option<Network>,
-    /// What the body of a good answer contains, if 200 does not say enough.
+    /// What the body of a good answer contains, if status 200 is not enough.
     pub good: Option<String>,
 }
 
@@ -39,7 +40,7 @@ impl Target {
         Self { address, host: host.to_owned(), path: "/".to_owned(), from: None, good: None }
     }
 
-    /// Asks once, on a connection of its own: status and body, of an answer that came wholly.
+    /// Sends one request on a connection of its own: status and body of a complete answer.
     pub fn ask(&self) -> io::Result<(u16, String)> {
         match &self.from {
             Some(network) => network.enter(|| self.ask_from_here()),
@@ -101,7 +102,7 @@ fn answer(from: &mut impl BufRead) -> io::Result<(u16, String)> {
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
-/// What became of the requests.
+/// The outcome of the requests.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     /// Answered with 200 and a whole body.
@@ -146,7 +147,7 @@ impl Tally {
         }
     }
 
-    /// Says what was measured, and fails if a request was lost or none was made.
+    /// Reports what was measured, and fails if a request was lost or none was made.
     #[expect(clippy::print_stderr, reason = "what was measured is a result of the test")]
     pub fn assert_none_lost(&self, what: &str) {
         eprintln!("{what}: {} of {} requests failed, longest {:?}", self.bad, self.good + self.bad, self.longest);
@@ -159,11 +160,12 @@ impl Tally {
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
     workers: Vec<JoinHandle<Tally>>,
 }
 
 impl Load {
-    /// So many threads, each resting so long between two requests, each request on a connection of its own.
+    /// This many threads, each pausing this long between two requests, each request on a connection of its own.
     pub fn start(target: &Target, threads: usize, rest: Duration) -> Self {
         Self::run(target, threads, rest, |target| move || target.ask_from_here())
     }
@@ -180,10 +182,10 @@ impl Load {
     where
         A: FnMut() -> io::Result<(u16, String)> + 'static,
     {
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let began = Instant::now();
         let worker = |_| {
-            let (stop, target) = (stop.clone(), target.clone());
+            let (stop, answered, target) = (stop.clone(), answered.clone(), target.clone());
             std::thread::spawn(move || {
                 if let Some(network) = &target.from {
                     network.enter_with_this_thread();
@@ -195,16 +197,23 @@ impl Load {
                     let asked = Instant::now();
                     let result = ask();
                     tally.count(began, asked, good.as_deref(), result);
+                    answered.fetch_add(1, Ordering::Relaxed);
                     std::thread::sleep(rest);
                 }
                 tally
             })
         };
         let workers = (0..threads).map(worker).collect();
-        Self { stop, workers }
+        Self { stop, answered, workers }
     }
 
-    /// Ends it and says what became of the requests.
+    /// Waits until this many more requests have ended, well or not.
+    pub fn go_on(&self, requests: u64) {
+        let wanted = self.answered.load(Ordering::Relaxed) + requests;
+        wait_until("the load goes on", PATIENCE, || self.answered.load(Ordering::Relaxed) >= wanted);
+    }
+
+    /// Stops and returns the outcome of the requests.
     pub fn end(mut self) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
         let mut total = Tally::default();

@@ -1,5 +1,5 @@
 //! What one platform has on this machine: processes, control groups, links, rules, mounts, directories. Finds it by the
-//! platform's instance and data directory, so that platforms beside it do not matter; and removes it.
+//! platform's instance and data directory, so that platforms beside it do not matter, and removes it.
 
 use crate::image::try_tool;
 use std::{
@@ -37,7 +37,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// The platform that keeps its data there. It must have been started.
+    /// The platform whose data is there. It must have been started.
     pub fn of(data_dir: &Path) -> Self {
         let file = data_dir.join("platform.json");
         let text = fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
@@ -203,7 +203,7 @@ fn stat(pid: i32) -> Option<Vec<String>> {
 
 pub(crate) fn process(pid: i32) -> Option<Process> {
     let fields = stat(pid)?;
-    // A process that ended and was not yet waited for is no process.
+    // A process that ended and was not yet waited for does not count.
     if fields.first()? == "Z" {
         return None;
     }
@@ -254,7 +254,7 @@ pub(crate) fn pause(pids: impl IntoIterator<Item = i32>) {
     pids.into_iter().for_each(|pid| kill(pid, nix::sys::signal::Signal::SIGSTOP));
 }
 
-/// Lets stopped processes go on. Some stop themselves once more, when they see that their child is still stopped.
+/// Lets stopped processes go on. Some stop themselves again when they see that their child is still stopped.
 pub(crate) fn resume(pids: impl IntoIterator<Item = i32>) {
     let mut left: Vec<i32> = pids.into_iter().collect();
     let until = Instant::now() + Duration::from_secs(REMOVE_SECONDS_MAX);

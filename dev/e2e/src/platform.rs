@@ -1,5 +1,5 @@
 //! A whole platform: the real program as a server with a directory of its own, commands to it, and its end. When it is
-//! dropped, also by a failed test, everything of it leaves the machine.
+//! dropped, even by a failed test, everything of it leaves the machine.
 
 use crate::{
     machine::{Machine, require_root},
@@ -19,7 +19,7 @@ use std::{
 
 const START_SECONDS_MAX: u64 = 60;
 const STOP_SECONDS_MAX: u64 = 60;
-/// How long a state of services may take that the machine reaches in a second when it has nothing else to do.
+/// How long services may take to reach a state that an otherwise idle machine reaches in a second.
 const REACH_SECONDS_MAX: u64 = 120;
 
 /// A port that nobody listens on at this moment.
@@ -28,7 +28,7 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("a listener has an address").port()
 }
 
-/// Waits until it is so, or fails saying what was awaited.
+/// Waits until the condition holds, or fails and says what was awaited.
 pub fn wait_until(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) {
     let until = Instant::now() + limit;
     while !is_so() {
@@ -56,7 +56,7 @@ impl Platform {
     /// Starts `heptad server` with these further arguments.
     pub fn start(args: &[&str]) -> Self {
         require_root();
-        // Not below /tmp, of which containers see a private one: the data shall be hidden by the platform, not by chance.
+        // Not below /tmp, of which containers see a private one: the platform must hide the data, not chance.
         let dir = tempfile::Builder::new().prefix("heptad-e2e-").tempdir_in("/var/tmp").expect("a directory");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -82,7 +82,7 @@ impl Platform {
         command.stdout(Stdio::piped()).stderr(log).spawn().expect("the server starts")
     }
 
-    /// Starts the server in the same directory again, and kills it in the midst of its start.
+    /// Restarts the server in the same directory, and kills it in the middle of its start.
     pub fn launch_and_kill(&mut self, after: Duration) {
         self.child = Some(self.spawn());
         std::thread::sleep(after);
@@ -154,6 +154,12 @@ impl Platform {
         self.machine.as_ref().expect("it was started")
     }
 
+    /// Threads of the server now.
+    pub fn threads(&self) -> usize {
+        let child = self.child.as_ref().expect("it runs");
+        fs::read_dir(format!("/proc/{}/task", child.id())).expect("it lives").count()
+    }
+
     /// Kills the server as a crash would, and nothing else.
     pub fn kill(&mut self) {
         let mut child = self.child.take().expect("it runs");
@@ -179,7 +185,7 @@ impl Platform {
         }
     }
 
-    /// A command to this platform that has not begun.
+    /// A command to this platform that has not started yet.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = self.program.command();
         command.arg("--socket").arg(self.socket()).args(args).current_dir(self.dir());
@@ -203,7 +209,7 @@ impl Platform {
         said.out
     }
 
-    /// Runs a command that must fail; what it complained.
+    /// Runs a command that must fail; returns its complaint.
     pub fn refused(&self, args: &[&str]) -> String {
         let said = self.run(args);
         assert!(said.code > 0, "heptad {} did not fail ({}): {}{}", args.join(" "), said.code, said.out, said.err);
@@ -246,7 +252,7 @@ impl Platform {
         own
     }
 
-    /// Waits until the containers of a service are as asked, or fails telling how they are.
+    /// Waits until the condition holds for the containers of a service, or fails and reports their state.
     pub fn await_containers(&self, service: &str, what: &str, is_so: impl Fn(&[Container]) -> bool) -> Vec<Container> {
         let until = Instant::now() + Duration::from_secs(REACH_SECONDS_MAX);
         loop {
@@ -259,7 +265,7 @@ impl Platform {
         }
     }
 
-    /// Runs a shell line in a container of the service; its exit code and all that it printed.
+    /// Runs a shell line in a container of the service; returns its exit code and everything that it printed.
     pub fn shell(&self, service: &str, line: &str) -> (i32, String) {
         let said = self.run(&["exec", service, "--", "/bin/sh", "-c", line]);
         (said.code, format!("{}{}", said.out, said.err))
@@ -272,7 +278,7 @@ impl Drop for Platform {
             let _ = child.kill();
             let _ = child.wait();
         }
-        // Also what a start that failed had made already.
+        // Including what a failed start had already created.
         let begun = self.data_dir().join("platform.json").is_file();
         if let Some(machine) = self.machine.take().or_else(|| begun.then(|| Machine::of(&self.data_dir()))) {
             machine.remove();

@@ -14,7 +14,7 @@ pub struct Program {
     pub path: PathBuf,
 }
 
-/// What a call said, and its exit code (-1 if a signal ended it).
+/// The output of a call, and its exit code (-1 if a signal ended it).
 #[derive(Clone, Debug)]
 pub struct Said {
     /// The exit code.
@@ -44,7 +44,7 @@ impl Program {
         Self { path: path.clone() }
     }
 
-    /// A call that has not begun, without anything of the caller's environment that would change it.
+    /// A call that has not started yet, without anything from the caller's environment that would change it.
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
         let of_ours = std::env::vars_os().map(|(name, _)| name).filter(|n| n.to_string_lossy().starts_with("HEPTAD_"));

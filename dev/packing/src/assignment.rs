@@ -1,5 +1,5 @@
-//! Assignment problems made from a seed: items with costs that differ from node to node, nodes that are nearly full. What
-//! the optimiser finds in a given CPU time, and how far from the best that can be by its certificate.
+//! Assignment problems generated from a seed: items with costs that differ from node to node, nodes that are nearly
+//! full. Measures what the optimiser finds in a given CPU time, and by its certificate how far from the best that is.
 
 use crate::{cpu::CpuStart, draw::Draws, report::rounded};
 use anyhow::{Context, Result};

@@ -1,7 +1,7 @@
-//! Volume bounds: how many nodes are needed for certain, whatever the packing. Exact in integers.
+//! Volume bounds: how many nodes are certainly needed, whatever the packing. Exact in integers.
 
-/// The least number of nodes whose sum covers the demand in every resource, each resource on its own: the largest nodes
-/// first. `None` if all of them together do not.
+/// The least number of nodes, largest first, whose sum covers the demand in every resource, each resource on its own.
+/// `None` if all of them together do not.
 pub fn volume(capacities: &[[u64; 4]], demands: &[[u64; 4]]) -> Option<usize> {
     (0..4).map(|d| of_one(capacities.iter().map(|c| c[d]), demands.iter().map(|a| a[d]))).try_fold(0, |most, nodes| {
         let nodes = nodes?;

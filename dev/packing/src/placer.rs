@@ -1,5 +1,5 @@
-//! The engine of the scheduler under the names of this package: nodes and requests in, a node out. Every decision is the
-//! engine's own; what is added is which node is opened when nothing is to be opened without need.
+//! The scheduler's engine under the names of this package: nodes and requests in, a node out. The engine makes every
+//! decision; this file only adds which node is opened when none should be opened without need.
 
 use crate::instance::{Item, NodeShape};
 use heptad_sched::{
@@ -54,7 +54,7 @@ impl Placer {
         }
     }
 
-    /// Tells the policy which requests are usual: those of `items`, as often as they stand there.
+    /// Tells the policy which requests are usual: those of `items`, as often as they occur there.
     pub fn expect(&mut self, items: &[Item]) {
         let mut counts: BTreeMap<ClassId, u32> = BTreeMap::new();
         for item in items {

@@ -1,4 +1,4 @@
-//! What is told of an instance: one JSON object, one line.
+//! The report on an instance: one JSON object, one line.
 
 use serde::Serialize;
 
@@ -25,7 +25,7 @@ pub struct Record {
     pub kind: Kind,
     /// How nodes were chosen.
     pub policy: &'static str,
-    /// Nodes that there were, as many as needed if none is said.
+    /// The available nodes; as many as needed if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nodes: Option<usize>,
     /// Requests in the list.
@@ -40,7 +40,7 @@ pub struct Record {
     /// No packing of what was placed uses fewer nodes: by volume.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bound: Option<usize>,
-    /// Some packing uses so many.
+    /// Some packing uses this many.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub optimum: Option<usize>,
     /// Used nodes by the optimum, or else by the bound.
@@ -61,12 +61,12 @@ pub struct Record {
     /// After optimisation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub optimised: Option<Optimised>,
-    /// Why there is nothing of it.
+    /// Why there is no result.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub optimise_error: Option<String>,
 }
 
-/// What the optimiser made of it.
+/// The optimiser's result.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Optimised {
     /// Nodes with something on them.

@@ -33,7 +33,7 @@ impl Draw {
         least + self.next() % (most - least + 1)
     }
 
-    /// Whether something happens that happens so often in a thousand.
+    /// Whether something happens whose probability is this many thousandths.
     pub(crate) fn chance(&mut self, per_mille: u64) -> bool {
         self.next() % 1000 < per_mille
     }

@@ -1,6 +1,7 @@
-//! The faults of one run: drawn before it begins, as a list of what happens when; then carried out on the simulation.
+//! The faults of one run: drawn before it begins, as a list of events with times; then applied to the simulation.
 
 use crate::{draw::Draw, world::World};
+use heptad_model::NodeName;
 use heptad_state::Store;
 use std::time::Duration;
 use turmoil::Sim;
@@ -20,7 +21,9 @@ pub(crate) enum Fault {
     Mend { a: String, b: String },
     /// What a server sends to the store waits until then, as if the server were paused at its next step.
     Stall { server: String, until: Duration },
-    /// The store gives up its history.
+    /// A machine starts nothing until then, for a reason of its own.
+    Refuse { node: NodeName, until: Duration },
+    /// The store drops its history.
     Compact,
 }
 
@@ -58,10 +61,16 @@ fn pair(world: &World, draw: &mut Draw, begin: Duration, end: Duration, faults: 
             let (a, b) = if draw.chance(500) { (node, server) } else { (server, node) };
             (Fault::Cut { a: a.clone(), b: b.clone(), one_way: true }, Fault::Mend { a, b })
         }
-        82..92 => {
+        82..90 => {
             // No longer than a request that is given up may be on its way.
             faults.push((begin + draw.ms(50, 1_000), Fault::Mend { a: node.clone(), b: server.clone() }));
             faults.push((begin, Fault::Hold { a: node, b: server }));
+            return;
+        }
+        90..96 => {
+            // Long enough to be tried several times.
+            let until = begin + draw.ms(1_500, 5_000);
+            faults.push((begin, Fault::Refuse { node: node.as_str().into(), until }));
             return;
         }
         _ => (Fault::Compact, Fault::Compact),
@@ -88,6 +97,7 @@ pub(crate) fn carry_out(world: &World, sim: &mut Sim<'_>, fault: &Fault) {
         Fault::Hold { a, b } => sim.hold(a.as_str(), b.as_str()),
         Fault::Mend { a, b } => mend(sim, a, b),
         Fault::Stall { server, until } => world.stall(server, *until),
+        Fault::Refuse { node, until } => world.refuse(node, *until),
         Fault::Compact => compact(world),
     }
 }

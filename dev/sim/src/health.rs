@@ -1,14 +1,14 @@
-//! Whether everything is as it is wanted, once faults are over: every service whole, every machine with exactly what is
-//! bound to it, nothing left of what was deleted.
+//! Whether everything is in its wanted state once faults are over: every service whole, every machine with exactly what
+//! is bound to it, nothing left of what was deleted.
 
 use crate::{
-    machine::{Phase, Run},
+    machine::{Phase, Process},
     mirror::Mirror,
     world::World,
 };
-use heptad_model::{Container, DesiredState, NodeStatus, Service};
+use heptad_model::{Container, ContainerId, ContainerStatus, DesiredState, ExitKind, NodeStatus, Service, standing};
 
-/// The first thing that is not as it is wanted.
+/// The first deviation from the wanted state.
 pub(crate) fn unwell(world: &World) -> Option<String> {
     let ledger = world.judge.ledger();
     let mirror = &ledger.mirror;
@@ -20,6 +20,9 @@ pub(crate) fn unwell(world: &World) -> Option<String> {
     {
         return Some(format!("node {} is not ready", node.name));
     }
+    if let Some((node, condition)) = mirror.nodes.values().find_map(|node| Some((node, node.condition()?))) {
+        return Some(format!("node {} says {condition}", node.name));
+    }
     mirror
         .services
         .values()
@@ -30,8 +33,15 @@ pub(crate) fn unwell(world: &World) -> Option<String> {
 }
 
 fn service_unwell(service: &Service, mirror: &Mirror) -> Option<String> {
+    let own = || mirror.containers.values().filter(|c| c.service_id == service.id);
+    if service.mode.job().is_some() {
+        let rollout = mirror.rollouts.get(&service.key().to_string());
+        let standing = standing::standing(service, &own().collect::<Vec<_>>(), rollout, 0, 0);
+        let is_over = standing.settled || standing.failed.is_some();
+        return (!is_over).then(|| format!("job {} is not over: {standing:?}", service.key()));
+    }
     let template = service.template();
-    let own = mirror.containers.values().filter(|c| c.service_id == service.id && c.desired == DesiredState::Running);
+    let own = own().filter(|c| c.desired == DesiredState::Running);
     let good = own.filter(|c| c.template == template && c.ready && c.node.is_some()).count();
     let wanted = service.replicas as usize;
     (good != wanted).then(|| format!("service {} has {good} of {wanted} containers ready", service.key()))
@@ -45,6 +55,10 @@ fn container_unwell(container: &Container, mirror: &Mirror) -> Option<String> {
     let service = mirror.services.get(&container.service);
     match service.filter(|service| service.id == container.service_id) {
         None => Some(format!("container {id} has no service")),
+        // What is left of a run is kept for its logs.
+        Some(service) if service.mode.job().is_some() => {
+            (!container.is_finished()).then(|| format!("container {id} of a job still runs"))
+        }
         Some(service) if service.template() != container.template => Some(format!("container {id} is not replaced")),
         Some(_) => None,
     }
@@ -53,12 +67,31 @@ fn container_unwell(container: &Container, mirror: &Mirror) -> Option<String> {
 fn machine_unwell(world: &World, mirror: &Mirror) -> Option<String> {
     let machines = world.machines();
     machines.all().find_map(|(name, machine)| {
-        let runs = |run: &Run| run.phase == Phase::Running && run.healthy;
-        let lacks = mirror.bound_to(name).find(|c| !machine.runs.get(&c.id).is_some_and(runs));
-        let surplus =
-            machine.runs.keys().find(|id| mirror.containers.get(*id).is_none_or(|c| c.node.as_ref() != Some(name)));
-        lacks
-            .map(|c| format!("container {} does not run on {name}", c.id))
-            .or_else(|| surplus.map(|id| format!("{name} still runs {id}")))
+        let wrong =
+            mirror.bound_to(name).find_map(|container| is_otherwise(container, machine.processes.get(&container.id)));
+        let is_bound = |id: &&ContainerId| mirror.containers.get(*id).is_some_and(|c| c.node.as_ref() == Some(name));
+        let surplus = || machine.processes.keys().find(|id| !is_bound(id));
+        wrong.map(|why| format!("{why} on {name}")).or_else(|| surplus().map(|id| format!("{name} still runs {id}")))
+    })
+}
+
+/// How the record deviates from the container on its machine.
+fn is_otherwise(container: &Container, process: Option<&Process>) -> Option<String> {
+    let id = &container.id;
+    let Some(process) = process else {
+        return (!container.is_finished()).then(|| format!("container {id} does not run"));
+    };
+    let status = match &process.phase {
+        Phase::Running if process.is_healthy => ContainerStatus::Running,
+        Phase::Ended(exit) if exit.how == ExitKind::Code(0) => ContainerStatus::Succeeded,
+        Phase::Ended(_) => ContainerStatus::Failed,
+        _ => return Some(format!("container {id} does not run")),
+    };
+    let recorded = (container.status, container.restarts);
+    (recorded != (status, process.run)).then(|| {
+        format!(
+            "container {id} is recorded as {} after {} restarts, and it is {status} in run {}",
+            recorded.0, recorded.1, process.run
+        )
     })
 }

@@ -1,5 +1,5 @@
-//! The promises, looked at after every commit: the guarantees of the model on the new state, and what may never happen
-//! between two states. It sees what was committed, not what anybody says of it.
+//! Checks the promises after every commit: the model's guarantees on the new state, and what may never happen between
+//! two states. Sees what was committed, not what anybody claims.
 
 use crate::{
     log::Log,
@@ -14,14 +14,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// The state and what was ever in it.
+/// The state and everything that was ever in it.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     pub(crate) mirror: Mirror,
     /// Containers that were deleted: their identifiers never come again.
     buried: BTreeSet<ContainerId>,
     pub(crate) commits: u64,
-    /// Those that were more than the renewal of a lease.
+    /// Commits that were more than the renewal of a lease.
     pub(crate) works: u64,
     /// The server that took over the leadership last.
     leader: String,
@@ -130,6 +130,12 @@ fn container(old: &Container, new: &Container, findings: &mut Vec<String>) {
     }
     if old.desired == DesiredState::Stopped && new.desired == DesiredState::Running {
         findings.push(format!("container {id} was to stop and is wanted again"));
+    }
+    if new.restarts < old.restarts {
+        findings.push(format!("container {id} was restarted {} times and now {}", old.restarts, new.restarts));
+    }
+    if old.is_finished() && !new.is_finished() {
+        findings.push(format!("container {id} was {} and is {}", old.status, new.status));
     }
     if old.template != new.template || old.service_id != new.service_id || old.generation > new.generation {
         findings.push(format!("container {id} became another one"));

@@ -41,7 +41,7 @@ impl Log {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes down what happened to whom.
+    /// Records what happened to whom.
     pub(crate) fn note(&self, who: &str, what: fmt::Arguments<'_>) {
         let line = format!("{:9.3} {who}: {what}", interpose::elapsed().as_secs_f64());
         let mut inner = self.lock();
@@ -57,7 +57,7 @@ impl Log {
         inner.last.push_back(line);
     }
 
-    /// Bytes that count for the hash and are nobody's reading.
+    /// Bytes that count for the hash but are not meant for readers.
     pub(crate) fn bytes(&self, bytes: &[u8]) {
         self.lock().hasher.update(bytes);
     }

@@ -1,6 +1,6 @@
 //! The cluster's rows as they are committed, decoded once each. Knows no promise and decides nothing.
 
-use heptad_model::{Container, ContainerId, Node, NodeName, Service, ServiceKey, Snapshot};
+use heptad_model::{Container, ContainerId, Node, NodeName, Rollout, Service, ServiceKey, Snapshot};
 use heptad_sched::Allocation;
 use heptad_state::{KeyRange, Op};
 use std::collections::BTreeMap;
@@ -13,6 +13,8 @@ pub(crate) struct Mirror {
     pub(crate) services: BTreeMap<ServiceKey, Service>,
     pub(crate) containers: BTreeMap<ContainerId, Container>,
     pub(crate) allocations: BTreeMap<NodeName, Allocation>,
+    /// By the key of the service, as text.
+    pub(crate) rollouts: BTreeMap<String, Rollout>,
 }
 
 /// What one operation changed, as it was and as it is.
@@ -50,6 +52,8 @@ impl Mirror {
             self.nodes.insert(node.name.clone(), node);
         } else if let Some(node) = key.strip_prefix("/allocations/") {
             self.allocations.insert(node.into(), serde_json::from_slice(value).map_err(unread)?);
+        } else if let Some(service) = key.strip_prefix("/rollouts/") {
+            self.rollouts.insert(service.to_owned(), serde_json::from_slice(value).map_err(unread)?);
         }
         Ok(Change::Other)
     }
@@ -70,6 +74,7 @@ impl Mirror {
         }
         self.nodes.retain(|name, _| !gone(format!("/nodes/{name}")));
         self.allocations.retain(|name, _| !gone(format!("/allocations/{name}")));
+        self.rollouts.retain(|service, _| !gone(format!("/rollouts/{service}")));
         changes
     }
 

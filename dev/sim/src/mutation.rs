@@ -1,6 +1,6 @@
-//! What can be made wrong on purpose, so that it can be shown that the simulation notices.
+//! Deliberate defects, to show that the simulation notices them.
 
-/// A defect that is put in.
+/// A planted defect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Mutation {
     /// Nothing is wrong.
@@ -22,4 +22,6 @@ pub(crate) enum Mutation {
     GreedyAgents,
     /// Agents do not stop what they are told to stop.
     DeafAgents,
+    /// Agents start finished containers of jobs again.
+    RestlessAgents,
 }

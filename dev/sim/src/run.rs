@@ -1,5 +1,5 @@
-//! One run: a world is built from its seed, lives through its faults, and must be well soon after they end; then it must
-//! be at rest.
+//! One run: a world is built from its seed, lives through its faults, and must be healthy soon after they end; then it
+//! must be at rest.
 
 use crate::{agent, faults, health, interpose, log::Log, mutation::Mutation, server, user, world::World};
 use std::time::Duration;
@@ -8,8 +8,8 @@ use turmoil::{Builder, Sim};
 /// Simulated time of one step.
 const TICK_MS: u64 = 10;
 /// Longest time from the end of faults until everything is well.
-const HEAL_MS_MAX: u64 = 40_000;
-/// So long nothing may be written once everything is well.
+const HEAL_MS_MAX: u64 = 90_000;
+/// How long nothing may be written once everything is healthy.
 const REST_MS: u64 = 1_500;
 
 /// How a run ended.
@@ -124,7 +124,7 @@ impl Course {
         Ok(())
     }
 
-    /// The first thing that is not as it is wanted, or still being changed.
+    /// The first thing that is not in its wanted state, or is still being changed.
     fn unwell(&mut self) -> Option<String> {
         let mut users = 1..=self.world.shape.users;
         match users.find(|number| self.sim.is_host_running(format!("user-{number}"))) {
@@ -133,7 +133,7 @@ impl Course {
         }
     }
 
-    /// What is well stays so, and nobody writes.
+    /// What is healthy stays so, and nobody writes.
     fn rest(&mut self) -> Result<(), String> {
         // What was asked during the last fault and not answered yet: a heartbeat that hangs makes its node silent for a moment.
         self.for_ms(2_000)?;

@@ -39,7 +39,7 @@ pub(crate) async fn run(world: World, name: String) -> turmoil::Result {
     let control = loop {
         match Control::start(options(&world, &name), store.clone(), ServerParts::default()).await {
             Ok(control) => break control,
-            // As whoever supervises the process would do.
+            // As a supervisor of the process would do.
             Err(error) => world.log.note(&name, format_args!("does not start: {error}")),
         }
         tokio::time::sleep(Duration::from_millis(200)).await;

@@ -3,8 +3,8 @@
 
 use crate::{draw::Draw, mutation::Mutation, world::World};
 use heptad_state::{
-    BoxFuture, Compare, Error, Limits, MemoryStore, RangeRequest, RangeResponse, Result, Revision, Store, Txn,
-    TxnResponse, WatchEvent, WatchRequest, WatchSource, WatchStream,
+    BoxFuture, Compare, Error, Layer, MemoryStore, RangeRequest, RangeResponse, Result, Store, Txn, TxnResponse,
+    WatchEvent, WatchRequest, WatchSource, WatchStream,
 };
 use std::{
     fmt, io,
@@ -114,7 +114,11 @@ impl SimStore {
     }
 }
 
-impl Store for SimStore {
+impl Layer for SimStore {
+    fn inner(&self) -> &dyn Store {
+        &self.inner
+    }
+
     fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse>> {
         Box::pin(async move {
             self.wait().await;
@@ -134,18 +138,6 @@ impl Store for SimStore {
             let draw = Draw::of(self.world.seed, &name);
             Ok(WatchStream::new(LateWatch { inner, world: self.world.clone(), draw, held: None }))
         })
-    }
-
-    fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<()>> {
-        self.inner.compact(revision)
-    }
-
-    fn current_revision(&self) -> BoxFuture<'_, Result<Revision>> {
-        self.inner.current_revision()
-    }
-
-    fn limits(&self) -> &Limits {
-        self.inner.limits()
     }
 }
 

@@ -1,20 +1,20 @@
-//! A simulated user: makes, scales, changes and deletes services of their own, and remembers what was acknowledged. What
-//! they read must be what they wrote, or what they wrote with an unknown outcome.
+//! A simulated user: creates, scales, changes and deletes services of its own, and remembers what was acknowledged.
+//! What it reads must be what it wrote, or wrote with an unknown outcome.
 
 use crate::{draw::Draw, interpose, mirror::Mirror, world::World};
 use heptad_api::Object;
 use heptad_client::{Client, Error};
-use heptad_model::{Bytes, CpuMillis, ResourceVector, Service, ServiceKey};
+use heptad_model::{Bytes, CpuMillis, Job, Mode, ResourceVector, Service, ServiceKey};
 use serde_json::json;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::sleep;
 
-/// A request that was given up may still be on its way for so long.
+/// How long a request that was given up may still be on its way.
 const IN_FLIGHT_MS_MAX: u64 = 3_000;
 /// Most replicas of a service.
 const REPLICAS_MAX: u64 = 5;
 
-/// What a user asks of a service.
+/// A user's specification of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Spec {
     pub(crate) replicas: u32,
@@ -29,15 +29,22 @@ impl Spec {
         Self { replicas: service.replicas, version, cpu_millis: service.resources.cpu_millis.0 }
     }
 
-    fn service(&self, name: &str) -> Service {
+    fn service(&self, name: &str, world: &World) -> Service {
         let resources =
             ResourceVector { cpu_millis: CpuMillis(self.cpu_millis), memory: Bytes::mib(16), ..ResourceVector::ZERO };
         let args = vec![self.version.to_string()];
-        Service { replicas: self.replicas, args, resources: resources.into(), ..Service::new(name, "host") }
+        let mut service =
+            Service { replicas: self.replicas, args, resources: resources.into(), ..Service::new(name, "host") };
+        match name.ends_with("-s1") {
+            true if world.shape.has_jobs => service.mode = Mode::Job(Job { retries: 2, ..Job::default() }),
+            true => {}
+            false => service.health_check = Some(world.shape.health_check.clone()),
+        }
+        service
     }
 }
 
-/// What a user knows of one service.
+/// What a user knows about one service.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Wish {
     /// What was acknowledged or read last, and its revision.
@@ -117,7 +124,7 @@ impl User {
         self.world.log.note(&self.name, what);
     }
 
-    /// The CPU that this user's other services may use, whatever became of them.
+    /// The CPU that this user's other services may use, whatever their state.
     fn cpu_left(&self, key: &ServiceKey) -> u64 {
         let wishes = self.world.wishes();
         let own = wishes.iter().filter(|(other, _)| *other != key && other.name.starts_with(&self.name));
@@ -139,8 +146,8 @@ impl User {
         self.version += 1;
         let spec = Spec { replicas: self.replicas(key, cpu_millis), version: self.version, cpu_millis };
         self.note(format_args!("create {key} {spec:?}"));
-        let done = self.client.create(&spec.service(&key.name)).await;
-        self.settle(key, Some(spec), done.map(Some));
+        let done = self.client.create(&spec.service(&key.name, &self.world)).await;
+        self.remember(key, Some(spec), done.map(Some));
     }
 
     async fn scale(&mut self, key: &ServiceKey, spec: Spec, revision: u64) {
@@ -148,25 +155,25 @@ impl User {
         self.note(format_args!("scale {key} at {revision} from {} to {replicas}", spec.replicas));
         let patch = json!({ "replicas": replicas });
         let done = self.client.patch::<Service>(&key.namespace, &key.name, &patch, Some(revision)).await;
-        self.settle(key, Some(Spec { replicas, ..spec }), done.map(Some));
+        self.remember(key, Some(Spec { replicas, ..spec }), done.map(Some));
     }
 
     async fn change(&mut self, key: &ServiceKey, spec: Spec, revision: u64) {
         self.version += 1;
         let spec = Spec { version: self.version, ..spec };
         self.note(format_args!("change {key} at {revision} to version {}", spec.version));
-        let done = self.client.replace(&spec.service(&key.name), Some(revision)).await;
-        self.settle(key, Some(spec), done.map(Some));
+        let done = self.client.replace(&spec.service(&key.name, &self.world), Some(revision)).await;
+        self.remember(key, Some(spec), done.map(Some));
     }
 
     async fn delete(&mut self, key: &ServiceKey, revision: u64) {
         self.note(format_args!("delete {key} at {revision}"));
         let done = self.client.delete::<Service>(&key.namespace, &key.name, Some(revision)).await;
-        self.settle(key, None, done.map(|_| None));
+        self.remember(key, None, done.map(|_| None));
     }
 
     /// Remembers what a write did, or may have done.
-    fn settle(&self, key: &ServiceKey, asked: Option<Spec>, done: Result<Option<Object<Service>>, Error>) {
+    fn remember(&self, key: &ServiceKey, asked: Option<Spec>, done: Result<Option<Object<Service>>, Error>) {
         let mut wishes = self.world.wishes();
         let wish = wishes.entry(key.clone()).or_default();
         match done {
@@ -176,7 +183,8 @@ impl User {
             }
             Err(error) => {
                 self.note(format_args!("{key}: {error}"));
-                // A refusal says that nothing was done; the next action looks again. All else may yet come true.
+                // A refusal says that nothing was done; the next action checks again. Any other write may still take
+                // effect.
                 let refused = error.code().is_some_and(|code| code.status() < 500);
                 if !refused && asked.is_some() && wish.known.is_none() {
                     wish.not_before = interpose::elapsed() + Duration::from_millis(IN_FLIGHT_MS_MAX);
@@ -187,7 +195,7 @@ impl User {
         }
     }
 
-    /// Looks what became of a service. Returns whether that is known now.
+    /// Checks the state of a service. Returns whether it is now known.
     async fn read(&self, key: &ServiceKey) -> bool {
         let found = match self.client.get::<Service>(&key.namespace, &key.name).await {
             Ok(object) => Some((Spec::of(&object.object), object.revision)),
@@ -203,7 +211,7 @@ impl User {
         if !wish.is(found.as_ref().map(|(spec, _)| spec)) {
             self.world.log.fail(format!("service {key} is {found:?}, its user knows {wish:?}"));
         }
-        // Writes name the revision that they change, so that one that is late finds another one and is refused.
+        // Writes name the revision that they change, so that a late one finds another revision and is refused.
         let moved = found.as_ref().map(|(_, revision)| *revision) != wish.known.as_ref().map(|(_, revision)| *revision);
         if moved {
             *wish = Wish { known: found, ..Wish::default() };

@@ -1,9 +1,9 @@
-//! What all actors of one simulated world share: the seed and what was drawn from it, the store, the log, the judge, the
-//! machines, and whether faults are over.
+//! State shared by all actors of one simulated world: the seed and what was drawn from it, the store, the log, the
+//! judge, the machines, and whether faults are over.
 
 use crate::{draw::Draw, interpose, judge::Judge, log::Log, machine::Machines, mutation::Mutation, user::Wishes};
 use heptad_client::{BoxFuture, Client, Connector, Io, Options};
-use heptad_model::{Bytes, CpuMillis, Node, ResourceVector};
+use heptad_model::{Bytes, CpuMillis, HealthCheck, Node, NodeName, Probe, ResourceVector};
 use heptad_state::MemoryStore;
 use std::{
     collections::BTreeMap,
@@ -32,7 +32,11 @@ pub(crate) struct Shape {
     pub(crate) services: usize,
     /// CPU that one user may ask for, so that everything fits once everything is well.
     pub(crate) user_cpu_millis: u64,
-    /// Whether a second reconciler runs on the same store, as a leader does that was replaced and does not know.
+    /// Whether the first service of each user is a job.
+    pub(crate) has_jobs: bool,
+    /// How the others are asked for their health.
+    pub(crate) health_check: HealthCheck,
+    /// Whether a second reconciler runs on the same store, like a replaced leader that does not know it.
     pub(crate) rival: bool,
     /// How long faults happen.
     pub(crate) chaos: Duration,
@@ -54,6 +58,13 @@ impl Shape {
             rival: draw.chance(400),
             chaos: draw.ms(3_000, 6_000),
             latency_max: *draw.pick(&[2, 5, 5, 20, 60].map(Duration::from_millis)),
+            has_jobs: draw.chance(500),
+            health_check: HealthCheck {
+                interval_ms: draw.within(1, 10) * 100,
+                retries: *draw.pick(&[1, 2, 3]),
+                start_period_ms: draw.within(0, 10) * 200,
+                ..HealthCheck::new(Probe::Command(vec!["check".to_owned()]))
+            },
             nodes,
         }
     }
@@ -78,8 +89,10 @@ pub(crate) struct World {
     wishes: Arc<Mutex<Wishes>>,
     calm: Arc<AtomicBool>,
     numbers: Arc<AtomicU64>,
-    /// Servers that do not come through to the store, and until when.
+    /// Servers that cannot reach the store, and until when.
     stalls: Arc<Mutex<BTreeMap<String, Duration>>>,
+    /// Machines that start nothing, and until when.
+    refusals: Arc<Mutex<BTreeMap<NodeName, Duration>>>,
 }
 
 impl World {
@@ -97,6 +110,7 @@ impl World {
             calm: Arc::default(),
             numbers: Arc::default(),
             stalls: Arc::default(),
+            refusals: Arc::default(),
         }
     }
 
@@ -122,7 +136,7 @@ impl World {
         self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now until then nothing of `who` comes through to the store.
+    /// From now until then, nothing of `who` reaches the store.
     pub(crate) fn stall(&self, who: &str, until: Duration) {
         self.stalls.lock().unwrap_or_else(PoisonError::into_inner).insert(who.to_owned(), until);
     }
@@ -132,6 +146,17 @@ impl World {
         let stalls = self.stalls.lock().unwrap_or_else(PoisonError::into_inner);
         let until = stalls.get(who).copied().filter(|_| !self.is_calm()).unwrap_or_default();
         until.saturating_sub(interpose::elapsed())
+    }
+
+    /// From now on until then a machine starts nothing, for a reason of its own.
+    pub(crate) fn refuse(&self, node: &NodeName, until: Duration) {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).insert(node.clone(), until);
+    }
+
+    /// Whether a machine starts nothing now.
+    pub(crate) fn refuses(&self, node: &NodeName) -> bool {
+        let refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        !self.is_calm() && refusals.get(node).is_some_and(|until| interpose::elapsed() < *until)
     }
 
     /// A client of the servers, over the simulated network. `number` says which it prefers.

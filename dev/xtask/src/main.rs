@@ -1,5 +1,5 @@
-//! The chores of the repository: `cargo xtask layers|tidy|openapi|spec|test`. Each checks or does one thing and says what to do
-//! when it fails. Nothing of the platform depends on it.
+//! The chores of the repository: `cargo xtask layers|tidy|openapi|spec|test`. Each checks or does one thing and gives
+//! the remedy when it fails. Nothing of the platform depends on it.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line program talks to people")]
 

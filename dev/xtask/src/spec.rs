@@ -7,7 +7,7 @@ use std::{fs, path::Path, process::Command};
 
 /// What Coq prints of a theorem that rests on nothing but its own logic.
 const CLOSED: &str = "Closed under the global context";
-/// Words that leave something unproved. The audit would tell too; this tells the line.
+/// Words that leave something unproved. The audit would notice too; this names the line.
 const BANNED: [&str; 8] =
     ["Axiom", "Axioms", "Parameter", "Parameters", "Conjecture", "Admitted", "admit", "Unset Guard Checking"];
 
@@ -20,7 +20,7 @@ pub(crate) fn run() -> Result<()> {
     ensure!(!theorems.is_empty(), "spec/theorems.txt names no theorem");
     let unlisted = unlisted(&source, &files)?;
     ensure!(unlisted.is_empty(), "spec/_CoqProject does not name {}", unlisted.join(", "));
-    // What Coq writes goes where all built things are, beside copies of the sources.
+    // Coq's output goes where all built files are, beside copies of the sources.
     let built = metadata::load(&root)?.target_directory.join("spec");
     if built.exists() {
         fs::remove_dir_all(&built).with_context(|| format!("cannot empty {}", built.display()))?;
@@ -84,7 +84,7 @@ fn banned(text: &str) -> Option<(usize, &'static str)> {
     })
 }
 
-/// Asks of each theorem in turn. A name that is not there, or is no theorem's, is an error of Coq.
+/// Asks about each theorem in turn. A name that does not exist, or is not a theorem's, is an error of Coq.
 fn audit(files: &[&str], theorems: &[&str]) -> String {
     let modules: Vec<&str> = files.iter().map(|file| file.trim_end_matches(".v")).collect();
     let mut text = format!("From Heptad Require {}.\n", modules.join(" "));

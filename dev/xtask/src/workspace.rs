@@ -36,10 +36,10 @@ impl File {
 /// Dotted directories that hold files of ours.
 const DOTTED: [&str; 3] = [".ci", ".cargo", ".github"];
 const SKIPPED: [&str; 2] = ["target", "node_modules"];
-/// In a working tree beside another one it is a file that says where the repository is.
+/// In an additional working tree it is a file that says where the repository is.
 const GIT: &str = ".git";
 
-/// All text files below `root` in a stable order; built things and binary files are left out.
+/// All text files below `root` in a stable order; generated and binary files are left out.
 pub(crate) fn files(root: &Path) -> Result<Vec<File>> {
     let mut out = Vec::new();
     collect(root, root, &mut out)?;

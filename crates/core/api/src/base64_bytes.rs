@@ -7,9 +7,12 @@ use std::fmt;
 
 /// Bytes, in JSON as base64 with padding (RFC 4648, section 4).
 #[derive(Clone, Default, PartialEq, Eq, JsonSchema)]
-pub struct Base64(#[schemars(with = "String", extend("contentEncoding" = "base64"))] pub Vec<u8>);
+pub struct Base64(#[schemars(with = "String", extend("contentEncoding" = "base64", "pattern" = PATTERN))] pub Vec<u8>);
 
-/// Says how many there are; what a program reads and writes may be secret.
+/// Groups of four letters; unused bits of the last one are zero.
+const PATTERN: &str = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
+
+/// Shows only the number of bytes: what a program reads and writes may be secret.
 impl fmt::Debug for Base64 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Base64({} bytes)", self.0.len())

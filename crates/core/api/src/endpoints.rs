@@ -2,8 +2,9 @@
 
 use crate::work::{DrainStatus, NodeSilence, RemoveNodeRequest, RevisionList, RolloutStatus, UndoRequest};
 use crate::{
+    kind::{Kind, Resource, Writers},
     mesh::{CallRequest, CallResponse, CheckResponse, MeshState},
-    object::{Kind, List, Object, Resource},
+    object::{List, Object},
     operations::{
         ApplyRequest, ApplyResponse, ContainerReport, ContainerSettings, ExecLine, ExecRequest, ImagePin, LogLine,
         PlanResponse, Version,
@@ -16,11 +17,16 @@ use crate::{
         JoinTokenInfo, JoinTokenRequest, TokenCreated, TokenInfo, TokenRequest, TrustBundleResponse, WhoAmI,
     },
 };
-use heptad_model::{Config, Container, Event, NetworkPolicy, Node, Quota, Secret, Service, Snapshot, TrafficRule};
+use heptad_model::{Container, Event, Node, Snapshot};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde_json::{Value, json};
 
 /// Makes the schema of one type.
 pub type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+
+/// An operation that reads or changes what another one made: its name, and for each of its parameters where in the answer
+/// it stands, as a JSON pointer.
+pub type Follower = (String, Vec<(&'static str, &'static str)>);
 
 /// One operation.
 #[derive(Clone, Debug)]
@@ -43,11 +49,45 @@ pub struct Endpoint {
     pub response: Option<SchemaOf>,
     /// Whether its answer is 204 without a body.
     pub empty: bool,
+    /// Whether its body is bytes of any kind.
+    pub takes_bytes: bool,
+    /// What reads and changes what it made.
+    pub followers: Vec<Follower>,
 }
 
 fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
 }
+
+/// The schema of merge patches (RFC 7396) of a type: any of its fields, null for those that may be absent. What the fields
+/// say of each other counts after the merge.
+fn merge_patch<T: Resource>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>();
+    let mut schema = generator.definitions().get(&*T::schema_name()).cloned().unwrap_or_default();
+    let Some(fields) = schema.as_object_mut() else { return Schema::default() };
+    let required = fields.remove("required").unwrap_or_default();
+    for of_fields_together in ["allOf", "anyOf", "oneOf", "not", "description"] {
+        fields.remove(of_fields_together);
+    }
+    if let Some(properties) = fields.get_mut("properties").and_then(Value::as_object_mut) {
+        // An object is not renamed or moved.
+        for identity in ["name", "namespace"] {
+            properties.remove(identity);
+        }
+        for (name, property) in properties {
+            if !required.as_array().is_some_and(|required| required.contains(&name.as_str().into())) {
+                *property = json!({ "anyOf": [property.take(), { "type": "null" }] });
+            }
+        }
+    }
+    Schema::try_from(schema).unwrap_or_default()
+}
+
+/// Where an object's answer has what its path needs.
+const OF_NAMED: [(&str, &str); 1] = [("name", "/object/name")];
+const OF_NAMESPACED: [(&str, &str); 2] = [("namespace", "/object/namespace"), ("name", "/object/name")];
+const OF_EVENT: [(&str, &str); 1] = [("id", "/object/id")];
+const OF_TOKEN: [(&str, &str); 1] = [("id", "/info/id")];
 
 impl Endpoint {
     fn new(method: &'static str, path: impl Into<String>, operation: impl Into<String>, summary: &str) -> Self {
@@ -62,6 +102,8 @@ impl Endpoint {
             request_optional: false,
             response: None,
             empty: false,
+            takes_bytes: false,
+            followers: Vec::new(),
         }
     }
 
@@ -71,6 +113,19 @@ impl Endpoint {
 
     fn may_take<T: JsonSchema>(self) -> Self {
         Self { request: Some(schema::<T>), request_optional: true, ..self }
+    }
+
+    fn takes_patch<T: Resource>(self) -> Self {
+        Self { request: Some(merge_patch::<T>), ..self }
+    }
+
+    fn takes_bytes(self) -> Self {
+        Self { takes_bytes: true, ..self }
+    }
+
+    fn followed_by(mut self, operation: impl Into<String>, parameters: &[(&'static str, &'static str)]) -> Self {
+        self.followers.push((operation.into(), parameters.to_vec()));
+        self
     }
 
     fn gives_nothing(self) -> Self {
@@ -85,11 +140,6 @@ impl Endpoint {
         self.query.push((name, meaning));
         self
     }
-}
-
-fn object_path(kind: Kind) -> String {
-    let id = if kind == Kind::Containers { "{id}" } else { "{name}" };
-    if kind.is_namespaced() { format!("/v1/namespaces/{{namespace}}/{kind}/{id}") } else { format!("/v1/{kind}/{id}") }
 }
 
 fn readable<T: Resource>(out: &mut Vec<Endpoint>) {
@@ -109,53 +159,56 @@ fn readable<T: Resource>(out: &mut Vec<Endpoint>) {
     };
     out.push(list(kind.collection_path(), format!("list_{kind}")));
     if kind.is_namespaced() {
-        out.push(list(format!("/v1/namespaces/{{namespace}}/{kind}"), format!("list_{kind}_of_namespace")));
+        out.push(list(kind.collection_template(), format!("list_{kind}_of_namespace")));
     }
     out.push(
-        Endpoint::new("GET", object_path(kind), format!("get_{one}"), &format!("Get a {one}")).gives::<Object<T>>(),
+        Endpoint::new("GET", kind.object_template(), format!("get_{one}"), &format!("Get a {one}"))
+            .gives::<Object<T>>(),
     );
 }
 
-fn writable<T: Resource>(out: &mut Vec<Endpoint>) {
+/// `operations` are those that kinds have besides: what is below the path of an object is there once it is made.
+fn writable<T: Resource>(operations: &[Endpoint], out: &mut Vec<Endpoint>) {
     let (kind, one) = (T::KIND, T::KIND.singular());
-    let collection =
-        if kind.is_namespaced() { format!("/v1/namespaces/{{namespace}}/{kind}") } else { kind.collection_path() };
     let make = |method, path, verb: &str, text: &str| {
         Endpoint::new(method, path, format!("{verb}_{one}"), &format!("{text} a {one}")).gives::<Object<T>>()
     };
-    out.push(make("POST", collection, "create", "Create").takes::<T>());
-    out.push(
-        make("PUT", object_path(kind), "replace", "Create or replace (`If-Match`: just this revision)").takes::<T>(),
-    );
-    out.push(make("PATCH", object_path(kind), "patch", "Merge (RFC 7396) into").takes::<serde_json::Value>());
-    out.push(make("DELETE", object_path(kind), "delete", "Delete"));
+    let made = |endpoint: Endpoint| {
+        let parameters = if kind.is_namespaced() { &OF_NAMESPACED[..] } else { &OF_NAMED[..] };
+        let own = ["get", "patch", "delete"].map(|verb| format!("{verb}_{one}"));
+        let below = format!("{}/", kind.object_template());
+        let more =
+            operations.iter().filter(|other| other.path.starts_with(&below)).map(|other| other.operation.clone());
+        own.into_iter().chain(more).fold(endpoint, |endpoint, name| endpoint.followed_by(name, parameters))
+    };
+    out.push(made(make("POST", kind.collection_template(), "create", "Create").takes::<T>()));
+    let replace = make("PUT", kind.object_template(), "replace", "Create or replace (`If-Match`: just this revision)");
+    out.push(made(replace.takes::<T>()));
+    out.push(make("PATCH", kind.object_template(), "patch", "Merge (RFC 7396) into").takes_patch::<T>());
+    out.push(make("DELETE", kind.object_template(), "delete", "Delete"));
 }
 
 /// Every operation.
 pub fn all() -> Vec<Endpoint> {
+    let operations = [
+        node_operations(),
+        rollout_operations(),
+        node_orders(),
+        cluster_operations(),
+        storage_operations(),
+        trust_operations(),
+    ]
+    .concat();
     let mut out = Vec::new();
-    readable::<Node>(&mut out);
-    writable::<Node>(&mut out);
-    readable::<Service>(&mut out);
-    writable::<Service>(&mut out);
-    readable::<NetworkPolicy>(&mut out);
-    writable::<NetworkPolicy>(&mut out);
-    readable::<TrafficRule>(&mut out);
-    writable::<TrafficRule>(&mut out);
-    readable::<Config>(&mut out);
-    writable::<Config>(&mut out);
-    readable::<Secret>(&mut out);
-    writable::<Secret>(&mut out);
-    readable::<Quota>(&mut out);
-    writable::<Quota>(&mut out);
-    readable::<Container>(&mut out);
-    readable::<Event>(&mut out);
-    out.extend(node_operations());
-    out.extend(rollout_operations());
-    out.extend(node_orders());
-    out.extend(cluster_operations());
-    out.extend(storage_operations());
-    out.extend(trust_operations());
+    for kind in Kind::ALL {
+        with_kind!(kind, T => {
+            readable::<T>(&mut out);
+            if kind.writers() != Writers::Servers {
+                writable::<T>(&operations, &mut out);
+            }
+        });
+    }
+    out.extend(operations);
     out
 }
 
@@ -166,7 +219,8 @@ fn node_operations() -> Vec<Endpoint> {
             .gives_nothing(),
         Endpoint::new("POST", "/v1/events", "create_event", "Record an event")
             .takes::<Event>()
-            .gives::<Object<Event>>(),
+            .gives::<Object<Event>>()
+            .followed_by("get_event", &OF_EVENT),
         Endpoint::new("PUT", format!("{id}/status"), "report_container", "Report where a bound container stands")
             .takes::<ContainerReport>()
             .gives::<Object<Container>>(),
@@ -233,11 +287,11 @@ fn node_orders() -> Vec<Endpoint> {
     };
     vec![
         order("cordon", "Place no new containers on a node"),
-        order("uncordon", "Place containers on a node again, and move none away"),
+        order("uncordon", "Place containers on a node again, move none away, and do not remove it"),
         order("drain", "Move all containers of a node elsewhere"),
         order("fence", "Say that a node which does not report is off"),
         order("admit", "Count what a node's agent told beyond what the node was admitted with"),
-        order("remove", "Take a node out of the cluster").may_take::<RemoveNodeRequest>(),
+        order("remove", "Stop what a node runs, then take it out of the cluster").may_take::<RemoveNodeRequest>(),
         Endpoint::new("GET", "/v1/nodes/{name}/drain", "drain_status", "How far the emptying of a node is")
             .gives::<DrainStatus>(),
         Endpoint::new("GET", "/v1/liveness", "liveness", "When each node was heard last").gives::<Vec<NodeSilence>>(),
@@ -303,10 +357,10 @@ fn storage_operations() -> Vec<Endpoint> {
             .query("prefix", "only keys that begin with it")
             .query("after", "only keys after this one")
             .query("limit", "items of the page"),
-        Endpoint::new("PUT", object, "put_object", "Store an object; answered after a durable majority"),
+        Endpoint::new("PUT", object, "put_object", "Store an object; answered after a durable majority").takes_bytes(),
         Endpoint::new("GET", object, "get_object", "Read an object from any good copy"),
         Endpoint::new("HEAD", object, "head_object", "What is known of an object"),
-        Endpoint::new("DELETE", object, "delete_object", "Delete an object"),
+        Endpoint::new("DELETE", object, "delete_object", "Delete an object").gives_nothing(),
     ]
 }
 
@@ -349,12 +403,14 @@ fn trust_operations() -> Vec<Endpoint> {
         .gives::<Authorities>(),
         Endpoint::new("POST", joins, "create_join_token", "Make a token with which machines join")
             .takes::<JoinTokenRequest>()
-            .gives::<JoinTokenCreated>(),
+            .gives::<JoinTokenCreated>()
+            .followed_by("delete_join_token", &OF_TOKEN),
         Endpoint::new("GET", joins, "list_join_tokens", "List join tokens").gives::<Vec<JoinTokenInfo>>(),
         Endpoint::new("DELETE", format!("{joins}/{{id}}"), "delete_join_token", "Delete a join token").gives_nothing(),
         Endpoint::new("POST", tokens, "create_token", "Make a token for a person")
             .takes::<TokenRequest>()
-            .gives::<TokenCreated>(),
+            .gives::<TokenCreated>()
+            .followed_by("delete_token", &OF_TOKEN),
         Endpoint::new("GET", tokens, "list_tokens", "List tokens of people").gives::<Vec<TokenInfo>>(),
         Endpoint::new("DELETE", format!("{tokens}/{{id}}"), "delete_token", "Revoke a token; it is refused at once")
             .gives_nothing(),

@@ -1,11 +1,11 @@
-//! Calls through the mesh, questions about them, and what proxies route by.
+//! Calls through the mesh, questions about them, and the objects by which proxies route.
 
 use heptad_model::{Container, ContainerId, NetworkPolicy, Service, ServiceKey, TrafficRule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// An HTTP request that is to go through the mesh as if `from` had sent it.
+/// An HTTP request to send through the mesh as if from `from`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CallRequest {
@@ -19,16 +19,29 @@ pub struct CallRequest {
     pub port: Option<u16>,
     /// The method.
     #[serde(default = "get")]
+    #[schemars(regex(pattern = "^[A-Za-z]+$"))]
     pub method: String,
     /// The path, with the query.
+    #[schemars(regex(pattern = r"^/[A-Za-z0-9/._~%?&=-]*$"))]
     pub path: String,
     /// Headers.
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, HeaderText>")]
+    #[schemars(extend("propertyNames" = { "pattern": "^[-!#$%&'*+.^_`|~0-9A-Za-z]+$" }))]
     pub headers: BTreeMap<String, String>,
     /// The body.
     #[serde(default)]
     pub body: String,
 }
+
+/// A header's value.
+#[derive(JsonSchema)]
+#[schemars(inline)]
+struct HeaderText(
+    #[schemars(regex(pattern = r"^[^\x00-\x08\x0a-\x1f\x7f]*$"))]
+    #[expect(dead_code, reason = "only its schema counts")]
+    String,
+);
 
 fn get() -> String {
     "GET".to_owned()
@@ -58,7 +71,7 @@ pub struct CheckResponse {
     pub allowed: bool,
     /// The verdict in a sentence, naming policies and rules.
     pub explanation: String,
-    /// The policies that were looked at.
+    /// The policies that were evaluated.
     pub policies: Vec<String>,
     /// The traffic rule that would decide, if one would.
     pub rule: Option<String>,
@@ -73,7 +86,7 @@ pub struct MeshState {
     pub revision: u64,
     /// All services.
     pub services: Vec<Service>,
-    /// All containers, without what they are made of.
+    /// All containers, without their templates.
     pub containers: Vec<Container>,
     /// All network policies.
     pub policies: Vec<NetworkPolicy>,
@@ -87,7 +100,7 @@ pub struct MeshState {
 pub enum MeshObject {
     /// A service.
     Service(Service),
-    /// A container, without what it is made of.
+    /// A container, without its template.
     Container(Container),
     /// A network policy.
     Policy(NetworkPolicy),

@@ -1,6 +1,7 @@
 //! The OpenAPI 3.1 document, made from the endpoint table and the types' schemas.
 
-use crate::{PAGE_ITEMS_MAX, ProblemDetails, endpoints, endpoints::Endpoint};
+use crate::{Kind, PAGE_ITEMS_MAX, ProblemDetails, STORED_PAGE_ITEMS_MAX, endpoints, endpoints::Endpoint};
+use heptad_model::ids::LABEL_PATTERN;
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
@@ -16,7 +17,7 @@ pub fn document() -> Value {
         let path = paths.entry(endpoint.path.clone()).or_insert_with(|| json!({}));
         path[endpoint.method.to_ascii_lowercase()] = operation;
     }
-    json!({
+    let mut document = json!({
         "openapi": "3.1.0",
         "info": {
             "title": "Heptad",
@@ -30,7 +31,31 @@ pub fn document() -> Value {
             "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
             "schemas": generator.take_definitions(true),
         },
-    })
+    });
+    bound_integers(&mut document);
+    document
+}
+
+/// An integer's format gives its range; readers that know only JSON Schema get the range too.
+fn bound_integers(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            let bounds = match map.get("format").and_then(Value::as_str) {
+                Some("uint32") => Some((json!(0), json!(u32::MAX))),
+                Some("uint64" | "uint") => Some((json!(0), json!(u64::MAX))),
+                Some("int32") => Some((json!(i32::MIN), json!(i32::MAX))),
+                Some("int64") => Some((json!(i64::MIN), json!(i64::MAX))),
+                _ => None,
+            };
+            if let Some((least, most)) = bounds {
+                map.entry("minimum").or_insert(least);
+                map.entry("maximum").or_insert(most);
+            }
+            map.values_mut().for_each(bound_integers);
+        }
+        Value::Array(items) => items.iter_mut().for_each(bound_integers),
+        _ => {}
+    }
 }
 
 fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
@@ -53,6 +78,10 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
         operation["requestBody"] =
             json!({ "required": required, "content": { "application/json": { "schema": schema } } });
     }
+    if endpoint.takes_bytes {
+        operation["requestBody"] = json!({ "content": { "application/octet-stream": {} } });
+        operation["responses"]["201"] = json!({ "description": "Stored", "content": { "application/json": {} } });
+    }
     let status = if endpoint.empty { "204" } else { "200" };
     operation["responses"][status] = match endpoint.response {
         Some(response) => {
@@ -61,15 +90,22 @@ fn operation(endpoint: &Endpoint, generator: &mut SchemaGenerator) -> Value {
         }
         None => json!({ "description": "Done" }),
     };
+    for (follower, parameters) in &endpoint.followers {
+        let at =
+            parameters.iter().map(|(name, pointer)| ((*name).to_owned(), format!("$response.body#{pointer}").into()));
+        let parameters: Map<String, Value> = at.collect();
+        operation["responses"][status]["links"][follower] =
+            json!({ "operationId": follower, "parameters": parameters });
+    }
     operation
 }
 
 fn parameters(endpoint: &Endpoint) -> Vec<Value> {
     let parameter = |name: &str, place: &str, meaning: &str| {
         let in_path = place == "path";
-        // Who deletes a container says for which node.
+        // Whoever deletes a container names its node.
         let required = in_path || (name, endpoint.method) == ("node", "DELETE");
-        let schema = if in_path { json!({ "type": "string", "minLength": 1 }) } else { value_of(name) };
+        let schema = if in_path { part_of_path(endpoint, name) } else { value_of(endpoint, name) };
         json!({ "name": name, "in": place, "required": required, "description": meaning, "schema": schema })
     };
     let in_path = endpoint.path.split('{').skip(1).filter_map(|part| part.split_once('}'));
@@ -78,12 +114,27 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
     in_path.chain(in_query).collect()
 }
 
-/// What a parameter of a query may be; the same name means the same everywhere.
-fn value_of(name: &str) -> Value {
+/// The schema of a path parameter: a name where objects have names, else any text that is not empty.
+fn part_of_path(endpoint: &Endpoint, name: &str) -> Value {
+    let of = |kind: &Kind| endpoint.path.contains(&format!("/{kind}/{{name}}"));
+    let label = matches!(name, "namespace" | "bucket") || name == "name" && Kind::ALL.iter().any(of);
+    if label {
+        json!({ "type": "string", "pattern": LABEL_PATTERN })
+    } else {
+        json!({ "type": "string", "minLength": 1 })
+    }
+}
+
+/// The schema of a query parameter; the same name means the same everywhere, except that pages of stored objects are
+/// smaller.
+fn value_of(endpoint: &Endpoint, name: &str) -> Value {
     match name {
+        "limit" if endpoint.operation == "list_objects" => {
+            json!({ "type": "integer", "minimum": 1, "maximum": STORED_PAGE_ITEMS_MAX })
+        }
         "watch" | "follow" | "optimal" => json!({ "type": "boolean" }),
         "limit" => json!({ "type": "integer", "minimum": 1, "maximum": PAGE_ITEMS_MAX }),
-        "revision" | "tail" | "moves_max" => json!({ "type": "integer", "minimum": 0 }),
+        "revision" | "tail" | "moves_max" => json!({ "type": "integer", "format": "uint64" }),
         _ => json!({ "type": "string" }),
     }
 }
@@ -111,6 +162,19 @@ mod tests {
         assert!(found.len() > 50);
         for reference in found {
             assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
+        }
+    }
+
+    #[test]
+    fn what_is_made_is_read_by_operations_that_take_these_parameters() {
+        let all = endpoints::all();
+        let makers: Vec<_> = all.iter().filter(|endpoint| !endpoint.followers.is_empty()).collect();
+        assert!(makers.len() >= 17, "{}", makers.len());
+        for (follower, parameters) in makers.iter().flat_map(|endpoint| &endpoint.followers) {
+            let found = all.iter().find(|endpoint| endpoint.operation == *follower).expect(follower);
+            let names: Vec<_> = parameters.iter().map(|(name, _)| format!("{{{name}}}")).collect();
+            assert!(names.iter().all(|name| found.path.contains(name)), "{follower} {names:?}");
+            assert_eq!(found.path.matches('{').count(), names.len(), "{follower}");
         }
     }
 

@@ -1,26 +1,27 @@
 //! Requests and answers of operations that are more than one object: apply, plan, status reports, logs, exec.
 
 use crate::base64_bytes::Base64;
-use crate::object::{Kind, Manifest};
+use crate::kind::{Kind, Manifest};
 use crate::optimization::OptimalPlan;
 use crate::report::Unplaced;
-use heptad_model::{ContainerId, ContainerStatus, Namespace, NodeName, ServiceKey};
+use heptad_model::{ContainerId, ContainerStatus, Namespace, NodeName, ServiceKey, SocketAddress, StartFailure};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, net::SocketAddr};
 
-/// Objects that are to be as they are written here, all in one transaction.
+/// Objects to create or change as written here, all in one transaction.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApplyRequest {
     /// The objects, at most 1,000.
+    #[schemars(length(max = APPLY_OBJECTS_MAX))]
     pub objects: Vec<Manifest>,
 }
 
-/// Most objects of one [`ApplyRequest`].
+/// The most objects of one [`ApplyRequest`].
 pub const APPLY_OBJECTS_MAX: usize = 1_000;
 
-/// What became, or would become, of one applied object.
+/// What happened, or would happen, to one applied object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
@@ -28,7 +29,7 @@ pub enum Outcome {
     Created,
     /// It was changed.
     Updated,
-    /// It is as written already.
+    /// It already is as written.
     Unchanged,
 }
 
@@ -43,7 +44,7 @@ pub struct FieldChange {
     pub after: Option<String>,
 }
 
-/// What became, or would become, of one applied object.
+/// The outcome for one applied object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ApplyResult {
     /// The kind.
@@ -52,7 +53,7 @@ pub struct ApplyResult {
     pub namespace: Namespace,
     /// The name.
     pub name: String,
-    /// What became of it.
+    /// What happened to it.
     pub outcome: Outcome,
     /// The fields that differ.
     pub changes: Vec<FieldChange>,
@@ -97,7 +98,7 @@ pub struct PlannedPreemption {
 /// What an apply would do; nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlanResponse {
-    /// The revision at which was looked.
+    /// The revision at which this was evaluated.
     pub revision: u64,
     /// One per object, in their order.
     pub results: Vec<ApplyResult>,
@@ -105,36 +106,40 @@ pub struct PlanResponse {
     pub placements: Vec<PlannedPlacement>,
     /// Containers of services that would be replaced one by one.
     pub replaced: BTreeMap<String, u32>,
-    /// Who would have to make room.
+    /// The containers that would have to make room.
     #[serde(default)]
     pub preempted: Vec<PlannedPreemption>,
     /// What cannot be placed now, and why.
     pub unplaced: Vec<Unplaced>,
     /// What the user should know, such as a replacement without a health check.
     pub warnings: Vec<String>,
-    /// How far the new containers' places are from the best, if that was asked.
+    /// How far the new containers' places are from the best, if requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optimal: Option<OptimalPlan>,
 }
 
-/// What a node reports of a container that is bound to it.
+/// A node's report on a container that is bound to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ContainerReport {
     /// The node that reports; refused unless the container is bound to it.
     pub node: NodeName,
-    /// Where it stands.
+    /// Its state.
     pub status: ContainerStatus,
     /// Whether it may get requests.
     pub ready: bool,
-    /// One word on why.
+    /// One word that gives the reason.
     #[serde(default)]
     pub reason: String,
-    /// A sentence on it.
+    /// A sentence that gives the reason.
     #[serde(default)]
     pub message: String,
+    /// Set while the node cannot start it for a reason of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_failure: Option<StartFailure>,
     /// Where each container port is really reached.
     #[serde(default)]
+    #[schemars(with = "BTreeMap<u16, SocketAddress>")]
     pub addresses: BTreeMap<u16, SocketAddr>,
     /// How often it was started again.
     #[serde(default)]
@@ -158,18 +163,20 @@ pub struct LogLine {
     pub stream: String,
     /// The line, without its end.
     pub log: String,
-    /// The line goes on in the next one of this container and stream: it is longer than 256 KiB, or not ended yet.
+    /// The line continues in the next one of this container and stream: it is longer than 256 KiB, or has not ended
+    /// yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
 }
 
-/// What the tag of a container's image is.
+/// The digest of the tag of a container's image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImagePin {
-    /// The digest, such as `sha256:0123...`; in a request: what the node found, absent if it only asks; in an answer: what
-    /// is to be run, absent if it is not known yet.
+    /// The digest, such as `sha256:0123...`; in a request: what the node found, absent if it only asks; in an answer:
+    /// what is to be run, absent if it is not known yet.
     #[serde(default)]
+    #[schemars(regex(pattern = "^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$"))]
     pub digest: Option<String>,
 }
 
@@ -191,13 +198,13 @@ fn exec_timeout_default() -> u64 {
     60_000
 }
 
-/// Most bytes of standard input of one [`ExecRequest`].
+/// The most bytes of standard input of one [`ExecRequest`].
 pub const EXEC_STDIN_BYTES_MAX: usize = 8 << 20;
-/// Most bytes of the body of an [`ExecRequest`]: base64 is a third longer, and the command has some room.
+/// The most bytes of the body of an [`ExecRequest`]: base64 is a third longer, and the command has some room.
 pub const EXEC_BODY_BYTES_MAX: usize = EXEC_STDIN_BYTES_MAX / 3 * 4 + (1 << 20);
 
-/// One line of the answer to an [`ExecRequest`]: what the program wrote, as it comes and without a bound, and at last how
-/// it ended. An answer without that last line is not whole.
+/// One line of the answer to an [`ExecRequest`]: the program's output as it arrives, without a bound, and finally how
+/// it ended. An answer without that last line is incomplete.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ExecLine {
@@ -209,7 +216,7 @@ pub enum ExecLine {
     Exited(ExecExit),
 }
 
-/// How a program ended that ran inside a container.
+/// How a program inside a container ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExecExit {
     /// The exit code; 128 + signal if it was killed, 124 if its time was over, 255 if nobody knows.
@@ -219,7 +226,7 @@ pub struct ExecExit {
     pub broken: String,
 }
 
-/// What answers at the address.
+/// What kind of server answers at the address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Version {
     /// The version of the server.
@@ -230,7 +237,7 @@ pub struct Version {
     pub revision: u64,
 }
 
-/// A file that a container takes of a config or secret.
+/// A file that a container takes from a config or secret.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SettingsFile {
     /// Where in the container.
@@ -241,7 +248,7 @@ pub struct SettingsFile {
     pub content: String,
 }
 
-/// What a container takes of its configs and secrets.
+/// What a container takes from its configs and secrets.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ContainerSettings {
     /// Environment variables.
@@ -250,7 +257,7 @@ pub struct ContainerSettings {
     pub files: Vec<SettingsFile>,
 }
 
-/// Values never reach a log by way of this.
+/// Values never reach a log through this.
 impl fmt::Debug for SettingsFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SettingsFile").field("path", &self.path).finish_non_exhaustive()

@@ -1,4 +1,4 @@
-//! What the optimiser found: moves, their gain, and how far from the best that can be.
+//! The optimiser's results: moves, their gain, and how far from the best they are.
 
 use crate::operations::PlannedPlacement;
 use heptad_model::{ContainerId, NodeName, ServiceKey};
@@ -20,14 +20,15 @@ pub struct PlannedMove {
     pub now: bool,
 }
 
-/// The cost of a placement, and a bound below which no placement is: G5.
+/// The cost of a placement, and a lower bound on that of every placement: G5.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Certified {
     /// The cost before.
     pub cost_before: i64,
-    /// The cost P of what was found.
+    /// The cost P of the result.
     pub cost: i64,
-    /// No placement that keeps the bounds on moves costs less than this, L: verified from its dual values in exact arithmetic by a checker without a solver.
+    /// L: no placement within the bounds on moves costs less. Verified from its dual values in exact arithmetic by a
+    /// checker without a solver.
     pub lower_bound: i64,
     /// (P - L) / P in parts of a million, rounded up.
     pub gap_ppm: u64,
@@ -42,17 +43,17 @@ pub struct Certified {
 /// What the optimiser suggests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Optimization {
-    /// The revision at which was looked.
+    /// The revision at which this was evaluated.
     pub revision: u64,
     /// Containers that could be elsewhere.
     pub movable: usize,
-    /// Containers that stay where they are: a rule, a port, a device or a change under way ties them.
+    /// Containers that stay where they are, because a rule, a port, a device or a change under way ties them.
     pub fixed: usize,
-    /// Nodes with at least one container, of those that take new ones.
+    /// Nodes with at least one container, among those that take new ones.
     pub nodes_used: usize,
     /// The same after all moves.
     pub nodes_used_after: usize,
-    /// The moves, those first whose nodes they empty soonest.
+    /// The moves; first those that empty nodes soonest.
     pub moves: Vec<PlannedMove>,
     /// The costs and the bound.
     pub certified: Certified,
@@ -61,7 +62,7 @@ pub struct Optimization {
     pub begun: usize,
 }
 
-/// Asks for moves to be begun.
+/// A request to begin moves.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizeRequest {
@@ -69,15 +70,15 @@ pub struct OptimizeRequest {
     pub moves_max: Option<u64>,
 }
 
-/// The best placement that was found for the new containers of a plan.
+/// The best placement found for the new containers of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OptimalPlan {
     /// Where they would go.
     pub placements: Vec<PlannedPlacement>,
     /// Containers that it leaves without a node.
     pub unplaced: usize,
-    /// Containers that are left to the ordinary plan, since a rule, a port or a device ties them.
+    /// Containers left to the ordinary plan, because a rule, a port or a device ties them.
     pub fixed: usize,
-    /// The costs: before is that of the ordinary plan.
+    /// The costs; `before` is that of the ordinary plan.
     pub certified: Certified,
 }

@@ -1,11 +1,11 @@
-//! Errors as they travel: RFC 9457 problem details with a stable code.
+//! Errors in transit: RFC 9457 problem details with a stable code.
 
 use heptad_model::Problem;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What went wrong, for programs. The HTTP status follows from it.
+/// What went wrong, for programs. It determines the HTTP status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ErrorCode {
@@ -15,11 +15,13 @@ pub enum ErrorCode {
     Invalid,
     /// No token, or a wrong one.
     Unauthorized,
-    /// The request comes from where none may come, such as another web page.
+    /// The certificate belongs to a node that was removed or now has another key: the node is no longer a member.
+    NodeRemoved,
+    /// The request has a forbidden origin, such as another web page.
     Forbidden,
     /// The object does not exist.
     NotFound,
-    /// The path does not take this method.
+    /// The path does not accept this method.
     MethodNotAllowed,
     /// The object exists already.
     AlreadyExists,
@@ -35,7 +37,7 @@ pub enum ErrorCode {
     QuotaExceeded,
     /// No replica has room for the data.
     InsufficientSpace,
-    /// Something that is needed is not reachable; try again.
+    /// Something that is needed cannot be reached; try again.
     Unavailable,
     /// This server does not lead and did nothing; ask another one.
     NotLeader,
@@ -48,7 +50,7 @@ impl ErrorCode {
     pub fn status(self) -> u16 {
         match self {
             Self::BadRequest => 400,
-            Self::Unauthorized => 401,
+            Self::Unauthorized | Self::NodeRemoved => 401,
             Self::Forbidden | Self::QuotaExceeded => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
@@ -70,6 +72,7 @@ impl ErrorCode {
             Self::BadRequest => "the request cannot be read",
             Self::Invalid => "the object has problems",
             Self::Unauthorized => "a token is required",
+            Self::NodeRemoved => "the node is no longer a member of the cluster",
             Self::Forbidden => "the request is not permitted",
             Self::NotFound => "the object does not exist",
             Self::MethodNotAllowed => "the path does not take this method",
@@ -103,7 +106,7 @@ pub struct ProblemDetails {
     pub title: String,
     /// The HTTP status.
     pub status: u16,
-    /// The operation, its subject, and what to do.
+    /// The operation, its subject, and the remedy.
     pub detail: String,
     /// What went wrong, for programs.
     pub code: ErrorCode,
@@ -134,7 +137,7 @@ impl ProblemDetails {
 
 impl fmt::Display for ProblemDetails {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The title says no more than the code; the detail names the operation, its subject and what to do.
+        // The title says no more than the code; the detail names the operation, its subject and the remedy.
         f.write_str(&self.detail)?;
         self.problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
     }

@@ -1,4 +1,4 @@
-//! Reports for people: why something is not as wanted, and whether the guarantees hold.
+//! Reports for people: why something is not in its wanted state, and whether the guarantees hold.
 
 use crate::servers::ServerCondition;
 use heptad_model::{
@@ -18,7 +18,7 @@ pub struct NodeRefusal {
     pub reason: String,
     /// The first dimension that fails, if it is one.
     pub dimension: Option<Dimension>,
-    /// What the container asks, as a quantity.
+    /// What the container requests, as a quantity.
     pub asked: Option<String>,
     /// What the node can give in all.
     pub allocatable: Option<String>,
@@ -35,7 +35,7 @@ pub struct RefusalGroup {
     pub reason: String,
     /// How many nodes they are.
     pub nodes: u32,
-    /// A few of them: those that lack the least.
+    /// Some of them: those that lack the least.
     pub examples: Vec<NodeRefusal>,
 }
 
@@ -46,16 +46,16 @@ pub struct Unplaced {
     pub container: Option<ContainerId>,
     /// Its service.
     pub service: ServiceKey,
-    /// How far the gang got that it is placed with; the rest is said of the first of it that finds no node.
+    /// How far the container's gang got; the other fields describe its first container that finds no node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gang: Option<String>,
-    /// What it asks, in words.
+    /// What it requests, in words.
     #[serde(default)]
     pub asked: String,
-    /// How many of the service there are that ask the same and have no node.
+    /// How many containers of the service request the same and have no node.
     #[serde(default)]
     pub containers: u32,
-    /// What forbids it on every node, such as a quota; the nodes are not looked at then.
+    /// What forbids it on every node, such as a quota; the nodes are then not examined.
     #[serde(default)]
     pub forbidden: Option<String>,
     /// The nodes by their first failing dimension or other reason; the most frequent reason first.
@@ -63,7 +63,7 @@ pub struct Unplaced {
     pub groups: Vec<RefusalGroup>,
     /// The nodes with their reasons by name, as many as an answer carries.
     pub refusals: Vec<NodeRefusal>,
-    /// The smallest changes that would make one of them fit, each of which is enough.
+    /// The smallest changes that would make one of them fit; each is sufficient.
     pub remedies: Vec<String>,
 }
 
@@ -83,11 +83,11 @@ pub struct LostNodes {
     pub reason: String,
     /// How many nodes they are.
     pub nodes: u32,
-    /// A few of them, compared with the node that is chosen: those that came nearest.
+    /// Some of them, compared with the chosen node: those that came nearest.
     pub examples: Vec<NodeNote>,
 }
 
-/// Which node would be chosen for a container as things stand now, and why no other.
+/// The node that would be chosen for a container given the present state, and why no other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Decision {
     /// How a node is chosen among those that can take it.
@@ -98,7 +98,7 @@ pub struct Decision {
     pub able: u32,
     /// The node that would be chosen; absent if none can take it.
     pub node: Option<NodeName>,
-    /// What that node is ahead of the others by, in a sentence.
+    /// What puts that node ahead of the others, in a sentence.
     pub because: String,
     /// What that node would have left with the container, in words.
     pub left: String,
@@ -106,27 +106,27 @@ pub struct Decision {
     pub lost: Vec<LostNodes>,
 }
 
-/// Where a container of a service is, and why there.
+/// Where a container of a service is, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Placed {
     /// The container.
     pub container: ContainerId,
     /// Its node.
     pub node: NodeName,
-    /// The node that would be chosen as things stand now; absent if none can take it.
+    /// The node that would be chosen given the present state; absent if none can take it.
     pub best: Option<NodeName>,
-    /// Why that one, in a sentence.
+    /// Why that node, in a sentence.
     pub because: String,
 }
 
-/// Why one container is not as wanted.
+/// Why one container is not in its wanted state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ContainerWhy {
     /// The container.
     pub container: ContainerId,
     /// Its node.
     pub node: Option<NodeName>,
-    /// Where it stands.
+    /// Its state.
     pub status: ContainerStatus,
     /// Whether it gets requests.
     pub ready: bool,
@@ -136,44 +136,45 @@ pub struct ContainerWhy {
     pub message: String,
     /// Why it has no node, if it has none.
     pub unplaced: Option<Unplaced>,
-    /// Why it is on its node and on no other, if that was asked of it: decided anew as things stand now, without itself.
+    /// Why it is on its node and on no other, if requested: decided anew given the present state, without the container
+    /// itself.
     #[serde(default)]
     pub decision: Option<Decision>,
 }
 
-/// Why a service is not as wanted.
+/// Why a service is not in its wanted state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WhyResponse {
     /// The service.
     pub service: ServiceKey,
-    /// Replicas asked.
+    /// Replicas wanted.
     pub replicas: u32,
     /// Replicas ready.
     pub ready: u32,
     /// The answer in a sentence.
     pub summary: String,
-    /// The containers that are not as wanted, or the one that was asked for.
+    /// The containers that are not in their wanted state, or the one that was asked about.
     pub containers: Vec<ContainerWhy>,
     /// Where the first few of the others are.
     #[serde(default)]
     pub placed: Vec<Placed>,
-    /// The latest events of the service and its containers; what happened again is told once.
+    /// The latest events of the service and its containers; repeated ones appear once.
     pub events: Vec<RepeatedEvent>,
 }
 
-/// Events of one kind that say the same.
+/// Events of one kind with the same text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RepeatedEvent {
     /// The latest of them.
     pub event: Event,
     /// How many there were.
     pub times: u32,
-    /// To how many objects it happened.
+    /// How many objects it happened to.
     pub subjects: u32,
 }
 
 impl RepeatedEvent {
-    /// Those that say the same together, in the order in which each happened last; the `most` latest.
+    /// Groups events with the same text, in the order of their last occurrence; the `most` latest.
     pub fn collect(events: impl IntoIterator<Item = Event>, most: usize) -> Vec<Self> {
         let mut groups: BTreeMap<(String, String), (Event, u32, BTreeSet<String>)> = BTreeMap::new();
         for event in events {
@@ -219,7 +220,7 @@ pub struct Counts {
     pub rules: usize,
 }
 
-/// A condition under which a guarantee promises something, as it stands now.
+/// A condition of a guarantee, and whether it currently holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConditionReport {
     /// The condition in words.
@@ -235,11 +236,11 @@ pub struct GuaranteeReport {
     pub id: Guarantee,
     /// Its title.
     pub title: String,
-    /// What stands behind it: proved, property-tested, checked at run time, and so on.
+    /// Its evidence: proved, property-tested, checked at run time, and so on.
     pub status: String,
     /// Whether it was evaluated on the live state just now.
     pub checked: bool,
-    /// Whether its conditions are met, so that it promises something of the state as it is.
+    /// Whether its conditions are met, so that it promises something about the present state.
     #[serde(default = "applies")]
     pub applies: bool,
     /// The live figures, each in a sentence.
@@ -259,13 +260,13 @@ fn applies() -> bool {
 /// The predicates evaluated on the live state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VerifyResponse {
-    /// The revision at which was looked.
+    /// The revision at which this was evaluated.
     pub revision: u64,
     /// The seven-tuple in numbers.
     pub counts: Counts,
     /// All guarantees.
     pub guarantees: Vec<GuaranteeReport>,
-    /// What is in the way of the server that answers.
+    /// The conditions of the server that answers.
     #[serde(default)]
     pub conditions: Vec<ServerCondition>,
 }

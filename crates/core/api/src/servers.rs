@@ -1,10 +1,10 @@
-//! What a server says of itself: whether it does its work, and what is in its way.
+//! A server's account of itself: whether it does its work, and if not, why.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What can be in a server's way.
+/// What can keep a server from its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum ServerConditionKind {
     /// The disk of its data has little room left.
@@ -18,7 +18,7 @@ pub enum ServerConditionKind {
 }
 
 impl ServerConditionKind {
-    /// Whether the server cannot do what it is there for.
+    /// Whether it keeps the server from its purpose.
     pub fn stops_work(self) -> bool {
         matches!(self, Self::StateReadOnly | Self::StateUnreachable)
     }
@@ -30,12 +30,12 @@ impl fmt::Display for ServerConditionKind {
     }
 }
 
-/// Something that is in a server's way now.
+/// A condition that a server has now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerCondition {
-    /// What.
+    /// Its kind.
     pub kind: ServerConditionKind,
-    /// More of it, with what to do, in words.
+    /// Details with the remedy, in words.
     pub message: String,
     /// Since when, in milliseconds since 1970.
     pub since_ms: u64,
@@ -53,6 +53,6 @@ pub struct ServerStatus {
     pub version: String,
     /// Whether it leads.
     pub leads: bool,
-    /// What is in its way. Of the server that answers as it is now; of others as they said it last.
+    /// Its conditions: for the server that answers, the present ones; for others, those of their last report.
     pub conditions: Vec<ServerCondition>,
 }

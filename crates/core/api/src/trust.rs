@@ -1,6 +1,7 @@
-//! Requests and answers around identity: joining, certificates, roots, tokens, and what a cluster is. Knows no certificate's form:
-//! they travel as PEM text.
+//! Requests and answers around identity: joining, certificates, roots, tokens, and the description of a cluster. Knows
+//! no certificate's format: certificates travel as PEM text.
 
+use heptad_model::{SocketAddress, ids::LABEL_PATTERN};
 use ipnet::Ipv4Net;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,7 @@ impl fmt::Display for JoinRole {
     }
 }
 
-/// What a machine says that wants to join.
+/// The request of a machine that wants to join.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JoinRequest {
@@ -34,13 +35,14 @@ pub struct JoinRequest {
     pub token: String,
     /// The request for a certificate; only its public key counts.
     pub csr_pem: String,
-    /// The name that it wants to have.
+    /// The name that it asks for.
     pub name: String,
     /// What it joins as; the token must be for it.
     #[serde(default)]
     pub role: JoinRole,
     /// A node: its node port. A server: where its API listens.
     #[serde(default)]
+    #[schemars(with = "Option<SocketAddress>")]
     pub address: Option<SocketAddr>,
 }
 
@@ -50,19 +52,19 @@ impl fmt::Debug for JoinRequest {
     }
 }
 
-/// What a machine needs that has joined.
+/// What a machine gets when it joins.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JoinResponse {
-    /// Its certificate, and behind it that of the CA.
+    /// Its certificate, followed by that of the CA.
     pub certificate_pem: String,
     /// The roots that it trusts.
     pub trust_bundle_pem: String,
-    /// What it has joined.
+    /// The cluster that it has joined.
     pub cluster: ClusterInfo,
     /// A server: the keyring that opens what is sealed in the state store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keyring: Option<String>,
-    /// A server: what it needs besides, such as where the state store is.
+    /// For a server: what it needs besides, such as where the state store is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<serde_json::Value>,
 }
@@ -73,7 +75,7 @@ impl fmt::Debug for JoinResponse {
     }
 }
 
-/// A request for a new certificate of whoever shows the present one.
+/// A request for a new certificate by the holder of the present one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateRequest {
@@ -84,7 +86,7 @@ pub struct CertificateRequest {
 /// A new certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CertificateResponse {
-    /// The certificate, and behind it that of the CA.
+    /// The certificate, followed by that of the CA.
     pub certificate_pem: String,
     /// The roots that are trusted now.
     pub trust_bundle_pem: String,
@@ -110,14 +112,14 @@ pub struct ServerInfo {
     pub url: String,
 }
 
-/// What a cluster is.
+/// The description of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ClusterInfo {
     /// Its identifier.
     pub id: String,
     /// The domain of its SPIFFE ids.
     pub trust_domain: String,
-    /// The range of services' addresses.
+    /// The range of service addresses.
     #[schemars(with = "String")]
     pub service_cidr: Ipv4Net,
     /// Its servers, whether they run or not.
@@ -128,20 +130,22 @@ pub struct ClusterInfo {
     pub version: String,
 }
 
-/// A join token that is to be made.
+/// A join token to create.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JoinTokenRequest {
     /// What it lets machines join as.
     #[serde(default)]
     pub role: JoinRole,
-    /// How long, in milliseconds.
+    /// How long it is valid, in milliseconds.
     #[serde(default = "join_token_ttl_ms_default")]
+    #[schemars(range(min = 1, max = JOIN_TOKEN_TTL_MS_MAX))]
     pub ttl_ms: u64,
     /// For how many machines.
     #[serde(default = "join_token_uses_default")]
+    #[schemars(range(min = 1, max = JOIN_TOKEN_USES_MAX))]
     pub uses: u32,
-    /// Only for the machine of this name. It may replace one that has joined under this name before.
+    /// Only for the machine of this name. It may replace one that joined under this name before.
     #[serde(default)]
     pub name: Option<String>,
 }
@@ -160,12 +164,12 @@ impl Default for JoinTokenRequest {
     }
 }
 
-/// Longest life of a join token.
+/// The longest life of a join token.
 pub const JOIN_TOKEN_TTL_MS_MAX: u64 = 30 * 24 * 3_600_000;
-/// Most machines that one join token lets in.
+/// The most machines that one join token admits.
 pub const JOIN_TOKEN_USES_MAX: u32 = 10_000;
 
-/// What is known of a join token.
+/// What is known about a join token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JoinTokenInfo {
     /// Its public part.
@@ -179,9 +183,9 @@ pub struct JoinTokenInfo {
     pub created_by: String,
     /// When it ends, in milliseconds since the Unix epoch.
     pub expires_at_ms: u64,
-    /// How many machines it lets in still.
+    /// How many more machines it admits.
     pub uses_left: u32,
-    /// The machines that it has let in.
+    /// The machines that it has admitted.
     #[serde(default)]
     pub used_by: Vec<String>,
 }
@@ -195,7 +199,7 @@ pub struct JoinTokenCreated {
     pub ca_pin: String,
     /// Where machines join.
     pub urls: Vec<String>,
-    /// What is kept of it.
+    /// What is stored of it.
     pub info: JoinTokenInfo,
 }
 
@@ -208,7 +212,7 @@ impl fmt::Debug for JoinTokenCreated {
 /// What a person may do: `admin`, `deployer:NAMESPACE` or `viewer`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("pattern" = role_pattern()))]
 pub enum Role {
     /// Everything.
     Admin,
@@ -219,6 +223,10 @@ pub enum Role {
     },
     /// Read.
     Viewer,
+}
+
+fn role_pattern() -> String {
+    format!("^(admin|viewer|deployer:{})$", LABEL_PATTERN.trim_matches(['^', '$']))
 }
 
 impl fmt::Display for Role {
@@ -257,20 +265,25 @@ impl From<Role> for String {
     }
 }
 
-/// A token for a person that is to be made.
+/// The longest name of a person's token.
+pub const TOKEN_NAME_BYTES_MAX: usize = 120;
+
+/// A token for a person to create.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenRequest {
     /// Whose it is, for people and the audit log.
+    #[schemars(length(max = TOKEN_NAME_BYTES_MAX), regex(pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"))]
     pub name: String,
     /// What it allows.
     pub role: Role,
-    /// How long, in milliseconds; absent: until it is revoked.
+    /// How long it is valid, in milliseconds; absent: until it is revoked.
     #[serde(default)]
+    #[schemars(range(min = 1))]
     pub ttl_ms: Option<u64>,
 }
 
-/// What is known of a person's token.
+/// What is known about a person's token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TokenInfo {
     /// Its public part.
@@ -292,7 +305,7 @@ pub struct TokenInfo {
 pub struct TokenCreated {
     /// The token.
     pub token: String,
-    /// What is kept of it.
+    /// What is stored of it.
     pub info: TokenInfo,
 }
 
@@ -310,7 +323,7 @@ pub enum AuthorityState {
     Next,
     /// It signs.
     Signing,
-    /// It signs no more; what it signed is still trusted.
+    /// It no longer signs; what it signed is still trusted.
     Old,
 }
 
@@ -335,7 +348,7 @@ pub struct AuthorityInfo {
     pub created_at_ms: u64,
     /// When its own certificate ends, in milliseconds since the Unix epoch.
     pub not_after_ms: u64,
-    /// When it does its next thing: signs, or is trusted no more. In milliseconds since the Unix epoch.
+    /// When its role changes next: it begins to sign, or is no longer trusted. In milliseconds since the Unix epoch.
     pub until_ms: Option<u64>,
 }
 
@@ -346,7 +359,7 @@ pub struct Authorities {
     pub authorities: Vec<AuthorityInfo>,
 }
 
-/// Who asks, as the server sees it.
+/// The caller, as the server sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WhoAmI {
     /// Such as `person/ID`, `node/NAME`, `server/NAME`, `operator`.

@@ -1,15 +1,15 @@
-//! Questions and orders about the life of workloads: rollouts, revisions, nodes that are emptied or gone.
+//! Questions and orders about the life of workloads: rollouts, revisions, nodes that are being emptied or gone.
 
 use heptad_model::{ContainerId, JobRun, NodeName, NodeStatus, RolloutPhase, ServiceKey, Standing, TrafficSplit};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How the exchange of a service's containers, or its runs, stand.
+/// The progress of a service's rollout, or of its runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RolloutStatus {
     /// The service.
     pub service: ServiceKey,
-    /// The revision that is wanted; 0 before it was looked at.
+    /// The wanted revision; 0 before the reconciler has seen it.
     pub revision: u64,
     /// How far it is.
     pub phase: RolloutPhase,
@@ -18,15 +18,15 @@ pub struct RolloutStatus {
     /// Why it failed, or what it waits for.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// The revision that failed, if this is the return from it.
+    /// The revision that failed, if this is the rollback from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub back_from: Option<u64>,
-    /// The share of the requests that the revision gets, while that does not follow from its containers.
+    /// The share of the requests that the revision gets, while that is not simply the share of its containers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<TrafficSplit>,
     /// Milliseconds since the Unix epoch at which it began.
     pub started_at_ms: u64,
-    /// How the service stands.
+    /// The state of the service.
     pub standing: Standing,
     /// The runs of a job, the newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -64,7 +64,7 @@ pub struct RevisionList {
     pub revisions: Vec<RevisionInfo>,
 }
 
-/// Which revision is wanted again.
+/// Which revision to go back to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UndoRequest {
@@ -77,12 +77,16 @@ pub struct UndoRequest {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RemoveNodeRequest {
-    /// Also if containers are bound to it: they are forgotten and made anew elsewhere.
+    /// Even if it has containers of services other than those on every node: they are stopped there and replaced
+    /// elsewhere.
     #[serde(default)]
     pub force: bool,
+    /// Its machine is off: nothing on it is waited for. Refused while the node reports.
+    #[serde(default)]
+    pub fenced: bool,
 }
 
-/// One container that a node which is emptied still has.
+/// A container still on a node that is being emptied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DrainLeft {
     /// The container.
@@ -100,20 +104,23 @@ pub struct DrainStatus {
     pub node: NodeName,
     /// Whether it is being emptied.
     pub draining: bool,
+    /// Whether it is being taken out of the cluster, so that containers of services on every node go as well.
+    #[serde(default)]
+    pub removing: bool,
     /// The containers that have still to go.
     pub left: Vec<DrainLeft>,
     /// Containers of services that are on every node; they stay.
     pub staying: u32,
 }
 
-/// When a node was heard last.
+/// When a node was last heard from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NodeSilence {
     /// The node.
     pub node: NodeName,
     /// Milliseconds since it reported to the server that answers.
     pub silence_ms: u64,
-    /// What it counts as after that silence, whether that could be recorded or not.
+    /// Its status after that silence, whether or not that could be recorded.
     #[serde(default)]
     pub status: NodeStatus,
 }

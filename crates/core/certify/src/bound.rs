@@ -1,4 +1,4 @@
-//! The two forms of the bound. Sums are shown to fit before they are added, so no addition can be wrong.
+//! The two forms of the bound. Every sum is shown to fit before it is computed, so no addition can overflow.
 
 use std::{
     collections::BTreeSet,
@@ -43,9 +43,9 @@ fn length(what: &'static str, expected: usize, found: usize) -> Result<(), Certi
     if expected == found { Ok(()) } else { Err(CertificateError::Length { what, expected, found }) }
 }
 
-/// `sum_i min_j (c_ij + v_j r_i + (s_i if j is home, else move)) + sum_j min(0, f_j - v_j C_j - sum_(i home on j) s_i) - budgets`: the
-/// Lagrangian of the capacity rows, the budgets and the rows `x_ij <= y_j` of present places, whose value is
-/// a lower bound for every `v >= 0` and `s >= 0`. The least is taken over the nodes that may take the item and are large enough for it.
+/// `sum_i min_j (c_ij + v_j r_i + (s_i if j is home, else move)) + sum_j min(0, f_j - v_j C_j - sum_(i home on j) s_i) - budgets`:
+/// the Lagrangian of the capacity rows, the budgets and the rows `x_ij <= y_j` of present places. Its value is a lower bound
+/// for every `v >= 0` and `s >= 0`. The minimum is taken over the nodes that may take the item and are large enough for it.
 pub(crate) fn from_capacity_prices(problem: &Problem, prices: &CapacityPrices) -> Result<i128, CertificateError> {
     length("price vectors of nodes", problem.nodes.len(), prices.node.len())?;
     length("prices of groups", problem.groups.len(), prices.group_moves.len())?;
@@ -65,7 +65,7 @@ pub(crate) fn from_capacity_prices(problem: &Problem, prices: &CapacityPrices) -
         .ok_or(CertificateError::Overflow)
 }
 
-/// More than any sum that occurs while the term of one item is formed.
+/// More than any sum that occurs while one item's term is computed.
 fn largest_item_term(problem: &Problem, prices: &CapacityPrices) -> Option<u128> {
     let cost = problem.classes.iter().flat_map(|class| &class.costs).map(|cost| cost.unsigned_abs()).max().unwrap_or(0);
     let single =
@@ -111,17 +111,17 @@ fn budget_terms(problem: &Problem, prices: &CapacityPrices) -> Option<i128> {
         .try_fold(all, |sum, (group, price)| sum.checked_add(i128::from(*price).checked_mul(group.moves_max.into())?))
 }
 
-/// The terms of the items, each the least over the nodes.
+/// The items' terms, each the minimum over the nodes.
 struct Lagrangian<'a, T> {
     problem: &'a Problem,
     prices: &'a CapacityPrices,
     /// Per resource, the price on each node.
     columns: Vec<Vec<T>>,
-    /// Different price vectors: what costs the same everywhere needs to look at each only once.
+    /// The distinct price vectors: something that costs the same everywhere looks at each only once.
     different: Vec<Amounts>,
     /// What every node has.
     smallest: Amounts,
-    /// The prices of a class on each node; kept to save allocations.
+    /// The prices of a class on each node; kept to avoid allocations.
     row: Vec<T>,
 }
 
@@ -164,7 +164,7 @@ impl<'a, T: Exact> Lagrangian<'a, T> {
             .fold(cost, |sum, (column, demand)| sum + column[node] * T::of(demand.into()))
     }
 
-    /// The least price of the class over the nodes that may take it, and that are large enough if they are empty.
+    /// The lowest price of the class over the nodes that may take it and are large enough when empty.
     fn least(&mut self, class: &Class) -> Option<T> {
         let large = |node: &usize| fits(&class.demand, &self.problem.nodes[*node].capacity);
         match &class.allowed {
@@ -188,7 +188,7 @@ impl<'a, T: Exact> Lagrangian<'a, T> {
         self.row.iter().copied().min()
     }
 
-    /// The term of one item; `None` if it has no place at all.
+    /// One item's term; `None` if the item has no possible node at all.
     fn item(&self, item: &Item, staying: u64, class: &Class, least: Option<T>) -> Option<i128> {
         let left_out = item.unplaced_price.map(|price| i128::from(price) << self.prices.scale_bits);
         let Some(current) = item.current.map(|node| node as usize) else {
@@ -214,8 +214,9 @@ fn scalar<T: Exact>(prices: &Amounts, amounts: &Amounts) -> T {
         .fold(T::default(), |sum, (price, amount)| sum + T::of((*price).into()) * T::of((*amount).into()))
 }
 
-/// `sum_i u_i + sum_j min(0, f_j - K_j(u))`, where `K_j` is the most that items worth `u` minus their least costs can bring to node `j` if one
-/// resource counts: the Lagrangian of the rows "each item once", whose value is a lower bound for every `u >= 0`.
+/// `sum_i u_i + sum_j min(0, f_j - K_j(u))`, where `K_j` is the most that items worth `u` minus their lowest costs can
+/// earn node `j` if one resource counts: the Lagrangian of the rows "each item once". Its value is a lower bound for
+/// every `u >= 0`.
 pub(crate) fn from_item_prices(problem: &Problem, prices: &ItemPrices) -> Result<i128, CertificateError> {
     length("prices of classes", problem.classes.len(), prices.class.len())?;
     if prices.dimension >= problem.dimensions {

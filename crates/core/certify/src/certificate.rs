@@ -19,25 +19,25 @@ pub enum Certificate {
 pub struct CapacityPrices {
     /// The scale of all prices.
     pub scale_bits: u32,
-    /// Per node and resource.
+    /// By node and resource.
     pub node: Vec<Amounts>,
-    /// Of a move under the budget of all; counts for nothing if there is no such budget.
+    /// For a move under the overall budget; ignored if there is no such budget.
     pub moves: u64,
-    /// Of a move under the budget of its group, per group.
+    /// For a move under the budget of its group, by group.
     pub group_moves: Vec<u64>,
-    /// Of an item's staying where it is, per item; empty: nothing. It is the price of the row "who stays keeps the node open", so the
-    /// item pays it if it stays, and its present node earns it if it is open.
+    /// For an item that stays where it is, by item; empty: nothing. It is the price of the row "an item that stays
+    /// keeps its node open": the item pays it if it stays, and its present node earns it if that node is open.
     pub staying: Vec<u64>,
 }
 
-/// What an item of each class is worth; one resource is kept, the others are forgotten.
+/// What an item of each class is worth; one resource counts, the others are ignored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ItemPrices {
     /// The scale of all prices.
     pub scale_bits: u32,
     /// The resource that limits a node.
     pub dimension: usize,
-    /// Per class.
+    /// By class.
     pub class: Vec<u64>,
 }
 
@@ -51,14 +51,14 @@ pub struct LowerBound {
 }
 
 impl LowerBound {
-    /// The least whole cost that is not below the bound. All costs are whole, so it is a bound too.
+    /// The least whole cost that is not below the bound. All costs are whole numbers, so this is a bound too.
     #[must_use]
     pub fn cost(&self) -> i128 {
         let floor = self.numerator >> self.scale_bits;
         if floor << self.scale_bits == self.numerator { floor } else { floor + 1 }
     }
 
-    /// The bound as a number to print. It decides nothing.
+    /// The bound as a number to print. Nothing is decided by it.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "it is for people")]
     pub fn approximate(&self) -> f64 {
@@ -69,7 +69,7 @@ impl LowerBound {
 /// Computes the bound that the prices prove, exactly.
 ///
 /// # Errors
-/// A certificate that does not belong to the problem, or numbers beyond exact arithmetic. There is no price that proves too much.
+/// The certificate does not belong to the problem, or numbers exceed exact arithmetic. No price proves too much.
 pub fn verify(problem: &Problem, certificate: &Certificate) -> Result<LowerBound, CertificateError> {
     problem.check().map_err(CertificateError::Problem)?;
     let scale_bits = match certificate {

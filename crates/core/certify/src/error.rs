@@ -43,7 +43,7 @@ pub enum SolutionError {
     /// The problem itself is wrong.
     #[error("check the solution: its problem is not valid")]
     Problem(#[source] ProblemError),
-    /// Not one answer per item.
+    /// The solution does not have one answer per item.
     #[error("check the solution: it answers for {found} items instead of {expected}")]
     Length {
         /// Items of the problem.
@@ -118,7 +118,7 @@ pub enum CertificateError {
     /// The problem itself is wrong.
     #[error("verify the certificate: its problem is not valid")]
     Problem(#[source] ProblemError),
-    /// A vector of the certificate has not the length that the problem asks for.
+    /// A vector of the certificate has the wrong length for the problem.
     #[error("verify the certificate: it has {found} {what} instead of {expected}")]
     Length {
         /// What is counted.
@@ -137,10 +137,11 @@ pub enum CertificateError {
     /// No such resource.
     #[error("verify the certificate: resource {dimension} does not exist")]
     Dimension {
-        /// The one named.
+        /// The resource that was named.
         dimension: usize,
     },
-    /// No node may take, and is large enough for, items of a class that must be placed: there is no solution, so no bound either.
+    /// No node may take the items of a class that must be placed and is large enough for them, so there is neither a
+    /// solution nor a bound.
     #[error("verify the certificate: no node may take items of class {class}, which must be placed")]
     NoPlace {
         /// Which class.

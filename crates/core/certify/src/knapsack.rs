@@ -1,13 +1,14 @@
-//! The most that fits into knapsacks of several sizes, exactly, by a table over the sizes. Knows no prices and no nodes.
+//! The most that fits into knapsacks of several sizes, computed exactly by a table over the sizes. Knows no prices and
+//! no nodes.
 
 use std::collections::BTreeMap;
 
 use crate::CertificateError;
 
-/// Steps that the tables may take; more is refused.
+/// The steps that the tables may take; larger tables are refused.
 pub const KNAPSACK_STEPS_MAX: u64 = 1 << 28;
 
-/// Some equal things.
+/// A number of equal things.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Thing {
     pub(crate) size: u64,
@@ -15,7 +16,7 @@ pub(crate) struct Thing {
     pub(crate) count: u64,
 }
 
-/// The best value of a choice of things for each of the capacities.
+/// The best value of a selection of things, for each capacity.
 pub(crate) fn best_values(things: &[Thing], capacities: &[u64]) -> Result<Vec<u128>, CertificateError> {
     let merged = merge(things)?;
     let unit = merged.keys().fold(0, |unit, size| gcd(unit, *size));
@@ -39,7 +40,8 @@ pub(crate) fn best_values(things: &[Thing], capacities: &[u64]) -> Result<Vec<u1
         .ok_or(CertificateError::Overflow)
 }
 
-/// Per size the things of it, the dearest first. The sum of all values is shown to fit, so that no sum in a table can be too large.
+/// The things by size, the most valuable first. The sum of all values is shown to fit, so no sum in a table can
+/// overflow.
 fn merge(things: &[Thing]) -> Result<BTreeMap<u64, Vec<Thing>>, CertificateError> {
     let mut merged: BTreeMap<u64, Vec<Thing>> = BTreeMap::new();
     let mut sum = 0_u128;
@@ -65,7 +67,7 @@ const fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// The things as packets of 1, 2, 4, .. of them, no more than a knapsack can hold.
+/// The things in packets of 1, 2, 4, ..., no more of them than a knapsack can hold.
 fn parts(merged: &BTreeMap<u64, Vec<Thing>>, unit: u64, largest: u64) -> Vec<(usize, u128)> {
     let mut parts = Vec::new();
     for (size, things) in merged.range(1..) {

@@ -1,5 +1,6 @@
-//! The judge of the optimiser: the assignment problem, exact checks of solutions, and lower bounds from dual values alone.
-//! Knows no solver, no floating point, no search, no clock; whatever it is handed, it never states a bound that is too high.
+//! The judge of the optimiser: the assignment problem, exact checks of solutions, and lower bounds from dual values
+//! alone. Knows no solver, no floating point, no search, no clock. Whatever its input, it never states a bound that is
+//! too high.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 

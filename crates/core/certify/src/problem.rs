@@ -6,12 +6,12 @@ use crate::{NodeSet, ProblemError};
 pub const DIMENSIONS_MAX: usize = 8;
 /// The largest amount of a resource, of a demand as of a capacity.
 pub const AMOUNT_MAX: u64 = 1 << 60;
-/// The largest cost, opening cost or price, in its absolute value.
+/// The largest absolute value of a cost, opening cost or price.
 pub const MONEY_MAX: u64 = 1 << 40;
-/// The domain of a node that is in none: a limit does not count what lies there.
+/// The domain of a node that belongs to none: a limit does not count items there.
 pub const NO_DOMAIN: u32 = u32::MAX;
 
-/// One amount per resource; what is beyond the problem's dimensions is zero.
+/// One amount per resource; entries beyond the problem's dimensions are zero.
 pub type Amounts = [u64; DIMENSIONS_MAX];
 /// The place of a node in [`Problem::nodes`].
 pub type NodeIndex = u32;
@@ -22,7 +22,8 @@ pub fn fits(demand: &Amounts, free: &Amounts) -> bool {
     demand.iter().zip(free).all(|(demand, free)| demand <= free)
 }
 
-/// Which items go to which nodes: the least sum of costs, opening costs of used nodes, and prices of moves and of items left out.
+/// Which items go to which nodes: minimises the sum of costs, opening costs of used nodes, and prices of moves and of
+/// items left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problem {
     /// How many resources count.
@@ -33,7 +34,7 @@ pub struct Problem {
     pub classes: Vec<Class>,
     /// What must be placed.
     pub items: Vec<Item>,
-    /// Items that may be disturbed only together in small numbers.
+    /// Groups of items of which only a few may be disturbed at once.
     pub groups: Vec<Group>,
     /// How many items a domain of nodes may hold.
     pub limits: Vec<Limit>,
@@ -41,7 +42,7 @@ pub struct Problem {
     pub moves_max: Option<u64>,
 }
 
-/// A place with room.
+/// A node with room.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
     /// What it can give to the items of the problem.
@@ -50,39 +51,39 @@ pub struct Node {
     pub opening: u64,
 }
 
-/// What items of one shape have in common.
+/// The common properties of items of one shape.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Class {
     /// What one item takes.
     pub demand: Amounts,
     /// The nodes that may take it; `None`: all.
     pub allowed: Option<NodeSet>,
-    /// The cost of an item of it on each node; empty: nothing anywhere.
+    /// The cost of an item of this class on each node; empty: zero everywhere.
     pub costs: Vec<i64>,
 }
 
 impl Class {
-    /// Whether the node may take items of this class, room aside.
+    /// Whether the node may take items of this class, apart from room.
     #[must_use]
     pub fn allows(&self, node: usize) -> bool {
         self.allowed.as_ref().is_none_or(|allowed| allowed.contains(node))
     }
 
-    /// The cost of an item of it on the node.
+    /// The cost of an item of this class on the node.
     #[must_use]
     pub fn cost(&self, node: usize) -> i64 {
         self.costs.get(node).copied().unwrap_or(0)
     }
 }
 
-/// One thing to place, whole.
+/// One item to place, whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Item {
     /// Its place in [`Problem::classes`].
     pub class: u32,
-    /// Where it is now. Another node, or none, is a move.
+    /// The node where it is now. Going to another node, or to none, is a move.
     pub current: Option<NodeIndex>,
-    /// What a move of it costs.
+    /// What moving it costs.
     pub move_price: u64,
     /// What it costs to leave it out; `None`: it must be placed.
     pub unplaced_price: Option<u64>,
@@ -99,7 +100,7 @@ pub struct Group {
     pub moves_max: u64,
 }
 
-/// At most so many of its items per domain: one per node keeps them apart.
+/// A limit on the number of its items per domain: one per node keeps them apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limit {
     /// The domain of each node, or [`NO_DOMAIN`].
@@ -109,7 +110,7 @@ pub struct Limit {
 }
 
 impl Problem {
-    /// Says whether every index points to something, and every number is within its range.
+    /// Checks that every index points to something, and that every number is within its range.
     ///
     /// # Errors
     /// The first thing that is wrong.

@@ -1,4 +1,4 @@
-//! Whether a solution keeps every rule of its problem, and what it costs. Shares no code with any search.
+//! Checks that a solution keeps every rule of its problem, and computes its cost. Shares no code with any search.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ pub struct Solution {
     pub nodes: Vec<Option<NodeIndex>>,
 }
 
-/// What a solution is worth.
+/// The cost of a solution and its parts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Score {
     /// The whole objective.
@@ -41,7 +41,7 @@ pub fn verify_solution(problem: &Problem, solution: &Solution) -> Result<Score, 
     tally.finish()
 }
 
-/// What the items seen so far add up to.
+/// Totals over the items seen so far.
 struct Tally<'a> {
     problem: &'a Problem,
     free: Vec<crate::Amounts>,

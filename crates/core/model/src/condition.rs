@@ -1,14 +1,15 @@
-//! Conditions of traffic rules: a field of a request, an operator, a value.
-//! Knows no HTTP library; `route` compiles conditions and asks them of requests.
+//! Conditions of traffic rules: a field of a request, an operator, a value. Knows no HTTP library; `route` compiles
+//! conditions and evaluates them.
 
-use schemars::JsonSchema;
+use crate::schema::{Text, field, implies};
+use schemars::{JsonSchema, json_schema};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// What of a request is looked at. Written `method`, `path`, `header:NAME` or `query:NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("pattern" = r"^(method|path|(header|query):[\s\S]+)$"))]
 pub enum Field {
     /// The HTTP method.
     Method,
@@ -72,6 +73,10 @@ pub enum Operator {
 /// One condition of a traffic rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("allOf" = [implies(
+    field("operator", json_schema!({ "const": "Exists" })),
+    json_schema!({ "properties": { "value": { "maxLength": 0 } } })
+)]))]
 pub struct Condition {
     /// What of the request is looked at.
     pub field: Field,
@@ -79,10 +84,11 @@ pub struct Condition {
     pub operator: Operator,
     /// What it is compared with.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(with = "Text")]
     pub value: String,
 }
 
-/// Largest size of a compiled regular expression; a bound on the work that a rule can cause.
+/// The largest size of a compiled regular expression; bounds the work that a rule can cause.
 pub const REGEX_SIZE_BYTES_MAX: usize = 1 << 16;
 
 /// Compiles the regular expression of a condition under the size bound.

@@ -3,6 +3,7 @@
 use crate::{
     devices::{DeviceIndices, device_variable},
     ids::{ContainerId, NodeName, ServiceKey},
+    node_health::StartFailure,
     resources::Resources,
     service::{HealthCheck, Port},
     settings::{EnvironmentSource, FileSource},
@@ -11,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, net::SocketAddr};
 
-/// Where a container stands.
+/// A container's state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum ContainerStatus {
     /// Not started yet, waiting for a node, an image or the back-off of a restart.
@@ -23,7 +24,7 @@ pub enum ContainerStatus {
     Succeeded,
     /// It ended otherwise.
     Failed,
-    /// Its node cannot say.
+    /// Its node cannot tell.
     Unknown,
 }
 
@@ -33,22 +34,23 @@ impl fmt::Display for ContainerStatus {
     }
 }
 
-/// A container that was started again counts as steady after so many milliseconds without an end.
+/// A restarted container counts as steady after this many milliseconds without an end.
 pub const RESTARTED_STEADY_MS: u64 = 10_000;
-/// One that nothing checks the health of counts as steady after so many milliseconds: until then it may be one that ends.
+/// A container without a health check counts as steady after this many milliseconds: until then it may be one that
+/// ends.
 pub const UNCHECKED_STEADY_MS: u64 = 5_000;
 
 /// What the control plane wants of a container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DesiredState {
-    /// It shall run.
+    /// It is to run.
     #[default]
     Running,
-    /// It shall get no more requests, end, and be removed; the node then deletes the record.
+    /// It is to get no more requests, end, and be removed; the node then deletes the record.
     Stopped,
 }
 
-/// What a container is made of; copied from its service when the container is planned, never changed afterwards.
+/// What a container is made from; copied from its service when the container is planned, never changed afterwards.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ContainerTemplate {
     /// The image.
@@ -86,10 +88,11 @@ pub struct ContainerTemplate {
     /// The signal that asks it to end; the image's, or else SIGTERM, if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<String>,
-    /// Of a job: how often it is started again after a failure; one that succeeds is done. Absent: started for ever.
+    /// For a job: how often it is started again after a failure; a container that succeeds is done. Absent: started
+    /// again for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<u32>,
-    /// Differs after a restart was asked, so that all containers are replaced.
+    /// Changes when a restart is requested, so that all containers are replaced.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub restarts_asked: u64,
 }
@@ -98,12 +101,12 @@ fn is_zero(value: &u64) -> bool {
     *value == 0
 }
 
-/// A node that is meant for a container for a while: room is kept there, or it is asked first.
+/// A node reserved for a container for a while: room is kept there, or it is tried first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reservation {
     /// The node.
     pub node: NodeName,
-    /// Milliseconds since the Unix epoch after which the room is anybody's.
+    /// Milliseconds since the Unix epoch after which the room is free for all.
     pub until_ms: u64,
 }
 
@@ -112,59 +115,61 @@ pub struct Reservation {
 pub struct Container {
     /// The identifier, never used again.
     pub id: ContainerId,
-    /// The service whose replica it is.
+    /// The service to which it belongs as a replica.
     pub service: ServiceKey,
-    /// The identifier of that service, so that a service made again under the same name is another.
+    /// The identifier of that service, so that a service recreated under the same name is another.
     pub service_id: String,
     /// The generation of the service's specification that it was planned for.
     pub generation: u64,
-    /// What it is made of.
+    /// What it is made from.
     pub template: ContainerTemplate,
     /// The number of the revision of the service that has this template; 0 if it is not known.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub revision: u64,
-    /// The run of the job that it is part of.
+    /// The job run to which it belongs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<u64>,
-    /// The only node that may take it, if it is to be on just that one.
+    /// The only node that may take it, if it is pinned to one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned: Option<NodeName>,
-    /// The versions of the configs and secrets that it was planned for: `ID.GENERATION` by `config/NAME` or `secret/NAME`.
-    /// A container of other versions than the present ones is replaced.
+    /// The versions of the configs and secrets for which it was planned: `ID.GENERATION` by `config/NAME` or
+    /// `secret/NAME`. A container with other versions than the present ones is replaced.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub settings: BTreeMap<String, String>,
     /// The node it is bound to; none while no node has room.
     #[serde(default)]
     pub node: Option<NodeName>,
-    /// The devices that it was given there, by kind; from its binding on they are its own.
+    /// The devices that it was given there, by kind; they are its own from its binding on.
     #[serde(default, skip_serializing_if = "DeviceIndices::is_empty")]
     pub devices: DeviceIndices,
-    /// The room that is kept for it while it has no node.
+    /// The room kept for it while it has no node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reservation: Option<Reservation>,
-    /// The node on which it would be better placed: until then a successor is started there, and serves before this one
-    /// is stopped.
+    /// The node on which it would be better placed: a successor starts there, and serves before this one is stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub move_to: Option<Reservation>,
     /// What is wanted of it.
     #[serde(default)]
     pub desired: DesiredState,
-    /// Where it stands, as its node reports.
+    /// Its state, as its node reports it.
     #[serde(default)]
     pub status: ContainerStatus,
-    /// Whether it runs and its health check (if any) passes: only then it gets requests.
+    /// Whether it runs and its health check (if any) passes: only then does it get requests.
     #[serde(default)]
     pub ready: bool,
-    /// One word on why it stands there, such as `ImagePullFailed`, `CrashLoop`, `OOMKilled`, `Unschedulable`.
+    /// One word that gives the reason, such as `ImagePullFailed`, `CrashLoop`, `OOMKilled`, `Unschedulable`.
     #[serde(default)]
     pub reason: String,
-    /// A sentence on it.
+    /// A sentence that gives the reason.
     #[serde(default)]
     pub message: String,
+    /// Set while its node cannot start it for a reason of the node's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_failure: Option<StartFailure>,
     /// Where each container port is really reached.
     #[serde(default)]
     pub addresses: BTreeMap<u16, SocketAddr>,
-    /// How often it was started again after it had ended.
+    /// How often it was started again after it ended.
     #[serde(default)]
     pub restarts: u32,
     /// The exit code of the last run that ended; 128 + signal if it was killed.
@@ -173,9 +178,12 @@ pub struct Container {
     /// Milliseconds since the Unix epoch at which it was planned.
     #[serde(default)]
     pub created_at_ms: u64,
-    /// Milliseconds since the Unix epoch at which its process was started last.
+    /// Milliseconds since the Unix epoch at which its process was last started, by its node's clock.
     #[serde(default)]
     pub started_at_ms: Option<u64>,
+    /// When a server first heard of that start, by the server's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard_at_ms: Option<u64>,
 }
 
 impl Container {
@@ -200,31 +208,38 @@ impl Container {
             ready: false,
             reason: String::new(),
             message: String::new(),
+            start_failure: None,
             addresses: BTreeMap::new(),
             restarts: 0,
             exit_code: None,
             created_at_ms,
             started_at_ms: None,
+            heard_at_ms: None,
         }
     }
 
-    /// Whether it counts as a replica. One that has ended counts too: its node starts it again.
+    /// Whether it matches what the service, whose template is `template`, now wants, including its configs and secrets.
+    pub fn is_made_of(&self, service: &crate::Service, template: &ContainerTemplate) -> bool {
+        self.template == *template && self.settings == service.settings
+    }
+
+    /// Whether it counts as a replica. An ended one counts too: its node starts it again.
     pub fn is_alive(&self) -> bool {
         self.desired == DesiredState::Running
     }
 
-    /// Whether it is to be expected at `now_ms` that it stays as it is: that it ran for a while since it ended last, and if
-    /// nothing checks its health, since it was started.
+    /// Whether at `now_ms` it can be expected to stay as it is: it has run for a while since it last ended or, if it
+    /// has no health check, since it was started. Its node's clock does not count, because it may be wrong.
     pub fn is_steady(&self, now_ms: u64) -> bool {
         let least_ms = match (self.restarts, &self.template.health_check) {
             (0, Some(_)) => return true,
             (0, None) => UNCHECKED_STEADY_MS,
             _ => RESTARTED_STEADY_MS,
         };
-        self.started_at_ms.is_some_and(|at_ms| now_ms.saturating_sub(at_ms) >= least_ms)
+        self.heard_at_ms.or(self.started_at_ms).is_some_and(|at_ms| now_ms.saturating_sub(at_ms) >= least_ms)
     }
 
-    /// Whether it is part of a job and will not be started again: it succeeded, or failed as often as it may.
+    /// Whether it belongs to a job and will not be started again: it succeeded, or has used up its retries.
     pub fn is_finished(&self) -> bool {
         let Some(retries) = self.template.retries else { return false };
         match self.status {
@@ -234,13 +249,13 @@ impl Container {
         }
     }
 
-    /// What it takes of its node: everything it was given, from its binding until it is finished or its record is
+    /// What it takes of its node: everything that it was given, from its binding until it is finished or its record is
     /// deleted.
     pub fn bound_request(&self) -> Option<(&NodeName, &Resources)> {
         self.node.as_ref().filter(|_| !self.is_finished()).map(|node| (node, &self.template.resources))
     }
 
-    /// The variables in which it is told its devices: the indices of each kind with commas between them.
+    /// The variables that tell it its devices: the indices of each kind, separated by commas.
     pub fn device_environment(&self) -> impl Iterator<Item = (String, String)> + '_ {
         let listed = |indices: &[u32]| indices.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
         self.devices.iter().map(move |(kind, indices)| (device_variable(kind), listed(indices)))

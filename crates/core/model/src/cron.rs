@@ -7,7 +7,7 @@ use std::fmt;
 
 const MINUTE_MS: u64 = 60_000;
 const DAY_MINUTES: u64 = 1_440;
-/// Days that are looked at for the next time: more than the eight years between two 29ths of February around 2100.
+/// How many days are searched for the next time: more than the eight years between two 29ths of February around 2100.
 const DAYS_MAX: u64 = 3_000;
 const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const WEEKDAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
@@ -16,7 +16,7 @@ const WEEKDAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 /// `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`. If both days are restricted, either may match.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("pattern" = pattern()))]
 pub struct Cron {
     text: String,
     minutes: u64,
@@ -76,6 +76,38 @@ impl FieldKind {
     }
 }
 
+/// The five fields, in their order. Sunday is 0 and 7.
+const FIELDS: [FieldKind; 5] = [
+    FieldKind { name: "minute", least: 0, most: 59, names: &[] },
+    FieldKind { name: "hour", least: 0, most: 23, names: &[] },
+    FieldKind { name: "day of the month", least: 1, most: 31, names: &[] },
+    FieldKind { name: "month", least: 1, most: 12, names: &MONTHS },
+    FieldKind { name: "day of the week", least: 0, most: 7, names: &WEEKDAYS },
+];
+
+/// Words for whole expressions.
+const WORDS: [(&str, &str); 7] = [
+    ("@hourly", "0 * * * *"),
+    ("@daily", "0 0 * * *"),
+    ("@midnight", "0 0 * * *"),
+    ("@weekly", "0 0 * * 0"),
+    ("@monthly", "0 0 1 * *"),
+    ("@yearly", "0 0 1 1 *"),
+    ("@annually", "0 0 1 1 *"),
+];
+
+/// The form of expressions, for documents; it does not say that ranges go forwards, nor that the day exists.
+fn pattern() -> String {
+    let fields = FIELDS.map(|field| {
+        let numbers = (field.least..=field.most).map(|number| number.to_string());
+        let value = numbers.chain(field.names.iter().map(|name| (*name).to_owned())).collect::<Vec<_>>().join("|");
+        let part = format!(r"(\*|({value})(-({value}))?)(/[1-9][0-9]{{0,2}})?");
+        format!("{part}(,{part})*")
+    });
+    let words = WORDS.map(|(word, _)| word).join("|");
+    format!("^({words}|{})$", fields.join(" "))
+}
+
 /// A day as the calendar says it.
 struct Date {
     month: u32,
@@ -103,14 +135,7 @@ fn has(bits: u64, number: u32) -> bool {
 impl Cron {
     /// Reads an expression; the error says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let expanded = match text.trim() {
-            "@hourly" => "0 * * * *",
-            "@daily" | "@midnight" => "0 0 * * *",
-            "@weekly" => "0 0 * * 0",
-            "@monthly" => "0 0 1 * *",
-            "@yearly" | "@annually" => "0 0 1 1 *",
-            other => other,
-        };
+        let expanded = WORDS.iter().find(|(word, _)| *word == text.trim()).map_or(text, |(_, meant)| meant);
         let fields: Vec<&str> = expanded.split_ascii_whitespace().collect();
         let [minute, hour, day, month, weekday] = fields[..] else {
             let count = fields.len();
@@ -118,15 +143,14 @@ impl Cron {
                 "a cron expression has five fields (minute, hour, day, month, day of the week), not {count}"
             ));
         };
-        let kind = |name, least, most, names| FieldKind { name, least, most, names };
-        let weekdays = kind("day of the week", 0, 7, &WEEKDAYS[..]).bits(weekday)?;
+        let [minutes, hours, days, months, weekdays] = FIELDS;
+        let weekdays = weekdays.bits(weekday)?;
         let cron = Self {
             text: text.trim().to_owned(),
-            minutes: kind("minute", 0, 59, &[]).bits(minute)?,
-            hours: kind("hour", 0, 23, &[]).bits(hour)?,
-            days: kind("day of the month", 1, 31, &[]).bits(day)?,
-            months: kind("month", 1, 12, &MONTHS[..]).bits(month)?,
-            // Sunday is 0 and 7.
+            minutes: minutes.bits(minute)?,
+            hours: hours.bits(hour)?,
+            days: days.bits(day)?,
+            months: months.bits(month)?,
             weekdays: weekdays | (weekdays >> 7 & 1),
             either: !day.starts_with('*') && !weekday.starts_with('*'),
         };
@@ -147,7 +171,7 @@ impl Cron {
         has(self.months, month) && if self.either { by_day || by_weekday } else { by_day && by_weekday }
     }
 
-    /// The first time after `after_ms` that matches; none if none comes within some years.
+    /// The first time after `after_ms` that matches; `None` if none comes within some years.
     pub fn next_after(&self, after_ms: u64) -> Option<u64> {
         let first = after_ms / MINUTE_MS + 1;
         let first_day = first / DAY_MINUTES;
@@ -172,7 +196,7 @@ impl Cron {
                 None => return found,
             }
         }
-        // There are more: those shortly before the end are looked for, in ever longer stretches.
+        // There are more: search those shortly before the end, in ever longer stretches.
         let mut back_ms = MINUTE_MS;
         loop {
             let from = until_ms.saturating_sub(back_ms).max(at);

@@ -1,19 +1,19 @@
-//! Devices: countable things of nodes, such as GPUs, that are given whole, or one of them in shares, by their index.
-//! Knows no node's free devices; who gets which is decided elsewhere.
+//! Devices: countable things of nodes, such as GPUs, which are given by their index: whole, or one of them in shares.
+//! Knows no node's free devices; other code decides which container gets which.
 
 use crate::{
-    quantity::{QuantityError, parse},
+    quantity::{QuantityError, number_max, parse, schema},
     validate::{Found, Problem},
 };
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{borrow::Cow, collections::BTreeMap, fmt, str::FromStr};
 
 /// The whole of one device.
 pub const DEVICE_MILLIS: u32 = 1_000;
-/// Most devices of one kind on a node.
+/// The most devices of one kind on a node.
 pub const DEVICES_MAX: u32 = 16;
-/// Most kinds of devices of a node, and most that one container asks.
+/// The most kinds of devices of a node, and the most that one container requests.
 pub const DEVICE_KINDS_MAX: usize = 8;
 /// The kind that `gpu` in a container's resources means.
 pub const GPU: &str = "gpu";
@@ -27,25 +27,57 @@ pub type DeviceIndices = BTreeMap<String, Vec<u32>>;
 
 /// Thousandths of devices of one kind: less than 1000 is a share of one device, else whole devices. A bare number counts
 /// devices.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
-#[schemars(with = "String", description = "devices")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceMillis(pub u32);
 
 const WHAT: &str = "devices";
 const EXAMPLE: &str = "2, or 500m for half of one";
+const SUFFIXES: [(&str, u128); 2] = [("", DEVICE_MILLIS as u128), ("m", 1)];
+
+impl JsonSchema for DeviceMillis {
+    fn schema_name() -> Cow<'static, str> {
+        "DeviceMillis".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        schema(WHAT, &SUFFIXES, DEVICE_MILLIS.into(), u32::MAX.into())
+    }
+}
+
+/// The schema of a request for one kind: any value without a [`DeviceMillis::problem`].
+pub(crate) struct AskedDevices;
+
+impl JsonSchema for AskedDevices {
+    fn schema_name() -> Cow<'static, str> {
+        "AskedDevices".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let most = DEVICES_MAX;
+        let counts: Vec<String> = (1..=most).map(|count| count.to_string()).collect();
+        let text = format!("^({}|[1-9][0-9]{{0,2}}m)$", counts.join("|"));
+        let number = json_schema!({ "type": "integer", "minimum": 1, "maximum": most });
+        json_schema!({ "description": WHAT, "anyOf": [{ "type": "string", "pattern": text }, number] })
+    }
+}
+
+/// The schema of names of kinds: [`is_device_name`].
+pub(crate) fn kinds_schema() -> Schema {
+    let part = "[a-z0-9]([-._a-z0-9]*[a-z0-9])?";
+    let pattern = format!("^{part}(/{part})?$");
+    json_schema!({ "type": "string", "pattern": pattern, "maxLength": NAME_BYTES_MAX, "not": { "enum": DIMENSIONS } })
+}
 
 impl DeviceMillis {
-    /// So many whole devices.
+    /// That many whole devices.
     pub const fn whole(count: u32) -> Self {
         Self(count.saturating_mul(DEVICE_MILLIS))
     }
 
-    /// Whether it is a share of one device, which others may have the rest of.
+    /// Whether it is a share of one device, whose rest others may have.
     pub fn is_share(self) -> bool {
         self.0 < DEVICE_MILLIS
     }
 
-    /// On how many devices it is.
+    /// How many devices it involves.
     pub fn count(self) -> u32 {
         if self.is_share() { 1 } else { self.0 / DEVICE_MILLIS }
     }
@@ -55,7 +87,7 @@ impl DeviceMillis {
         self.0.min(DEVICE_MILLIS)
     }
 
-    /// What keeps anybody from being given this.
+    /// Why nobody can be given this.
     pub fn problem(self) -> Option<String> {
         let Self(millis) = self;
         if millis == 0 {
@@ -75,7 +107,7 @@ impl DeviceMillis {
 impl FromStr for DeviceMillis {
     type Err = QuantityError;
     fn from_str(text: &str) -> Result<Self, QuantityError> {
-        let millis = parse(text, &[("", u128::from(DEVICE_MILLIS)), ("m", 1)], WHAT, EXAMPLE)?;
+        let millis = parse(text, &SUFFIXES, WHAT, EXAMPLE)?;
         let out_of_range = |_| QuantityError::OutOfRange { text: text.to_owned(), what: WHAT };
         u32::try_from(millis).map(Self).map_err(out_of_range)
     }
@@ -108,6 +140,9 @@ impl<'de> Deserialize<'de> for DeviceMillis {
                 text.parse().map_err(E::custom)
             }
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<DeviceMillis, E> {
+                if number > number_max(DEVICE_MILLIS.into(), u32::MAX.into()) {
+                    return Err(E::custom(format!("{number} is too large for {WHAT}")));
+                }
                 self.visit_str(&number.to_string())
             }
             fn visit_i64<E: de::Error>(self, number: i64) -> Result<DeviceMillis, E> {
@@ -121,9 +156,9 @@ impl<'de> Deserialize<'de> for DeviceMillis {
     }
 }
 
-/// Names of resources that are no devices.
+/// Names of resources that are not devices.
 const DIMENSIONS: [&str; 6] = ["cpu", "cpu_millis", "memory", "storage", "network", "extended"];
-/// Longest name of a kind of device.
+/// The longest name of a kind of device.
 const NAME_BYTES_MAX: usize = 253;
 
 /// Whether it can be the name of a kind of device, such as `gpu` or `example.com/fpga`.
@@ -141,7 +176,7 @@ pub fn is_device_name(name: &str) -> bool {
         && name.split('/').all(good)
 }
 
-/// The variable in which a container is told its devices of a kind.
+/// The variable that tells a container its devices of a kind.
 pub fn device_variable(name: &str) -> String {
     let upper = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
     format!("HEPTAD_DEVICES_{}", name.chars().map(upper).collect::<String>())
@@ -167,7 +202,7 @@ fn names<'a>(found: &mut Found, path: &str, names: impl Iterator<Item = &'a Stri
 
 const EXTENDED: &str = "resources.extended";
 
-/// The problems of what a service asks.
+/// The problems of a service's request.
 pub(crate) fn validate(found: &mut Found, asked: &ExtendedResources) {
     names(found, EXTENDED, asked.keys());
     for (name, millis) in asked {
@@ -178,7 +213,7 @@ pub(crate) fn validate(found: &mut Found, asked: &ExtendedResources) {
     }
 }
 
-/// The problems of what a node has.
+/// The problems of a node's devices.
 pub fn device_problems(devices: &DeviceCounts) -> Vec<Problem> {
     let mut found = Found::default();
     names(&mut found, "devices", devices.keys());
@@ -217,9 +252,22 @@ mod tests {
     }
 
     #[test]
+    fn what_the_schema_permits_has_no_problem() {
+        let schema = crate::schema::of::<AskedDevices>();
+        let pattern = schema.pointer("/anyOf/0/pattern").and_then(|pattern| pattern.as_str()).expect("a pattern");
+        let pattern = regex::Regex::new(pattern).expect("a pattern");
+        for millis in (0..20_000).map(DeviceMillis) {
+            assert_eq!(pattern.is_match(&millis.to_string()), millis.problem().is_none(), "{millis}");
+        }
+    }
+
+    #[test]
     fn kinds_have_names_that_make_variables() {
+        let schema = kinds_schema();
+        let pattern = schema.get("pattern").and_then(|pattern| pattern.as_str()).expect("a pattern");
+        let pattern = regex::Regex::new(pattern).expect("a pattern");
         for good in ["gpu", "example.com/fpga", "nic-25g", "a_b"] {
-            assert!(is_device_name(good), "{good}");
+            assert!(is_device_name(good) && pattern.is_match(good), "{good}");
         }
         for bad in ["", "GPU", "cpu", "memory", "a/b/c", "/a", "a/", "-a", "a b", &"a".repeat(254)] {
             assert!(!is_device_name(bad), "{bad}");

@@ -19,6 +19,13 @@ impl fmt::Display for EventKind {
     }
 }
 
+/// The longest reason of an event.
+pub const REASON_BYTES_MAX: usize = 63;
+/// The longest subject of an event.
+pub const SUBJECT_BYTES_MAX: usize = 253;
+/// The longest message of an event.
+pub const MESSAGE_BYTES_MAX: usize = 4_096;
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
@@ -31,9 +38,12 @@ pub struct Event {
     /// Whether it needs attention.
     pub kind: EventKind,
     /// One word, such as `Scheduled`, `Started`, `Unhealthy`.
+    #[schemars(length(max = REASON_BYTES_MAX))]
     pub reason: String,
     /// What it happened to: `service/NAMESPACE/NAME`, `container/ID`, `node/NAME`.
+    #[schemars(length(max = SUBJECT_BYTES_MAX))]
     pub subject: String,
     /// A sentence.
+    #[schemars(length(max = MESSAGE_BYTES_MAX))]
     pub message: String,
 }

@@ -1,5 +1,5 @@
-//! Values that files may write short, as a word or a number, or in full, as a map: which of the two it is decides who reads it,
-//! so that what is wrong inside is told with its own name and place.
+//! Values that files may write short, as a word or a number, or in full, as a map. The form decides which type parses
+//! the value, so that a mistake inside is reported with its own name and place.
 
 use serde::{
     Deserialize, Deserializer,

@@ -1,4 +1,4 @@
-//! The ids of the promises, their titles and what stands behind each, as in GUARANTEES.md; which of them are predicates
+//! The ids of the promises, their titles and their kinds of evidence, as in GUARANTEES.md; which of them are predicates
 //! over a snapshot. Knows no proof and no test, only their kinds.
 
 use crate::{
@@ -42,11 +42,13 @@ pub enum Guarantee {
     G14,
     /// Same inputs, same plan.
     G15,
+    /// What must never run twice does not.
+    G16,
 }
 
 impl Guarantee {
     /// All guarantees.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::G1,
         Self::G2,
         Self::G3,
@@ -62,9 +64,10 @@ impl Guarantee {
         Self::G13,
         Self::G14,
         Self::G15,
+        Self::G16,
     ];
 
-    /// Those that are predicates over a snapshot, which hold or do not hold at every moment.
+    /// The guarantees that are predicates over a snapshot, which hold or fail at every moment.
     pub const PREDICATES: [Self; 3] = [Self::G1, Self::G2, Self::G4];
 
     /// A short title.
@@ -85,15 +88,16 @@ impl Guarantee {
             Self::G13 => "containers outlive the platform's processes",
             Self::G14 => "default deny",
             Self::G15 => "same inputs, same plan",
+            Self::G16 => "what must never run twice does not",
         }
     }
 
-    /// The words of its row in GUARANTEES.md: what stands behind it.
+    /// The evidence, in the words of its row in GUARANTEES.md.
     pub fn status(self) -> &'static str {
         STATUSES[self as usize]
     }
 
-    /// All places in `snapshot` where the guarantee does not hold; none if it is no predicate over a snapshot.
+    /// All places in `snapshot` where the guarantee does not hold; empty if it is not a predicate over a snapshot.
     pub fn findings(self, snapshot: &Snapshot) -> Vec<Finding> {
         let texts = match self {
             Self::G1 => well_formed(snapshot),
@@ -106,7 +110,7 @@ impl Guarantee {
 }
 
 /// In the order of [`Guarantee::ALL`].
-const STATUSES: [&str; 15] = [
+const STATUSES: [&str; 16] = [
     "checked at run time, simulated, tested",
     "checked at run time, property-tested, simulated",
     "property-tested",
@@ -116,12 +120,13 @@ const STATUSES: [&str; 15] = [
     "proved (model), property-tested, checked at run time",
     "proved (model), tested",
     "property-tested, kill-tested",
-    "tested; history checker pending",
+    "history-checked",
     "property-tested, checked at run time",
     "property-tested, kill-tested, simulated, history-checked",
     "tested",
     "property-tested, tested",
     "proved (model), property-tested",
+    "property-tested, tested",
 ];
 
 impl fmt::Display for Guarantee {
@@ -134,7 +139,7 @@ impl fmt::Display for Guarantee {
 mod tests {
     use super::*;
 
-    /// What the program says of a promise is what the document says.
+    /// The program says the same about a promise as the document.
     #[test]
     fn the_document_says_the_same() {
         let document = include_str!("../../../../GUARANTEES.md");

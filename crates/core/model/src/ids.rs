@@ -1,12 +1,15 @@
-//! Names and identifiers. A name is an RFC 1123 label; a service is identified by namespace and name.
-//! Knows nothing of how identifiers are drawn: randomness is the caller's.
+//! Names and identifiers. A name is an RFC 1123 label; a service is identified by namespace and name. Does not draw
+//! identifiers: randomness is the caller's.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Longest permitted name, as in DNS labels.
+/// The longest permitted name, as in DNS labels.
 pub const NAME_LENGTH_MAX: usize = 63;
+
+/// [`is_label`] as a pattern, for documents.
+pub const LABEL_PATTERN: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$";
 
 /// Whether `name` is an RFC 1123 label: lower-case letters, digits and `-`, at most 63 of them, no `-` at either end.
 pub fn is_label(name: &str) -> bool {
@@ -59,8 +62,8 @@ string_id!(
 );
 
 impl ContainerId {
-    /// The container's own host name: the identifier, or as much of a long one as a host name may have, so that
-    /// containers of one service have different ones.
+    /// The container's own host name: the identifier, or as much of a long one as fits a host name, such that
+    /// containers of one service have different names.
     pub fn hostname(&self) -> String {
         if self.0.len() <= NAME_LENGTH_MAX {
             return self.0.clone();
@@ -79,7 +82,7 @@ pub const NAMESPACE_DEFAULT: &str = "default";
 /// A namespace's name; `default` if nothing is said.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
-pub struct Namespace(pub String);
+pub struct Namespace(#[schemars(regex(pattern = LABEL_PATTERN))] pub String);
 
 impl Default for Namespace {
     fn default() -> Self {
@@ -109,7 +112,7 @@ impl From<&str> for Namespace {
 /// What identifies a service: its namespace and name, written `NAMESPACE/NAME`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("pattern" = "^([^/]+(/[^/]*)?|/[^/]*)$"))]
 pub struct ServiceKey {
     /// The namespace.
     pub namespace: Namespace,
@@ -165,11 +168,12 @@ mod tests {
 
     #[test]
     fn labels_are_rfc_1123() {
-        for good in ["a", "web", "a-1", "0x"] {
-            assert!(is_label(good), "{good}");
+        let pattern = regex::Regex::new(LABEL_PATTERN).expect("a pattern");
+        for good in ["a", "web", "a-1", "0x", "a--b", &"x".repeat(63)] {
+            assert!(is_label(good) && pattern.is_match(good), "{good}");
         }
         for bad in ["", "-a", "a-", "A", "a_b", "a.b", &"x".repeat(64)] {
-            assert!(!is_label(bad), "{bad}");
+            assert!(!is_label(bad) && !pattern.is_match(bad), "{bad}");
         }
     }
 

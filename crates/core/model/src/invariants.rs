@@ -70,7 +70,7 @@ fn membership(s: &Snapshot, out: &mut Texts) {
     let nodes: BTreeSet<_> = s.nodes.iter().map(|n| &n.name).collect();
     for container in &s.containers {
         let subject = format!("container/{}", container.id);
-        // A container that is being stopped may outlive its service; one that shall run may not.
+        // A container that is being stopped may outlive its service; one that is to run may not.
         let stopping = container.desired == crate::DesiredState::Stopped;
         if !stopping && services.get(&container.service) != Some(&&container.service_id) {
             out.push((subject.clone(), format!("its service {} does not exist", container.service)));
@@ -89,7 +89,7 @@ fn backends(s: &Snapshot, out: &mut Texts) {
                 c.ready && c.service == balancer.service && c.addresses.get(&backend.port) == Some(&backend.address)
             });
             if !good {
-                let message = format!("its backend {} is no ready container of it", backend.container);
+                let message = format!("its backend {} is not a ready container of it", backend.container);
                 out.push((format!("service/{}", balancer.service), message));
             }
         }
@@ -97,8 +97,8 @@ fn backends(s: &Snapshot, out: &mut Texts) {
 }
 
 /// G2, the part that must hold at every moment: each container of the present generation has its service's image,
-/// resources, ports and environment; no more containers of a service that serves are wanted than the replicas asked and
-/// the surge of its strategy.
+/// resources, ports and environment; and no more containers of a serving service are wanted than its replicas plus the
+/// surge of its strategy.
 pub(crate) fn orchestration(s: &Snapshot) -> Texts {
     let mut out = Vec::new();
     for service in &s.services {
@@ -121,8 +121,8 @@ pub(crate) fn orchestration(s: &Snapshot) -> Texts {
     out
 }
 
-/// G4: for every node and resource the sum of the bound containers' requests is at most the capacity; no two bound
-/// containers have the same host port; of no device more is given than its whole.
+/// G4: for every node and resource, the bound containers' requests add up to at most the capacity; no two bound
+/// containers have the same host port; no device is given beyond its whole.
 pub(crate) fn capacity(s: &Snapshot) -> Texts {
     let mut out = Vec::new();
     for node in &s.nodes {
@@ -150,7 +150,8 @@ pub(crate) fn capacity(s: &Snapshot) -> Texts {
     out
 }
 
-/// Each container has as many devices of each kind as it asks, all of them on its node, and none is given beyond its whole.
+/// Each container has as many devices of each kind as it requests, all of them on its node, and none is given beyond
+/// its whole.
 fn devices(node: &Node, bound: &[&Container], out: &mut Texts) {
     let mut given: BTreeMap<(&str, u32), u64> = BTreeMap::new();
     for container in bound {

@@ -39,7 +39,7 @@ fn a_good_snapshot_has_no_findings() {
 #[test]
 fn each_break_is_found_under_its_id() {
     use Guarantee::{G1, G2, G4};
-    // One replica, and the one beyond that there may be for a while.
+    // One replica, and the extra one that is allowed for a while.
     let beyond_surge = |s: &mut Snapshot| {
         for id in ["web-b", "web-c"] {
             let other = crate::Container { id: id.into(), ..s.containers[0].clone() };
@@ -58,7 +58,7 @@ fn each_break_is_found_under_its_id() {
     assert_eq!(broken(|s| s.containers[0].template.resources.storage = Bytes(1)), [G2, G4].into());
 }
 
-/// A node with two GPUs, of which one container has one, and two others share the other.
+/// A node with two GPUs: one container has one of them, and two others share the other.
 fn with_devices() -> Snapshot {
     let mut snapshot = good();
     snapshot.services[0].replicas = 3;

@@ -5,9 +5,9 @@ use crate::{cron::Cron, form::short_or_full, service::REPLICAS_MAX, validate::Fo
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// Most retries of a job's container.
+/// The most retries of a job's container.
 pub const RETRIES_MAX: u32 = 1_000;
-/// Longest time that a job may take, and longest time for which its ended containers are kept.
+/// The longest time that a job may take, and the longest for which its ended containers are kept.
 pub const JOB_MS_MAX: u64 = 30 * 24 * 3_600_000;
 
 /// Work that ends.
@@ -16,13 +16,17 @@ pub const JOB_MS_MAX: u64 = 30 * 24 * 3_600_000;
 pub struct Job {
     /// How many containers must succeed; the replicas (how many run at once) if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = REPLICAS_MAX))]
     pub completions: Option<u32>,
     /// How often a container that failed is started again before the job has failed.
+    #[schemars(range(max = RETRIES_MAX))]
     pub retries: u32,
     /// Milliseconds after which a run of the job has failed; without limit if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = JOB_MS_MAX))]
     pub deadline_ms: Option<u64>,
     /// Milliseconds for which ended containers and their logs are kept.
+    #[schemars(range(max = JOB_MS_MAX))]
     pub keep_ms: u64,
 }
 
@@ -97,7 +101,7 @@ impl From<Mode> for ModeForm {
 }
 
 impl Mode {
-    /// Whether it is what services have that say nothing.
+    /// Whether it is the mode of services that name none.
     pub fn is_service(&self) -> bool {
         *self == Self::Service
     }
@@ -111,11 +115,11 @@ impl Mode {
     }
 }
 
-/// What becomes of a time of a schedule while an earlier run still goes on.
+/// What happens at a time of the schedule while an earlier run still goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Concurrency {
-    /// It is left out.
+    /// It is skipped.
     #[default]
     Forbid,
     /// Both run.
@@ -130,9 +134,9 @@ pub enum Concurrency {
 pub struct Schedule {
     /// The times, in UTC.
     pub cron: Cron,
-    /// What becomes of a time while an earlier run still goes on.
+    /// What happens at a time while an earlier run still goes on.
     pub concurrency: Concurrency,
-    /// Milliseconds by which a run may be late, such as after a time without server; a later one is left out.
+    /// Milliseconds by which a run may be late, for example after a time without a server; a later run is skipped.
     pub late_ms_max: u64,
     /// Whether no run is started.
     pub suspended: bool,
@@ -159,6 +163,7 @@ struct ScheduleFields {
     #[serde(default)]
     concurrency: Concurrency,
     #[serde(default = "late_default")]
+    #[schemars(range(max = JOB_MS_MAX))]
     late_ms_max: u64,
     #[serde(default)]
     suspended: bool,

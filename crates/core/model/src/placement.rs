@@ -1,16 +1,18 @@
-//! What a service may say about where its containers go: next to whom, apart from whom, and how evenly over zones.
+//! What a service may say about the place of its containers: near whom, apart from whom, and how evenly over zones.
 //! Knows no nodes' state and chooses nothing.
 
 use crate::{
     ids::{NAMESPACE_DEFAULT, Namespace},
+    schema::{Name, Word, WordValue, field, of},
     selector::Selector,
-    service::Service,
+    service::{REPLICAS_MAX, Service},
+    validate::ITEMS_MAX,
 };
-use schemars::JsonSchema;
+use schemars::{JsonSchema, json_schema};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
-/// The topology key under which each node is a domain of its own; no label of that name is needed.
+/// The topology key under which each node is a domain of its own; it needs no label of that name.
 pub const TOPOLOGY_NODE: &str = "heptad.dev/node";
 
 fn topology_key_default() -> String {
@@ -25,24 +27,32 @@ fn max_skew_default() -> u32 {
     1
 }
 
-/// Containers of the selected services in the same domain: wanted there by an affinity, not wanted by an anti-affinity.
-/// A domain is the set of nodes whose label `topology_key` has the same value.
+/// Containers of the selected services in the same domain: wanted there by an affinity, unwanted by an anti-affinity. A
+/// domain is the set of nodes whose label `topology_key` has the same value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("anyOf" = [
+    field("services", json_schema!({ "minItems": 1 })),
+    field("labels", json_schema!({ "minProperties": 1 }))
+]))]
 pub struct AffinityRule {
     /// Names of services.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<Name>", length(max = ITEMS_MAX))]
     pub services: Vec<String>,
     /// Labels that the services must carry.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, WordValue>")]
+    #[schemars(extend("maxProperties" = ITEMS_MAX, "propertyNames" = of::<Word>()))]
     pub labels: BTreeMap<String, String>,
     /// Their namespace; that of the service that has the rule if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<Namespace>,
     /// The node label whose values are the domains; by default each node is one.
     #[serde(default = "topology_key_default")]
+    #[schemars(with = "Word")]
     pub topology_key: String,
-    /// Whether a node that breaks the rule is impossible, or only taken if no other is left.
+    /// Whether a node that breaks the rule is ruled out, or only taken if no other is left.
     #[serde(default = "required_default")]
     pub required: bool,
 }
@@ -59,12 +69,12 @@ impl AffinityRule {
         }
     }
 
-    /// The services that it speaks of.
+    /// The services that it concerns.
     pub fn selector(&self) -> Selector {
         Selector { namespace: self.namespace.clone(), services: self.services.clone(), labels: self.labels.clone() }
     }
 
-    /// Whether the rule, held by a service of namespace `home`, speaks of `service`.
+    /// Whether the rule, held by a service of namespace `home`, concerns `service`.
     pub fn selects(&self, home: &Namespace, service: &Service) -> bool {
         self.namespace.as_ref().unwrap_or(home) == &service.namespace
             && (self.services.is_empty() || self.services.contains(&service.name))
@@ -89,11 +99,13 @@ impl fmt::Display for AffinityRule {
 #[serde(deny_unknown_fields)]
 pub struct TopologySpread {
     /// The node label whose values are the domains, such as `zone`.
+    #[schemars(with = "Word")]
     pub topology_key: String,
-    /// How many replicas a domain may have more than the one with the fewest.
+    /// How many more replicas a domain may have than the one with the fewest.
     #[serde(default = "max_skew_default")]
+    #[schemars(range(min = 1, max = REPLICAS_MAX))]
     pub max_skew: u32,
-    /// Whether a node that breaks the rule is impossible, or only taken if no other is left.
+    /// Whether a node that breaks the rule is ruled out, or only taken if no other is left.
     #[serde(default = "required_default")]
     pub required: bool,
 }

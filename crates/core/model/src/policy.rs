@@ -1,20 +1,28 @@
-//! Network policies: who may call whom, as in Kubernetes: a service that no policy selects may be called by all; once
-//! a policy selects it for a direction, only what some policy lists is allowed. The order of policies is irrelevant.
+//! Network policies: who may call whom, as in Kubernetes. Everybody may call a service that no policy selects; once a
+//! policy selects it for a direction, only what some policy lists is allowed. The order of policies is irrelevant.
 
-use crate::{ids::Namespace, selector::Selector, service::Service};
-use schemars::JsonSchema;
+use crate::{
+    ids::Namespace,
+    schema::{Name, PortNumber, each_given, field, implies},
+    selector::Selector,
+    service::Service,
+    validate::ITEMS_MAX,
+};
+use schemars::{JsonSchema, Schema, json_schema};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// One allowed peer of a policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("allOf" = [implies(field("external", json_schema!({ "const": true })), outside())]))]
 pub struct PolicyPeer {
     /// The namespace of the services at the other end; that of the policy if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<Namespace>,
     /// Names of the services at the other end; any if empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<Name>", length(max = ITEMS_MAX))]
     pub services: Vec<String>,
     /// Labels that the services at the other end must carry.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -24,7 +32,18 @@ pub struct PolicyPeer {
     pub external: bool,
     /// Container ports of the called service; any if empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<PortNumber>")]
     pub ports: Vec<u16>,
+}
+
+/// A peer that is the outside world says nothing else.
+fn outside() -> Schema {
+    json_schema!({ "properties": {
+        "namespace": { "type": "null" },
+        "services": { "maxItems": 0 },
+        "labels": { "maxProperties": 0 },
+        "ports": { "maxItems": 0 },
+    } })
 }
 
 impl PolicyPeer {
@@ -43,7 +62,7 @@ pub enum Toward {
     Inside,
 }
 
-/// Whether `policies` leave the way between `service` and the world outside of the mesh open: no policy restricts that
+/// Whether `policies` leave the way between `service` and the world outside the mesh open: no policy restricts that
 /// direction of the service, or one that does lists `external`.
 pub fn external_allowed(policies: &[NetworkPolicy], service: &Service, toward: Toward) -> bool {
     let peers = |policy: &'_ NetworkPolicy| match toward {
@@ -62,12 +81,14 @@ fn is_false(flag: &bool) -> bool {
 /// What may call, and what may be called by, the selected services.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("anyOf" = each_given(&["ingress", "egress"])))]
 pub struct NetworkPolicy {
     /// The identifier, given by the server.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub id: String,
     /// The name, unique in the namespace.
     #[serde(alias = "policy")]
+    #[schemars(with = "Name")]
     pub name: String,
     /// The namespace.
     #[serde(default)]
@@ -77,9 +98,11 @@ pub struct NetworkPolicy {
     pub selector: Selector,
     /// Who may call them; absent: this policy does not restrict callers; empty: nobody may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = ITEMS_MAX))]
     pub ingress: Option<Vec<PolicyPeer>>,
     /// Whom they may call; absent: this policy does not restrict it; empty: nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = ITEMS_MAX))]
     pub egress: Option<Vec<PolicyPeer>>,
 }
 

@@ -1,12 +1,12 @@
 //! Quantities with their unit in the type: CPU in thousandths of a core, bytes, megabits per second.
 //! Text is as in Kubernetes (`250m`, `0.5`, `128Mi`, `1G`); values are exact integers, never floats.
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 use thiserror::Error;
 
-/// Why a text is no quantity.
+/// Why a text is not a quantity.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum QuantityError {
     /// The text does not have the form of the unit.
@@ -16,10 +16,10 @@ pub enum QuantityError {
         text: String,
         /// What was expected.
         what: &'static str,
-        /// A text that would do.
+        /// A valid example.
         example: &'static str,
     },
-    /// The value is finer than the unit can say, or larger than 64 bits.
+    /// The value is finer than the unit can express, or larger than 64 bits.
     #[error("`{text}` is outside what a quantity of {what} can say exactly")]
     OutOfRange {
         /// The text that was read.
@@ -52,21 +52,51 @@ pub(crate) fn parse(
     example: &'static str,
 ) -> Result<u64, QuantityError> {
     let malformed = || QuantityError::Malformed { text: text.to_owned(), what, example };
-    let trimmed = text.trim();
-    let split = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
-    let (number, suffix) = trimmed.split_at(split);
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, suffix) = text.split_at(split);
     let (_, multiplier) = suffixes.iter().find(|(s, _)| *s == suffix).ok_or_else(malformed)?;
     scaled(number, *multiplier)
         .ok_or_else(malformed)?
         .map_err(|()| QuantityError::OutOfRange { text: text.to_owned(), what })
 }
 
+/// The largest bare number: its text has a form that the schema permits.
+pub(crate) fn number_max(bare: u64, most: u64) -> u64 {
+    10_u64.pow((most / bare).ilog10()) - 1
+}
+
+/// The schema of what [`parse`] reads: text with one of the suffixes, or a bare number, in forms that are exact and at
+/// most `most`, whatever their digits.
+pub(crate) fn schema(what: &str, suffixes: &[(&str, u128)], bare: u64, most: u64) -> Schema {
+    let forms = suffixes.iter().map(|(suffix, multiplier)| {
+        let digits = (u128::from(most) / multiplier).ilog10();
+        let fraction = match multiplier {
+            1 => String::new(),
+            // Eighths of a power of two are whole numbers.
+            _ if multiplier.is_power_of_two() => r"(\.(5|25|75|125|375|625|875))?".to_owned(),
+            _ => format!(r"(\.[0-9]{{1,{}}})?", multiplier.ilog10()),
+        };
+        format!("[0-9]{{1,{digits}}}{fraction}{suffix}")
+    });
+    let pattern = format!("^({})$", forms.collect::<Vec<_>>().join("|"));
+    let number = json_schema!({ "type": "integer", "minimum": 0, "maximum": number_max(bare, most) });
+    json_schema!({ "description": what, "anyOf": [{ "type": "string", "pattern": pattern }, number] })
+}
+
 macro_rules! quantity {
     ($(#[$doc:meta])* $name:ident, $what:literal, $example:literal, $bare:expr, $suffixes:expr, $show:expr) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
-        #[schemars(with = "String", description = $what)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(pub u64);
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                schema($what, $suffixes, $bare, u64::MAX)
+            }
+        }
 
         impl FromStr for $name {
             type Err = QuantityError;
@@ -97,10 +127,9 @@ macro_rules! quantity {
                         text.parse().map_err(E::custom)
                     }
                     fn visit_u64<E: de::Error>(self, number: u64) -> Result<$name, E> {
-                        number
-                            .checked_mul($bare)
-                            .map($name)
-                            .ok_or_else(|| E::custom(concat!("too large for ", $what)))
+                        let number = Some(number).filter(|number| *number <= number_max($bare, u64::MAX));
+                        let amount = number.and_then(|number| number.checked_mul($bare));
+                        amount.map($name).ok_or_else(|| E::custom(concat!("too large for ", $what)))
                     }
                     fn visit_i64<E: de::Error>(self, number: i64) -> Result<$name, E> {
                         let number = u64::try_from(number).map_err(|_| E::custom(concat!($what, " cannot be negative")))?;
@@ -193,7 +222,7 @@ mod tests {
     fn what_is_not_exact_is_refused() {
         assert!(matches!("0.0001".parse::<CpuMillis>(), Err(QuantityError::OutOfRange { .. })));
         assert!(matches!("99999999999999999999".parse::<Bytes>(), Err(QuantityError::OutOfRange { .. })));
-        for bad in ["", "m", "1.", ".5", "-1", "1 Mi x", "1MB", "1e3"] {
+        for bad in ["", "m", "1.", ".5", "-1", "1 Mi x", "1MB", "1e3", " 1", "1 "] {
             assert!(matches!(bad.parse::<Bytes>(), Err(QuantityError::Malformed { .. })), "{bad}");
         }
     }
@@ -205,7 +234,24 @@ mod tests {
         assert!(serde_json::from_str::<CpuMillis>("-1").is_err());
     }
 
+    /// A text that the schema permits.
+    fn permitted<T: JsonSchema>() -> impl Strategy<Value = String> {
+        let schema = crate::schema::of::<T>();
+        let pattern = schema.pointer("/anyOf/0/pattern").and_then(|pattern| pattern.as_str()).expect("a pattern");
+        let inner = pattern.trim_start_matches('^').trim_end_matches('$');
+        proptest::string::string_regex(inner).expect("a pattern")
+    }
+
     proptest! {
+        #[test]
+        fn what_the_schema_permits_is_read(
+            cpu in permitted::<CpuMillis>(), bytes in permitted::<Bytes>(), mbps in permitted::<Mbps>()
+        ) {
+            prop_assert!(cpu.parse::<CpuMillis>().is_ok(), "{}", cpu);
+            prop_assert!(bytes.parse::<Bytes>().is_ok(), "{}", bytes);
+            prop_assert!(mbps.parse::<Mbps>().is_ok(), "{}", mbps);
+        }
+
         #[test]
         fn text_round_trips(value in 0u64..=u64::MAX / 2) {
             prop_assert_eq!(CpuMillis(value).to_string().parse(), Ok(CpuMillis(value)));

@@ -1,23 +1,29 @@
-//! Quotas: what the containers of a namespace may take together, and how many there may be.
-//! Knows neither what is taken nor who enforces it.
+//! Quotas: what the containers of a namespace may take together, and how many there may be. Knows neither what is taken
+//! nor who enforces the bounds.
 
 use crate::{
     ids::Namespace,
     quantity::{Bytes, CpuMillis, Mbps},
     resources::Dimension,
+    schema::{Name, each_given},
+    validate::PRIORITY_MAX,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Bounds of one namespace; what is absent is not bounded. Several quotas of a namespace all hold.
+/// Bounds of one namespace; absent ones do not apply. If a namespace has several quotas, all hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("anyOf" = each_given(&[
+    "cpu", "memory", "storage", "network", "containers", "services", "priority_max",
+])))]
 pub struct Quota {
     /// The identifier, given by the server.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub id: String,
     /// The name, unique in the namespace.
     #[serde(alias = "quota")]
+    #[schemars(with = "Name")]
     pub name: String,
     /// The namespace that it bounds.
     #[serde(default)]
@@ -40,9 +46,10 @@ pub struct Quota {
     /// How many services there may be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub services: Option<u32>,
-    /// The highest priority that its services may have. Without such a bound, only who may write everywhere may give a
-    /// priority above 0, which takes the places of others' containers.
+    /// The highest priority that its services may have. Without such a bound, only somebody who may write everywhere
+    /// may give a priority above 0, because it takes the places of others' containers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = -PRIORITY_MAX, max = PRIORITY_MAX))]
     pub priority_max: Option<i32>,
 }
 

@@ -1,14 +1,15 @@
 //! R: vectors of resources, compared and added dimension by dimension with checked, exact arithmetic.
 
 use crate::{
-    devices::{DeviceMillis, ExtendedResources, GPU, show_devices},
+    devices::{AskedDevices, DEVICE_KINDS_MAX, DeviceMillis, ExtendedResources, GPU, kinds_schema, show_devices},
     quantity::{Bytes, CpuMillis, Mbps},
+    schema::{field, given},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
-/// The least memory that a container can be limited to: with less the kernel kills it before its program begins.
+/// The least memory to which a container can be limited: with less, the kernel kills it before its program begins.
 pub const MEMORY_BYTES_MIN: u64 = 16 * 1024 * 1024;
 
 /// One kind of resource.
@@ -66,7 +67,7 @@ pub struct ResourceVector {
 }
 
 impl ResourceVector {
-    /// Nothing of everything.
+    /// Zero in every dimension.
     pub const ZERO: Self = Self { cpu_millis: CpuMillis(0), memory: Bytes(0), storage: Bytes(0), network: Mbps(0) };
 
     /// The amounts in the order of [`Dimension::ALL`], each in its own unit.
@@ -161,6 +162,7 @@ pub struct Resources {
 /// What a container asks of its node, as it is written.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("not" = { "allOf": [given("gpu"), field("extended", given(GPU))] }))]
 struct ResourcesForm {
     /// CPU, in thousandths of a core.
     #[serde(alias = "cpu")]
@@ -173,9 +175,12 @@ struct ResourcesForm {
     network: Mbps,
     /// GPUs: whole ones, or a share of one such as `500m`. The same as `gpu` in `extended`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<AskedDevices>")]
     gpu: Option<DeviceMillis>,
     /// Other countable devices by the name of their kind, such as `example.com/fpga`.
     #[serde(skip_serializing_if = "ExtendedResources::is_empty")]
+    #[schemars(with = "BTreeMap<String, AskedDevices>")]
+    #[schemars(extend("propertyNames" = kinds_schema(), "maxProperties" = DEVICE_KINDS_MAX))]
     extended: ExtendedResources,
 }
 

@@ -1,6 +1,6 @@
-//! Selectors: which services a policy speaks of.
+//! Selectors: which services a policy concerns.
 
-use crate::{ids::Namespace, service::Service};
+use crate::{ids::Namespace, schema::Name, service::Service, validate::ITEMS_MAX};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -14,6 +14,7 @@ pub struct Selector {
     pub namespace: Option<Namespace>,
     /// Names of services; any if empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<Name>", length(max = ITEMS_MAX))]
     pub services: Vec<String>,
     /// Labels that the service must carry.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

@@ -7,12 +7,16 @@ use crate::{
     job::{Mode, Schedule},
     placement::{AffinityRule, TopologySpread},
     resources::Resources,
-    rollout::TrafficSplit,
+    rollout::{REVISIONS_MAX, TrafficSplit},
+    schema::{LabelText, Name, PortNumber, Text, Word, WordValue, each_given, field, given, implies, of},
     settings::{EnvironmentSource, FileSource, SettingsRef},
+    signal::signal_pattern,
     strategy::Strategy,
     taint::Toleration,
+    user::{host_user_pattern, user_pattern},
+    validate::{CHECK_MS_MAX, CHECK_RETRIES_MAX, HOST_BYTES_MAX, ITEMS_MAX, PRIORITY_MAX, RULES_MAX, TEXT_BYTES_MAX},
 };
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::{borrow::Cow, collections::BTreeMap, fmt, net::Ipv4Addr};
 
@@ -52,7 +56,7 @@ pub struct Port {
 #[derive(JsonSchema)]
 #[schemars(untagged)]
 enum PortForm {
-    Number(u16),
+    Number(#[schemars(range(min = 1))] u16),
     Full(PortFields),
 }
 
@@ -66,8 +70,10 @@ impl<'de> Deserialize<'de> for PortForm {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct PortFields {
+    #[schemars(range(min = 1))]
     container_port: u16,
     #[serde(default)]
+    #[schemars(range(min = 1))]
     host_port: Option<u16>,
     #[serde(default)]
     protocol: Protocol,
@@ -91,14 +97,14 @@ impl Port {
     }
 }
 
-/// How health is asked.
+/// How health is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
     /// Run in the container; exit code 0 is healthy.
     Command(Vec<String>),
     /// `GET` answered with a status from 200 to 399.
     Http {
-        /// The path that is asked.
+        /// The path of the request.
         path: String,
         /// The container port; the service's first if absent.
         port: Option<u16>,
@@ -110,11 +116,11 @@ pub enum Probe {
     },
 }
 
-/// When and how a container's health is asked, and what counts as unhealthy.
+/// When and how a container's health is checked, and what counts as unhealthy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "HealthCheckForm", into = "HealthCheckForm")]
 pub struct HealthCheck {
-    /// How health is asked. Exactly one of `command`, `http`, `tcp`.
+    /// How health is checked. Exactly one of `command`, `http`, `tcp`.
     pub probe: Probe,
     /// Milliseconds between two checks.
     pub interval_ms: u64,
@@ -126,12 +132,14 @@ pub struct HealthCheck {
     pub start_period_ms: u64,
 }
 
-/// A health check as it is written: the way of asking beside the times.
+/// A health check as it is written: the kind of check beside the times.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = each_given(&["command", "http", "tcp"])))]
 struct HealthCheckForm {
     /// A program to run in the container; exit code 0 is healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     command: Option<Vec<String>>,
     /// A path to `GET`; a status from 200 to 399 is healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -141,24 +149,30 @@ struct HealthCheckForm {
     tcp: Option<TcpForm>,
     /// Milliseconds between two checks.
     #[serde(default = "interval_default")]
+    #[schemars(range(min = CHECK_INTERVAL_MS_MIN, max = CHECK_MS_MAX))]
     interval_ms: u64,
     /// Milliseconds after which a check without an answer has failed.
     #[serde(default = "timeout_default")]
+    #[schemars(range(min = 1, max = CHECK_MS_MAX))]
     timeout_ms: u64,
     /// Failures in a row that make a container unhealthy.
     #[serde(default = "retries_default")]
+    #[schemars(range(min = 1, max = CHECK_RETRIES_MAX))]
     retries: u32,
     /// Milliseconds after the start during which failures do not count.
     #[serde(default = "start_period_default")]
+    #[schemars(range(max = CHECK_MS_MAX))]
     start_period_ms: u64,
 }
 
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct HttpForm {
+    #[schemars(regex(pattern = "^/"))]
     path: String,
     /// The container port; the service's first if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<PortNumber>")]
     port: Option<u16>,
 }
 
@@ -167,6 +181,7 @@ struct HttpForm {
 struct TcpForm {
     /// The container port; the service's first if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<PortNumber>")]
     port: Option<u16>,
 }
 
@@ -244,13 +259,17 @@ fn is_revisions_default(value: &u32) -> bool {
     *value == revisions_default()
 }
 
-/// Longest grace period between SIGTERM and SIGKILL.
+/// The longest grace period between SIGTERM and SIGKILL.
 pub const STOP_GRACE_MS_MAX: u64 = 600_000;
-/// Longest time without progress before an exchange of containers has failed.
+/// The longest time without progress before a rollout has failed.
 pub const PROGRESS_DEADLINE_MS_MAX: u64 = 7 * 24 * 3_600_000;
-/// Most replicas of one service.
+/// The shortest time between two health checks.
+pub const CHECK_INTERVAL_MS_MIN: u64 = 10;
+/// The shortest time without progress before a rollout has failed.
+pub const PROGRESS_DEADLINE_MS_MIN: u64 = 1_000;
+/// The most replicas of one service.
 pub const REPLICAS_MAX: u32 = 10_000;
-/// Most replicas of a service whose containers are placed together: they are committed in one transaction.
+/// The most replicas of a service whose containers are placed together: they are committed in one transaction.
 pub const GANG_SIZE_MAX: u32 = 128;
 
 impl HealthCheck {
@@ -282,14 +301,50 @@ pub enum Placement {
 #[serde(deny_unknown_fields)]
 pub struct Expose {
     /// The value of the HTTP `Host` header that is sent to this service.
+    #[schemars(length(max = HOST_BYTES_MAX), regex(pattern = host_pattern()))]
     pub host: String,
     /// The container port; the service's first if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<PortNumber>")]
     pub port: Option<u16>,
 }
 
+/// Labels with dots between them.
+fn host_pattern() -> String {
+    let label = crate::ids::LABEL_PATTERN.trim_matches(['^', '$']);
+    format!(r"^{label}(\.{label})*$")
+}
+
+/// How the fields of a service depend on each other, as far as JSON Schema can express it.
+fn service_rules() -> Vec<Schema> {
+    let is = |name: &str, value: Schema| field(name, value);
+    let some = || json_schema!({ "minItems": 1 });
+    let says_program = json_schema!({ "anyOf": [is("command", some()), is("args", some())] });
+    let host_user = json_schema!({ "properties": { "user": { "pattern": host_user_pattern() } } });
+    let host = || is("image", json_schema!({ "const": "host" }));
+    let job = is("mode", json_schema!({ "anyOf": [{ "const": "job" }, { "type": "object" }] }));
+    let ends_or_daemon = is("mode", json_schema!({ "not": { "const": "service" } }));
+    let waves = json_schema!({ "properties": { "strategy": { "anyOf": [
+        { "const": "rolling" },
+        given("rolling"),
+    ] } } });
+    let yes = || json_schema!({ "const": true });
+    let gang = json_schema!({ "properties": {
+        "mode": { "not": { "const": "daemon" } },
+        "replicas": { "maximum": GANG_SIZE_MAX },
+    } });
+    vec![
+        implies(host(), says_program),
+        implies(host(), host_user),
+        implies(given("schedule"), job),
+        implies(ends_or_daemon, json_schema!({ "not": { "required": ["strategy"] } })),
+        implies(is("never_twice", yes()), waves),
+        implies(is("gang", yes()), gang),
+    ]
+}
+
 impl Expose {
-    /// The host in the form in which hosts are compared: case does not count, nor does the dot of the root.
+    /// The host in the form in which hosts are compared: ignores case and the dot of the root.
     pub fn host_compared(host: &str) -> Cow<'_, str> {
         let host = host.strip_suffix('.').unwrap_or(host);
         match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -302,41 +357,52 @@ impl Expose {
 /// A service: what to run, how many times, with what, and how to reach it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("allOf" = service_rules()))]
 pub struct Service {
-    /// The identifier, given by the server; a service that is deleted and made again has another.
+    /// The identifier, given by the server; a service that is deleted and recreated gets another.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub id: String,
     /// The name, unique in the namespace.
     #[serde(alias = "service")]
+    #[schemars(with = "Name")]
     pub name: String,
     /// The namespace.
     #[serde(default)]
     pub namespace: Namespace,
     /// The image: a registry reference, `oci:DIR[:TAG]`, `docker-archive:FILE` or `host`.
+    #[schemars(length(max = TEXT_BYTES_MAX), regex(pattern = r"^[^\x00]*[^\s\x00][^\x00]*$"))]
     pub image: String,
     /// How many containers are to run.
     #[serde(default = "replicas_default")]
+    #[schemars(range(max = REPLICAS_MAX))]
     pub replicas: u32,
     /// Replaces the image's entrypoint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<Text>", length(max = ITEMS_MAX))]
     pub command: Vec<String>,
     /// Replaces the image's arguments.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<Text>", length(max = ITEMS_MAX))]
     pub args: Vec<String>,
     /// What each container is given, and may not exceed.
     #[serde(default)]
     pub resources: Resources,
     /// The ports on which the containers listen.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = ITEMS_MAX), extend("uniqueItems" = true))]
     pub ports: Vec<Port>,
     /// Environment variables.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, Text>", extend("maxProperties" = ITEMS_MAX))]
+    #[schemars(extend("propertyNames" = { "pattern": r"^[^=\x00]+$" }))]
     pub environment: BTreeMap<String, String>,
     /// Configs and secrets whose keys become environment variables; later ones win, `environment` wins over all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = ITEMS_MAX))]
     pub environment_from: Vec<EnvironmentSource>,
     /// Configs and secrets that become files.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = ITEMS_MAX))]
     pub files: Vec<FileSource>,
     /// The versions of these, filled in by the server when containers are planned; never written or read.
     #[serde(skip)]
@@ -347,39 +413,51 @@ pub struct Service {
     /// The user (`UID[:GID]` with numbers up to 2147483647, or names of the image) that runs the command; the image's if
     /// absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = user_pattern()))]
     pub user: Option<String>,
     /// Labels that selectors look at.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, LabelText>", extend("maxProperties" = ITEMS_MAX))]
+    #[schemars(extend("propertyNames" = { "minLength": 1, "allOf": [of::<LabelText>()] }))]
     pub labels: BTreeMap<String, String>,
     /// How nodes are chosen.
     #[serde(default)]
     pub placement: Placement,
     /// Labels that a node must carry to take its containers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, WordValue>")]
+    #[schemars(extend("maxProperties" = ITEMS_MAX, "propertyNames" = of::<Word>()))]
     pub node_selector: BTreeMap<String, String>,
-    /// The taints of nodes that its containers bear.
+    /// The taints of nodes that its containers tolerate.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = RULES_MAX))]
     pub tolerations: Vec<Toleration>,
     /// Services to whose containers its own are to be near.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = RULES_MAX))]
     pub affinity: Vec<AffinityRule>,
     /// Services from whose containers its own are to be apart.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = RULES_MAX))]
     pub anti_affinity: Vec<AffinityRule>,
     /// Over which domains, and how evenly, its containers are spread.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = RULES_MAX))]
     pub topology_spread: Vec<TopologySpread>,
-    /// Who is placed first, and may take the room of services with a lower number.
+    /// Services with a higher number are placed first, and may take the room of those with a lower one.
     #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = -PRIORITY_MAX, max = PRIORITY_MAX))]
     pub priority: i32,
-    /// Whether all of its containers that have no node get one at the same moment, or none of them.
+    /// Whether all of its containers that have no node get one at the same moment, or none of them does.
     #[serde(default, skip_serializing_if = "is_false")]
     pub gang: bool,
     /// Milliseconds between the stop signal and SIGKILL.
     #[serde(default = "stop_grace_default")]
+    #[schemars(range(max = STOP_GRACE_MS_MAX))]
     pub stop_grace_ms: u64,
     /// The signal that asks the containers to end, such as `SIGQUIT`; the image's, or else SIGTERM, if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = signal_pattern()))]
     pub stop_signal: Option<String>,
     /// How the service is reached from outside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -390,37 +468,42 @@ pub struct Service {
     /// When a job runs; once, at once, if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
-    /// How containers are exchanged when the specification changes.
+    /// How containers are replaced when the specification changes.
     #[serde(default, skip_serializing_if = "Strategy::is_default")]
     pub strategy: Strategy,
-    /// How many containers stay ready while others are exchanged or moved; the replicas less `max_unavailable` if absent.
+    /// How many containers stay ready while others are replaced or moved; the replicas less `max_unavailable` if
+    /// absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = REPLICAS_MAX))]
     pub min_ready: Option<u32>,
-    /// Milliseconds without progress after which an exchange of containers has failed.
+    /// Milliseconds without progress after which a rollout has failed.
     #[serde(default = "progress_deadline_default", skip_serializing_if = "is_progress_deadline_default")]
+    #[schemars(range(min = PROGRESS_DEADLINE_MS_MIN, max = PROGRESS_DEADLINE_MS_MAX))]
     pub progress_deadline_ms: u64,
-    /// Whether a failed exchange of containers is undone, if an earlier revision once served.
+    /// Whether a failed rollout is undone, if an earlier revision once served.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub auto_rollback: bool,
     /// How many earlier revisions are kept.
     #[serde(default = "revisions_default", skip_serializing_if = "is_revisions_default")]
+    #[schemars(range(min = 1, max = REVISIONS_MAX))]
     pub revisions_max: u32,
-    /// Whether a container is replaced only when it is certain that it does not run any more.
+    /// Whether a container is replaced only when it is certain that it no longer runs.
     #[serde(default, skip_serializing_if = "is_false")]
     pub never_twice: bool,
-    /// Which containers get which share of the requests while they are exchanged; kept by the server.
+    /// Which containers get which share of the requests during a rollout; kept by the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<TrafficSplit>,
-    /// How often all containers were asked to be replaced by new ones of the same specification; kept by the server.
+    /// How often a replacement of all containers without a change of the specification was requested; kept by the
+    /// server.
     #[serde(default, skip_serializing_if = "is_never")]
     pub restarts_asked: u64,
-    /// The revision of the state at which it was made; told to proxies by the server.
+    /// The revision of the state at which it was created; sent to proxies by the server.
     #[serde(default, skip_serializing_if = "is_never")]
     pub created_revision: u64,
     /// The stable service address, given by the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Ipv4Addr>,
-    /// Counts the changes of this specification, kept by the server.
+    /// Counts the changes of this specification; kept by the server.
     #[serde(default)]
     pub generation: u64,
 }
@@ -477,21 +560,22 @@ impl Service {
         ServiceKey { namespace: self.namespace.clone(), name: self.name.clone() }
     }
 
-    /// How many containers may be missing and how many there may be beyond the replicas while they are exchanged or moved.
+    /// How many containers may be missing, and how many may exceed the replicas, while containers are replaced or
+    /// moved.
     pub fn slack(&self) -> (u32, u32) {
         let rolling = self.strategy.rolling();
         let missing = rolling.max_unavailable.down(self.replicas);
         let missing = self.min_ready.map_or(missing, |least| self.replicas.saturating_sub(least));
         match (rolling.max_surge.up(self.replicas), missing) {
-            // Two of the same never run beside each other, so one is missing for a while.
+            // Two of the same never run side by side, so one is missing for a while.
             _ if self.never_twice => (missing.max(1), 0),
-            // Percent that come to nothing on both sides must not stand still.
+            // Percentages that round to zero on both sides must not stop progress.
             (0, missing) => (missing.max(1), 0),
             (surge, missing) => (missing, surge),
         }
     }
 
-    /// The most containers that are wanted at once while they are exchanged.
+    /// The most containers that are wanted at once during a rollout.
     pub fn containers_max(&self) -> u32 {
         let surge = match &self.strategy {
             Strategy::Rolling(_) => self.slack().1,
@@ -506,7 +590,7 @@ impl Service {
         environment.chain(self.files.iter().filter_map(FileSource::reference))
     }
 
-    /// What each of the service's containers is made of; containers with another template are replaced.
+    /// What each of the service's containers is made from; containers with another template are replaced.
     pub fn template(&self) -> ContainerTemplate {
         ContainerTemplate {
             image: self.image.clone(),
@@ -526,9 +610,9 @@ impl Service {
         }
     }
 
-    /// Makes the specification such that [`Self::template`] is `template`, as far as it is not about the mode.
+    /// Changes the specification such that [`Self::template`] is `template`, except for what concerns the mode.
     pub fn set_template(&mut self, template: &ContainerTemplate) {
-        // Each field by its name, so that none that is added is forgotten here.
+        // Each field by its name, so that a new field cannot be forgotten here.
         let ContainerTemplate {
             image,
             command,

@@ -3,16 +3,29 @@
 
 use crate::{
     ids::{Namespace, is_label},
+    schema::{Name, each_given},
     validate::{ITEMS_MAX, Problem, TEXT_BYTES_MAX, Validate},
 };
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, json_schema};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
-/// What stands for a secret value wherever it is shown; written back, it means: as it was.
+/// The placeholder for a secret value wherever it is shown; written back, it means "unchanged".
 pub const REDACTED: &str = "<redacted>";
-/// Most bytes of all values of one config or secret.
+/// The most bytes of all values of one config or secret.
 pub const SETTINGS_BYTES_MAX: usize = 512 << 10;
+
+/// The longest path of a file.
+const PATH_BYTES_MAX: usize = 4_096;
+/// An absolute path without `.` and `..`.
+const PATH_PATTERN: &str = r"^(/([^./\x00][^/\x00]*|\.[^./\x00][^/\x00]*|\.\.[^/\x00]+)?)+$";
+/// The longest key of a value.
+const KEY_BYTES_MAX: usize = 253;
+
+/// The schema of keys: [`is_key`].
+fn key_schema() -> Schema {
+    json_schema!({ "pattern": "^[-._A-Za-z0-9]+$", "maxLength": KEY_BYTES_MAX, "not": { "enum": [".", ".."] } })
+}
 
 /// Named values that are no secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -23,12 +36,14 @@ pub struct Config {
     pub id: String,
     /// The name, unique in the namespace.
     #[serde(alias = "config")]
+    #[schemars(with = "Name")]
     pub name: String,
     /// The namespace.
     #[serde(default)]
     pub namespace: Namespace,
     /// The values.
     #[serde(default)]
+    #[schemars(extend("maxProperties" = ITEMS_MAX, "propertyNames" = key_schema()))]
     pub data: BTreeMap<String, String>,
     /// Counts the changes of the values, kept by the server.
     #[serde(default)]
@@ -44,19 +59,21 @@ pub struct Secret {
     pub id: String,
     /// The name, unique in the namespace.
     #[serde(alias = "secret")]
+    #[schemars(with = "Name")]
     pub name: String,
     /// The namespace.
     #[serde(default)]
     pub namespace: Namespace,
     /// The values as they are written; `<redacted>` as they are shown.
     #[serde(default)]
+    #[schemars(extend("maxProperties" = ITEMS_MAX, "propertyNames" = key_schema()))]
     pub data: BTreeMap<String, String>,
     /// Counts the changes of the values, kept by the server.
     #[serde(default)]
     pub generation: u64,
 }
 
-/// Values never reach a log by way of this.
+/// Values never reach a log through this.
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { id, name, namespace, data, generation } = self;
@@ -66,7 +83,8 @@ impl fmt::Debug for Secret {
 }
 
 impl Secret {
-    /// Takes the values out and leaves what may be shown. A value that reads `<redacted>` is that of `before`.
+    /// Takes the values out and leaves what may be shown. A value that reads `<redacted>` keeps its value from
+    /// `before`.
     pub fn take_values(&mut self, before: &BTreeMap<String, String>) -> BTreeMap<String, String> {
         let shown = self.data.keys().map(|key| (key.clone(), REDACTED.to_owned())).collect();
         let mut values = std::mem::replace(&mut self.data, shown);
@@ -82,6 +100,7 @@ impl Secret {
 /// A config or a secret, as services name it: exactly one of the two.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = each_given(&["config", "secret"])))]
 pub struct EnvironmentSource {
     /// The config of this name in the service's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,12 +110,14 @@ pub struct EnvironmentSource {
     pub secret: Option<String>,
     /// What is put before every key; the rest of the variable's name is the key with `-` and `.` as `_`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = TEXT_BYTES_MAX), regex(pattern = r"^[^=\x00]*$"))]
     pub prefix: String,
 }
 
 /// A config or a secret as files inside of the containers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = each_given(&["config", "secret"])))]
 pub struct FileSource {
     /// The config of this name in the service's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -108,9 +129,11 @@ pub struct FileSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     /// Where in the container.
+    #[schemars(length(min = 2, max = PATH_BYTES_MAX), regex(pattern = PATH_PATTERN))]
     pub path: String,
     /// The files' mode in octal; `0444` for configs and `0400` for secrets if absent. They belong to the container's user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^0*[0-7]{1,3}$"))]
     pub mode: Option<String>,
 }
 
@@ -141,7 +164,7 @@ fn reference(config: Option<&String>, secret: Option<&String>) -> Option<Setting
 }
 
 impl EnvironmentSource {
-    /// What it names; none if it names both or neither, which validation refuses.
+    /// What it names; `None` if it names both or neither, which validation refuses.
     pub fn reference(&self) -> Option<SettingsRef> {
         reference(self.config.as_ref(), self.secret.as_ref())
     }
@@ -153,7 +176,7 @@ impl EnvironmentSource {
 }
 
 impl FileSource {
-    /// What it names; none if it names both or neither, which validation refuses.
+    /// What it names; `None` if it names both or neither, which validation refuses.
     pub fn reference(&self) -> Option<SettingsRef> {
         reference(self.config.as_ref(), self.secret.as_ref())
     }
@@ -168,7 +191,7 @@ impl FileSource {
 /// Whether `key` can be a file's name and, with `-` and `.` replaced, a variable's.
 fn is_key(key: &str) -> bool {
     let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
-    !key.is_empty() && key.len() <= 253 && key.bytes().all(inner) && key != "." && key != ".."
+    !key.is_empty() && key.len() <= KEY_BYTES_MAX && key.bytes().all(inner) && key != "." && key != ".."
 }
 
 fn data(data: &BTreeMap<String, String>, problems: &mut Vec<Problem>) {
@@ -235,7 +258,7 @@ pub(crate) fn validate_sources(environment_from: &[EnvironmentSource], files: &[
     unless(files.len() <= ITEMS_MAX, "files".into(), "too many entries; at most 256 are possible");
     for (i, source) in files.iter().enumerate() {
         unless(source.reference().is_some(), format!("files[{i}]"), one);
-        let is_plain = source.path.starts_with('/') && source.path.len() > 1 && source.path.len() <= 4096;
+        let is_plain = source.path.starts_with('/') && source.path.len() > 1 && source.path.len() <= PATH_BYTES_MAX;
         let climbs = source.path.contains('\0') || source.path.split('/').any(|part| matches!(part, "." | ".."));
         let message = "it must be an absolute path without `.` and `..`, and not `/`";
         unless(is_plain && !climbs, format!("files[{i}].path"), message);

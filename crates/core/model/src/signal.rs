@@ -1,8 +1,9 @@
 //! Signals as people and images write them: `SIGQUIT`, `quit`, `3`, `SIGRTMIN+3`. Sends none.
 
+use crate::schema::decimal_up_to;
 use thiserror::Error;
 
-/// What asks a container to end if nobody says otherwise.
+/// The signal that asks a container to end unless somebody chooses another.
 pub const SIGTERM: i32 = 15;
 
 /// The names of signals 1 to 31, in their order, without `SIG`.
@@ -16,17 +17,25 @@ const OTHER_NAMES: [(&str, i32); 4] = [("IOT", 6), ("CLD", 17), ("POLL", 29), ("
 const RT_MIN: i32 = 34;
 const RT_MAX: i32 = 64;
 
-/// A text that names no signal.
+/// The text names no signal.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{text:?} is not a signal; write a name such as SIGQUIT or SIGRTMIN+3, or a number from 1 to {RT_MAX}")]
 pub struct SignalError {
-    /// What was given, its beginning.
+    /// The beginning of the text.
     pub text: String,
 }
 
 /// The number of the signal that `text` names: with or without `SIG`, in any case, or a number from 1 to 64.
 pub fn parse_signal(text: &str) -> Result<i32, SignalError> {
     number(text).ok_or_else(|| SignalError { text: text.chars().take(40).collect() })
+}
+
+/// What [`parse_signal`] reads, as a pattern; names in capitals.
+pub(crate) fn signal_pattern() -> String {
+    let names = NAMES.iter().copied().chain(OTHER_NAMES.iter().map(|(name, _)| *name)).collect::<Vec<_>>().join("|");
+    let beyond = decimal_up_to((RT_MAX - RT_MIN).unsigned_abs().into());
+    let numbers = (1..=RT_MAX).map(|number| number.to_string()).collect::<Vec<_>>().join("|");
+    format!(r"^((SIG)?({names}|RTMIN(\+{beyond})?|RTMAX(-{beyond})?)|{numbers})$")
 }
 
 fn number(text: &str) -> Option<i32> {
@@ -69,11 +78,13 @@ mod tests {
 
     #[test]
     fn every_signal_is_known_by_its_number_and_its_names() {
+        let pattern = regex::Regex::new(&signal_pattern()).expect("a pattern");
         for signal in (1..=31).chain(RT_MIN..=RT_MAX) {
             let name = signal_name(signal);
             assert_eq!(parse_signal(&name), Ok(signal), "{name}");
             assert_eq!(parse_signal(&name.to_ascii_lowercase()[3..]), Ok(signal), "{name}");
             assert_eq!(parse_signal(&signal.to_string()), Ok(signal));
+            assert!(pattern.is_match(&name) && pattern.is_match(&name[3..]) && pattern.is_match(&signal.to_string()));
         }
         let known =
             [("SIGINT", 2), ("SIGRTMIN", 34), ("rtmin+3", 37), ("SIGRTMAX", 64), ("SIGRTMAX-14", 50), ("IOT", 6)];
@@ -84,6 +95,7 @@ mod tests {
 
     #[test]
     fn what_is_no_signal_is_refused() {
+        let pattern = regex::Regex::new(&signal_pattern()).expect("a pattern");
         for bad in [
             "",
             "0",
@@ -105,7 +117,7 @@ mod tests {
             " TERM",
             "SIGTERM ",
         ] {
-            assert!(parse_signal(bad).is_err(), "{bad:?}");
+            assert!(parse_signal(bad).is_err() && !pattern.is_match(bad), "{bad:?}");
         }
     }
 }

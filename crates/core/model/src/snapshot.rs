@@ -31,10 +31,10 @@ pub struct LoadBalancer {
     pub backends: Vec<Endpoint>,
 }
 
-/// M: something whose health is watched.
+/// M: something whose health is monitored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MonitoringTarget {
-    /// The container that is watched.
+    /// The monitored container.
     pub container: ContainerId,
 }
 

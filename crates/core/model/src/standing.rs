@@ -1,5 +1,5 @@
-//! Whether a service is as wanted: how many of its containers are up to date and ready, and what the others wait for.
-//! Knows no planner and no store.
+//! Whether a service is in its wanted state: how many of its containers are up to date and ready, and what the others
+//! wait for. Knows no planner and no store.
 
 use crate::{
     container::UNCHECKED_STEADY_MS,
@@ -10,27 +10,27 @@ use crate::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a service stands.
+/// The state of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Standing {
-    /// How many containers there shall be; of a job, how many must succeed.
+    /// How many containers there will be; for a job, how many must succeed.
     pub wanted: u32,
-    /// Those of the present template that are ready; of a job, those that succeeded.
+    /// Those of the present template that are ready; for a job, those that succeeded.
     pub ready: u32,
-    /// All that are wanted to run, of whatever template.
+    /// All that are wanted to run, of any template.
     pub alive: u32,
     /// Whether nothing is left to do.
     pub settled: bool,
-    /// Whether nothing more will come without a change, although it is not as wanted: why.
+    /// Why no further progress will come without a change, although the wanted state is not reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
-    /// What is waited for, in a few words.
+    /// What is being waited for, in a few words.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub waits_for: String,
 }
 
-/// How `service` stands at `now_ms` with its containers and what is remembered of it. `nodes` is how many nodes a
-/// container is wanted on, if it is to be on every one.
+/// The state of `service` at `now_ms`, given its containers and what is remembered about it. `nodes` is the number of
+/// nodes that want a container, if the service is to run on every node.
 pub fn standing(
     service: &Service,
     containers: &[&Container],
@@ -43,7 +43,7 @@ pub fn standing(
     }
     let wanted = if service.mode.is_service() { service.replicas } else { nodes };
     let template = service.template();
-    // Whoever is to be stopped on a node that cannot say is waited for by nobody: the node does it when it is back.
+    // Nobody waits for a container that is to be stopped on an unreachable node: the node stops it when it is back.
     let left: Vec<&&Container> = containers.iter().filter(|c| c.is_alive() || !is_lost(c)).collect();
     let alive = left.iter().filter(|c| c.is_alive()).count();
     let current = left.iter().filter(|c| c.is_alive() && c.template == template);
@@ -52,15 +52,16 @@ pub fn standing(
     let unsteady = left.iter().find(|c| !c.is_steady(now_ms)).map(|c| unsteady(c));
     Standing {
         wanted,
-        ready: small(ready),
-        alive: small(alive),
+        ready: to_u32(ready),
+        alive: to_u32(alive),
         settled: left.len() == wanted as usize && ready == left.len() && unsteady.is_none(),
         failed: failed.map(|rollout| rollout.reason.clone()),
-        waits_for: left.iter().find(|c| !c.ready || is_lost(c)).map(|c| words(c)).or(unsteady).unwrap_or_default(),
+        waits_for: left.iter().find(|c| !c.ready || is_lost(c)).map(|c| waits_for(c)).or(unsteady).unwrap_or_default(),
     }
 }
 
-/// A job without a schedule is as wanted once its newest run succeeded; with one as soon as it is known.
+/// A job without a schedule reaches its wanted state when its newest run succeeds; with a schedule, as soon as it is
+/// known.
 fn job(service: &Service, containers: &[&Container], rollout: Option<&Rollout>) -> Standing {
     let completions = service.mode.job().and_then(|job| job.completions).unwrap_or(service.replicas);
     let active: Vec<&&Container> = containers.iter().filter(|c| c.is_alive() && !c.is_finished()).collect();
@@ -72,7 +73,7 @@ fn job(service: &Service, containers: &[&Container], rollout: Option<&Rollout>) 
         c.is_alive() && c.status == ContainerStatus::Succeeded && run.is_some_and(|run| c.run == Some(run.number))
     });
     let ready = match (run, phase) {
-        (Some(run), RunPhase::Running) => run.succeeded_before.saturating_add(small(succeeded.count())),
+        (Some(run), RunPhase::Running) => run.succeeded_before.saturating_add(to_u32(succeeded.count())),
         (Some(run), _) => run.succeeded,
         (None, _) => 0,
     };
@@ -80,10 +81,10 @@ fn job(service: &Service, containers: &[&Container], rollout: Option<&Rollout>) 
     Standing {
         wanted: completions,
         ready,
-        alive: small(active.len()),
+        alive: to_u32(active.len()),
         settled: scheduled || phase == RunPhase::Succeeded || completions == 0,
         failed: failed.map(|run| run.reason.clone()),
-        waits_for: active.first().map_or(String::new(), |c| words(c)),
+        waits_for: active.first().map_or(String::new(), |c| waits_for(c)),
     }
 }
 
@@ -91,7 +92,7 @@ fn is_lost(container: &Container) -> bool {
     container.status == ContainerStatus::Unknown
 }
 
-fn small(count: usize) -> u32 {
+fn to_u32(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
@@ -108,12 +109,12 @@ fn ended(exit_code: Option<i32>) -> String {
     exit_code.map_or(String::new(), |code| format!(" after exit code {code}"))
 }
 
-fn words(container: &Container) -> String {
+fn waits_for(container: &Container) -> String {
     match (container.status, container.reason.is_empty()) {
         _ if container.desired == DesiredState::Stopped => "stopping".to_owned(),
         (ContainerStatus::Pending, true) => "pending".to_owned(),
         (status, true) => status.to_string(),
-        // How much of an image has come is worth watching; other messages are for `why`.
+        // How much of an image has arrived is worth watching; other messages are for `why`.
         (_, false) if container.reason == "Pulling" => container.message.clone(),
         (_, false) => container.reason.clone(),
     }

@@ -1,14 +1,14 @@
-//! How the containers of a service are exchanged for others: in waves, behind a canary, or all at once.
-//! Knows no container; the steps are decided elsewhere.
+//! How the containers of a service are replaced: in waves, behind a canary, or all at once. Knows no container; other
+//! code decides the steps.
 
-use crate::{form::short_or_full, validate::Found};
-use schemars::JsonSchema;
+use crate::{form::short_or_full, schema::field, validate::Found};
+use schemars::{JsonSchema, Schema, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 
-/// Most steps of a canary.
+/// The most steps of a canary.
 pub const CANARY_STEPS_MAX: usize = 20;
-/// Longest pause between two steps, and longest time for which the old side of a blue-green rollout is kept.
+/// The longest pause between two steps, and the longest time for which the old side of a blue-green rollout is kept.
 pub const PAUSE_MS_MAX: u64 = 7 * 24 * 3_600_000;
 
 /// So many containers, or so many percent of the replicas. Written `2` or `25%`.
@@ -25,7 +25,7 @@ pub enum Amount {
 #[serde(untagged, expecting = "expected a number, or percent as `25%`")]
 enum AmountForm {
     Count(u32),
-    Percent(String),
+    Percent(#[schemars(regex(pattern = "^[0-9]{1,9}%$"))] String),
 }
 
 impl TryFrom<AmountForm> for Amount {
@@ -37,7 +37,9 @@ impl TryFrom<AmountForm> for Amount {
             AmountForm::Percent(text) => text,
         };
         let number = text.strip_suffix('%').and_then(|digits| digits.trim().parse().ok());
-        number.map(Self::Percent).ok_or_else(|| format!("`{text}` is no amount; write a number, or percent as `25%`"))
+        number
+            .map(Self::Percent)
+            .ok_or_else(|| format!("`{text}` is not an amount; write a number, or a percentage such as `25%`"))
     }
 }
 
@@ -60,7 +62,7 @@ impl fmt::Display for Amount {
 }
 
 impl Amount {
-    /// Of `replicas`, a part of a container left out.
+    /// Of `replicas`, rounded down.
     pub fn down(self, replicas: u32) -> u32 {
         match self {
             Self::Count(count) => count.min(replicas),
@@ -68,7 +70,7 @@ impl Amount {
         }
     }
 
-    /// Of `replicas`, a part of a container counted as one.
+    /// Of `replicas`, rounded up.
     pub fn up(self, replicas: u32) -> u32 {
         match self {
             Self::Count(count) => count,
@@ -89,11 +91,19 @@ fn share(replicas: u32, percent: u32, rounding: u64) -> u32 {
 /// In waves: a few new containers come, a few old ones go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("not" = stands_still()))]
 pub struct Rolling {
     /// How many of the replicas may be missing meanwhile; percent are rounded down.
     pub max_unavailable: Amount,
     /// How many containers there may be beyond the replicas meanwhile; percent are rounded up.
     pub max_surge: Amount,
+}
+
+/// Nothing may be missing, explicitly or by default, and nothing may exceed the replicas.
+fn stands_still() -> Schema {
+    let zero = json_schema!({ "anyOf": [{ "const": 0 }, { "type": "string", "pattern": "^0+%$" }] });
+    let surge = field("max_surge", zero.clone());
+    json_schema!({ "allOf": [surge, { "properties": { "max_unavailable": zero } }] })
 }
 
 impl Default for Rolling {
@@ -107,9 +117,11 @@ impl Default for Rolling {
 #[serde(deny_unknown_fields)]
 pub struct CanaryStep {
     /// Percent of the requests that the new containers get; as many percent of the replicas are new, at least one.
+    #[schemars(range(min = 1, max = 100))]
     pub weight: u32,
     /// Milliseconds until the next step; absent: until the rollout is resumed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = PAUSE_MS_MAX))]
     pub pause_ms: Option<u64>,
 }
 
@@ -118,6 +130,7 @@ pub struct CanaryStep {
 #[serde(deny_unknown_fields)]
 pub struct Canary {
     /// The steps, in their order.
+    #[schemars(length(min = 1, max = CANARY_STEPS_MAX))]
     pub steps: Vec<CanaryStep>,
 }
 
@@ -126,6 +139,7 @@ pub struct Canary {
 #[serde(deny_unknown_fields, default)]
 pub struct BlueGreen {
     /// Milliseconds for which the old containers are kept after the switch.
+    #[schemars(range(max = PAUSE_MS_MAX))]
     pub keep_ms: u64,
 }
 
@@ -207,12 +221,12 @@ impl From<Strategy> for StrategyForm {
 }
 
 impl Strategy {
-    /// Whether it is what services have that say nothing.
+    /// Whether it is the strategy of services that name none.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The waves in which the containers are exchanged that no canary and no switch is about.
+    /// The waves in which the containers are replaced that neither a canary nor a switch concerns.
     pub fn rolling(&self) -> Rolling {
         match self {
             Self::Rolling(rolling) => *rolling,

@@ -1,7 +1,8 @@
-//! Taints of nodes and the tolerations of services, with the meaning they have in Kubernetes.
-//! Knows no placement: it only says whether a list of tolerations covers a taint.
+//! Taints of nodes and the tolerations of services, with the meaning that they have in Kubernetes. Knows no placement:
+//! only says whether a list of tolerations covers a taint.
 
-use schemars::JsonSchema;
+use crate::schema::{Word, WordValue, field, implies};
+use schemars::{JsonSchema, Schema, json_schema};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -27,9 +28,11 @@ impl fmt::Display for TaintEffect {
 #[serde(deny_unknown_fields)]
 pub struct Taint {
     /// The key.
+    #[schemars(with = "Word")]
     pub key: String,
     /// The value; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(with = "WordValue")]
     pub value: String,
     /// What it does.
     pub effect: TaintEffect,
@@ -64,18 +67,26 @@ pub enum TolerationOperator {
 /// Lets a service's containers onto nodes with certain taints.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("anyOf" = [field("key", json_schema!({ "minLength": 1 })), exists()]))]
+#[schemars(extend("allOf" = [implies(exists(), json_schema!({ "properties": { "value": { "maxLength": 0 } } }))]))]
 pub struct Toleration {
     /// The taint's key; empty, with the operator `Exists`: every key.
     #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(with = "WordValue")]
     pub key: String,
     /// How the value is compared.
     pub operator: TolerationOperator,
     /// The taint's value, with the operator `Equal`.
     #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(with = "WordValue")]
     pub value: String,
     /// The effect that is tolerated; absent: every effect.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub effect: Option<TaintEffect>,
+}
+
+fn exists() -> Schema {
+    field("operator", json_schema!({ "const": "Exists" }))
 }
 
 impl Toleration {

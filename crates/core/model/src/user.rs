@@ -1,12 +1,13 @@
-//! Who a container's process runs as, as people and images write it: `USER[:GROUP]`, names or numbers. The one parser of
-//! it for manifests, images and commands inside. Looks no name up.
+//! The user of a container's process, as people and images write it: `USER[:GROUP]`, names or numbers. The one parser
+//! for manifests, images and commands inside. Looks up no name.
 
+use crate::schema::decimal_up_to;
 use std::{fmt, str::FromStr};
 use thiserror::Error;
 
 /// The largest user or group number, as in Docker and Kubernetes. 4294967295 would mean "leave it as it is" to the kernel.
 pub const USER_ID_MAX: u32 = i32::MAX as u32;
-/// Longest name of a user or group, in bytes.
+/// The longest name of a user or group, in bytes.
 const NAME_BYTES_MAX: usize = 256;
 
 /// A user or a group.
@@ -14,7 +15,7 @@ const NAME_BYTES_MAX: usize = 256;
 pub enum Principal {
     /// By number, at most [`USER_ID_MAX`].
     Id(u32),
-    /// By a name, which means what the image says.
+    /// By a name, which the image defines.
     Name(String),
 }
 
@@ -27,16 +28,31 @@ pub struct UserSpec {
     pub group: Option<Principal>,
 }
 
-/// A text that names no user.
+/// The text names no user.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
     "{text:?} is not a user: {problem}; write UID[:GID] with numbers from 0 to {USER_ID_MAX}, or names of the image"
 )]
 pub struct UserError {
-    /// What was given, its beginning.
+    /// The beginning of the text.
     pub text: String,
     /// What is wrong with it.
     pub problem: &'static str,
+}
+
+/// The characters that a name must not contain.
+const NOT_IN_NAMES: &str = r"\s\x00-\x1f\x7f-\x9f:/,";
+
+/// What a service's `user` may be, as a pattern.
+pub(crate) fn user_pattern() -> String {
+    let id = decimal_up_to(USER_ID_MAX.into());
+    let name = format!("([0-9]+[^0-9{NOT_IN_NAMES}]|[^-+0-9{NOT_IN_NAMES}])[^{NOT_IN_NAMES}]*");
+    format!("^({id}|{name})(:({id}|{name})?)?$")
+}
+
+/// What it may be with the image `host`, besides [`user_pattern`]: numbers above 0.
+pub(crate) fn host_user_pattern() -> String {
+    "^0*[1-9][0-9]*(:(0*[1-9][0-9]*)?)?$".to_owned()
 }
 
 impl FromStr for Principal {
@@ -64,7 +80,7 @@ impl FromStr for Principal {
 impl FromStr for UserSpec {
     type Err = UserError;
 
-    /// An empty text, or an empty part, leaves the part to its default.
+    /// An empty text, or an empty part, leaves that part at its default.
     fn from_str(text: &str) -> Result<Self, UserError> {
         let (user, group) = text.split_once(':').unwrap_or((text, ""));
         let part = |part: &str| if part.is_empty() { Ok(None) } else { part.parse().map(Some) };
@@ -74,8 +90,8 @@ impl FromStr for UserSpec {
 }
 
 impl UserSpec {
-    /// User and group of a process that sees the host's own files: numbers, and neither root nor its group, which read
-    /// what other users of the host may not. The group is the user's number if none is named.
+    /// User and group of a process that sees the host's own files: numbers, and neither root nor its group, which can
+    /// read what other users of the host cannot. The group is the user's number if none is named.
     pub fn on_host(&self) -> Result<(u32, u32), &'static str> {
         match (&self.user, self.group.as_ref().or(self.user.as_ref())) {
             (Some(Principal::Id(0)), _) | (_, Some(Principal::Id(0))) => {
@@ -158,6 +174,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_pattern_is_what_is_read(text in "[-+0-9:a ]{0,12}") {
+            let reads = |text: &str| parse(text).filter(|spec| spec.user.is_some());
+            let matches = |pattern: String| regex::Regex::new(&pattern).expect("a pattern").is_match(&text);
+            prop_assert_eq!(reads(&text).is_some(), matches(user_pattern()));
+            let on_host = reads(&text).is_some_and(|spec| spec.on_host().is_ok());
+            prop_assert_eq!(on_host, matches(user_pattern()) && matches(host_user_pattern()));
+        }
+
         #[test]
         fn numbers_that_pass_are_in_range(text in "[-+0-9:a ]{0,24}") {
             if let Some(spec) = parse(&text) {

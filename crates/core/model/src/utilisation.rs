@@ -1,12 +1,12 @@
-//! How full the used nodes are, and what any-fit promises of it (G7). A pure look at a snapshot, in exact integers;
-//! knows no planner.
+//! How full the used nodes are, and what any-fit promises about that (G7). A pure function of a snapshot, in exact
+//! integers; knows no planner.
 
 use crate::{Container, Dimension, Node, NodeStatus, Snapshot, ids::NodeName, resources::ResourceVector};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Pairs of used nodes that are compared; with more, whether any two could be merged is not said.
+/// How many pairs of used nodes are compared; beyond that, no answer is given on whether any two could be merged.
 const PAIRS_MAX: usize = 1_000_000;
 
 /// The live figures of G7.
@@ -14,29 +14,29 @@ const PAIRS_MAX: usize = 1_000_000;
 pub struct Utilisation {
     /// Ready nodes with at least one container.
     pub nodes_used: usize,
-    /// The resources of which at least one container there asks something: d.
+    /// The resources of which at least one container there requests something: d.
     pub dimensions: Vec<Dimension>,
     /// The mean over those nodes and resources, in thousandths, rounded down.
     pub mean_permille: u64,
-    /// What the mean is promised to exceed while the conditions hold, 1/(2 d r) with r the largest capacity over the
-    /// smallest, in thousandths, rounded down; none if a used node lacks a resource altogether.
+    /// What the mean must exceed while the conditions hold: 1/(2 d r), with r the largest capacity over the smallest,
+    /// in thousandths, rounded down; `None` if a used node lacks a resource altogether.
     pub bound_permille: Option<u64>,
     /// Whether all used nodes have the same capacity.
     pub equal_nodes: bool,
-    /// Two used nodes of which the one has room for everything on the other, or would have; none if there are no two.
+    /// Two used nodes of which one has, or would have, room for everything on the other; `None` if there are no two.
     pub mergeable: Option<(NodeName, NodeName)>,
-    /// Whether there were so many nodes that not every pair was looked at.
+    /// Whether there were too many nodes to compare every pair.
     pub not_all_compared: bool,
 }
 
 impl Utilisation {
-    /// Whether the conditions under which the bound is promised hold: at least two used nodes, no two of which could be
-    /// merged. This holds after any-fit without departures, and departures or moves can only end it.
+    /// Whether the conditions of the promised bound hold: at least two used nodes, no two of which could be merged.
+    /// They hold after any-fit without departures; departures and moves may end that.
     pub fn is_promised(&self) -> bool {
         self.nodes_used >= 2 && self.mergeable.is_none() && !self.not_all_compared && self.bound_permille.is_some()
     }
 
-    /// Whether the mean is what it must be: true wherever nothing is promised.
+    /// Whether the mean keeps the bound: true wherever nothing is promised.
     pub fn holds(&self) -> bool {
         // Both are rounded down, so a mean above the bound is at least as large.
         !self.is_promised() || self.bound_permille.is_none_or(|bound| self.mean_permille >= bound)
@@ -54,7 +54,7 @@ impl Used<'_> {
         self.node.capacity.get(dimension).into()
     }
 
-    /// Whether this node would take what it has and what `other` has.
+    /// Whether this node could hold both its own load and that of `other`.
     fn could_take(&self, other: &Self) -> bool {
         Dimension::ALL.into_iter().all(|d| self.taken[d as usize] + other.taken[d as usize] <= self.capacity(d))
     }
@@ -92,7 +92,7 @@ fn add(sum: &mut [u128; 4], resources: &ResourceVector) {
     }
 }
 
-/// Each share is rounded up to millionths, so that the mean is not below what it is by more than the last rounding.
+/// Each share is rounded up to millionths, so that the mean is too low by no more than the last rounding.
 fn mean_permille(used: &[Used<'_>], dimensions: &[Dimension]) -> u64 {
     let share = |node: &Used<'_>, d: &Dimension| {
         let millionths = node.taken[*d as usize].saturating_mul(1_000_000);
@@ -177,7 +177,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is where: if no two used nodes can be merged, the mean is above the bound.
+        /// Whatever the placement: if no two used nodes can be merged, the mean is above the bound.
         #[test]
         fn the_bound_holds_whenever_it_is_promised(
             nodes in prop::collection::vec([1u64..20, 1u64..20], 1..6),

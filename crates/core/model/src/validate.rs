@@ -10,8 +10,10 @@ use crate::{
     quantity::Bytes,
     resources::{MEMORY_BYTES_MIN, Resources},
     rollout::REVISIONS_MAX,
+    selector::Selector,
     service::{
-        GANG_SIZE_MAX, HealthCheck, PROGRESS_DEADLINE_MS_MAX, Port, Probe, REPLICAS_MAX, STOP_GRACE_MS_MAX, Service,
+        CHECK_INTERVAL_MS_MIN, GANG_SIZE_MAX, HealthCheck, PROGRESS_DEADLINE_MS_MAX, PROGRESS_DEADLINE_MS_MIN, Port,
+        Probe, REPLICAS_MAX, STOP_GRACE_MS_MAX, Service,
     },
     settings::validate_sources,
     signal::parse_signal,
@@ -21,19 +23,27 @@ use crate::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 use thiserror::Error;
 
 mod placement;
 
+pub(crate) use placement::WORD_BYTES_MAX;
 pub use placement::{PRIORITY_MAX, RULES_MAX, taints};
 
-/// Most ports, variables, labels, backends or conditions of one object.
+/// The most ports, variables, labels, backends or conditions of one object.
 pub const ITEMS_MAX: usize = 256;
-/// Longest value of a free text field.
+/// The longest value of a free text field.
 pub const TEXT_BYTES_MAX: usize = 32 * 1024;
-/// Longest time of a health check.
+/// The longest time of a health check.
 pub const CHECK_MS_MAX: u64 = 3_600_000;
+/// The most failures in a row before a container is unhealthy.
+pub const CHECK_RETRIES_MAX: u32 = 1_000;
+/// The longest name of a host.
+pub const HOST_BYTES_MAX: usize = 253;
 
 /// What is wrong with one field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -50,7 +60,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All that is wrong with an object; never empty when it is an error.
+/// All problems of an object; never empty when it is an error.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
 pub struct Problems(pub Vec<Problem>);
@@ -77,16 +87,24 @@ impl Found {
         }
     }
 
-    fn label(&mut self, path: impl Into<String>, name: &str) {
+    pub(crate) fn label(&mut self, path: impl Into<String>, name: &str) {
         let message = format!(
             "`{name}` is not a name; use 1 to 63 lower-case letters, digits and `-`, with a letter or digit at both ends"
         );
         self.unless(is_label(name), path, message);
     }
 
-    fn text(&mut self, path: impl Into<String>, text: &str) {
+    pub(crate) fn text(&mut self, path: impl Into<String>, text: &str) {
         let good = text.len() <= TEXT_BYTES_MAX && !text.contains('\0');
         self.unless(good, path, format!("it must be shorter than {TEXT_BYTES_MAX} bytes and have no NUL"));
+    }
+
+    pub(crate) fn labels(&mut self, labels: &BTreeMap<String, String>) {
+        self.count("labels", labels.len());
+        for (key, value) in labels {
+            let good = !key.is_empty() && key.len() <= WORD_BYTES_MAX && value.len() <= WORD_BYTES_MAX;
+            self.unless(good, format!("labels.{key}"), "keys have 1 to 253 bytes, values at most 253");
+        }
     }
 
     fn count(&mut self, path: &str, count: usize) {
@@ -134,7 +152,7 @@ impl Validate for Service {
         if let Some(expose) = &self.expose {
             let host = &expose.host;
             found.unless(
-                host.split('.').all(is_label) && host.len() <= 253,
+                host.split('.').all(is_label) && host.len() <= HOST_BYTES_MAX,
                 "expose.host",
                 format!("`{host}` is not a host name"),
             );
@@ -176,7 +194,12 @@ fn exchange(found: &mut Found, service: &Service) {
     let message = "with `never_twice` no two revisions run beside each other; leave the strategy out";
     found.unless(!service.never_twice || waves, "strategy", message);
     found.between("min_ready", service.min_ready.unwrap_or(0).into(), 0, REPLICAS_MAX.into());
-    found.between("progress_deadline_ms", service.progress_deadline_ms, 1_000, PROGRESS_DEADLINE_MS_MAX);
+    found.between(
+        "progress_deadline_ms",
+        service.progress_deadline_ms,
+        PROGRESS_DEADLINE_MS_MIN,
+        PROGRESS_DEADLINE_MS_MAX,
+    );
     found.between("revisions_max", service.revisions_max.into(), 1, REVISIONS_MAX.into());
 }
 
@@ -194,6 +217,9 @@ fn gang(found: &mut Found, service: &Service) {
     found.unless(completions <= service.replicas, "mode.job.completions", message);
 }
 
+/// The ports on which the platform itself listens on nodes by default: DNS, the API, other nodes, its proxy.
+pub const PLATFORM_PORTS: [u16; 4] = [53, 7_443, 7_444, 15_001];
+
 fn ports(found: &mut Found, ports: &[Port]) {
     found.count("ports", ports.len());
     let (mut inside, mut outside) = (BTreeSet::new(), BTreeSet::new());
@@ -204,6 +230,8 @@ fn ports(found: &mut Found, ports: &[Port]) {
         if let Some(host) = port.host_port {
             let path = format!("ports[{i}].host_port");
             found.unless(host != 0, &path, "0 is not a port");
+            let message = "the platform itself listens on this port of nodes; publish another one";
+            found.unless(!PLATFORM_PORTS.contains(&host), &path, message);
             found.unless(outside.insert((host, port.protocol)), path, "the port is listed twice");
         }
     }
@@ -216,16 +244,10 @@ fn environment(found: &mut Found, service: &Service) {
         found.unless(good, format!("environment.{key}"), "a variable's name is not empty and has no `=`");
         found.text(format!("environment.{key}"), value);
     }
-    found.count("labels", service.labels.len());
-    for (key, value) in &service.labels {
-        let good = !key.is_empty() && key.len() <= 253 && value.len() <= NAME_VALUE_BYTES_MAX;
-        found.unless(good, format!("labels.{key}"), "keys have 1 to 253 bytes, values at most 253");
-    }
+    found.labels(&service.labels);
 }
 
-const NAME_VALUE_BYTES_MAX: usize = 253;
-
-/// Whether `port` is one of `ports`, or there is a first one to stand for it.
+/// Whether `port` is one of `ports`, or there is a first one to stand in for it.
 fn port_known(port: Option<u16>, ports: &[Port]) -> bool {
     match port {
         Some(port) => ports.iter().any(|p| p.container_port == port),
@@ -243,9 +265,9 @@ fn health_check(found: &mut Found, check: &HealthCheck, ports: &[Port]) {
         }
         Probe::Tcp { port } => found.unless(port_known(*port, ports), "health_check.tcp.port", unknown),
     }
-    found.between("health_check.interval_ms", check.interval_ms, 10, CHECK_MS_MAX);
+    found.between("health_check.interval_ms", check.interval_ms, CHECK_INTERVAL_MS_MIN, CHECK_MS_MAX);
     found.between("health_check.timeout_ms", check.timeout_ms, 1, CHECK_MS_MAX);
-    found.between("health_check.retries", check.retries.into(), 1, 1000);
+    found.between("health_check.retries", check.retries.into(), 1, CHECK_RETRIES_MAX.into());
     found.between("health_check.start_period_ms", check.start_period_ms, 0, CHECK_MS_MAX);
 }
 
@@ -256,12 +278,14 @@ impl Validate for NetworkPolicy {
         found.label("namespace", self.namespace.as_str());
         let says_something = self.ingress.is_some() || self.egress.is_some();
         found.unless(says_something, "ingress", "give `ingress`, `egress` or both; an empty list denies everything");
+        selector(&mut found, "selector", &self.selector);
         for (direction, peers) in [("ingress", &self.ingress), ("egress", &self.egress)] {
             let peers = peers.as_deref().unwrap_or_default();
             found.count(direction, peers.len());
             for (i, peer) in peers.iter().enumerate() {
                 let names = peer.services.is_empty() && peer.labels.is_empty() && peer.namespace.is_none();
                 let path = format!("{direction}[{i}]");
+                selector(&mut found, &path, &peer.selector());
                 found.unless(
                     !peer.external || names,
                     &path,
@@ -273,6 +297,17 @@ impl Validate for NetworkPolicy {
             }
         }
         found.0
+    }
+}
+
+/// A name that no service can have would silently select nobody.
+fn selector(found: &mut Found, path: &str, selector: &Selector) {
+    if let Some(namespace) = &selector.namespace {
+        found.label(format!("{path}.namespace"), namespace.as_str());
+    }
+    found.count(&format!("{path}.services"), selector.services.len());
+    for (i, name) in selector.services.iter().enumerate() {
+        found.label(format!("{path}.services[{i}]"), name);
     }
 }
 
@@ -392,6 +427,20 @@ mod tests {
         assert!(read(r#"{"http":{"path":"/"},"tcp":{}}"#).is_err());
         assert!(read(r#"{"retries":5}"#).is_err());
         assert!(read(r#"{"tcp":{},"retry":5}"#).is_err());
+    }
+
+    #[test]
+    fn policies_name_services_that_there_can_be() {
+        let policy: NetworkPolicy = serde_json::from_str(
+            r#"{"name":"p","selector":{"services":["Web"],"namespace":"a b"},"ingress":[{"services":["db","D b"]}],
+                "egress":[{"namespace":"A"}]}"#,
+        )
+        .expect("it is well-formed");
+        let paths: Vec<String> = policy.validate().into_iter().map(|p| p.path).collect();
+        assert_eq!(
+            paths,
+            ["selector.namespace", "selector.services[0]", "ingress[0].services[1]", "egress[0].namespace"]
+        );
     }
 
     #[test]

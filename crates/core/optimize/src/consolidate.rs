@@ -1,4 +1,5 @@
-//! Emptying nodes whose opening costs more than the moves away from them. One pass is greedy; the search goes on from there.
+//! Empties nodes whose opening costs more than the moves away from them. One pass is greedy; the search continues from
+//! there.
 
 use crate::{
     price::{float, signed},
@@ -9,7 +10,8 @@ use crate::{
 /// Passes over all nodes.
 const PASSES_MAX: usize = 4;
 
-/// Empties node after node into the other used ones, those first that gain most per item, as long as that lowers the cost.
+/// Empties node after node into the other used ones, those first that gain most per item, as long as that lowers the
+/// cost.
 pub(crate) fn consolidate<const D: usize>(state: &mut State<'_, D>, work: &mut Work<'_>) {
     for _ in 0..PASSES_MAX {
         let before = state.cost;

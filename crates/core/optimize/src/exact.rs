@@ -1,12 +1,13 @@
-//! A few items, a few nodes each: the best way to place them, by branch and bound within a bound on steps.
+//! A few items with a few possible nodes each: finds the best way to place them, by branch and bound within a limit on
+//! steps.
 
 use crate::{model::NONE, state::State, work::Work};
 
-/// Branches that one search may look at.
+/// How many branches one search may visit.
 const BRANCHES_MAX: usize = 20_000;
 
-/// Places the banked `items` on the nodes of `choices` (or at home, or out) at least cost. What is found is at least as good as nothing;
-/// items may stay in the bank. Returns whether the search was complete.
+/// Places the banked `items` on the nodes of `choices` (or at home, or out) at least cost. The result is no worse than
+/// doing nothing; items may stay in the bank. Returns whether the search was complete.
 pub(crate) fn place<const D: usize>(
     state: &mut State<'_, D>,
     items: &[u32],
@@ -56,7 +57,7 @@ impl Candidate {
 
 struct Tree {
     order: Vec<Candidate>,
-    /// What the items from a depth on cost at least.
+    /// The least that the items from a depth on can cost.
     rest: Vec<i64>,
     best: i64,
     plan: Vec<u32>,

@@ -1,4 +1,5 @@
-//! The whole way: prices, a first solution, search, and the judgement of both. Knows of no kind of problem but packing apart.
+//! The whole method: prices, a first solution, search, and the judgement of both. Treats no kind of problem specially
+//! except packing.
 
 use heptad_certify::{Certificate, Problem};
 
@@ -18,10 +19,10 @@ use crate::{
     work::Work,
 };
 
-/// Shares of the volume prices that are tried: where moves cost, a node that is opened has to pay for them too.
+/// Shares of the volume prices to try: where moves cost, an opened node must pay for them too.
 const LOWERED: [f64; 9] = [1.0, 0.98, 0.95, 0.9, 0.8, 0.7, 0.5, 0.25, 0.0];
 
-/// Rounds that may go by before emptying nodes gives way to the search over all.
+/// How many rounds may pass before emptying nodes gives way to the search over all.
 const PATIENCE_ROUNDS: usize = 10_000;
 
 /// Finds a solution of low cost and proves how far it may be from the best. The same problem, budget and seed give the same outcome as long
@@ -98,7 +99,7 @@ fn bounds<const D: usize>(
     (prices, vec![first, last])
 }
 
-/// The prices that promise most, with their prices of staying.
+/// The prices with the highest bound, with their prices of staying.
 fn best_of<const D: usize>(model: &Model<'_, D>, candidates: Vec<Prices>, work: &mut Work<'_>) -> Prices {
     let (mut best, mut best_value) = (Prices::zero(model.problem), f64::NEG_INFINITY);
     for prices in candidates {
@@ -110,7 +111,8 @@ fn best_of<const D: usize>(model: &Model<'_, D>, candidates: Vec<Prices>, work: 
     best
 }
 
-/// The best of: the present assignment completed, one made by the prices, and one rounded from the linear program.
+/// The best of three: the present assignment completed, one built from the prices, and one rounded from the linear
+/// program.
 fn first<'m, const D: usize>(
     model: &'m Model<'m, D>,
     present: State<'m, D>,

@@ -1,4 +1,4 @@
-//! First solutions: who stays, and where the rest goes by regret. Improves nothing.
+//! First solutions: which items stay, and where the rest goes by regret. Improves nothing.
 
 use crate::{
     model::NONE,
@@ -7,7 +7,7 @@ use crate::{
     work::Work,
 };
 
-/// Puts every item of the bank back to its present node, as far as the rules allow.
+/// Puts every banked item back on its present node, as far as the rules allow.
 pub(crate) fn stay<const D: usize>(state: &mut State<'_, D>) {
     for item in 0..state.at.len() {
         let home = state.model.items[item].current;
@@ -17,7 +17,7 @@ pub(crate) fn stay<const D: usize>(state: &mut State<'_, D>) {
     }
 }
 
-/// Places the items of the bank, those first that would lose most if their best node were full.
+/// Places the banked items, those first that would lose most if their best node were full.
 pub(crate) fn place_rest<const D: usize>(state: &mut State<'_, D>, prices: &Prices, work: &mut Work<'_>) {
     let mut order: Vec<(f64, u32)> =
         state.bank().into_iter().map(|item| (regret(state, item as usize, prices), item)).collect();
@@ -31,7 +31,7 @@ pub(crate) fn place_rest<const D: usize>(state: &mut State<'_, D>, prices: &Pric
     }
 }
 
-/// What the second best node costs more than the best, weighed by nothing; large if there is no second.
+/// What the second-best node costs beyond the best, unweighted; large if there is no second.
 fn regret<const D: usize>(state: &State<'_, D>, item: usize, prices: &Prices) -> f64 {
     let (mut first, mut second) = (f64::MAX, f64::MAX);
     for node in (0..state.free.len()).filter(|node| state.has_room(item, *node)) {
@@ -45,7 +45,7 @@ fn regret<const D: usize>(state: &State<'_, D>, item: usize, prices: &Prices) ->
     second - first
 }
 
-/// Puts the item where `score` is least; leaves it out if that is cheaper; leaves it in the bank if there is no room.
+/// Puts the item where `score` is lowest; leaves it out if that is cheaper; leaves it in the bank if there is no room.
 pub(crate) fn insert<const D: usize>(
     state: &mut State<'_, D>,
     item: usize,
@@ -62,11 +62,11 @@ pub(crate) fn insert<const D: usize>(
             }
         }
     }
-    settle(state, item, best);
+    put_best(state, item, best);
 }
 
 /// Puts the item on the node of the best score, or out.
-pub(crate) fn settle<const D: usize>(state: &mut State<'_, D>, item: usize, best: (f64, usize)) {
+pub(crate) fn put_best<const D: usize>(state: &mut State<'_, D>, item: usize, best: (f64, usize)) {
     let row = &state.model.items[item];
     let moved = if row.current == NONE { 0 } else { row.move_price };
     let out = row.out_price.map_or(f64::MAX, |price| signed(price + moved));

@@ -1,5 +1,6 @@
-//! The optimiser: which items go to which nodes at least cost, how far from the best that can be, and a certificate of it.
-//! Knows no names, no clock and no entropy: work is bounded by steps, chance comes from a seed, time from the caller's `keep_going`.
+//! The optimiser: which items go to which nodes at least cost, how far that is from the best, and a certificate of it.
+//! Knows no names, no clock and no entropy: steps bound the work, chance comes from a seed, and time from the caller's
+//! `keep_going`.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 

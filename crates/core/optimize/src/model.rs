@@ -1,4 +1,5 @@
-//! The problem prepared for search: as many resources as it has, dense indices, prices that may be added without a check.
+//! The problem prepared for search: exactly as many resources as it has, dense indices, and prices that can be added
+//! unchecked.
 
 use heptad_certify::Problem;
 
@@ -35,9 +36,9 @@ pub(crate) struct Model<'a, const D: usize> {
     pub(crate) opening: Vec<i64>,
     pub(crate) items: Vec<Row>,
     pub(crate) limits: Vec<DenseLimit>,
-    /// More than one item can cost anywhere: what an item without a place is worth to the search.
+    /// More than one item can cost anywhere: the search's penalty for an item without a node.
     pub(crate) penalty: i64,
-    /// The dearest opening, cost or price.
+    /// The highest opening cost, cost or price.
     pub(crate) dearest: i64,
     /// `u64::MAX` if it does not bind.
     pub(crate) moves_max: u64,
@@ -72,7 +73,7 @@ impl<'a, const D: usize> Model<'a, D> {
         self.problem.classes[self.items[item].class as usize].allows(node)
     }
 
-    /// What the item costs on the node, moves included, the node's opening not.
+    /// What the item costs on the node, including moves but not the node's opening.
     pub(crate) fn cost(&self, item: usize, node: usize) -> i64 {
         let row = &self.items[item];
         let moved = row.current != NONE && row.current as usize != node;

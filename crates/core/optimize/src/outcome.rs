@@ -1,4 +1,4 @@
-//! What an optimisation is given and gives. Knows nothing of how it is found.
+//! The input and output of an optimisation. Does not know how the result is found.
 
 use heptad_certify::{Certificate, LowerBound, NodeIndex, Problem, Solution, verify, verify_solution};
 
@@ -7,7 +7,7 @@ use crate::OptimizeError;
 /// Bounds on the work. The bounds on moves are part of the problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// Units of work, each about a nanosecond or a few: one node looked at for one item.
+    /// Units of work of about a nanosecond or a few each: one node considered for one item.
     pub steps_max: u64,
     /// Stop as soon as the gap is at most this many parts of a million.
     pub gap_ppm: u64,
@@ -55,12 +55,12 @@ pub struct Outcome {
     pub nodes_used: usize,
     /// Items left out.
     pub unplaced: usize,
-    /// Units of work that were spent.
+    /// Units of work spent.
     pub steps: u64,
 }
 
 impl Outcome {
-    /// Judges a solution by the checker; the bound was.
+    /// Judges a solution by the checker, which has already judged the bound.
     pub(crate) fn judge(
         problem: &Problem,
         solution: Solution,
@@ -84,7 +84,8 @@ impl Outcome {
         })
     }
 
-    /// What the cost may lie above the optimum at most, as a part of the cost: (P - L) / P. For people; 0 if both are 0.
+    /// How far the cost may be above the optimum at most, as a part of the cost: (P - L) / P. For people; 0 if both are
+    /// 0.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "it is for people")]
     pub fn gap(&self) -> f64 {
@@ -93,7 +94,7 @@ impl Outcome {
     }
 }
 
-/// The certificate that proves most. One that cannot be added exactly is passed over if another can.
+/// The certificate that proves most. One that cannot be added exactly is skipped if another can.
 pub(crate) fn best(problem: &Problem, all: Vec<Certificate>) -> Result<(Certificate, LowerBound), OptimizeError> {
     let mut best: Option<(Certificate, LowerBound)> = None;
     let mut refused = None;

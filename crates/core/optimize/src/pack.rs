@@ -1,5 +1,5 @@
-//! The fewest (or cheapest) nodes that hold everything, if nothing but nodes costs: a first packing, then nodes are emptied one by one.
-//! Knows no costs of items and no moves.
+//! The fewest (or cheapest) nodes that hold everything, when only nodes cost: a first packing, then nodes are emptied
+//! one by one. Knows no costs of items and no moves.
 
 mod fill;
 mod first;
@@ -12,8 +12,9 @@ use crate::{
     volume, work::Work,
 };
 
-/// Packs the items of the problem into the fewest nodes, wherever they are now and whatever they cost there: costs, prices and present
-/// places are set aside, and every used node counts one. The outcome's cost is the number of nodes, its bound is one on that number.
+/// Packs the items of the problem into the fewest nodes, ignoring where they are now and what they cost there: costs,
+/// prices and present places are set aside, and every used node counts one. The outcome's cost is the number of nodes,
+/// and its bound is on that number.
 ///
 /// # Errors
 /// A problem that is not valid or has no packing that could be found, and numbers too large to be exact.

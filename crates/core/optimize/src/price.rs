@@ -1,5 +1,5 @@
-//! Prices of capacity: the dual of the assignment problem by a subgradient method, in floating point. Nothing here is trusted:
-//! the checker computes what the prices prove.
+//! Prices of capacity: the dual of the assignment problem by a subgradient method, in floating point. Nothing here is
+//! trusted: the checker computes what the prices prove.
 
 use heptad_certify::{Amounts, CapacityPrices, Certificate, DIMENSIONS_MAX, Problem};
 
@@ -12,16 +12,16 @@ use crate::{
 const ROUNDS_MAX: usize = 400;
 /// Steps of the search for the price of a move.
 const MOVE_PRICES_TRIED: usize = 16;
-/// Rounds without gain after which the step is halved.
+/// How many rounds without gain halve the step.
 const PATIENCE_ROUNDS: usize = 12;
 
-/// Prices in floating point, per resource and node, of a unit; and of moves.
+/// Floating-point prices: of a unit, per resource and node; and of moves.
 #[derive(Clone, Debug)]
 pub(crate) struct Prices {
     pub(crate) node: Vec<Vec<f64>>,
     pub(crate) moves: f64,
     pub(crate) group_moves: Vec<f64>,
-    /// Of an item's staying at home; empty until they are asked for.
+    /// The price of an item's staying at home; empty until requested.
     pub(crate) staying: Vec<f64>,
 }
 
@@ -87,7 +87,7 @@ impl Prices {
     }
 }
 
-/// As floating point: an estimate.
+/// An estimate in floating point.
 #[expect(clippy::cast_precision_loss, reason = "estimates guide the search, the checker is exact")]
 pub(crate) const fn float(value: u64) -> f64 {
     value as f64
@@ -111,7 +111,7 @@ fn most(values: &[f64]) -> f64 {
     values.iter().copied().fold(0.0, f64::max)
 }
 
-/// Raises the bound from the prices given; returns the best prices found and what they promise.
+/// Raises the bound from the given prices; returns the best prices found and the bound they promise.
 pub(crate) fn ascend<const D: usize>(
     model: &Model<'_, D>,
     start: Prices,
@@ -143,7 +143,7 @@ pub(crate) fn ascend<const D: usize>(
     (best, best_value)
 }
 
-/// The prices with the best prices of staying that belong to them, and what they promise.
+/// The prices with the best matching prices of staying, and the bound they promise.
 pub(crate) fn completed<const D: usize>(model: &Model<'_, D>, prices: Prices, work: &mut Work<'_>) -> (Prices, f64) {
     let mut ascent = Ascent::new(model, prices);
     let value = ascent.evaluate(work);
@@ -151,7 +151,8 @@ pub(crate) fn completed<const D: usize>(model: &Model<'_, D>, prices: Prices, wo
     (Prices { staying, ..ascent.prices }, value)
 }
 
-/// The prices with the best price of a move under the budget of all, then under the budgets of the groups, the same for each.
+/// The prices with the best price of a move under the overall budget, then under the budgets of the groups, the same
+/// for each.
 pub(crate) fn with_moves<const D: usize>(model: &Model<'_, D>, prices: Prices, work: &mut Work<'_>) -> Prices {
     let mut ascent = Ascent::new(model, prices);
     if model.moves_max != u64::MAX {
@@ -163,7 +164,7 @@ pub(crate) fn with_moves<const D: usize>(model: &Model<'_, D>, prices: Prices, w
     ascent.prices
 }
 
-/// The prices under way, the bound's slope at them, and the direction of the last steps.
+/// The current prices, the bound's slope at them, and the direction of the last steps.
 struct Ascent<'m, 'p, const D: usize> {
     model: &'m Model<'p, D>,
     of_class: Vec<Vec<u32>>,
@@ -173,9 +174,9 @@ struct Ascent<'m, 'p, const D: usize> {
     /// Whether a class may be on a node, and the node is large enough for it; empty if all are.
     barred: Vec<bool>,
     row: Vec<f64>,
-    /// What each item costs at home and away, and where away is.
+    /// What each item costs at home and away, and the node away.
     terms: Vec<Term>,
-    /// Per node, what its items would lose by going away.
+    /// What each node's items would lose by leaving.
     ties: Vec<f64>,
     at_home: Vec<Vec<u32>>,
 }
@@ -184,7 +185,7 @@ struct Ascent<'m, 'p, const D: usize> {
 struct Term {
     home: f64,
     away: f64,
-    /// The node away; `NONE` if it is cheapest to be left out.
+    /// The node away; `NONE` if leaving the item out is cheapest.
     to: u32,
 }
 
@@ -216,7 +217,7 @@ impl<'m, 'p, const D: usize> Ascent<'m, 'p, D> {
         }
     }
 
-    /// Sets the one price that gives the best bound: it is concave in it, so outer thirds are cut off.
+    /// Finds the one price that gives the best bound: the bound is concave in it, so outer thirds are cut off.
     fn best_price(&mut self, set: fn(&mut Prices, f64), work: &mut Work<'_>) {
         let mut value = |ascent: &mut Self, price: f64| {
             set(&mut ascent.prices, price);
@@ -236,7 +237,7 @@ impl<'m, 'p, const D: usize> Ascent<'m, 'p, D> {
         set(&mut self.prices, price);
     }
 
-    /// The bound at the present prices; sets the slope.
+    /// The bound at the current prices; sets the slope.
     fn evaluate(&mut self, work: &mut Work<'_>) -> f64 {
         self.slope = Prices::zero(self.model.problem);
         self.ties.fill(0.0);
@@ -258,7 +259,8 @@ impl<'m, 'p, const D: usize> Ascent<'m, 'p, D> {
         signed(self.model.opening[node]) - self.prices.of(&self.model.capacity[node], node)
     }
 
-    /// The term of a node and of the items at home on it: it is closed, and they go, if that is cheaper than its opening.
+    /// The term of a node and of the items at home on it: it is closed and they leave if that is cheaper than its
+    /// opening.
     fn node(&mut self, node: usize) -> f64 {
         let dearness = self.dearness(node);
         let open = dearness <= 0.0 || dearness < self.ties[node];
@@ -295,7 +297,7 @@ impl<'m, 'p, const D: usize> Ascent<'m, 'p, D> {
         }
     }
 
-    /// For each node as much of the ties of its items as its opening is worth more than its room.
+    /// For each node, as much of its items' prices of staying as its opening cost exceeds the worth of its room.
     fn staying(&self) -> Vec<f64> {
         let mut staying = vec![0.0; self.terms.len()];
         for (node, items) in self.at_home.iter().enumerate() {
@@ -344,7 +346,7 @@ impl<'m, 'p, const D: usize> Ascent<'m, 'p, D> {
         sum
     }
 
-    /// The term of an item without a home; of the others it is only noted.
+    /// The term of an item without a home; the term of any other is only recorded.
     fn item(&mut self, item: usize, node: usize, least: f64) -> f64 {
         let row = self.model.items[item];
         let out = row.out_price.map_or(f64::INFINITY, signed);
@@ -375,7 +377,7 @@ impl<'m, 'p, const D: usize> Ascent<'m, 'p, D> {
         signed(row.move_price) + group + all
     }
 
-    /// Goes along the slope, smoothed by the steps before, so far that a straight bound would rise by `rise`.
+    /// Follows the slope, smoothed by earlier steps, so far that a straight bound would rise by `rise`.
     fn step(&mut self, rise: f64) {
         let model = self.model;
         let mut norm = 0.0;
@@ -427,7 +429,8 @@ fn barred<const D: usize>(model: &Model<'_, D>) -> Vec<bool> {
     if any { barred } else { Vec::new() }
 }
 
-/// The prices that are unit lengths of the resources, for measuring how large a demand is: the scarcer a resource, the dearer.
+/// The prices that give every resource unit length, to measure how large a demand is: the scarcer a resource, the
+/// dearer.
 pub(crate) fn scarcity<const D: usize>(model: &Model<'_, D>) -> [f64; D] {
     debug_assert!(D <= DIMENSIONS_MAX);
     std::array::from_fn(|at| {

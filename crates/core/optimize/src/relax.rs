@@ -1,11 +1,11 @@
-//! A solution rounded from the linear program: what it does not split stays, the rest is placed exactly as far as steps allow.
-//! The program keeps only the cheapest nodes of each item, so it serves the search and not the bound.
+//! A solution rounded from the linear program: what it does not split stays, and the rest is placed exactly as far as
+//! steps allow. The program keeps only the cheapest nodes of each item, so it serves the search and not the bound.
 
-use good_lp::{Expression, ProblemVariables, Solution, SolverModel, Variable, variable};
+use microlp::{ComparisonOp, OptimizationDirection, Problem, Variable};
 
 use crate::{
     exact, greedy,
-    model::{Model, NONE},
+    model::{Model, NONE, Row},
     price::{Prices, float, signed},
     state::State,
     work::Work,
@@ -15,9 +15,9 @@ use crate::{
 const VARIABLES_MAX: usize = 12_000;
 /// Items that the program may have: its time grows faster than their number.
 const ITEMS_MAX: usize = 2_500;
-/// Nodes that each item is offered.
+/// How many nodes each item is offered.
 const NODES_PER_ITEM_MAX: usize = 6;
-/// From this share on an item counts as unsplit.
+/// An item with at least this share on one node counts as unsplit.
 const UNSPLIT: f64 = 0.999;
 
 /// The rounded solution; `None` if the program would be too large, or has no solution with so few nodes.
@@ -75,39 +75,31 @@ fn nearest<const D: usize>(model: &Model<'_, D>, item: usize, prices: &Prices, c
 
 /// The shares of each item on the nodes that it is offered.
 fn solve<const D: usize>(model: &Model<'_, D>, near: &[Vec<u32>]) -> Option<Vec<Vec<f64>>> {
-    let mut variables = ProblemVariables::new();
-    let shares: Vec<Vec<Variable>> =
-        near.iter().map(|nodes| nodes.iter().map(|_| variables.add(variable().min(0.0))).collect()).collect();
-    let missing: Vec<Variable> = near.iter().map(|_| variables.add(variable().min(0.0))).collect();
-    let cost = |item: usize| {
-        let placed = shares[item]
-            .iter()
-            .zip(&near[item])
-            .map(move |(share, node)| *share * signed(model.cost(item, *node as usize)));
-        let row = &model.items[item];
-        let out = row.out_price.map_or(model.penalty, |price| price + row.move_price);
-        placed.chain(std::iter::once(missing[item] * signed(out)))
-    };
-    let objective: Expression = (0..near.len()).flat_map(cost).sum();
-    let mut program = variables.minimise(objective).using(good_lp::default_solver);
+    let mut program = Problem::new(OptimizationDirection::Minimize);
+    let mut variable = |cost: i64| program.add_var(signed(cost), (0.0, f64::INFINITY));
+    let shares: Vec<Vec<Variable>> = (0..)
+        .zip(near)
+        .map(|(item, nodes)| nodes.iter().map(|node| variable(model.cost(item, *node as usize))).collect())
+        .collect();
+    let out = |row: &Row| row.out_price.map_or(model.penalty, |price| price + row.move_price);
+    let missing: Vec<Variable> = model.items.iter().map(|row| variable(out(row))).collect();
     let mut loads: Vec<Vec<(Variable, usize)>> = vec![Vec::new(); model.capacity.len()];
     for (item, nodes) in near.iter().enumerate() {
-        let once: Expression = shares[item].iter().chain([&missing[item]]).sum();
-        program.add_constraint(once.eq(1.0));
+        let once = shares[item].iter().chain([&missing[item]]).map(|variable| (*variable, 1.0));
+        program.add_constraint(once, ComparisonOp::Eq, 1.0);
         for (share, node) in shares[item].iter().zip(nodes) {
             loads[*node as usize].push((*share, item));
         }
     }
     for (node, load) in loads.iter().enumerate() {
         for dimension in 0..model.problem.dimensions {
-            let capacity = model.capacity[node][dimension];
-            let share = |item: usize| float(model.demand_of(item)[dimension]) / float(capacity.max(1));
-            if load.iter().map(|(_, item)| share(*item)).sum::<f64>() > 1.0 {
-                let used: Expression = load.iter().map(|(variable, item)| *variable * share(*item)).sum();
-                program.add_constraint(used.leq(1.0));
+            let capacity = float(model.capacity[node][dimension].max(1));
+            let used = load.iter().map(|(share, item)| (*share, float(model.demand_of(*item)[dimension]) / capacity));
+            if used.clone().map(|(_, part)| part).sum::<f64>() > 1.0 {
+                program.add_constraint(used, ComparisonOp::Le, 1.0);
             }
         }
     }
-    let solved = program.solve().ok()?;
-    Some(shares.iter().map(|shares| shares.iter().map(|share| solved.value(*share)).collect()).collect())
+    let solved = program.solve().ok()?.into_solution().ok()?;
+    Some(shares.iter().map(|shares| shares.iter().map(|share| solved.var_value(*share)).collect()).collect())
 }

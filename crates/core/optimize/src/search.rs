@@ -1,5 +1,5 @@
-//! Large-neighbourhood search: items are taken out around a place and put back otherwise; chains of two shifts in between.
-//! Proves nothing.
+//! Large-neighbourhood search: takes items out around a place and puts them back differently, with chains of two shifts
+//! in between. Proves nothing.
 
 use crate::{
     exact, greedy,
@@ -10,11 +10,11 @@ use crate::{
     work::Work,
 };
 
-/// Items taken out at once.
+/// How many items are taken out at once.
 const RUIN_ITEMS_MAX: usize = 40;
-/// Nodes that an item prefers, kept per class.
+/// How many preferred nodes are kept per class.
 const NEAR_NODES_MAX: usize = 12;
-/// Rounds from one return to the best solution to the next.
+/// How many rounds lie between two returns to the best solution.
 const ROUNDS_PER_CYCLE: usize = 6_000;
 
 /// A search under way.
@@ -27,7 +27,7 @@ pub(crate) struct Search<'s, 'm, 'w, const D: usize> {
     near: Vec<Vec<u32>>,
     best_at: Vec<u32>,
     best_cost: i64,
-    /// What was changed in this round, and from where.
+    /// What this round changed, and from where.
     journal: Vec<(u32, u32)>,
     touched: Vec<bool>,
 }
@@ -152,7 +152,7 @@ impl<'s, 'm, 'w, const D: usize> Search<'s, 'm, 'w, D> {
         }
     }
 
-    /// An item around which something is changed: one without a place rather.
+    /// An item around which something is changed; preferably one without a node.
     fn seed(&mut self) -> usize {
         if self.state.banked > 0 && self.random.chance(1, 2) {
             let bank = self.state.bank();
@@ -185,7 +185,7 @@ impl<'s, 'm, 'w, const D: usize> Search<'s, 'm, 'w, D> {
         }
     }
 
-    /// Empties a node, one with few items rather.
+    /// Empties a node, preferably one with few items.
     fn ruin_node(&mut self) {
         let mut pick = (usize::MAX, 0);
         for _ in 0..4 {
@@ -217,7 +217,7 @@ impl<'s, 'm, 'w, const D: usize> Search<'s, 'm, 'w, D> {
         signed(self.state.model.cost(item, node)) + self.prices.of(self.state.model.demand_of(item), node)
     }
 
-    /// Puts every item that was taken out back, and tries those that never had a place.
+    /// Puts every item that was taken out back, and tries those that never had a node.
     fn recreate(&mut self) {
         let mut items: Vec<u32> = self.journal.iter().map(|(item, _)| *item).collect();
         if self.state.banked > items.len() {
@@ -299,7 +299,7 @@ impl<'s, 'm, 'w, const D: usize> Search<'s, 'm, 'w, D> {
                     + tight * state.slack(demand, node)
             });
         }
-        greedy::settle(state, item, best);
+        greedy::put_best(state, item, best);
     }
 
     fn shift_all(&mut self) {
@@ -325,7 +325,7 @@ impl<'s, 'm, 'w, const D: usize> Search<'s, 'm, 'w, D> {
         }
     }
 
-    /// Moves the item to a near node if that gains; if that is full, another item of it may give way.
+    /// Moves the item to a near node if that gains; if that node is full, another item on it may give way.
     fn shift(&mut self, item: usize) {
         let class = self.state.model.items[item].class as usize;
         let from = self.state.at[item];
@@ -352,7 +352,7 @@ impl<'s, 'm, 'w, const D: usize> Search<'s, 'm, 'w, D> {
         }
     }
 
-    /// Puts the item on a full node from which another goes elsewhere, if both together gain.
+    /// Puts the item on a full node from which another item leaves, if both together gain.
     fn push_out(&mut self, item: usize, from: u32, to: u32, gain: i64) {
         let model = self.state.model;
         for slot in 0..self.state.members[to as usize].len() {
@@ -384,7 +384,7 @@ impl<'s, 'm, 'w, const D: usize> Search<'s, 'm, 'w, D> {
         (0..D).all(|at| need[at] <= free[at] + given[at])
     }
 
-    /// Makes the changes together if every rule allows them and they gain; otherwise changes nothing.
+    /// Makes both changes if every rule allows them and they gain; otherwise changes nothing.
     fn try_change(&mut self, changes: &[(usize, u32)]) -> bool {
         let cost = self.state.cost;
         let before: Vec<u32> = changes.iter().map(|(item, _)| self.state.at[*item]).collect();
@@ -405,7 +405,7 @@ impl<'s, 'm, 'w, const D: usize> Search<'s, 'm, 'w, D> {
         });
         for ((item, node), before) in changes.iter().zip(before) {
             if kept {
-                // It was changed already: the journal must know where it came from.
+                // It was changed already: the journal must know its original node.
                 if !std::mem::replace(&mut self.touched[*item], true) {
                     self.journal.push((u32::try_from(*item).unwrap_or(NONE), before));
                 }
@@ -418,7 +418,7 @@ impl<'s, 'm, 'w, const D: usize> Search<'s, 'm, 'w, D> {
     }
 }
 
-/// Per class the nodes that are cheapest at the prices; none if it costs the same everywhere.
+/// The cheapest nodes of each class at the prices; empty if it costs the same everywhere.
 fn near<const D: usize>(state: &State<'_, D>, prices: &Prices, work: &mut Work<'_>) -> Vec<Vec<u32>> {
     let model = state.model;
     let mut all = Vec::with_capacity(model.demand.len());

@@ -1,4 +1,4 @@
-//! An assignment under construction: room, costs, moves and limits are kept up to date by every change. Decides nothing.
+//! An assignment under construction: every change keeps room, costs, moves and limits up to date. Decides nothing.
 
 use heptad_certify::Solution;
 
@@ -25,7 +25,7 @@ pub(crate) struct State<'m, const D: usize> {
     pub(crate) moves: u64,
     group_moves: Vec<u64>,
     counts: Vec<Vec<u32>>,
-    /// The objective; items in the bank count with the penalty.
+    /// The objective; banked items count with the penalty.
     pub(crate) cost: i64,
     pub(crate) banked: usize,
 }
@@ -60,12 +60,12 @@ impl<'m, const D: usize> State<'m, D> {
         &self.model.items[item]
     }
 
-    /// Whether the node can take the item, moves aside.
+    /// Whether the node can take the item, apart from moves.
     pub(crate) fn has_room(&self, item: usize, node: usize) -> bool {
         within(self.model.demand_of(item), &self.free[node]) && self.suits(item, node)
     }
 
-    /// Whether the node may take the item, its room and the budgets of moves aside.
+    /// Whether the node may take the item, apart from its room and the budgets of moves.
     pub(crate) fn suits(&self, item: usize, node: usize) -> bool {
         self.model.allows(item, node) && (!self.row(item).limited || self.within_limits(item, node))
     }
@@ -92,7 +92,7 @@ impl<'m, const D: usize> State<'m, D> {
         self.has_room(item, node) && (self.row(item).current as usize == node || self.may_leave(item))
     }
 
-    /// Which part of the node would still be free; less than one, so that it can decide between equal costs.
+    /// The part of the node that would still be free; less than one, so that it can break ties between equal costs.
     pub(crate) fn slack(&self, demand: &[u64; D], node: usize) -> f64 {
         let (free, capacity) = (&self.free[node], &self.model.capacity[node]);
         let part = |at: usize| float(free[at] - demand[at]) / float(capacity[at].max(1));
@@ -191,7 +191,7 @@ impl<'m, const D: usize> State<'m, D> {
         }
     }
 
-    /// Puts every item where it is in `at`; what was there is forgotten.
+    /// Restores the assignment `at`; forgets the present one.
     pub(crate) fn load(&mut self, at: &[u32]) {
         for (item, node) in at.iter().enumerate() {
             if self.at[item] != *node {
@@ -205,7 +205,7 @@ impl<'m, const D: usize> State<'m, D> {
         }
     }
 
-    /// Puts an item of the bank where it once was.
+    /// Puts a banked item back where it once was.
     pub(crate) fn restore(&mut self, item: usize, at: u32) {
         match at {
             BANK => (),

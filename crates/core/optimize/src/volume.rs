@@ -1,8 +1,9 @@
-//! Prices from volume: what a unit of each resource is worth if nodes must be opened for the sum of all demands. Small linear programs.
+//! Prices from volume: what a unit of each resource is worth if nodes must be opened for the sum of all demands. Solves
+//! small linear programs.
 
 use std::collections::BTreeMap;
 
-use good_lp::{Expression, ProblemVariables, Solution, SolverModel, variable};
+use microlp::{ComparisonOp, OptimizationDirection, Problem};
 
 use crate::{
     model::Model,
@@ -12,8 +13,8 @@ use crate::{
 /// Kinds of nodes up to which the linear program over all resources is solved.
 const KINDS_MAX: usize = 1_500;
 
-/// Candidates: one per resource alone, and one over all resources, the same on every node; and per resource the prices by which
-/// each node pays for itself.
+/// Candidates: one per resource alone, and one over all resources, the same on every node; and per resource, the prices
+/// at which each node pays for itself.
 pub(crate) fn prices<const D: usize>(model: &Model<'_, D>) -> Vec<Prices> {
     let dimensions = model.problem.dimensions;
     if model.opening.iter().all(|opening| *opening == 0) {
@@ -27,8 +28,8 @@ pub(crate) fn prices<const D: usize>(model: &Model<'_, D>) -> Vec<Prices> {
     uniform.chain((0..dimensions).map(|dimension| own(model, dimension))).collect()
 }
 
-/// What each node costs, shared out over its units of one resource: nodes that are open anyway cost nothing, so only the items that
-/// fit on none of these prove something.
+/// Each node's cost, shared out over its units of one resource: nodes that are open anyway cost nothing, so only the
+/// items that fit on none of these prove anything.
 fn own<const D: usize>(model: &Model<'_, D>, dimension: usize) -> Prices {
     let mut prices = Prices::zero(model.problem);
     let nodes = model.capacity.iter().zip(&model.opening).zip(&mut prices.node[dimension]);
@@ -38,7 +39,8 @@ fn own<const D: usize>(model: &Model<'_, D>, dimension: usize) -> Prices {
     prices
 }
 
-/// The sum of all demands. An item that may be left out counts too: that is dear, so the prices suppose that none is.
+/// The sum of all demands. An item that may be left out counts too: leaving it out is dear, so the prices assume that
+/// none is.
 fn volume<const D: usize>(model: &Model<'_, D>) -> [f64; D] {
     let mut sum = [0.0; D];
     for row in &model.items {
@@ -82,17 +84,14 @@ fn joint<const D: usize>(model: &Model<'_, D>, volume: &[f64; D]) -> Option<Vec<
         .map(|at| float(model.capacity.iter().map(|capacity| capacity[at]).max().unwrap_or(0).max(1)))
         .collect();
     let nodes = float(model.capacity.len() as u64);
-    let mut variables = ProblemVariables::new();
-    let prices: Vec<_> = (0..dimensions).map(|_| variables.add(variable().min(0.0).max(1e4))).collect();
-    let gains: Vec<_> = kinds.iter().map(|_| variables.add(variable().min(0.0))).collect();
-    let earned: Expression = (0..dimensions).map(|at| prices[at] * (volume[at] / unit[at] / nodes)).sum();
-    let paid: Expression =
-        gains.iter().zip(kinds.values()).map(|(gain, count)| *gain * (f64::from(*count) / nodes)).sum();
-    let mut program = variables.maximise(earned - paid).using(good_lp::default_solver);
-    for ((capacity, cost), gain) in kinds.keys().zip(&gains) {
-        let worth: Expression = (0..dimensions).map(|at| prices[at] * (float(capacity[at]) / unit[at])).sum();
-        program.add_constraint((worth - *gain).leq(signed(*cost) / opening));
+    let mut program = Problem::new(OptimizationDirection::Maximize);
+    let prices: Vec<_> = (0..dimensions).map(|at| program.add_var(volume[at] / unit[at] / nodes, (0.0, 1e4))).collect();
+    let gains: Vec<_> =
+        kinds.values().map(|count| program.add_var(-f64::from(*count) / nodes, (0.0, f64::INFINITY))).collect();
+    for ((capacity, cost), gain) in kinds.keys().zip(gains) {
+        let worth = (0..dimensions).map(|at| (prices[at], float(capacity[at]) / unit[at]));
+        program.add_constraint(worth.chain([(gain, -1.0)]), ComparisonOp::Le, signed(*cost) / opening);
     }
-    let solved = program.solve().ok()?;
-    Some(prices.iter().zip(unit).map(|(price, unit)| solved.value(*price).max(0.0) * opening / unit).collect())
+    let solved = program.solve().ok()?.into_solution().ok()?;
+    Some(prices.iter().zip(unit).map(|(price, unit)| solved.var_value(*price).max(0.0) * opening / unit).collect())
 }

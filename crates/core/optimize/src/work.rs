@@ -1,6 +1,6 @@
-//! The allowance of work: steps that are counted, and the caller's word. Knows no clock.
+//! The allowance of work: counted steps, and the caller's consent. Knows no clock.
 
-/// Steps between two questions to the caller.
+/// How many steps lie between two questions to the caller.
 const ASK_EVERY_STEPS: u64 = 200_000;
 
 /// What is left to spend.

@@ -1,5 +1,6 @@
-//! What another node's proxy sends for one of its callers: may that node speak for the caller, is the named container
-//! here and ready, do the policies of this node's own table allow it. Does not believe the sender in anything.
+//! Judges what another node's proxy sends for one of its callers: may that node speak for the caller, is the named
+//! container here and ready, do the policies of this node's own table allow the call. Believes nothing that the sender
+//! says.
 
 use crate::{decide::denial, facts::Caller, table::Table, verdict::Denial};
 use heptad_model::{ContainerId, Endpoint, NodeName, ServiceKey};
@@ -7,9 +8,9 @@ use heptad_model::{ContainerId, Endpoint, NodeName, ServiceKey};
 /// A request or connection that another node's proxy passes on.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival<'a> {
-    /// The node that asserts the caller; none if its certificate is no node's.
+    /// The node that asserts the caller; `None` if its certificate is not a node's.
     pub from: Option<&'a NodeName>,
-    /// Whether a server asserts it: only servers speak for the operator, and for whomever people name.
+    /// Whether a server asserts it: only servers speak for the operator, and for any service that people name.
     pub from_server: bool,
     /// Who calls, as asserted.
     pub caller: &'a Caller,
@@ -17,11 +18,11 @@ pub struct Arrival<'a> {
     pub node: &'a NodeName,
     /// The container that was chosen.
     pub container: &'a ContainerId,
-    /// The port of it.
+    /// Its port.
     pub port: u16,
 }
 
-/// What is to be done with an arrival.
+/// The verdict on an arrival.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admission<'t> {
     /// It goes to that endpoint.
@@ -35,11 +36,11 @@ pub enum Admission<'t> {
     Deny(Denial<'t>),
     /// The sender may not speak for that caller.
     Impostor,
-    /// The container is not on this node, or it does not serve the port now.
+    /// The container is not on this node, or does not serve the port now.
     Gone,
 }
 
-/// What is to be done with an arrival.
+/// The verdict on an arrival.
 pub fn admit<'t>(table: &'t Table, arrival: &Arrival<'_>) -> Admission<'t> {
     if !may_assert(table, arrival) {
         return Admission::Impostor;

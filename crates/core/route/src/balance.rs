@@ -1,4 +1,4 @@
-//! Choice among the endpoints of a service: two random choices, the one with fewer active requests (Envoy's
+//! Choice among the endpoints of a service: of two random ones, the one with fewer active requests (Envoy's
 //! LEAST_REQUEST). Constant work whatever the number of endpoints. Does not know who counts the active requests.
 
 use crate::facts::Draw;
@@ -8,11 +8,11 @@ use heptad_model::Endpoint;
 const STREAM_FIRST: u64 = 2;
 const STREAM_SECOND: u64 = 3;
 
-/// How an endpoint is chosen; what the choice looks at is handed in.
-pub trait Balancer {
+/// How an endpoint is chosen; the data for the choice is handed in.
+pub(crate) trait Balancer {
     /// How many requests or connections to `endpoint` are in progress.
     fn active(&self, endpoint: &Endpoint) -> u32;
-    /// Whether `endpoint` shall not be chosen, because it was just tried in vain.
+    /// Whether `endpoint` must not be chosen because it has just failed.
     fn excluded(&self, _endpoint: &Endpoint) -> bool {
         false
     }
@@ -25,8 +25,8 @@ impl Balancer for () {
     }
 }
 
-/// One of `endpoints`; none if all of them are excluded.
-pub fn choose<'t>(endpoints: &'t [Endpoint], draw: Draw, balancer: &impl Balancer) -> Option<&'t Endpoint> {
+/// One of `endpoints`; `None` if all of them are excluded.
+pub(crate) fn choose<'t>(endpoints: &'t [Endpoint], draw: Draw, balancer: &impl Balancer) -> Option<&'t Endpoint> {
     let count = endpoints.len() as u64;
     if count == 0 {
         return None;

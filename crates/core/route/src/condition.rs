@@ -1,8 +1,11 @@
-//! Conditions of traffic rules, compiled once and asked of every request.
-//! Knows nothing of rules' precedence.
+//! Conditions of traffic rules, compiled once and evaluated for every request. Knows no precedence of rules.
 
-use crate::{facts::HttpFacts, path};
+use crate::{
+    facts::HttpFacts,
+    path::{self, Reading},
+};
 use heptad_model::{Condition, Field, Operator, condition::compile_regex};
+use percent_encoding::percent_decode_str;
 use regex::Regex;
 use std::borrow::Cow;
 
@@ -10,7 +13,7 @@ use std::borrow::Cow;
 #[derive(Debug)]
 pub(crate) struct Compiled {
     pub(crate) source: Condition,
-    /// The value, of a path in its one spelling.
+    /// The value; for a path, in its normal form.
     value: String,
     regex: Option<Regex>,
 }
@@ -36,14 +39,14 @@ impl Compiled {
         self.source.field == Field::Path
     }
 
-    /// Whether it holds for a server's loose reading of the path as for the path itself. A regular expression that speaks of
-    /// escapes is about the path as it is written.
-    pub(crate) fn agrees(&self, normal: &str, loose: &str) -> bool {
-        let is_spelled = self.regex.is_some() && self.source.value.contains('%');
-        let literal = path::literal(&self.source.value);
+    /// Whether it holds for a server's reading of the path as for the path itself. A regular expression about escapes,
+    /// and a value with parameters, concern the path as it is written.
+    pub(crate) fn agrees(&self, normal: &str, reading: &Reading) -> bool {
+        let value = &self.source.value;
+        let is_spelled = (self.regex.is_some() && value.contains('%')) || (reading.is_bare && value.contains(';'));
         !self.is_on_path()
             || is_spelled
-            || self.compare(Some(normal), &self.value) == self.compare(Some(loose), &literal)
+            || self.compare(Some(normal), &self.value) == self.compare(Some(&reading.path), &path::literal(value))
     }
 
     fn compare(&self, found: Option<&str>, value: &str) -> bool {
@@ -84,24 +87,8 @@ fn decoded(text: &str) -> Cow<'_, str> {
     if !text.bytes().any(|b| b == b'+' || b == b'%') {
         return Cow::Borrowed(text);
     }
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        let escape = (byte == b'%').then(|| bytes.get(at + 1..at + 3).and_then(hex)).flatten();
-        out.push(match (byte, escape) {
-            (_, Some(value)) => value,
-            (b'+', None) => b' ',
-            (other, None) => other,
-        });
-        at += if escape.is_some() { 3 } else { 1 };
-    }
-    Cow::Owned(String::from_utf8_lossy(&out).into_owned())
-}
-
-fn hex(digits: &[u8]) -> Option<u8> {
-    let digit = |b: u8| (b as char).to_digit(16);
-    Some((digit(digits[0])? * 16 + digit(digits[1])?) as u8)
+    let spaced = text.replace('+', " ");
+    Cow::Owned(percent_decode_str(&spaced).decode_utf8_lossy().into_owned())
 }
 
 #[cfg(test)]

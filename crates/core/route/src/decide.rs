@@ -9,7 +9,7 @@ use crate::{
 };
 use heptad_model::ServiceKey;
 
-/// What is to be done with a request.
+/// The verdict on a request.
 pub fn decide<'t>(table: &'t Table, facts: &Facts<'_>, draw: Draw) -> Verdict<'t> {
     let Some((index, addressed)) = table.entry(facts.target) else { return Verdict::UnknownService };
     if let Some(denial) = denial(table, facts.caller, addressed, facts.port) {
@@ -81,8 +81,8 @@ pub(crate) fn denial<'t>(table: &'t Table, caller: &Caller, target: &'t Entry, p
     })
 }
 
-/// Why a flow that was allowed once is allowed no longer. A service that the table does not have any more has said nothing:
-/// its containers end, and with them what they have open.
+/// Why a flow that was allowed once no longer is. A service that is no longer in the table says nothing: its containers
+/// end, and with them what they have open.
 pub fn revoked<'t>(table: &'t Table, caller: &Caller, target: &ServiceKey, port: u16) -> Option<Denial<'t>> {
     if let Caller::Service(key) = caller {
         table.entry(key)?;

@@ -1,5 +1,5 @@
-//! Why a request would be decided as it would: which policies select and allow, which rules hold and which condition
-//! fails, what each backend would get. Uses the very functions of the decision; decides nothing itself.
+//! Explains the decision on a request: which policies select and allow, which rules hold and which condition fails,
+//! what each backend would get. Uses the decision's own functions; decides nothing itself.
 
 use crate::{
     decide::{port_of, sides, why_none},
@@ -18,7 +18,7 @@ pub struct PolicyCheck {
     pub of: ServiceKey,
     /// In which direction.
     pub direction: Direction,
-    /// The policies that restrict it; if there is none, the side is open.
+    /// The policies that restrict it; if there are none, the side is open.
     pub selected_by: Vec<String>,
     /// Those of them that allow the call.
     pub allowed_by: Vec<String>,
@@ -36,7 +36,7 @@ impl PolicyCheck {
 pub struct RuleTrace {
     /// The name.
     pub name: String,
-    /// The first condition that does not hold; none if all hold.
+    /// The first condition that fails; `None` if all hold.
     pub fails: Option<Condition>,
 }
 
@@ -49,7 +49,7 @@ pub struct BackendShare {
     pub port: u16,
     /// The probability, from 0 to 1.
     pub share: f64,
-    /// What the policies say of it.
+    /// What the policies say about it.
     pub checks: Vec<PolicyCheck>,
     /// How many endpoints are ready.
     pub endpoints_ready: usize,
@@ -64,7 +64,7 @@ impl BackendShare {
     }
 }
 
-/// Why a request would be decided as it would.
+/// The explanation of a decision.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Explanation {
     /// Who calls.
@@ -75,11 +75,11 @@ pub struct Explanation {
     pub port: u16,
     /// Whether the addressed service exists.
     pub exists: bool,
-    /// What the policies say of the addressed service.
+    /// What the policies say about the addressed service.
     pub checks: Vec<PolicyCheck>,
-    /// The rules that were tried, up to and with the first that holds.
+    /// The rules that were tried, up to and including the first that holds.
     pub rules: Vec<RuleTrace>,
-    /// Where the request would go; empty if it is denied before.
+    /// Where the request would go; empty if it is denied earlier.
     pub backends: Vec<BackendShare>,
 }
 
@@ -91,7 +91,7 @@ impl Explanation {
     }
 }
 
-/// Why a request with these facts would be decided as it would.
+/// The explanation for a request with these facts.
 pub fn explain(table: &Table, facts: &Facts<'_>) -> Explanation {
     let mut explanation = Explanation {
         caller: facts.caller.clone(),

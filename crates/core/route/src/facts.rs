@@ -1,5 +1,5 @@
-//! What is known of a request when it is decided on: who calls, what is addressed, and what HTTP says, if it is HTTP.
-//! Does not know how these were found out.
+//! The facts on which a request is decided: who calls, what is addressed, and what HTTP says, if it is HTTP. Does not
+//! know how these were found out.
 
 use heptad_model::ServiceKey;
 use std::{borrow::Cow, fmt};
@@ -41,14 +41,14 @@ impl Headers for NoHeaders {
     }
 }
 
-/// Lower-case names and values, the later of one name hidden by the earlier.
+/// Lower-case names and values; of equal names, the first wins.
 impl Headers for Vec<(String, String)> {
     fn get(&self, name: &str) -> Option<Cow<'_, str>> {
         self.iter().find(|(key, _)| key == name).map(|(_, value)| Cow::Borrowed(value.as_str()))
     }
 }
 
-/// What HTTP says of a request.
+/// The HTTP fields of a request.
 #[derive(Clone, Copy)]
 pub struct HttpFacts<'a> {
     /// The method.
@@ -71,7 +71,7 @@ impl fmt::Debug for HttpFacts<'_> {
     }
 }
 
-/// Everything that a verdict follows from, beside the table and the draw.
+/// Everything that determines a verdict, besides the table and the draw.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     /// Who calls.
@@ -80,7 +80,7 @@ pub struct Facts<'a> {
     pub target: &'a ServiceKey,
     /// The port that is addressed.
     pub port: u16,
-    /// What HTTP says; absent for anything else, in which case every field of a condition is absent.
+    /// The HTTP fields; absent for anything else, in which case every field of a condition is absent.
     pub http: Option<HttpFacts<'a>>,
 }
 

@@ -1,12 +1,13 @@
-//! Exact names in constant time: two levels of hashing over a set of names that does not change (Fredman, Komlós,
-//! Szemerédi 1984), so that a search reads two places and compares one name, in the worst case too. The keys of the hashes
-//! are searched when the table is made. Knows neither what the names are of nor where they are kept.
+//! Exact names in constant time: two levels of hashing over a fixed set of names (Fredman, Komlós, Szemerédi 1984), so
+//! that a lookup reads two places and compares one name, even in the worst case. The hash keys are searched when the
+//! table is built. Knows neither what the names denote nor where they are kept.
 
 use crate::facts::mix;
 
-/// Keys of the first level that are tried. If all fail, which chance does not bring about, names are searched in their order.
+/// How many keys of the first level are tried. If all fail, which is practically impossible by chance, names are found
+/// by binary search.
 const KEYS_MAX: u64 = 16;
-/// Keys of one bucket that are tried.
+/// How many keys of one bucket are tried.
 const BUCKET_KEYS_MAX: u32 = 64;
 /// Places of the second level per name.
 const PLACES_PER_NAME_MAX: usize = 8;
@@ -14,7 +15,7 @@ const PLACES_PER_NAME_MAX: usize = 8;
 /// A name in two parts, such as namespace and name; both count.
 pub(crate) type Parts<'a> = [&'a str; 2];
 
-/// Where each of some names stands.
+/// The position of each name of a set.
 #[derive(Debug)]
 pub(crate) enum Names {
     /// Two reads and one comparison.
@@ -28,7 +29,7 @@ pub(crate) struct Levels {
     key: u64,
     /// By the first bits of a name's hash.
     buckets: Vec<Bucket>,
-    /// Positions and one; 0: nobody.
+    /// Positions plus one; 0: empty.
     places: Vec<u32>,
 }
 
@@ -46,7 +47,7 @@ impl Bucket {
     }
 }
 
-/// The number that the first bits make; 0 if none are taken.
+/// The number that the first bits form; 0 if none are taken.
 fn first_bits(hash: u64, bits: u32) -> usize {
     hash.checked_shr(u64::BITS - bits).unwrap_or(0) as usize
 }
@@ -59,7 +60,7 @@ fn hash(key: u64, name: Parts<'_>) -> u64 {
             bytes[..chunk.len()].copy_from_slice(chunk);
             state = mix(state ^ u64::from_le_bytes(bytes));
         }
-        // With the length no two lists of parts have the same chunks.
+        // With the length, no two lists of parts have the same chunks.
         state = mix(state ^ part.len() as u64);
     }
     state
@@ -72,7 +73,7 @@ impl Default for Names {
 }
 
 impl Names {
-    /// The table of these names, of which no two are the same.
+    /// The table of these names, which must all be different.
     pub(crate) fn new(names: &[Parts<'_>]) -> Self {
         match (0..KEYS_MAX).find_map(|key| Levels::new(key, names)) {
             Some(levels) => Self::Levels(levels),
@@ -86,7 +87,7 @@ impl Names {
         Self::Ordered(positions)
     }
 
-    /// The position of the name, if it is one of them; `name_at` says what name stands at a position.
+    /// The position of the name, if it is one of them; `name_at` returns the name at a position.
     pub(crate) fn find<'a>(&self, name: Parts<'_>, name_at: impl Fn(usize) -> Parts<'a>) -> Option<usize> {
         match self {
             Self::Levels(levels) => levels.candidate(name).filter(|position| name_at(*position) == name),
@@ -107,7 +108,7 @@ impl Levels {
         for (position, hash) in (0..).zip(&hashes) {
             of_bucket[first_bits(*hash, bits)].push(position);
         }
-        // As many places as the square of the names: then every other key puts them all apart.
+        // As many places as the square of the names: then at least half of all keys separate them.
         let bits_of = |names: &Vec<u32>| (names.len() * names.len()).max(1).next_power_of_two().trailing_zeros();
         let sizes: usize = of_bucket.iter().map(|names| 1 << bits_of(names)).sum();
         if sizes > PLACES_PER_NAME_MAX * count as usize {

@@ -1,7 +1,10 @@
 //! G8: names are found, and the steps of lookups over 10^2 to 10^6 names are counted, not timed.
 
 use super::*;
-use crate::{Balancer, Draw, choose};
+use crate::{
+    Draw,
+    balance::{Balancer, choose},
+};
 use heptad_model::Endpoint;
 use proptest::prelude::*;
 use std::{
@@ -69,7 +72,7 @@ impl PartialEq for Counted<'_> {
 
 impl Eq for Counted<'_> {}
 
-/// `ordered_map_steps` of `spec/G8_lookup.v` for so many names.
+/// `ordered_map_steps` of `spec/G8_lookup.v` for this many names.
 fn steps_max(size: usize) -> u32 {
     11 * ((size + 1).ilog2() / 2 + 1)
 }
@@ -86,7 +89,7 @@ fn an_ordered_map_takes_steps_as_the_logarithm() {
             compared.set(0);
             assert_eq!(map.get(&key(&texts[position])), Some(&position));
             assert!(compared.get() <= steps_max(size), "{} of {size}", compared.get());
-            // All names with a prefix: to the first of them, and one step more than there are answers.
+            // All names with a prefix: the steps to the first of them, and one step per answer plus one.
             let prefix = &texts[position][..texts[position].len() - 1];
             compared.set(0);
             let range = map.range(key(prefix)..);
@@ -99,7 +102,7 @@ fn an_ordered_map_takes_steps_as_the_logarithm() {
     }
 }
 
-/// Counts what a choice looks at.
+/// Counts the endpoints that a choice looks at.
 struct Counting(Cell<u32>);
 
 impl Balancer for Counting {
@@ -141,7 +144,7 @@ fn what_has_no_key_is_searched_in_its_order() {
         assert_eq!(names.find(*name, |at| all[at]), Some(position));
     }
     assert_eq!(names.find(["default", "none"], |at| all[at]), None);
-    // Two that are the same are never apart.
+    // Two equal names can never be separated.
     assert!(matches!(Names::new(&[["a", "b"], ["a", "b"]]), Names::Ordered(_)));
 }
 

@@ -1,10 +1,11 @@
 //! Paths as rules see them: the normal form of RFC 3986 (6.2.2) with merged slashes, and whether servers could read a
-//! path in another way that rules would judge differently. Knows no rules.
+//! path in a way that rules would judge differently. Knows no rules.
 
+use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 
-/// The normal form: unreserved characters are not escaped, escapes are in upper case, `.` and `..` are resolved, slashes
-/// are merged. What is no path of that kind, such as `*`, stays as it is.
+/// The normal form: unreserved characters are not escaped, escapes are in upper case, `.` and `..` are resolved,
+/// slashes are merged. Anything that is not such a path, such as `*`, stays unchanged.
 pub(crate) fn normal(path: &str) -> Cow<'_, str> {
     if !path.starts_with('/') || is_plain(path) {
         return Cow::Borrowed(path);
@@ -12,14 +13,37 @@ pub(crate) fn normal(path: &str) -> Cow<'_, str> {
     Cow::Owned(resolved(&spelled(path)))
 }
 
-/// How a server reads it that takes every escape for its character, and a backslash for a slash.
-pub(crate) fn loose(path: &str) -> String {
-    resolved(&literal(path).replace('\\', "/"))
+/// One way in which a server may read a normal path.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    pub(crate) path: String,
+    /// Without parameters: each segment ends at its first `;`.
+    pub(crate) is_bare: bool,
 }
 
-/// Whether servers may stop reading before its end.
-pub(crate) fn is_cut(path: &str) -> bool {
-    path.contains("%00") || path.contains('\0')
+/// How servers read a normal path that decode every escape: with `\` as a slash or not, with slashes merged or not,
+/// with parameters of segments or without. `None` if one of them could stop before the end, or find a segment of dots,
+/// which some resolve and others do not.
+pub(crate) fn readings(normal: &str) -> Option<Vec<Reading>> {
+    let written = literal(normal);
+    if written.contains('\0') {
+        return None;
+    }
+    let mut all = Vec::new();
+    for text in [written.replace('\\', "/"), written] {
+        for is_bare in [false, true] {
+            let segments =
+                text.split('/').map(|segment| segment.split(';').next().filter(|_| is_bare).unwrap_or(segment));
+            let segments: Vec<&str> = segments.collect();
+            if segments.iter().any(|segment| matches!(*segment, "." | "..")) {
+                return None;
+            }
+            let path = segments.join("/");
+            all.push(Reading { path: resolved(&path), is_bare });
+            all.push(Reading { path, is_bare });
+        }
+    }
+    Some(all)
 }
 
 /// One spelling of each character: what need not be escaped is not, the rest is in upper case.
@@ -29,7 +53,7 @@ pub(crate) fn spelled(text: &str) -> String {
         match piece {
             Piece::Escape(byte) if is_unreserved(byte) => out.push(char::from(byte)),
             Piece::Escape(byte) => out.push_str(&format!("%{byte:02X}")),
-            // Else it could begin an escape together with what was decoded behind it.
+            // Otherwise it could form an escape together with what was decoded after it.
             Piece::Char('%') => out.push_str("%25"),
             Piece::Char(char) if char.is_ascii() => out.push(char),
             Piece::Char(char) => {
@@ -42,14 +66,7 @@ pub(crate) fn spelled(text: &str) -> String {
 
 /// The characters that are meant, with no escape left.
 pub(crate) fn literal(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    for piece in pieces(text) {
-        match piece {
-            Piece::Escape(byte) => out.push(byte),
-            Piece::Char(char) => out.extend(char.encode_utf8(&mut [0; 4]).bytes()),
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 enum Piece {
@@ -77,7 +94,7 @@ fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
-/// Without empty segments and those of dots; what would lead above the root stays at it.
+/// Without empty segments and segments of dots; what would lead above the root stays at the root.
 fn resolved(path: &str) -> String {
     let mut kept: Vec<&str> = Vec::new();
     let mut is_open = false;
@@ -93,9 +110,9 @@ fn resolved(path: &str) -> String {
     format!("/{}{end}", kept.join("/"))
 }
 
-/// Whether nothing in it could be written or read otherwise; quick, since nearly every path is so.
+/// Whether nothing in it could be written or read otherwise; fast, since this is true of nearly every path.
 pub(crate) fn is_plain(path: &str) -> bool {
-    let is_plain = |byte: &u8| byte.is_ascii() && !matches!(byte, b'%' | b'\\' | 0);
+    let is_plain = |byte: &u8| byte.is_ascii() && !matches!(byte, b'%' | b'\\' | b';' | 0);
     let starts_dot_or_slash = |pair: &[u8]| matches!(pair, [b'/', b'/' | b'.']);
     path.bytes().all(|byte| is_plain(&byte)) && !path.as_bytes().windows(2).any(starts_dot_or_slash)
 }
@@ -137,11 +154,17 @@ mod tests {
     }
 
     #[test]
-    fn the_loose_reading_takes_every_separator() {
-        for path in ["/%2fadmin", "/x%2f..%2Fadmin", "/\\admin", "/x%5c..%5Cadmin", "//%61dmin"] {
-            assert_eq!(loose(path), "/admin", "{path}");
+    fn servers_read_escapes_backslashes_and_parameters_in_their_ways() {
+        let of = |path: &str| -> Option<Vec<String>> {
+            Some(readings(&normal(path))?.into_iter().map(|reading| reading.path).collect())
+        };
+        for path in ["/%2fadmin", "/\\admin", "/%5Cadmin", "/;v=1/admin", "/admin;v=1", "//%61dmin"] {
+            assert!(of(path).expect("readings").contains(&"/admin".to_owned()), "{path}: {:?}", of(path));
         }
-        assert_eq!(loose("/caf%C3%A9/%40"), "/caf\u{e9}/@");
+        assert!(of("/caf%C3%A9/%40").expect("readings").iter().all(|path| path == "/caf\u{e9}/@"));
+        for path in ["/admin%2F..%2Fx", "/a%2f.", "/a%5C..%5cb", "/x/..;/admin", "/a%3b/.%3B", "/a%00"] {
+            assert_eq!(of(path), None, "{path}");
+        }
     }
 
     proptest! {
@@ -153,15 +176,31 @@ mod tests {
             prop_assert!(!is_plain(&path) || once == path);
         }
 
+        /// A server that decodes once, and then does what some servers do: takes `\` for a slash, merges slashes,
+        /// resolves dots, drops parameters.
         #[test]
-        fn the_loose_reading_sees_through_every_spelling(path in "/[a-c./@]{0,12}", escaped in prop::collection::vec(any::<bool>(), 13)) {
-            let spelt: String = path
-                .bytes()
-                .zip(escaped)
-                .enumerate()
-                .map(|(at, (byte, escape))| if escape && at > 0 { format!("%{byte:02x}") } else { char::from(byte).to_string() })
-                .collect();
-            prop_assert_eq!(loose(&spelt), loose(&path));
+        fn what_a_server_sees_is_among_the_readings(
+            path in "/([ab./;\\\\]|%2[fFeE]|%5[cC]|%3[bB]|%61){0,12}",
+            (slashes, merges, dots, bare) in any::<(bool, bool, bool, bool)>(),
+        ) {
+            let normal = normal(&path);
+            let Some(readings) = readings(&normal) else { return Ok(()) };
+            let mut seen = literal(&normal);
+            if slashes {
+                seen = seen.replace('\\', "/");
+            }
+            if bare {
+                seen = seen.split('/').map(|part| part.split(';').next().unwrap_or("")).collect::<Vec<_>>().join("/");
+            }
+            if dots {
+                prop_assert!(!seen.split('/').any(|part| matches!(part, "." | "..")));
+            }
+            if merges {
+                while seen.contains("//") {
+                    seen = seen.replace("//", "/");
+                }
+            }
+            prop_assert!(readings.iter().any(|reading| reading.path == seen), "{seen}: {readings:?}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Network policies as in Kubernetes: a side that no policy selects is open; else some selecting policy must list the
-//! other side. A set is evaluated, never a sequence, so the order of policies cannot matter.
+//! Network policies as in Kubernetes: a side that no policy selects is open; otherwise some selecting policy must list
+//! the other side. Policies are evaluated as a set, never as a sequence, so their order cannot matter.
 
 use heptad_model::{Namespace, NetworkPolicy, PolicyPeer, Selector, Service};
 use std::fmt;

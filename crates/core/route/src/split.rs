@@ -1,5 +1,5 @@
-//! The two sides of a service whose containers are being exchanged: those of one revision get a share of the requests
-//! whatever their number. Knows no policy and no rule.
+//! The two sides of a service during a rollout: the containers of one revision get a share of the requests, whatever
+//! their number. Knows no policy and no rule.
 
 use crate::facts::Draw;
 use heptad_model::{Container, Endpoint, TrafficSplit, snapshot::ready_endpoints};
@@ -10,7 +10,7 @@ const STREAM_SIDE: u64 = 4;
 
 type Ports = BTreeMap<u16, Vec<Endpoint>>;
 
-/// The ready endpoints of a service, apart by revision.
+/// The ready endpoints of a service, separated by revision.
 #[derive(Debug)]
 pub(crate) struct Sides {
     percent: u64,
@@ -37,7 +37,7 @@ impl Sides {
         }
     }
 
-    /// The endpoints of the side on which the draw falls; of the other one if that has none.
+    /// The endpoints of the side on which the draw falls; of the other side if that one has none.
     pub(crate) fn drawn(&self, port: u16, draw: Draw) -> Option<&[Endpoint]> {
         let sides = match draw.below(STREAM_SIDE, 100) < self.percent {
             true => [&self.chosen, &self.rest],

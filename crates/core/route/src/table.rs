@@ -1,5 +1,5 @@
-//! The table: everything a decision looks at, immutable and compiled. What changes often (endpoints) is apart from
-//! what is costly to compile (policies and rules), so that a changed endpoint costs no compilation.
+//! The table: everything that a decision looks at, immutable and compiled. What changes often (endpoints) is separate
+//! from what is costly to compile (policies and rules), so a changed endpoint costs no compilation.
 
 use crate::{
     decide::port_of,
@@ -53,19 +53,19 @@ pub enum TableProblem {
         /// The reason.
         why: String,
     },
-    /// The second service is not reached under that host.
+    /// The second service is not reachable under that host.
     #[error("the host `{host}` leads to {kept}, not to {lost}; give one of them another")]
     Host {
         /// The host of `expose`.
         host: String,
         /// The service to which it leads.
         kept: ServiceKey,
-        /// The service that wanted it too.
+        /// The service that also wanted it.
         lost: ServiceKey,
     },
 }
 
-/// A path of which the traffic rules cannot say what the server will make of it.
+/// The traffic rules cannot tell how the server will read this path.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
     "the traffic rules of {service} cannot be applied to a path that servers read in two ways; send it without escaped \
@@ -106,10 +106,10 @@ pub struct Table {
     mesh: Arc<Mesh>,
     /// By the index of the service, then by container port; ordered by container.
     endpoints: Vec<BTreeMap<u16, Vec<Endpoint>>>,
-    /// By the index of the service: of which the requests are shared out by revision.
+    /// By the index of the service: those whose requests are shared out by revision.
     splits: BTreeMap<usize, Sides>,
     by_container: BTreeMap<ContainerId, ServiceKey>,
-    /// The services of which a node has containers, in any state.
+    /// The services whose containers a node has, in any state.
     bound: BTreeMap<NodeName, BTreeSet<ServiceKey>>,
     revision: u64,
 }
@@ -143,17 +143,18 @@ impl Table {
         Self { mesh: Arc::clone(&self.mesh), endpoints, splits, by_container, bound, revision }
     }
 
-    /// The same as of a revision of the state, by which the tables of two nodes can be compared.
+    /// The same at a revision of the state, by which the tables of two nodes can be compared.
     pub fn at_revision(self, revision: u64) -> Self {
         Self { revision, ..self }
     }
 
-    /// The revision of the state from which it was made; 0 if that was not said.
+    /// The revision of the state from which it was built; 0 if unknown.
     pub fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// Whether a container of that service is bound to that node, in whatever state: then calls from there may be its.
+    /// Whether a container of that service is bound to that node, in any state: then calls from there may be the
+    /// service's.
     pub fn is_bound(&self, service: &ServiceKey, node: &NodeName) -> bool {
         self.bound.get(node).is_some_and(|services| services.contains(service))
     }
@@ -171,19 +172,19 @@ impl Table {
             .is_some_and(|(index, _)| self.endpoints[index].values().any(|all| endpoint_in(all, container).is_some()))
     }
 
-    /// The addresses and TCP ports of services at which nothing can be served now, by the service itself or by a backend of
-    /// its rules.
-    pub fn unserved(&self) -> BTreeSet<(Ipv4Addr, u16)> {
+    /// The addresses of services, each with the TCP ports that the service declares and at which something can be
+    /// served now, by the service itself or by a backend of its rules.
+    pub fn served(&self) -> BTreeMap<Ipv4Addr, BTreeSet<u16>> {
         let is_served = |index, port| !self.endpoints_at(index, port).is_empty();
-        let mut unserved = BTreeSet::new();
+        let mut served: BTreeMap<Ipv4Addr, BTreeSet<u16>> = BTreeMap::new();
         for (index, entry) in self.mesh.services.iter().enumerate() {
             let Some(address) = entry.service.address else { continue };
             let backends = || entry.rules.iter().flat_map(|rule| &rule.backends).filter_map(|backend| backend.index);
             let by_rule = |port| backends().any(|index| is_served(index, port_of(self.entry_at(index), port)));
-            let none = entry.ports.iter().filter(|port| !is_served(index, **port) && !by_rule(**port));
-            unserved.extend(none.map(|port| (address, *port)));
+            let some = entry.ports.iter().filter(|port| is_served(index, **port) || by_rule(**port));
+            served.entry(address).or_default().extend(some);
         }
-        unserved
+        served
     }
 
     /// Objects that could not be used.
@@ -212,11 +213,12 @@ impl Table {
         found.map(|(index, port)| (&self.mesh.services[index].key, port))
     }
 
-    /// The path to pass on to a service: as it was sent, unless the service has rules on paths. Then it is the normal form,
-    /// which those rules judge, so that no server can see another path than they.
+    /// The path to pass on to a service: as it was sent, unless the service has rules on paths. In that case it is the
+    /// normal form, which those rules judge, so that no server that reads it in one of the usual ways sees another
+    /// path.
     ///
     /// # Errors
-    /// If one of those rules would hold for one of the readings that servers have for a path, and not for the other.
+    /// One of those rules would hold for one of the ways in which servers read a path, and not for another.
     pub fn path_for<'p>(&self, target: &ServiceKey, path: &'p str) -> Result<Cow<'p, str>, AmbiguousPath> {
         let Some((_, entry)) = self.entry(target).filter(|_| !path::is_plain(path)) else {
             return Ok(Cow::Borrowed(path));
@@ -225,14 +227,15 @@ impl Table {
         if conditions().next().is_none() {
             return Ok(Cow::Borrowed(path));
         }
-        let (normal, loose) = (path::normal(path), path::loose(path));
-        match path::is_cut(path) || !conditions().all(|condition| condition.agrees(&normal, &loose)) {
-            true => Err(AmbiguousPath { service: target.clone() }),
-            false => Ok(normal),
+        let normal = path::normal(path);
+        let agree = |reading: &path::Reading| conditions().all(|condition| condition.agrees(&normal, reading));
+        match path::readings(&normal).is_some_and(|readings| readings.iter().all(agree)) {
+            true => Ok(normal),
+            false => Err(AmbiguousPath { service: target.clone() }),
         }
     }
 
-    /// Whether both were compiled of the same services, policies and rules, and differ in containers alone.
+    /// Whether both were compiled from the same services, policies and rules, and differ only in containers.
     pub fn has_rules_of(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.mesh, &other.mesh)
     }
@@ -242,7 +245,7 @@ impl Table {
         self.by_container.get(container)
     }
 
-    /// The port under which a service is called when none is named: its first over TCP.
+    /// The port used for a service when none is named: its first over TCP.
     pub fn port_default(&self, key: &ServiceKey) -> Option<u16> {
         self.entry(key)?.1.ports.first().copied()
     }
@@ -265,7 +268,7 @@ impl Table {
         &self.mesh.services[index]
     }
 
-    /// The ready endpoints among which the draw leaves a choice: those of one side, while a service has two.
+    /// The ready endpoints that the draw leaves to choose from: those of one side, while a service has two.
     pub(crate) fn endpoints_drawn(&self, index: usize, port: u16, draw: Draw) -> &[Endpoint] {
         let all = self.endpoints_at(index, port);
         self.splits.get(&index).and_then(|sides| sides.drawn(port, draw)).unwrap_or(all)
@@ -338,7 +341,7 @@ fn bound<'a>(containers: impl Iterator<Item = &'a Container>) -> BTreeMap<NodeNa
     let mut all: BTreeMap<NodeName, BTreeSet<ServiceKey>> = BTreeMap::new();
     for container in containers {
         let Some(node) = &container.node else { continue };
-        // Most containers are of a pair that is there already: nothing is copied for those.
+        // Most containers belong to a pair that is there already: nothing is copied for those.
         match all.get_mut(node) {
             Some(services) if services.contains(&container.service) => {}
             Some(services) => _ = services.insert(container.service.clone()),
@@ -377,7 +380,7 @@ fn compiled_rules(
     all
 }
 
-/// A host that two services want leads to the older one: the server refuses the second, so that is rare.
+/// A host that two services want leads to the older one. The server refuses the second, so this is rare.
 fn hosts(services: &[Entry], problems: &mut Vec<TableProblem>) -> BTreeMap<String, (usize, u16)> {
     let mut hosts: BTreeMap<String, (usize, u16)> = BTreeMap::new();
     let mut by_age: Vec<(usize, &Entry)> = services.iter().enumerate().collect();

@@ -75,7 +75,7 @@ fn get<'t>(table: &'t Table, caller: &str, target: &str, path: &str, draw: u64) 
     decide(table, &Facts { caller: &caller, target: &key(target), port: 80, http: Some(http) }, Draw(draw))
 }
 
-/// Who serves, or why nobody does, in a word.
+/// Which container serves, or why none does, in a word.
 fn outcome(verdict: &Verdict<'_>) -> String {
     match verdict {
         Verdict::Forward(to) => to.service.name.clone(),

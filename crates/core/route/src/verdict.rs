@@ -1,5 +1,5 @@
-//! The verdict on a request: exactly one of forward, deny, no endpoint, unknown service; each says why in words.
-//! Does not know how a verdict is carried out.
+//! The verdict on a request: exactly one of forward, deny, no endpoint, unknown service; each gives its reason in
+//! words. Does not know how a verdict is carried out.
 
 use crate::{facts::Caller, policy::Direction};
 use heptad_model::{Endpoint, ServiceKey};
@@ -40,9 +40,9 @@ pub struct Denial<'t> {
     pub caller: Caller,
     /// The service that may not be called: the addressed one, or the one that a traffic rule chose.
     pub target: &'t ServiceKey,
-    /// The port of it.
+    /// Its port.
     pub port: u16,
-    /// Whose policies deny it: `Ingress` those of the target, `Egress` those of the caller.
+    /// Whose policies deny it: `Ingress` the target's, `Egress` the caller's.
     pub direction: Direction,
     /// The policies that select that side, none of which allows the call; `NAMESPACE/NAME`, ordered.
     pub policies: Vec<&'t str>,
@@ -80,7 +80,7 @@ pub enum Why<'t> {
     BackendMissing,
     /// The service has other ports.
     PortUnknown {
-        /// Those that it has, over TCP.
+        /// Its TCP ports.
         known: &'t [u16],
     },
     /// The service is scaled to zero.

@@ -1,23 +1,28 @@
-//! The judge of plans: re-derives every promise from the view, the plan and the requests, as typed findings.
-//! Shares no code with the planner: not its feasibility rule, not its working view, not its rows' arithmetic.
+//! The judge of plans: derives every promise anew from the view, the plan and the requests, as typed findings. Looks at what
+//! the plan touches: its nodes, the services that ask, the rules that speak of them, the quotas of their namespaces.
+//! Shares no code with the planner but a set of names: not its feasibility rule, not its working view, not its rows' arithmetic.
 
-use crate::{
-    plan::Plan,
-    request::{HostPort, Request},
-    view::{NodeView, NodesView},
-};
+use crate::{plan::Plan, request::Request, view::NodesView};
 use heptad_model::{
-    ContainerId, DEVICE_MILLIS, Dimension, Namespace, NodeName, NodeStatus, Protocol, Service, ServiceKey,
+    Container, ContainerId, DEVICE_MILLIS, Dimension, Namespace, NodeName, NodeStatus, Protocol, Service, ServiceKey,
 };
-use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
+mod asked;
 mod devices;
+mod domains;
 mod gangs;
+mod laws;
+mod rooms;
 mod rules;
+mod tally;
+#[cfg(test)]
+mod whole;
 
-use devices::Devices;
+use asked::{Asked, Compared};
+use rooms::Rooms;
 use rules::Judge;
+use tally::Tally;
 
 /// A place where a plan is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Error)]
@@ -177,205 +182,53 @@ impl ShowWide for Dimension {
     }
 }
 
+/// A service with the versions of its configs and secrets, and its containers.
+pub type Present<'a> = (Service, Vec<&'a Container>);
+
 /// All that is wrong with `plan` for `requests` on `view`, whose services ask nothing of nodes but room; empty if it may
 /// be committed.
 pub fn check(view: &NodesView, plan: &Plan, requests: &[Request]) -> Vec<Finding> {
     check_with(view, plan, requests, [])
 }
 
-/// All that is wrong with `plan` for `requests` on `view`; empty if it may be committed. What `services` ask of nodes is
-/// read from themselves, not from the view.
+/// All that is wrong with `plan` for `requests` on `view`, if none of `services` is being exchanged; empty if it may be
+/// committed. What services ask of nodes is read from themselves, not from the view.
 pub fn check_with<'a>(
     view: &'a NodesView,
     plan: &'a Plan,
     requests: &'a [Request],
     services: impl IntoIterator<Item = &'a Service>,
 ) -> Vec<Finding> {
-    let mut asked: BTreeMap<&ContainerId, &Request> = BTreeMap::new();
-    // Of a container that is asked twice only the first request counts.
-    for request in requests {
-        asked.entry(&request.container).or_insert(request);
-    }
+    check_with_exchanges(view, plan, requests, services, &|_| None)
+}
+
+/// The same if some services are being exchanged: which of a service's containers stay follows from what `present` says of
+/// it, not from the view. Findings are in their own order.
+pub fn check_with_exchanges<'a>(
+    view: &'a NodesView,
+    plan: &'a Plan,
+    requests: &'a [Request],
+    services: impl IntoIterator<Item = &'a Service>,
+    present: &dyn Fn(&ServiceKey) -> Option<Present<'a>>,
+) -> Vec<Finding> {
     let mut found = Vec::new();
-    once(view, plan, &asked, &mut found);
-    let mut after: BTreeMap<&NodeName, Tally<'_>> = BTreeMap::new();
-    for node in view.nodes() {
-        after.insert(&node.name, Tally::before(node));
+    let asked = Asked::of(requests);
+    let Compared { bound, mut unserved, strangers } = asked.compare(view, plan, &mut found);
+    let already = asked.already_bound(&strangers, view, plan, &mut found);
+    let tallies = Tally::all(view, plan, &bound, &mut found);
+    let judge = Judge::new(view, &asked.services, &tallies, services, present);
+    for tally in &tallies {
+        tally.judge(&judge, &mut found);
     }
-    for (container, name) in &plan.bindings {
-        match (asked.get(container), after.get_mut(name)) {
-            (Some(request), Some(tally)) => tally.give(request, plan, &mut found),
-            (_, None) => found.push(Finding::UnknownNode { container: container.clone(), node: name.clone() }),
-            (None, _) => {}
-        }
-    }
-    let judge = Judge::new(view, plan, &asked, services);
-    for tally in after.values() {
-        tally.within_capacity(&mut found);
-        tally.row_is_right(plan, &mut found);
-        tally.is_permitted(&judge, &mut found);
-    }
-    judge.quotas(&after.values().flat_map(|tally| &tally.bound).copied().collect::<Vec<_>>(), &mut found);
-    let unknown_rows = plan.allocations.keys().filter(|name| !after.contains_key(name));
-    found.extend(unknown_rows.map(|node| Finding::RowsAndBindingsDiffer { node: node.clone() }));
-    let bound: BTreeSet<&ContainerId> = view.nodes().iter().flat_map(|node| &node.allocation.containers).collect();
-    let gangs = gangs::gangs(&asked, &bound);
+    judge.quotas(tallies.iter().flat_map(|tally| tally.bound).map(|(_, one)| one.request), &mut found);
+    let gangs = gangs::gangs(&asked.all, &already);
     gangs::whole(&gangs, plan, &mut found);
-    left_out(plan, &bound, asked.into_values(), &mut after, &judge, &mut found);
-    gangs::left_out(&gangs, plan, &after, &judge, &mut found);
+    unserved.retain(|one| !already.contains(&one.request.container));
+    let mut rooms = Rooms::new(view, &tallies, &judge);
+    rooms.left_out(&unserved, &mut found);
+    gangs::left_out(&gangs, plan, view, &judge, &rooms, &mut found);
+    found.sort();
     found
-}
-
-/// Every bound container was requested and has no other node.
-fn once(view: &NodesView, plan: &Plan, asked: &BTreeMap<&ContainerId, &Request>, found: &mut Vec<Finding>) {
-    for container in plan.bindings.keys().filter(|container| !asked.contains_key(container)) {
-        found.push(Finding::NotRequested { container: container.clone() });
-    }
-    for node in view.nodes() {
-        for container in node.allocation.containers.iter().filter(|c| plan.bindings.contains_key(c)) {
-            found.push(Finding::AlreadyBound { container: container.clone(), node: node.name.clone() });
-        }
-    }
-}
-
-/// What a node will have given, counted anew in numbers that cannot overflow.
-struct Tally<'a> {
-    node: &'a NodeView,
-    given: [u128; 4],
-    ports: BTreeSet<HostPort>,
-    bound: Vec<&'a Request>,
-    /// What is kept for containers that wait for it.
-    held: [u128; 4],
-    held_ports: BTreeSet<HostPort>,
-    devices: Devices<'a>,
-}
-
-impl<'a> Tally<'a> {
-    fn before(node: &'a NodeView) -> Self {
-        let given = node.allocation.resources.amounts().map(u128::from);
-        let ports = node.allocation.host_ports.clone();
-        let devices = Devices::before(node);
-        Self { node, given, ports, bound: Vec::new(), held: [0; 4], held_ports: BTreeSet::new(), devices }
-    }
-
-    fn give(&mut self, request: &'a Request, plan: &'a Plan, found: &mut Vec<Finding>) {
-        let node = || self.node.name.clone();
-        if self.node.status != NodeStatus::Ready {
-            let (container, status) = (request.container.clone(), self.node.status);
-            found.push(Finding::NodeNotReady { container, node: node(), status });
-        }
-        for (sum, amount) in self.given.iter_mut().zip(request.resources.amounts()) {
-            *sum += u128::from(amount);
-        }
-        for &(port, protocol) in &request.host_ports {
-            if !self.ports.insert((port, protocol)) {
-                found.push(Finding::HostPortTwice { node: node(), port, protocol });
-            }
-        }
-        self.devices.give(request, plan);
-        self.bound.push(request);
-    }
-
-    /// A dimension that was exceeded before, and of which nothing is given, is not the plan's fault.
-    fn within_capacity(&self, found: &mut Vec<Finding>) {
-        let before = self.node.allocation.resources;
-        for dimension in Dimension::ALL {
-            let (given, capacity) = (self.given[dimension as usize], self.node.capacity.get(dimension));
-            if given > u128::from(capacity) && given != u128::from(before.get(dimension)) {
-                found.push(Finding::CapacityExceeded { node: self.node.name.clone(), dimension, given, capacity });
-            }
-        }
-        self.devices.within_capacity(found);
-    }
-
-    fn is_permitted(&self, judge: &Judge<'_>, found: &mut Vec<Finding>) {
-        // Those of one service are all as good or bad as the first.
-        let mut known: BTreeMap<(&ServiceKey, &Option<NodeName>), Option<String>> = BTreeMap::new();
-        for request in &self.bound {
-            let wrong = known.entry((&request.service, &request.pinned));
-            let wrong = wrong.or_insert_with(|| judge.wrong(request, self.node, 1));
-            if let Some(why) = wrong {
-                let (container, node) = (request.container.clone(), self.node.name.clone());
-                found.push(Finding::NotPermitted { container, node, why: why.clone() });
-            }
-        }
-    }
-
-    fn hold(&mut self, request: &'a Request) {
-        self.held.iter_mut().zip(request.resources.amounts()).for_each(|(sum, amount)| *sum += u128::from(amount));
-        self.held_ports.extend(&request.host_ports);
-        self.devices.hold(request);
-    }
-
-    fn row_is_right(&self, plan: &Plan, found: &mut Vec<Finding>) {
-        let node = || self.node.name.clone();
-        let Some(row) = plan.allocations.get(&self.node.name).filter(|_| !self.bound.is_empty()) else {
-            if plan.allocations.contains_key(&self.node.name) == self.bound.is_empty() {
-                found.push(Finding::RowsAndBindingsDiffer { node: node() });
-            }
-            return;
-        };
-        let new = self.bound.iter().map(|request| &request.container);
-        let containers: BTreeSet<&ContainerId> = self.node.allocation.containers.iter().chain(new).collect();
-        let parts = [
-            (RowPart::Resources, row.resources.amounts().map(u128::from) == self.given),
-            (RowPart::HostPorts, row.host_ports == self.ports),
-            (RowPart::Containers, row.containers.iter().eq(containers)),
-            (RowPart::Devices, self.devices.row_is_right(plan, &self.bound)),
-        ];
-        let wrong = parts.into_iter().filter(|(_, right)| !right);
-        found.extend(wrong.map(|(part, _)| Finding::WrongRow { node: node(), part }));
-    }
-
-    /// How many containers that ask this would find room.
-    fn room(&self, request: &Request) -> u64 {
-        let ports = &request.host_ports;
-        let is_open = self.node.status == NodeStatus::Ready && !self.node.draining;
-        if !is_open || !ports.is_disjoint(&self.ports) || !ports.is_disjoint(&self.held_ports) {
-            return 0;
-        }
-        let of_dimension = |d: Dimension| {
-            let capacity = u128::from(self.node.capacity.get(d));
-            let taken = self.given[d as usize] + self.held[d as usize];
-            let often = capacity.saturating_sub(taken).checked_div(u128::from(request.resources.get(d)));
-            often.map_or(u64::MAX, |often| u64::try_from(often).unwrap_or(u64::MAX))
-        };
-        let most = if ports.is_empty() { u64::MAX } else { 1 };
-        Dimension::ALL.into_iter().map(of_dimension).fold(most, u64::min).min(self.devices.room(request))
-    }
-}
-
-/// Every request that was not served has no room anywhere, but for those that wait for room that is kept for them; those
-/// that ask the same are looked at once.
-fn left_out<'a>(
-    plan: &Plan,
-    bound: &BTreeSet<&ContainerId>,
-    requests: impl Iterator<Item = &'a Request>,
-    after: &mut BTreeMap<&NodeName, Tally<'a>>,
-    judge: &Judge<'_>,
-    found: &mut Vec<Finding>,
-) {
-    let is_served = |r: &&Request| plan.bindings.contains_key(&r.container) || bound.contains(&r.container);
-    let (waiting, unserved): (Vec<&Request>, Vec<&Request>) =
-        requests.filter(|request| !is_served(request)).partition(|request| request.reserved.is_some());
-    for request in waiting {
-        if let Some(tally) = request.reserved.as_ref().and_then(|node| after.get_mut(node)) {
-            tally.hold(request);
-        }
-    }
-    let mut full: BTreeSet<_> = BTreeSet::new();
-    for request in unserved.into_iter().filter(|request| request.gang.is_none()) {
-        let amounts = request.resources.amounts();
-        let shape = (&request.service, &request.pinned, amounts, &request.devices, &request.host_ports);
-        if !judge.has_quota_for(request) || !full.insert(shape) {
-            continue;
-        }
-        let has_room = |tally: &&Tally<'_>| tally.room(request) > 0 && judge.wrong(request, tally.node, 0).is_none();
-        if let Some(tally) = after.values().find(has_room) {
-            let (container, node) = (request.container.clone(), tally.node.name.clone());
-            found.push(Finding::LeftOut { container, node });
-        }
-    }
 }
 
 #[cfg(test)]

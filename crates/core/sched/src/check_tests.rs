@@ -7,6 +7,7 @@ use crate::{
 };
 use heptad_model::{Node, ResourceVector};
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 /// Two ready nodes (`a` with a container and a port from before), one that is not, and requests that all fit.
 fn world() -> (NodesView, Vec<Request>) {

@@ -4,14 +4,13 @@
 use crate::{
     allocation::{Allocation, AllocationError},
     devices::{self, DeviceUse},
-    engine::{DevicePools, Engine, NodeCapacity},
-    gate::{Gate, Obstacle},
+    domain_counts::Domain,
+    engine::{DevicePools, Engine, NodeCapacity, NodeIndex},
+    node::NodeView,
     quota::{NamespaceRoom, QuotaShort},
-    reason::Reason,
-    report::Refusal,
     request::{HostPort, Request},
-    rules::{Counts, Domain, RuleIndex, RuleKind, ServiceRules, Side},
-    view::{NodeView, NodesView, Spread},
+    rules::{Counts, RuleIndex, RuleKind, ServiceRules, Side},
+    view::{NodesView, Spread},
 };
 use heptad_model::{ContainerId, DeviceIndices, DeviceMillis, Namespace, NodeName, ResourceVector, ServiceKey};
 use std::{
@@ -19,35 +18,12 @@ use std::{
     sync::Arc,
 };
 
-mod choose;
-
-pub use choose::Run;
-
-/// Where a node stands in [`NodesView::nodes`]; grows with the name.
-pub type NodeIndex = usize;
-
-/// A node that can take a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    /// The node.
-    pub node: NodeIndex,
-    /// How many wishes that are not requirements the node does not fulfil.
-    pub unwished: u32,
-    /// How many replicas of the request's service it has.
-    pub replicas: u32,
-    /// What it would have left with the request.
-    pub left: ResourceVector,
-    /// What it has left without the request, measured by [`Cluster::measure`], and its devices by the same measure: of two
-    /// nodes that which has less now also has less with the request.
-    pub room: u128,
-}
-
 /// Nodes and what is planned on them.
 #[derive(Clone, Debug)]
 pub struct Cluster<'a> {
     pub(crate) view: &'a NodesView,
     /// What each node has left: less than the rows say by what is held. The view's own until something is planned.
-    engine: Arc<Engine>,
+    pub(crate) engine: Arc<Engine>,
     touched: BTreeMap<NodeIndex, Allocation>,
     spreads: BTreeMap<ServiceKey, Spread>,
     counts: BTreeMap<RuleIndex, Counts>,
@@ -106,22 +82,6 @@ impl<'a> Cluster<'a> {
     /// What a node has left.
     pub fn free(&self, node: NodeIndex) -> ResourceVector {
         ResourceVector::from_amounts(self.engine.amounts(node))
-    }
-
-    /// The nodes that can take the request, ordered by name.
-    pub fn candidates<'b>(&'b self, request: &'b Request) -> impl Iterator<Item = Candidate> + 'b {
-        let gate = Gate::new(self, request);
-        let mut spread = self.spread_of(&request.service).into_iter().flatten().peekable();
-        (0..self.nodes().len()).filter_map(move |node| {
-            while spread.next_if(|(other, _)| **other < node).is_some() {}
-            let replicas = spread.next_if(|(other, _)| **other == node).map_or(0, |(_, count)| *count);
-            if !gate.is_open(node) {
-                return None;
-            }
-            let left = self.free(node).checked_sub(&request.resources)?;
-            let room = self.engine.room(node).into();
-            Some(Candidate { node, unwished: gate.unwished(node), replicas, left, room })
-        })
     }
 
     /// The ports of the request that others have. They are far away in memory, so they are fetched only if asked.
@@ -186,7 +146,7 @@ impl<'a> Cluster<'a> {
     }
 
     /// What is given or kept of each device of a kind, if some containers had nothing.
-    fn devices_used(&self, node: NodeIndex, kind: &str, gone: &dyn Fn(&ContainerId) -> bool) -> DeviceUse {
+    pub(crate) fn devices_used(&self, node: NodeIndex, kind: &str, gone: &dyn Fn(&ContainerId) -> bool) -> DeviceUse {
         let mut used = self.allocation(node).devices.used_without(kind, gone);
         let held = self.held.get(&node).and_then(|held| held.devices.get(kind));
         held.into_iter().for_each(|held| devices::add_all(&mut used, held));
@@ -208,7 +168,7 @@ impl<'a> Cluster<'a> {
     }
 
     /// The devices that the request would get.
-    fn chosen_devices(&self, node: NodeIndex, request: &Request) -> DeviceIndices {
+    pub(crate) fn chosen_devices(&self, node: NodeIndex, request: &Request) -> DeviceIndices {
         let capacity = self.view.nodes()[node].means();
         let choose = |(kind, asked): (&String, &DeviceMillis)| {
             let used = self.devices_used(node, kind, &|_| false);
@@ -217,23 +177,14 @@ impl<'a> Cluster<'a> {
         request.devices.iter().filter_map(choose).collect()
     }
 
-    /// Plans the request on a node, or changes nothing.
-    pub fn bind(&mut self, node: NodeIndex, request: &Request) -> Result<(), AllocationError> {
-        let indices = self.chosen_devices(node, request);
-        self.bind_to(node, request, &indices)
-    }
-
-    /// Plans the request on a node with just these devices, or changes nothing.
-    pub fn bind_to(
+    /// Gives the request what it asks on a node, with just these devices, or changes nothing. Whether the node may take it,
+    /// only the gate says.
+    pub(crate) fn give(
         &mut self,
         node: NodeIndex,
         request: &Request,
         indices: &DeviceIndices,
     ) -> Result<(), AllocationError> {
-        if let Some(obstacle) = Gate::new(self, request).obstacle(node) {
-            let reason = self.reason(node, request, &obstacle);
-            return Err(AllocationError::Refused { container: request.container.clone(), reason });
-        }
         let at = &self.view.nodes()[node];
         match self.touched.entry(node) {
             Entry::Occupied(row) => row.into_mut().bind_to(at.means(), request, indices)?,
@@ -333,38 +284,6 @@ impl<'a> Cluster<'a> {
         }
         if let Some(count) = self.spread_mut(&request.service).get_mut(&node) {
             *count = count.saturating_sub(1);
-        }
-    }
-
-    /// Why a node cannot take the request; `None` if it can. Quotas, which speak of no node, are not looked at.
-    pub fn refuses(&self, node: NodeIndex, request: &Request) -> Option<Refusal> {
-        self.refusal(&Gate::new(self, request), node, request)
-    }
-
-    pub(crate) fn refusal(&self, gate: &Gate<'_>, node: NodeIndex, request: &Request) -> Option<Refusal> {
-        let obstacle = gate.node_obstacle(node)?;
-        let reason = self.reason(node, request, &obstacle);
-        Some(Refusal { node: self.nodes()[node].name.clone(), reason })
-    }
-
-    pub(crate) fn reason(&self, node: NodeIndex, request: &Request, obstacle: &Obstacle<'_>) -> Reason {
-        match obstacle {
-            Obstacle::Unfit(unfit) => Reason::unfit(unfit),
-            Obstacle::Quota(short) => Reason::Quota(Box::new(short.clone())),
-            Obstacle::Port((port, protocol)) => Reason::HostPort { port: *port, protocol: *protocol },
-            Obstacle::Dimension(dimension) => Reason::Dimension {
-                dimension: *dimension,
-                asked: request.resources.get(*dimension),
-                allocatable: self.nodes()[node].capacity.get(*dimension),
-                allocated: self.allocation(node).resources.get(*dimension),
-                free: self.free(node).get(*dimension),
-            },
-            Obstacle::Devices(kind, asked) => {
-                let count = self.nodes()[node].means().count(kind);
-                let free = devices::free(&self.devices_used(node, kind, &|_| false), count);
-                Reason::devices(kind, *asked, count, free)
-            }
-            Obstacle::Rule(rule, held_against) => Reason::rule(self.view, *rule, *held_against, node),
         }
     }
 

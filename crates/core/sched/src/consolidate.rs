@@ -1,12 +1,7 @@
 //! The whole placement as one problem of the optimiser: which containers could be elsewhere, at what price, and which of
 //! the moves that it finds can begin now. Knows no solver; what a solution is worth is judged by `heptad_certify`.
 
-use crate::{
-    cluster::{Cluster, NodeIndex},
-    request::Request,
-    rules::unfit,
-    view::{NodeView, NodesView},
-};
+use crate::{cluster::Cluster, engine::NodeIndex, node::NodeView, request::Request, rules::unfit, view::NodesView};
 use heptad_certify::{
     AMOUNT_MAX, Amounts, Certificate, CertificateError, Class, Group, Item, Limit, Node, NodeSet, Problem, Solution,
     verify,
@@ -111,15 +106,6 @@ pub fn placement<'a>(
     Building::new(view, &seeds, prices).finish(&seeds, tied.len(), prices)
 }
 
-/// Whether no change of the service is under way: as many as asked are ready, of the present template, and none is being moved.
-/// A move that was given up does not count.
-pub fn is_settled(service: &Service, own: &[&Container], now_ms: u64) -> bool {
-    let moves = |c: &Container| c.move_to.as_ref().is_some_and(|place| place.until_ms > now_ms);
-    let template = service.template();
-    own.len() == service.replicas as usize
-        && own.iter().all(|c| c.is_alive() && c.ready && !moves(c) && c.template == template)
-}
-
 /// Whether nothing but room, labels and taints decides where the container may be.
 fn is_free(view: &NodesView, service: &Service, container: &Container) -> bool {
     let has_devices = !service.resources.devices.is_empty() || !container.template.resources.devices.is_empty();
@@ -171,7 +157,9 @@ impl<'v> Building<'v> {
             *sum = sum.checked_add(&seed.container.template.resources.vector()).unwrap_or(*sum);
         }
         let mut building = Self { view, problem: Problem { dimensions: 4, ..Problem::default() }, nodes: Vec::new() };
-        let takes = |node: &NodeView| node.status == NodeStatus::Ready && !node.draining && !node.unschedulable;
+        let takes = |node: &NodeView| {
+            node.status == NodeStatus::Ready && node.condition.is_none() && !node.draining && !node.unschedulable
+        };
         for (index, node) in view.nodes().iter().enumerate().filter(|(_, node)| takes(node)) {
             let (count, sum) = leaving.remove(&index).unwrap_or_default();
             let stays = node.allocation.resources.saturating_sub(&sum);

@@ -144,21 +144,6 @@ fn a_bound_on_nodes_is_a_whole_number_of_them() {
 }
 
 #[test]
-fn a_service_is_settled_when_nothing_is_under_way_and_a_move_that_was_given_up_is_not() {
-    let mut world = World::new(&[1_000, 1_000]).service("a", 100, &[0, 1], |_| {});
-    let settled = |world: &World, now_ms| {
-        let own: Vec<&Container> = world.containers.values().collect();
-        is_settled(&world.services[&ServiceKey::new("default", "a")], &own, now_ms)
-    };
-    assert!(settled(&world, 0));
-    let place = heptad_model::Reservation { node: "n1".into(), until_ms: 10 };
-    world.containers.values_mut().next().expect("there are two").move_to = Some(place);
-    assert!(!settled(&world, 9) && settled(&world, 10));
-    world.containers.values_mut().next().expect("there are two").ready = false;
-    assert!(!settled(&world, 10));
-}
-
-#[test]
 fn without_moves_only_the_nodes_count() {
     let world = World::new(&[1_000; 4]).service("a", 100, &[0, 1, 2], |_| {});
     let instance = world.instance().without_moves();

@@ -91,8 +91,10 @@ fn zones() -> Vec<Node> {
 #[test]
 fn selectors_taints_and_cordons_keep_containers_off_and_say_so() {
     let mut nodes = vec![node("a", 100, &[("disk", "ssd")]), node("b", 100, &[]), node("c", 100, &[("disk", "ssd")])];
+    nodes.push(node("d", 100, &[("disk", "ssd")]));
     nodes[0].unschedulable = true;
     nodes[2].taints = vec![taint(TaintEffect::NoSchedule)];
+    nodes[3].conditions = vec![crate::samples::under_pressure()];
     let mut web = service("web", 10);
     web.node_selector.insert("disk".into(), "ssd".into());
     let mut world = world(nodes, vec![web], &[("web-1", "web")]);
@@ -103,7 +105,9 @@ fn selectors_taints_and_cordons_keep_containers_off_and_say_so() {
   node a: it is cordoned
   node b: it does not carry the label disk=ssd
   node c: its taint special:NoSchedule is not tolerated
-  to fit: uncordon node a
+  node d: its disk fills up (DiskPressure), so that it gets nothing new
+  to fit: make room on the disk of node d
+  or: uncordon node a
   or: give node b the label disk=ssd (`heptad node label b disk=ssd`)
   or: tolerate the taint special:NoSchedule of node c, or remove it";
     assert_eq!(report.to_string(), text);
@@ -292,6 +296,7 @@ prop_compose! {
         };
         node.status = if state == 0 { NodeStatus::NotReady } else { NodeStatus::Ready };
         node.unschedulable = state == 1;
+        node.conditions = (state == 2).then(crate::samples::under_pressure).into_iter().collect();
         node
     }
 }

@@ -2,10 +2,11 @@
 //! grouped by reason, so that the answer is short however many nodes there are. Chooses nothing itself.
 
 use crate::{
-    cluster::{Candidate, Cluster, NodeIndex},
+    cluster::Cluster,
+    engine::NodeIndex,
+    feasible::Candidate,
     gate::Gate,
-    reason::Reason,
-    report::Refusal,
+    reason::{Reason, Refusal},
     request::Request,
     scheduler::{ByPlacement, Scheduler},
 };

@@ -1,8 +1,10 @@
 //! How many containers each domain of a topology has: few numbers while few domains have any, since every node may be a
 //! domain of its own. Knows no rules.
 
-use crate::rules::Domain;
 use std::collections::BTreeMap;
+
+/// The number of a domain of one topology key.
+pub(crate) type Domain = usize;
 
 /// Domains that have some at most, before all of them get a place.
 const SOME_DOMAINS_MAX: usize = 64;

@@ -14,10 +14,9 @@ mod tests;
 pub(crate) use class::Class;
 pub use class::{ClassId, ClassSpec};
 pub use devices::{DEVICE_KINDS_MAX, DEVICE_MILLIS, DEVICES_MAX, DeviceKind, DeviceNeed, DevicePools};
-pub use node_set::NodeSet;
+pub use node_set::{NodeIndex, NodeSet};
 pub(crate) use search::Cursor;
 
-use crate::cluster::NodeIndex;
 use devices::Pool;
 use fragmentation::Fragmentation;
 use index::RoomIndex;

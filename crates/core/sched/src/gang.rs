@@ -2,7 +2,8 @@
 //! view that is as it was before if one finds no node. Knows nothing of how a node is chosen.
 
 use crate::{
-    cluster::{Cluster, NodeIndex},
+    cluster::Cluster,
+    engine::NodeIndex,
     report::{GangShort, Unplaced, explain_in},
     request::{Gang, Request},
     scheduler::Scheduler,

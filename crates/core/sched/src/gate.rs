@@ -2,12 +2,12 @@
 //! All that is the same for every node is looked up once per request; per node there are only comparisons.
 
 use crate::{
-    cluster::{Cluster, NodeIndex},
-    domain_counts::DomainCounts,
-    engine::NodeSet,
+    cluster::Cluster,
+    domain_counts::{Domain, DomainCounts},
+    engine::{NodeIndex, NodeSet},
     quota::QuotaShort,
     request::{HostPort, Request},
-    rules::{Domain, Eligibility, RuleIndex, RuleKind, ServiceRules, Unfit, unfit},
+    rules::{Eligibility, RuleIndex, RuleKind, ServiceRules, Unfit, unfit},
 };
 use heptad_model::{DeviceMillis, Dimension};
 use std::{collections::BTreeMap, sync::Arc};

@@ -4,7 +4,9 @@
 use crate::{
     allocation::Allocation,
     among::Among,
-    cluster::{Cluster, NodeIndex, Run},
+    choose::Run,
+    cluster::Cluster,
+    engine::NodeIndex,
     gang,
     gate::Gate,
     report::{REFUSALS_MAX, Report, Unplaced, explain_in},

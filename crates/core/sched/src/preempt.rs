@@ -2,7 +2,8 @@
 //! nodes and never more than needed. Stops nothing; whoever carries it out keeps the room until they are gone.
 
 use crate::{
-    cluster::{Cluster, NodeIndex},
+    cluster::Cluster,
+    engine::NodeIndex,
     gate::{Gate, Obstacle},
     plan::Plan,
     request::Request,

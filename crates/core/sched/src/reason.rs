@@ -1,14 +1,9 @@
 //! What stands against a container on one node, as data and as text. Knows nothing of what would help.
 
-use crate::{
-    cluster::NodeIndex,
-    devices::DevicesFree,
-    quota::QuotaShort,
-    rules::{RuleIndex, RuleKind, Unfit},
-    view::NodesView,
-};
+use crate::{devices::DevicesFree, quota::QuotaShort};
 use heptad_model::{
-    DeviceMillis, Dimension, NodeName, NodeStatus, Protocol, ServiceKey, Taint, placement::TOPOLOGY_NODE,
+    DeviceMillis, Dimension, NodeConditionKind, NodeName, NodeStatus, Protocol, ServiceKey, Taint,
+    placement::TOPOLOGY_NODE,
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -21,6 +16,11 @@ pub enum Reason {
     NotReady {
         /// What it is instead.
         status: NodeStatus,
+    },
+    /// Something is wrong with the node, so that it gets nothing new.
+    Condition {
+        /// What.
+        condition: NodeConditionKind,
     },
     /// The node's containers are being moved away.
     Draining,
@@ -116,42 +116,16 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub(crate) fn unfit(unfit: &Unfit<'_>) -> Self {
-        match unfit {
-            Unfit::NotReady(status) => Self::NotReady { status: *status },
-            Unfit::Draining => Self::Draining,
-            Unfit::Cordoned => Self::Cordoned,
-            Unfit::Elsewhere(node) => Self::Elsewhere { node: (*node).clone() },
-            Unfit::Label(key, value) => Self::NodeSelector { key: (*key).to_owned(), value: (*value).to_owned() },
-            Unfit::Taint(taint) => Self::Taint { taint: (*taint).clone() },
-        }
-    }
-
     pub(crate) fn devices(kind: &str, asked: DeviceMillis, count: u32, free: DevicesFree) -> Self {
         let DevicesFree { whole: free, most } = free;
         Self::Devices { device: kind.to_owned(), asked, count, free, most: DeviceMillis(most) }
-    }
-
-    pub(crate) fn rule(view: &NodesView, index: RuleIndex, held_against: bool, node: NodeIndex) -> Self {
-        let rules = view.rules();
-        let rule = &rules.rules[index];
-        let topology_key = rule.key.clone();
-        let topology = &rules.topologies[&rule.key];
-        match (topology.of_node[node], &rule.kind) {
-            _ if held_against => Self::KeptApart { by: rules.holder(rule).key.clone(), topology_key },
-            (None, _) => Self::NoDomain { topology_key },
-            (_, RuleKind::Near(rule)) => Self::Affinity { to: rule.to_string(), topology_key },
-            (_, RuleKind::Apart(rule)) => Self::AntiAffinity { from: rule.to_string(), topology_key },
-            (Some(domain), RuleKind::Even { max_skew }) => {
-                Self::Spread { topology_key, domain: topology.names[domain].clone(), max_skew: *max_skew }
-            }
-        }
     }
 
     /// The reason in a word or two, the same for all nodes that it holds for.
     pub fn word(&self) -> String {
         match self {
             Self::NotReady { .. } => "not ready".to_owned(),
+            Self::Condition { condition } => condition.to_string(),
             Self::Draining => "draining".to_owned(),
             Self::Cordoned => "cordoned".to_owned(),
             Self::Elsewhere { .. } => "not its node".to_owned(),
@@ -170,6 +144,31 @@ impl Reason {
     }
 }
 
+/// A node that cannot take a container, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The node.
+    pub node: NodeName,
+    /// The first thing that stands against it.
+    pub reason: Reason,
+}
+
+impl Refusal {
+    /// How far the node is from taking the container, to compare it with others that refuse for the same reason.
+    pub fn distance(&self) -> u128 {
+        match self.reason {
+            Reason::Dimension { asked, free, .. } => u128::from(asked.saturating_sub(free)),
+            _ => 0,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "node {}: {}", self.node, self.reason)
+    }
+}
+
 /// A domain as people call it.
 fn domain(topology_key: &str) -> String {
     if topology_key == TOPOLOGY_NODE { "on it".to_owned() } else { format!("in its {topology_key}") }
@@ -179,6 +178,12 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotReady { status } => write!(f, "it is not ready (status {status})"),
+            Self::Condition { condition: NodeConditionKind::DiskPressure } => {
+                f.write_str("its disk fills up (DiskPressure), so that it gets nothing new")
+            }
+            Self::Condition { condition: NodeConditionKind::StartsFailing } => {
+                f.write_str("it could not start containers a moment ago (StartsFailing), so that it gets nothing new")
+            }
             Self::Draining => f.write_str("it is being drained"),
             Self::Cordoned => f.write_str("it is cordoned"),
             Self::Elsewhere { node } => write!(f, "it is for node {node} only"),

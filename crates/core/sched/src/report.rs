@@ -5,12 +5,13 @@ use crate::{
     cluster::Cluster,
     gate::Gate,
     quota::QuotaShort,
-    reason::Reason,
+    reason::Refusal,
     request::{HostPort, Request},
     view::NodesView,
 };
 use heptad_model::{
-    ContainerId, DeviceMillis, Dimension, ExtendedResources, NodeName, ResourceVector, Resources, ServiceKey, Taint,
+    ContainerId, DeviceMillis, Dimension, ExtendedResources, NodeConditionKind, NodeName, ResourceVector, Resources,
+    ServiceKey, Taint,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -22,31 +23,6 @@ mod advice;
 mod remedies;
 
 pub use advice::{TRIALS_MAX, advise};
-
-/// A node that cannot take a container, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusal {
-    /// The node.
-    pub node: NodeName,
-    /// The first thing that stands against it.
-    pub reason: Reason,
-}
-
-impl Refusal {
-    /// How far the node is from taking the container, to compare it with others that refuse for the same reason.
-    pub fn distance(&self) -> u128 {
-        match self.reason {
-            Reason::Dimension { asked, free, .. } => u128::from(asked.saturating_sub(free)),
-            _ => 0,
-        }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "node {}: {}", self.node, self.reason)
-    }
-}
 
 /// How much of a resource is missing, in the dimension's own unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +41,13 @@ pub enum Remedy {
     MakeReady {
         /// The node.
         node: NodeName,
+    },
+    /// The node would take it if this were not wrong with it.
+    Mend {
+        /// The node.
+        node: NodeName,
+        /// What is wrong with it.
+        condition: NodeConditionKind,
     },
     /// The node would take it if it were not cordoned.
     Uncordon {
@@ -193,6 +176,12 @@ impl fmt::Display for Remedy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MakeReady { node } => write!(f, "make node {node} ready"),
+            Self::Mend { node, condition: NodeConditionKind::DiskPressure } => {
+                write!(f, "make room on the disk of node {node}")
+            }
+            Self::Mend { node, condition: NodeConditionKind::StartsFailing } => {
+                write!(f, "mend node {node} (`heptad describe node {node}` says why it starts nothing)")
+            }
             Self::Uncordon { node } => write!(f, "uncordon node {node}"),
             Self::Label { node, key, value } => {
                 let value = value.as_deref().unwrap_or("VALUE");

@@ -1,10 +1,14 @@
 //! What services ask of nodes beside room: labels, borne taints, neighbours, even spreading; resolved against each other
 //! once, so that a placement looks at counters only. Knows no free room and chooses nothing.
 
-use crate::{cluster::NodeIndex, domain_counts::DomainCounts, engine::NodeSet, view::NodeView};
+use crate::{
+    domain_counts::{Domain, DomainCounts},
+    engine::{NodeIndex, NodeSet},
+    node::NodeView,
+};
 use heptad_model::{
-    AffinityRule, NodeName, NodeStatus, Service, ServiceKey, Taint, TaintEffect, Toleration, TopologySpread,
-    placement::TOPOLOGY_NODE, taint::tolerated,
+    AffinityRule, NodeConditionKind, NodeName, NodeStatus, Service, ServiceKey, Taint, TaintEffect, Toleration,
+    TopologySpread, placement::TOPOLOGY_NODE, taint::tolerated,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,8 +19,6 @@ use std::{
 pub(crate) type ServiceIndex = usize;
 /// Where a rule stands in [`Rules::rules`].
 pub(crate) type RuleIndex = usize;
-/// The number of a domain of one topology key.
-pub(crate) type Domain = usize;
 
 /// Which domain each node belongs to, by one topology key.
 #[derive(Clone, Debug, Default)]
@@ -86,6 +88,7 @@ pub(crate) struct Eligibility {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Unfit<'a> {
     NotReady(NodeStatus),
+    Condition(NodeConditionKind),
     Draining,
     Cordoned,
     Elsewhere(&'a NodeName),
@@ -102,12 +105,15 @@ pub(crate) fn unfit<'a>(
 ) -> impl Iterator<Item = Unfit<'a>> {
     let elsewhere = pinned.filter(|name| **name != node.name).map(Unfit::Elsewhere);
     let status = (node.status != NodeStatus::Ready).then_some(Unfit::NotReady(node.status));
+    // What is on every node comes all the same: it may be what makes room.
+    let condition = node.condition.filter(|_| pinned.is_none()).map(Unfit::Condition);
     let draining = node.draining.then_some(Unfit::Draining);
     let cordoned = (node.unschedulable && pinned.is_none()).then_some(Unfit::Cordoned);
     let labels = selector.iter().filter(|(key, value)| node.labels.get(*key) != Some(value));
     let taints = node.taints.iter().filter(|taint| taint.forbids() && !tolerated(tolerations, taint));
     let labels = labels.map(|(key, value)| Unfit::Label(key, value));
-    elsewhere.into_iter().chain(status).chain(draining).chain(cordoned).chain(labels).chain(taints.map(Unfit::Taint))
+    let closed = elsewhere.into_iter().chain(status).chain(condition).chain(draining).chain(cordoned);
+    closed.chain(labels).chain(taints.map(Unfit::Taint))
 }
 
 impl Eligibility {
@@ -245,8 +251,14 @@ impl Rules {
         let even = |s: &TopologySpread| RuleKind::Even { max_skew: s.max_skew };
         let spreads = service.topology_spread.iter();
         let even_all = spreads.clone().map(|s| (even(s), s.required && !exchanged, &s.topology_key, false));
-        let even_staying = spreads.filter(|s| s.required && exchanged).map(|s| (even(s), true, &s.topology_key, true));
-        for (kind, required, key, of_staying) in near.chain(apart).chain(even_all).chain(even_staying) {
+        let spreads_required = spreads.filter(|s| s.required);
+        let even_staying =
+            spreads_required.clone().filter(|_| exchanged).map(|s| (even(s), true, &s.topology_key, true));
+        // The emptiest domain is wished for all the same: a node that is lost or drained may add to a skew that is permitted.
+        let loose = spreads_required.filter(|s| s.max_skew > 1);
+        let emptiest = loose.map(|s| (RuleKind::Even { max_skew: 1 }, false, &s.topology_key, exchanged));
+        let even = even_all.chain(even_staying).chain(emptiest);
+        for (kind, required, key, of_staying) in near.chain(apart).chain(even) {
             self.topologies.entry(key.clone()).or_insert_with(|| Topology::of(key, nodes));
             self.services[holder].holds.push(self.rules.len());
             let (key, counts, usable) = (key.clone(), Counts::default(), OnceLock::new());

@@ -1,12 +1,20 @@
 //! Small worlds for the tests of this crate, by hand and at random.
 
 use crate::{Request, view::NodesView};
-use heptad_model::{Container, Node, NodeStatus, Placement, Protocol, ResourceVector, Service, ServiceKey};
+use heptad_model::{
+    Container, Node, NodeCondition, NodeConditionKind, NodeStatus, Placement, Protocol, ResourceVector, Service,
+    ServiceKey,
+};
 use proptest::prelude::*;
 
 /// So many MiB of memory and nothing else.
 pub(crate) fn memory(mib: u64) -> ResourceVector {
     ResourceVector::from_amounts([0, mib << 20, 0, 0])
+}
+
+/// What keeps new containers off a node.
+pub(crate) fn under_pressure() -> NodeCondition {
+    NodeCondition { kind: NodeConditionKind::DiskPressure, message: "little room".to_owned(), since_ms: 1 }
 }
 
 /// A request for memory.

@@ -2,8 +2,9 @@
 //! service go to different nodes; then the policy decides, then the name. Knows only the working view.
 
 use crate::{
-    cluster::{Cluster, NodeIndex, Run},
-    engine::Policy,
+    choose::Run,
+    cluster::Cluster,
+    engine::{NodeIndex, Policy},
     request::Request,
 };
 use heptad_model::Placement;

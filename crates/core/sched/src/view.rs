@@ -2,55 +2,17 @@
 //! Knows nothing of where that was read.
 
 use crate::{
-    allocation::{Allocation, Capacity},
-    cluster::NodeIndex,
-    devices::DeviceUse,
-    engine::{DEVICE_KINDS_MAX, DEVICE_MILLIS, DevicePools, Engine, NodeCapacity},
+    allocation::Allocation,
+    engine::{DEVICE_KINDS_MAX, Engine, NodeIndex},
+    node::NodeView,
     quota::NamespaceRoom,
-    rollout::is_fresh,
-    rules::{Rules, may_have},
+    rules::{Rules, may_have, must_leave},
 };
-use heptad_model::{
-    Container, DeviceCounts, Namespace, Node, NodeName, NodeStatus, Quota, ResourceVector, Service, ServiceKey, Taint,
-};
+use heptad_model::{Container, Namespace, Node, NodeName, Quota, Service, ServiceKey, Taint};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, OnceLock},
 };
-
-/// One node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeView {
-    /// The name.
-    pub name: NodeName,
-    /// Whether it can be relied on.
-    pub status: NodeStatus,
-    /// What it can give in all.
-    pub capacity: ResourceVector,
-    /// How many devices of each kind it has.
-    pub devices: DeviceCounts,
-    /// What it gave.
-    pub allocation: Allocation,
-    /// Whether its containers are being moved away.
-    pub draining: bool,
-    /// Whether it is being taken out of the cluster.
-    pub removing: bool,
-    /// Whether nothing runs on it for certain while it does not report.
-    pub fenced: bool,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// Whether it takes no new containers (cordoned).
-    pub unschedulable: bool,
-    /// What keeps containers off it.
-    pub taints: Vec<Taint>,
-}
-
-impl NodeView {
-    /// What it can give in all, devices too.
-    pub fn means(&self) -> Capacity<'_> {
-        Capacity { resources: &self.capacity, devices: &self.devices }
-    }
-}
 
 /// How many replicas a service has on which node.
 pub(crate) type Spread = BTreeMap<NodeIndex, u32>;
@@ -83,25 +45,6 @@ impl Stock {
         let kinds: Arc<[String]> = kinds.into_iter().take(DEVICE_KINDS_MAX).cloned().collect();
         let both = nodes.iter().map(|node| (node.capacity_in(&kinds), node.free_in(&kinds)));
         Self { engine: Arc::new(Engine::with_free(both)), kinds }
-    }
-}
-
-impl NodeView {
-    fn capacity_in(&self, kinds: &[String]) -> NodeCapacity {
-        let pool = |kind: &String| vec![DEVICE_MILLIS; self.devices.get(kind).copied().unwrap_or(0) as usize];
-        NodeCapacity { amounts: self.capacity.amounts(), devices: DevicePools::by_kind(kinds.iter().map(pool)) }
-    }
-
-    fn free_in(&self, kinds: &[String]) -> NodeCapacity {
-        let amounts = self.allocation.free(&self.capacity).amounts();
-        let pool = |kind: &String| self.devices_free(kind, &self.allocation.devices.used(kind));
-        NodeCapacity { amounts, devices: DevicePools::by_kind(kinds.iter().map(pool)) }
-    }
-
-    /// What each of its devices of a kind has left if so much of them is used.
-    pub(crate) fn devices_free(&self, kind: &str, used: &DeviceUse) -> Vec<u32> {
-        let count = self.means().count(kind) as usize;
-        used.iter().take(count).map(|used| DEVICE_MILLIS.saturating_sub(*used)).collect()
     }
 }
 
@@ -138,6 +81,7 @@ impl NodesView {
             .map(|node| NodeView {
                 name: node.name.clone(),
                 status: node.status,
+                condition: node.condition(),
                 capacity: node.capacity,
                 devices: node.devices.clone(),
                 allocation: row(&node.name),
@@ -180,7 +124,7 @@ impl NodesView {
                 continue;
             };
             let staying = self.staying.entry(container.service.clone()).or_default();
-            if is_fresh(service, template, container) && !self.nodes[index].draining {
+            if container.is_made_of(service, template) && !self.nodes[index].draining {
                 *staying.entry(index).or_default() += 1;
             } else {
                 exchanged.insert(container.service.clone());
@@ -272,6 +216,14 @@ impl NodesView {
         may_have(service, node)
     }
 
+    /// The taint because of which a container that is wanted must leave its node: its service, which the view knows, does not
+    /// tolerate it.
+    pub fn must_leave(&self, container: &Container) -> Option<&Taint> {
+        let node = container.node.as_ref().filter(|_| container.is_alive()).and_then(|node| self.get(node))?;
+        let tolerations = self.rules.get(&container.service).map_or(&[][..], |rules| &rules.tolerations);
+        must_leave(&node.taints, tolerations)
+    }
+
     /// The nodes, ordered by name.
     pub fn nodes(&self) -> &[NodeView] {
         &self.nodes
@@ -290,10 +242,5 @@ impl NodesView {
     /// On which nodes a service has how many containers.
     pub(crate) fn spread_of(&self, service: &ServiceKey) -> Option<&Spread> {
         self.replicas.get(service)
-    }
-
-    /// The same of those of which required even spreading is asked.
-    pub(crate) fn staying_of(&self, service: &ServiceKey) -> Option<&Spread> {
-        self.staying.get(service).or_else(|| self.spread_of(service))
     }
 }

@@ -1,5 +1,5 @@
-//! What is known of the copies of shards, from which follows whether a shard is whole. A copy counts only if a check saw it in
-//! the present opening of its disk and nothing has spoilt that since. Knows no blob, no clock and no disk.
+//! What is known of the copies of shards, from which follows whether a shard is whole. A copy counts only if the last check saw
+//! it in the present opening of its disk and no coordinator has noted a miss since. Knows no blob, no clock and no disk.
 
 use crate::{PlacementMap, ShardId, StorageNodeName};
 use serde::{Deserialize, Serialize};
@@ -22,9 +22,9 @@ pub type Openings = BTreeMap<StorageNodeName, Opening>;
 /// Numbers per node and shard.
 type Counts = BTreeMap<StorageNodeName, BTreeMap<ShardId, u64>>;
 
-/// The health of a shard that is not known to be whole.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShardHealth {
+/// What is missing, or not known to be there, of a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardDamage {
     /// The shard.
     pub shard: ShardId,
     /// Copies that were seen since their disk was opened, and that miss nothing.
@@ -32,7 +32,6 @@ pub struct ShardHealth {
     /// Copies on nodes that do not work, or that miss blobs.
     pub copies_missing: usize,
     /// Copies on nodes that work, of which nothing is known since the disk was opened or its node was lost.
-    #[serde(default)]
     pub copies_unchecked: usize,
     /// Copies of blobs that are known to be missing or corrupt and are not restored yet.
     pub blob_copies_missing: u64,
@@ -40,7 +39,7 @@ pub struct ShardHealth {
     pub blobs_lost: u64,
 }
 
-/// What a finished check and the operations since then have told. Several coordinators may share it.
+/// What a finished check has told. All coordinators share it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Knowledge {
     /// When the check began, in milliseconds since 1970; none if there was none. Nothing later was looked at.
@@ -48,6 +47,8 @@ pub struct Knowledge {
     seen: BTreeMap<StorageNodeName, Seen>,
     missing: Counts,
     lost: BTreeMap<ShardId, u64>,
+    #[serde(default)]
+    records_unreadable: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,13 +73,36 @@ impl Knowledge {
         self.lost.values().sum()
     }
 
+    /// Objects of which it is not known what they are made of. While there is one, no copy counts: any shard may hold its content.
+    pub fn records_unreadable(&self) -> u64 {
+        self.records_unreadable
+    }
+
+    /// Whether blobs of that copy are known to be missing.
+    pub fn misses(&self, node: &StorageNodeName, shard: ShardId) -> bool {
+        self.missing.get(node).is_some_and(|shards| shards.contains_key(&shard))
+    }
+
+    /// The same without what spoils it: whatever was noted since the check began.
+    #[must_use]
+    pub fn with(mut self, notes: &Notes) -> Self {
+        self.seen.retain(|node, _| !notes.lost.contains(node));
+        for (node, shards) in &notes.missed {
+            let missing = self.missing.entry(node.clone()).or_default();
+            for shard in shards {
+                missing.entry(*shard).or_insert(1);
+            }
+        }
+        self
+    }
+
     /// The shards of `placement` that are not known to be whole, the nodes being in these openings now.
-    pub fn degraded(&self, placement: &PlacementMap, now: &Openings) -> Vec<ShardHealth> {
-        let all = (0..placement.shards.len() as u32).map(|shard| self.health(placement, now, ShardId(shard)));
+    pub fn degraded(&self, placement: &PlacementMap, now: &Openings) -> Vec<ShardDamage> {
+        let all = (0..placement.shards.len() as u32).map(|shard| self.damage(placement, now, ShardId(shard)));
         all.filter(|shard| shard.copies_good < placement.replication_factor || shard.blobs_lost > 0).collect()
     }
 
-    fn health(&self, placement: &PlacementMap, now: &Openings, shard: ShardId) -> ShardHealth {
+    fn damage(&self, placement: &PlacementMap, now: &Openings, shard: ShardId) -> ShardDamage {
         let (mut missing, mut unchecked, mut blob_copies_missing) = (0, 0, 0);
         let replicas = placement.replicas(shard);
         for node in replicas {
@@ -87,11 +111,12 @@ impl Knowledge {
             match (now.get(node), self.seen.get(node)) {
                 (None, _) => missing += 1,
                 _ if blobs > 0 => missing += 1,
+                _ if self.records_unreadable > 0 => unchecked += 1,
                 (Some(opening), Some(seen)) if seen.opening == *opening && seen.shards.contains(&shard) => {}
                 _ => unchecked += 1,
             }
         }
-        ShardHealth {
+        ShardDamage {
             shard,
             copies_good: replicas.len() - missing - unchecked,
             copies_missing: missing,
@@ -100,103 +125,98 @@ impl Knowledge {
             blobs_lost: self.lost.get(&shard).copied().unwrap_or(0),
         }
     }
+}
 
-    /// Whether it is the first of the shard on that node.
-    fn miss(&mut self, node: &StorageNodeName, shard: ShardId) -> bool {
-        let count = self.missing.entry(node.clone()).or_default().entry(shard).or_insert(0);
-        *count += 1;
-        *count == 1
+/// What a coordinator has noticed of copies and no finished check has looked at yet. Coordinators hand it over by a row each; a
+/// check removes from there what was noted before it began, and nothing else.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notes {
+    missed: BTreeMap<StorageNodeName, BTreeSet<ShardId>>,
+    lost: BTreeSet<StorageNodeName>,
+}
+
+/// Most copies that notes name one by one; beyond that they say that nothing is known of the nodes.
+const COPIES_NOTED_MAX: usize = 10_000;
+
+impl Notes {
+    /// A copy of a blob is missing or corrupt, and was not restored.
+    pub fn miss(&mut self, node: &StorageNodeName, shard: ShardId) {
+        if !self.missed.get(node).is_some_and(|shards| shards.contains(&shard)) {
+            self.missed.entry(node.clone()).or_default().insert(shard);
+            self.bound();
+        }
     }
 
-    /// Whether the other says the same of every copy, whenever it was looked at.
-    pub fn agrees(&self, other: &Self) -> bool {
-        (&self.seen, &self.missing, &self.lost) == (&other.seen, &other.missing, &other.lost)
+    /// The node did not answer: nothing is known of its copies.
+    pub fn lose_sight(&mut self, node: &StorageNodeName) {
+        self.lost.insert(node.clone());
+    }
+
+    /// Adds what is noted elsewhere.
+    pub fn add(&mut self, other: &Self) {
+        self.lost.extend(other.lost.iter().cloned());
+        for (node, shards) in &other.missed {
+            self.missed.entry(node.clone()).or_default().extend(shards);
+        }
+        self.bound();
+    }
+
+    /// Whether nothing is noted.
+    pub fn is_empty(&self) -> bool {
+        self.missed.is_empty() && self.lost.is_empty()
+    }
+
+    fn bound(&mut self) {
+        if self.missed.values().map(BTreeSet::len).sum::<usize>() > COPIES_NOTED_MAX {
+            self.lost.extend(std::mem::take(&mut self.missed).into_keys());
+        }
     }
 }
 
-/// A check that is under way. What happens meanwhile counts against what it will have seen.
+/// A check that is under way. What is noted meanwhile is none of its business: it stays noted until the next one.
 #[derive(Clone, Debug)]
-struct Running {
-    began_unix_ms: u64,
+pub struct Check {
     openings: Openings,
     placement: PlacementMap,
     found: Knowledge,
 }
 
-/// Keeps what is known while checks, writes and losses of nodes go on at the same time.
-#[derive(Clone, Debug, Default)]
-pub struct Ledger {
-    known: Knowledge,
-    running: Option<Running>,
-    changes: u64,
-}
-
-impl Ledger {
-    /// What is known now.
-    pub fn known(&self) -> &Knowledge {
-        &self.known
+impl Check {
+    /// A check begins, the nodes being in these openings.
+    pub fn begin(now_unix_ms: u64, openings: Openings, placement: PlacementMap) -> Self {
+        let found = Knowledge { checked_unix_ms: Some(now_unix_ms), ..Knowledge::default() };
+        Self { openings, placement, found }
     }
 
-    /// Grows with every change of what is known.
-    pub fn changes(&self) -> u64 {
-        self.changes
-    }
-
-    /// Takes over what another coordinator knew, if nothing is known here.
-    pub fn inherit(&mut self, known: Knowledge) {
-        if self.known.checked_unix_ms.is_none() {
-            self.known = known;
-            self.changes += 1;
-        }
-    }
-
-    /// A check begins, the nodes being in these openings. One that was under way is given up.
-    pub fn begin(&mut self, now_unix_ms: u64, openings: Openings, placement: PlacementMap) {
-        let found = Knowledge::default();
-        self.running = Some(Running { began_unix_ms: now_unix_ms, openings, placement, found });
-    }
-
-    /// The placement changed: the check that is under way saw nothing of copies that come with it.
+    /// The placement changed: the check saw nothing of copies that come with it.
     pub fn moved(&mut self, placement: &PlacementMap) {
-        let Some(running) = self.running.as_mut().filter(|running| running.placement.epoch != placement.epoch) else {
+        if self.placement.epoch == placement.epoch {
             return;
-        };
-        for (shard, nodes) in (0..).map(ShardId).zip(&mut running.placement.shards) {
+        }
+        for (shard, nodes) in (0..).map(ShardId).zip(&mut self.placement.shards) {
             nodes.retain(|node| placement.replicas(shard).contains(node));
         }
-        running.placement.epoch = placement.epoch;
+        self.placement.epoch = placement.epoch;
     }
 
-    /// The node did not answer: whatever was written meanwhile, its copies miss. Returns whether they were known before.
-    pub fn lose_sight(&mut self, node: &StorageNodeName) -> bool {
-        if let Some(running) = &mut self.running {
-            running.openings.remove(node);
-        }
-        let was_seen = self.known.seen.remove(node).is_some();
-        self.changes += u64::from(was_seen);
-        was_seen
-    }
-
-    /// A copy of a blob is missing or corrupt, and was not restored.
+    /// A copy of a blob is missing or corrupt, and could not be restored.
     pub fn miss(&mut self, node: &StorageNodeName, shard: ShardId) {
-        self.changes += u64::from(self.known.miss(node, shard));
-        if let Some(running) = &mut self.running {
-            running.found.miss(node, shard);
-        }
+        *self.found.missing.entry(node.clone()).or_default().entry(shard).or_insert(0) += 1;
     }
 
-    /// The check found a blob without any copy.
+    /// There is a blob without any copy.
     pub fn found_lost(&mut self, shard: ShardId) {
-        if let Some(running) = &mut self.running {
-            *running.found.lost.entry(shard).or_insert(0) += 1;
-        }
+        *self.found.lost.entry(shard).or_insert(0) += 1;
     }
 
-    /// The check has looked at everything, and the nodes are in these openings now.
-    pub fn finish(&mut self, openings: &Openings) {
-        let Some(Running { began_unix_ms, openings: before, placement, mut found }) = self.running.take() else {
-            return;
-        };
+    /// There is an object of which it cannot be told what it is made of.
+    pub fn found_unreadable(&mut self) {
+        self.found.records_unreadable += 1;
+    }
+
+    /// Everything was looked at, and the nodes are in these openings now.
+    pub fn finish(self, openings: &Openings) -> Knowledge {
+        let Self { openings: before, placement, mut found } = self;
         for (node, opening) in before.into_iter().filter(|(node, opening)| openings.get(node) == Some(opening)) {
             found.seen.insert(node, Seen { opening, shards: BTreeSet::new() });
         }
@@ -207,9 +227,7 @@ impl Ledger {
                 }
             }
         }
-        found.checked_unix_ms = Some(began_unix_ms);
-        self.known = found;
-        self.changes += 1;
+        found
     }
 }
 

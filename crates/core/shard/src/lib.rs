@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod garbage;
 mod hash;
 mod ledger;
 mod placement;
@@ -12,8 +13,9 @@ mod repair;
 mod silence;
 mod spread;
 
+pub use garbage::{Naming, Progress, Suspects};
 pub use hash::{stable_hash, stable_hash_two};
-pub use ledger::{Knowledge, Ledger, Opening, Openings, ShardHealth};
+pub use ledger::{Check, Knowledge, Notes, Opening, Openings, ShardDamage};
 pub use placement::{
     Move, PlacementError, PlacementMap, REPLICATION_FACTOR_DEFAULT, SHARD_COUNT_DEFAULT, SHARD_COUNT_MAX, ShardId,
     StorageNode, StorageNodeName,

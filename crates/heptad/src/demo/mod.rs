@@ -1,19 +1,19 @@
-//! `heptad demo`: the example shop at work, and every promise of it checked. Exit code 0 only if each check held.
+//! `heptad demo`: runs the example shop and checks every promise of it. Exit code 0 only if every check held.
 
 mod steps;
 
-use crate::{
-    cli::Demo,
+use crate::serve::{Stop, describe, start_dev, stop_platform};
+use heptad::platform::Platform;
+use heptad_cli::{
+    args::{Connect, Demo},
     output::{Table, announce, paint},
-    platform::Platform,
-    serve::{Stop, describe, start_dev, stop_platform},
 };
 use std::{
     process::ExitCode,
     time::{Duration, Instant},
 };
 
-/// What a step says of itself.
+/// What a step reports.
 struct Outcome {
     title: &'static str,
     took: Duration,
@@ -21,8 +21,8 @@ struct Outcome {
 }
 
 /// Runs the demo.
-pub async fn run(args: Demo) -> anyhow::Result<ExitCode> {
-    let mut stop = Stop::listen()?;
+pub(crate) async fn run(args: Demo, connect: &Connect) -> anyhow::Result<ExitCode> {
+    let mut stop = Stop::of_terminal()?;
     let began = Instant::now();
     let platform = start_dev(&args.run).await?;
     announce(format!("{} in {} ms\n{}\n", paint("Heptad runs", 32), began.elapsed().as_millis(), describe(&platform)));
@@ -37,7 +37,10 @@ pub async fn run(args: Demo) -> anyhow::Result<ExitCode> {
     let good = outcomes.iter().all(|outcome| outcome.result.is_ok());
     summarise(&outcomes, began.elapsed());
     if args.stay {
-        announce("\nThe platform stays until Ctrl-C. Try   heptad get containers   in another terminal.\n");
+        let flags = heptad_cli::flags_for(connect, &platform.socket());
+        announce(format!(
+            "\nThe platform stays until Ctrl-C. Try   heptad{flags} get containers   in another terminal.\n"
+        ));
         stop.wait().await;
     }
     announce("\nremoving containers, network and data ...\n");
@@ -48,7 +51,7 @@ pub async fn run(args: Demo) -> anyhow::Result<ExitCode> {
     Ok(if good { stopped } else { ExitCode::FAILURE })
 }
 
-/// The steps in order; after one that failed, those that need it are not tried.
+/// The steps in order. After a step fails, those that need it are not tried.
 async fn all_steps(platform: &Platform) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     let deployed = step(&mut outcomes, "deploy the shop: 5 services, 8 containers", steps::deploy(platform)).await;

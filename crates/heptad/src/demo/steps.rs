@@ -1,8 +1,9 @@
 //! The steps of the demo: each does something real and returns what it saw, or an error if a promise did not hold.
 
-use crate::{commands::show_until_ready, manifest, platform::Platform};
 use anyhow::{Context, bail, ensure};
+use heptad::platform::Platform;
 use heptad_api::{mesh::CallRequest, mesh::CallResponse, operations::ApplyRequest};
+use heptad_cli::show_until_ready;
 use heptad_client::watch_state;
 use heptad_model::{Container, ContainerId, ServiceKey};
 use heptad_store::{DistributedStorage, StorageStatus};
@@ -15,6 +16,9 @@ use std::{
 /// The shop's file, which is also an example for users.
 const SHOP: &str = include_str!("../../../../examples/shop.yaml");
 const READY_SECONDS_MAX: u64 = 60;
+/// How long the proxy and the packet filter of the node may take to learn what became ready.
+const KNOWN_SECONDS_MAX: u64 = 10;
+const KNOWN_POLL: Duration = Duration::from_millis(20);
 const REPAIRED_SECONDS_MAX: u64 = 120;
 const REPAIRED_POLL: Duration = Duration::from_millis(50);
 const SPLIT_CALLS: u32 = 500;
@@ -38,7 +42,7 @@ async fn call(platform: &Platform, from: Option<&str>, to: &str, path: &str) -> 
     platform.client().mesh_call(&request).await.with_context(|| format!("calling {to}{path}"))
 }
 
-/// Lets the shop's service `from` call another one from inside its container, and returns what it counted.
+/// Has the shop's service `from` call another one from inside its container, and returns what it counted.
 async fn call_from_inside(platform: &Platform, from: &str, query: &str) -> anyhow::Result<Value> {
     let response = call(platform, None, from, &format!("/call?{query}")).await?;
     ensure!(response.status == 200, "{from} answered {}: {}", response.status, response.body);
@@ -46,7 +50,7 @@ async fn call_from_inside(platform: &Platform, from: &str, query: &str) -> anyho
 }
 
 pub(super) async fn deploy(platform: &Platform) -> anyhow::Result<String> {
-    let objects = manifest::parse("shop.yaml", SHOP, false)?.objects;
+    let objects = heptad_manifest::parse("shop.yaml", SHOP, false)?.objects;
     let services: Vec<_> = objects.iter().filter(|o| o.kind() == heptad_api::Kind::Services).collect();
     let services: Vec<ServiceKey> = services.iter().map(|o| key(o.name())).collect();
     platform.client().apply(&ApplyRequest { objects }).await.context("applying examples/shop.yaml")?;
@@ -58,6 +62,16 @@ pub(super) async fn deploy(platform: &Platform) -> anyhow::Result<String> {
 }
 
 pub(super) async fn calls(platform: &Platform) -> anyhow::Result<String> {
+    let until = Instant::now() + Duration::from_secs(KNOWN_SECONDS_MAX);
+    loop {
+        match page(platform).await {
+            Err(_) if Instant::now() < until => tokio::time::sleep(KNOWN_POLL).await,
+            shown => return shown,
+        }
+    }
+}
+
+async fn page(platform: &Platform) -> anyhow::Result<String> {
     let response = call(platform, None, "web", "/").await?;
     ensure!(response.status == 200, "web answered {}: {}", response.status, response.body);
     let page: Value = serde_json::from_str(&response.body).context("web answered no JSON")?;
@@ -84,14 +98,14 @@ pub(super) async fn split(platform: &Platform) -> anyhow::Result<String> {
     let count = |version: &str| counted["versions"][version].as_u64().unwrap_or(0);
     let (old, new) = (count("1"), count("2"));
     ensure!(old + new == u64::from(SPLIT_CALLS), "not every call was answered: {counted}");
-    // Five standard deviations around one tenth: a right split fails here once in two million runs.
+    // Five standard deviations around one tenth: a correct split fails here once in two million runs.
     let share = new as f64 / f64::from(SPLIT_CALLS);
     let deviation = (0.1f64 * 0.9 / f64::from(SPLIT_CALLS)).sqrt();
     ensure!((share - 0.1).abs() < 5.0 * deviation, "version 2 got {:.1} % of the calls", share * 100.0);
     Ok(format!("{SPLIT_CALLS} calls: {old} to version 1, {new} to version 2 ({:.1} %)", share * 100.0))
 }
 
-/// Kills a replica of the catalog from inside and waits until it is back; the service answers all the while.
+/// Kills a replica of the catalog from inside and waits until it is back; the service answers throughout.
 pub(super) async fn killed(platform: &Platform) -> anyhow::Result<String> {
     let mut containers = watch_state::<Container>(platform.client());
     let view = containers.synced().await;
@@ -134,7 +148,7 @@ pub(super) async fn storage(platform: &Platform) -> anyhow::Result<String> {
     }
     let dir = platform.storage_dir(1);
     let lost = dir.with_extension("lost");
-    // As a whole at once, as a disk that fails; the platform may make the directory anew meanwhile.
+    // The whole directory at once, as when a disk fails; the platform may recreate it meanwhile.
     std::fs::rename(&dir, &lost).with_context(|| format!("moving {} away", dir.display()))?;
     let removed = std::fs::remove_dir_all(&lost);
     removed.with_context(|| format!("removing {}", lost.display()))?;

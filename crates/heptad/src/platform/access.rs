@@ -1,19 +1,22 @@
-//! The API server's way to the containers of this node.
+//! How API servers reach containers: those of this node in this process or over its port, and those of other nodes.
 
 use super::mesh::AgentSlot;
 use futures_util::StreamExt;
 use heptad_agent::{AccessError, Agent};
-use heptad_api::{ErrorCode, ProblemDetails, operations::ExecRequest};
+use heptad_api::{
+    ErrorCode, ProblemDetails,
+    operations::{ExecLine, ExecRequest, LogLine},
+};
 use heptad_control::{BoxFuture, ExecStream, LogStream, NodeAccess};
+use heptad_member::{Containers, Streamed, ToContainers};
 use heptad_model::{Container, ContainerId};
 use std::sync::Arc;
 
 /// The node of this process.
-pub(crate) struct LocalNodeAccess(pub(crate) AgentSlot);
+pub(super) struct LocalNodeAccess(pub(super) AgentSlot);
 
 impl LocalNodeAccess {
-    /// What the container wrote.
-    pub(crate) async fn logs_of(
+    async fn logs_of(
         &self,
         container: &ContainerId,
         tail: Option<usize>,
@@ -23,12 +26,7 @@ impl LocalNodeAccess {
         Ok(Box::pin(tokio_stream(lines).map(Ok)))
     }
 
-    /// Runs a program inside the container.
-    pub(crate) async fn exec_in(
-        &self,
-        container: &ContainerId,
-        request: ExecRequest,
-    ) -> Result<ExecStream, ProblemDetails> {
+    async fn exec_in(&self, container: &ContainerId, request: ExecRequest) -> Result<ExecStream, ProblemDetails> {
         let lines = self.agent()?.exec(container, request).await.map_err(|error| problem(&error))?;
         Ok(Box::pin(tokio_stream(lines).map(Ok)))
     }
@@ -62,6 +60,43 @@ impl NodeAccess for LocalNodeAccess {
 
     fn exec(&self, container: Container, request: ExecRequest) -> BoxFuture<'_, Result<ExecStream, ProblemDetails>> {
         Box::pin(async move { self.exec_in(&container.id, request).await })
+    }
+}
+
+impl Containers for LocalNodeAccess {
+    fn logs(
+        &self,
+        container: ContainerId,
+        tail: Option<usize>,
+        follow: bool,
+    ) -> BoxFuture<'_, Result<Streamed<LogLine>, ProblemDetails>> {
+        Box::pin(async move { self.logs_of(&container, tail, follow).await })
+    }
+
+    fn exec(
+        &self,
+        container: ContainerId,
+        request: ExecRequest,
+    ) -> BoxFuture<'_, Result<Streamed<ExecLine>, ProblemDetails>> {
+        Box::pin(async move { self.exec_in(&container, request).await })
+    }
+}
+
+/// Containers of any node, through its port.
+pub(super) struct NodePortAccess(pub(super) ToContainers);
+
+impl NodeAccess for NodePortAccess {
+    fn logs(
+        &self,
+        container: Container,
+        tail: Option<usize>,
+        follow: bool,
+    ) -> BoxFuture<'_, Result<LogStream, ProblemDetails>> {
+        Box::pin(async move { self.0.logs(&container, tail, follow).await })
+    }
+
+    fn exec(&self, container: Container, request: ExecRequest) -> BoxFuture<'_, Result<ExecStream, ProblemDetails>> {
+        Box::pin(async move { self.0.exec(&container, &request).await })
     }
 }
 

@@ -1,23 +1,25 @@
-//! A control server of a cluster in this process: its state, its API on TLS, the way to the nodes; and beside it, unless it
-//! is not wanted, a node like any other. Composes the parts; decides nothing that they decide.
+//! A control server of a cluster in this process: its state, its API on TLS, its way to the nodes, and beside it,
+//! unless unwanted, a node like any other. Composes the parts; decides nothing that they decide.
 
 use super::{
-    ClusterNode, DataLock, PlatformError, Settings, StateSettings,
-    cluster_storage::{ClusterStorage, StorageParts},
-    mesh::{self, Mesh, ProxyParts},
-    migrate,
+    ClusterNode, DataLock, PlatformError, Settings,
+    access::NodePortAccess,
+    mesh::{self, Mesh, Peers, ProxyParts},
     node::LOOPBACK_SERVICES,
     paths,
     settings::wants_containers,
-    socket, take,
+    socket, storage, take,
 };
-use crate::cluster::{KEYRING_FILE, Member, MemberFiles, Members, NODE_PORT, NodePortAccess, Wires};
-use heptad_client::Client;
+use heptad_client::{Client, local};
 use heptad_control::{ClusterInit, Control, ControlHandle, Leadership, ServerParts, ServerTls, Trust, TrustOptions};
+use heptad_member::{
+    KEYRING_FILE, Member, MemberFiles, Members, NODE_PORT, StateSettings, ToContainers, Wires, resolve_migration,
+};
 use heptad_model::{DeviceCounts, NodeName};
-use heptad_pki::{ClientAuth, Ended, KeyPair, Keyring, read_private, write_private};
-use heptad_proxy::Proxy;
+use heptad_pki::{ClientAuth, Ended, KeyPair, Keyring};
+use heptad_proxy::{Callers, Proxy};
 use heptad_state::Store;
+use heptad_store::{ClusterStorage, StoreRows};
 use ipnet::Ipv4Net;
 use std::{
     collections::BTreeMap,
@@ -30,12 +32,12 @@ use std::{
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// The life of certificates in milliseconds, if it shall not be the usual one. All servers must be given the same.
+/// The life of certificates in milliseconds, if not the usual one. All servers must be given the same.
 const CERTIFICATE_TTL_VARIABLE: &str = "HEPTAD_CERTIFICATE_TTL_MS";
-/// A shorter life leaves no time to fetch new roots.
+/// A shorter life would leave no time to fetch new roots.
 const CERTIFICATE_TTL_MS_MIN: u64 = 24_000;
 
-/// Usual times, or all of them in proportion to a shorter life of certificates.
+/// The usual times, or all of them shortened in proportion to the life of certificates.
 fn trust_options() -> TrustOptions {
     let usual = TrustOptions::default();
     let given = std::env::var(CERTIFICATE_TTL_VARIABLE).ok().and_then(|text| text.parse::<u64>().ok());
@@ -48,12 +50,13 @@ fn trust_options() -> TrustOptions {
     }
 }
 
-const STATE_FILE: &str = "state.json";
 const SERVICES: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16);
-/// How long requests and calls that are in progress may take to end.
+/// The names of the API's sockets among those that are handed over.
+const API_SOCKETS: &str = "api/";
+/// How long requests and calls in progress may take to end.
 const DRAIN_MS_MAX: u64 = 5_000;
 
-/// How a cluster is made.
+/// How a cluster is created.
 #[derive(Clone, Debug)]
 pub struct NewCluster {
     /// Where others reach the API of the first server.
@@ -62,13 +65,13 @@ pub struct NewCluster {
     pub name: String,
     /// The domain of all names in certificates.
     pub trust_domain: String,
-    /// From which services get their addresses; none: the usual.
+    /// The range of service addresses; none: the usual one.
     pub service_cidr: Option<Ipv4Net>,
     /// Where the state is.
-    pub(crate) state: StateSettings,
+    pub state: StateSettings,
 }
 
-/// A cluster that was made.
+/// A cluster that was created.
 #[derive(Debug)]
 pub struct Initialized {
     /// The first server.
@@ -86,23 +89,7 @@ fn url_of(address: SocketAddr) -> String {
     format!("https://{address}")
 }
 
-fn state_file(data_dir: &Path) -> PathBuf {
-    MemberFiles::of_server(data_dir).dir().join(STATE_FILE)
-}
-
-pub(crate) fn save_state_settings(data_dir: &Path, state: &StateSettings) -> Result<(), PlatformError> {
-    let text = serde_json::to_vec_pretty(state).expect("lists and texts serialize");
-    Ok(write_private(&state_file(data_dir), &text)?)
-}
-
-/// Where the state of the server in `data_dir` is.
-pub(crate) fn state_settings(data_dir: &Path) -> Result<StateSettings, PlatformError> {
-    let file = state_file(data_dir);
-    let bytes = read_private(&file)?;
-    serde_json::from_slice(&bytes).map_err(|source| PlatformError::Identity { file, source: source.into() })
-}
-
-/// Makes a new cluster in the data directory of `settings`.
+/// Creates a new cluster in the data directory of `settings`.
 pub async fn initialize(settings: &Settings, new: NewCluster) -> Result<Initialized, PlatformError> {
     let data = &settings.data_dir;
     let _lock = take(data)?;
@@ -120,7 +107,7 @@ pub async fn initialize(settings: &Settings, new: NewCluster) -> Result<Initiali
         None => LOOPBACK_SERVICES,
     };
     let keyring_file = data.join(KEYRING_FILE);
-    // One that an attempt before this one has made may have sealed something in a shared store.
+    // A keyring that an earlier attempt made may already have sealed something in a shared store.
     let keyring = match keyring_file.exists() {
         true => Keyring::load(&keyring_file)?,
         false => Keyring::generate()?,
@@ -132,7 +119,7 @@ pub async fn initialize(settings: &Settings, new: NewCluster) -> Result<Initiali
     let made = Trust::initialize(&*store, &keyring, &init).await?;
     let trust = Trust::open(store, keyring, trust_options()).await?;
     files.save_key(&KeyPair::generate()?)?;
-    save_state_settings(data, &new.state)?;
+    new.state.save(data)?;
     let member = Member {
         cluster: made.cluster.id.clone(),
         trust_domain: new.trust_domain,
@@ -188,7 +175,7 @@ async fn open(data: &Path) -> Result<Opened, PlatformError> {
         reason: "has lost the key of its server; restore it, or join again in an empty directory",
     })?;
     let keyring = Keyring::load(&data.join(KEYRING_FILE))?;
-    let state = migrate::settled(data).await?;
+    let state = resolve_migration(data).await?;
     let store = state.open(data).await?;
     let trust = Trust::open(store.clone(), keyring, trust_options()).await?;
     Ok(Opened { member, state, store, trust, key })
@@ -211,30 +198,31 @@ impl ClusterServer {
         let socket = socket(&settings.data_dir);
         let client = Client::unix(&socket);
         let members = Members::follow(&client, wires);
-        // No node has such a name: to this proxy all containers are elsewhere.
+        // No node has such a name, so to this proxy all containers are elsewhere.
         let nowhere = NodeName(format!("server:{}", member.name));
-        let others = (nowhere, member.trust_domain.clone(), Arc::new(members.clone()) as _);
+        let others = (nowhere, member.trust_domain.clone(), Arc::new(Peers(members.clone())) as _);
         let proxy =
             mesh::start_proxy(ProxyParts { others: Some(others), ..Default::default() }, Arc::default()).await?;
-        let storage = ClusterStorage::default();
+        let stored = ClusterStorage::default();
         let parts = ServerParts {
-            nodes: Some(Arc::new(NodePortAccess(members.clone()))),
+            nodes: Some(Arc::new(NodePortAccess(ToContainers(members.clone())))),
             mesh: Some(Arc::new(Mesh(proxy.clone()))),
-            storage: Some(storage.router()),
+            storage: Some(stored.router()),
             // Secrets are sealed by the cluster's keyring.
             keyring: None,
             trust: Some(trust.clone()),
             join_settings: state.is_shared().then(|| serde_json::json!(state)),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            inherited: settings.inherited.below(API_SOCKETS),
         };
-        // A node that was off for longer than its certificate's life renews it.
+        // A node that was off for longer than its certificate's life renews the certificate.
         let tls = identity.server_config_with(&[b"http/1.1"], ClientAuth::Optional, Ended::Passed);
         let options = heptad_control::Options {
             socket: Some(socket.clone()),
             tcp: Some(settings.listen),
             token_file: Some(settings.data_dir.join("token")),
             service_cidr: member.service_cidr,
-            optimize: settings.optimize.into(),
+            optimize: settings.optimize,
             optimize_interval_ms: settings.optimize_interval_ms,
             server_name: member.name.clone(),
             server_url: Some(url_of(member.advertise)),
@@ -247,13 +235,14 @@ impl ClusterServer {
         let control = Control::start(options, store.clone(), parts).await?;
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         tasks.spawn(trust.clone().maintain(identity, member.name.clone(), key, hosts, stop.clone()));
-        tasks.spawn(mesh::follow(client.clone(), proxy.clone(), mesh::Callers::None, None));
+        tasks.spawn(heptad_proxy::follow(client.clone(), proxy.clone(), Callers::None, std::future::ready(())));
         let node = match with_node {
             true => Some(start_node(settings, &member, &trust).await?),
             false => None,
         };
-        let parts = StorageParts { store, members, client: client.clone() };
-        tasks.spawn(storage.follow(parts, control.leads(), state.is_shared()));
+        let around = storage::Around::new(members, client.clone(), control.leads());
+        let (rows, options) = (Arc::new(StoreRows(store)), storage::options(state.is_shared()));
+        tasks.spawn(stored.follow(rows, options, Box::new(around)));
         super::publish(&socket);
         let data_dir = settings.data_dir.clone();
         Ok(Self { data_dir, member, control, client, proxy, node, tasks, stop, _lock: lock })
@@ -294,29 +283,41 @@ impl ClusterServer {
         if let Some(node) = self.node.take() {
             node.stop().await;
         }
-        self.end().await;
+        paths::withdraw_socket(&local::socket_default(), &socket(&self.data_dir));
+        // Before the parts that its last answers need.
+        self.control.shutdown().await;
+        end(self.stop, &self.proxy, self.tasks).await;
     }
 
-    /// Stops without closing the listening sockets of the node, which the program after this one gets.
-    pub async fn hand_over(mut self) -> io::Result<BTreeMap<String, OwnedFd>> {
-        let sockets = match self.node.take() {
-            Some(node) => node.hand_over().await?,
+    /// Copies of all listening sockets by name, for the next program.
+    pub async fn sockets(&self) -> io::Result<BTreeMap<String, OwnedFd>> {
+        let mut sockets = match &self.node {
+            Some(node) => node.sockets().await?,
             None => BTreeMap::new(),
         };
-        self.end().await;
+        let own = self.control.sockets()?;
+        sockets.extend(own.into_iter().map(|(name, socket)| (format!("{API_SOCKETS}{name}"), socket)));
         Ok(sockets)
     }
 
-    async fn end(mut self) {
-        self.stop.cancel();
-        self.proxy.shutdown(DRAIN_MS_MAX).await;
-        self.tasks.shutdown().await;
-        paths::withdraw_socket(&paths::socket_default(), &socket(&self.data_dir));
-        self.control.shutdown().await;
+    /// Stops for whoever holds the `sockets`: new connections wait for the next program, which gets the sockets.
+    pub async fn hand_over(mut self) {
+        if let Some(node) = self.node.take() {
+            node.hand_over().await;
+        }
+        self.control.hand_over().await;
+        end(self.stop, &self.proxy, self.tasks).await;
     }
 }
 
-/// Starts the node beside the server. It holds no token: whoever holds the keyring may make any node.
+/// Stops what a server runs beside its API.
+async fn end(stop: CancellationToken, proxy: &Proxy, mut tasks: JoinSet<()>) {
+    stop.cancel();
+    proxy.shutdown(DRAIN_MS_MAX).await;
+    tasks.shutdown().await;
+}
+
+/// Starts the node beside the server. It needs no token: whoever holds the keyring may create any node.
 async fn start_node(settings: &Settings, server: &Member, trust: &Trust) -> Result<ClusterNode, PlatformError> {
     let files = MemberFiles::of_node(&settings.data_dir);
     if !files.exist() {
@@ -334,5 +335,5 @@ async fn start_node(settings: &Settings, server: &Member, trust: &Trust) -> Resu
         let answer = trust.enroll_node(&name.as_str().into(), &key.csr_pem()?, Some(advertise)).await?;
         files.save(&node, &key, &answer.certificate_pem, &answer.trust_bundle_pem)?;
     }
-    ClusterNode::start(settings).await
+    ClusterNode::start(settings, Some(url_of(server.advertise))).await
 }

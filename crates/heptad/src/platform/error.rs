@@ -1,7 +1,7 @@
-//! Why a platform could not be started, each with what to do.
+//! Why a platform could not be started, with the remedy for each cause.
 
-use crate::cluster::MembershipError;
-use heptad_store::StorageError;
+use heptad_member::{MembershipError, StateError};
+use heptad_store::{DiskError, StorageError};
 use ipnet::Ipv4Net;
 use std::{io, net::SocketAddr, path::PathBuf};
 use thiserror::Error;
@@ -33,10 +33,10 @@ pub enum PlatformError {
         #[source]
         source: io::Error,
     },
-    /// The node's name is none.
+    /// The node's name is invalid.
     #[error("`{name}` is not a node's name; use 1 to 63 lower-case letters, digits and `-`")]
     NodeName {
-        /// What was given.
+        /// The name that was given.
         name: String,
     },
     /// Containers were asked for, and this user or machine cannot make them.
@@ -46,8 +46,8 @@ pub enum PlatformError {
         missing: String,
     },
     /// The state store.
-    #[error("cannot open the state store")]
-    State(#[from] heptad_state::Error),
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The control plane.
     #[error("cannot start the control plane")]
     Control(#[from] heptad_control::Error),
@@ -56,16 +56,16 @@ pub enum PlatformError {
     Exec(#[from] heptad_exec::ExecError),
     /// The image store.
     #[error("cannot open the image store")]
-    Images(#[from] heptad_exec::image::ImageError),
+    Images(#[from] heptad_image::ImageError),
     /// The container network.
     #[error("cannot set up the container network")]
     Network(#[from] heptad_net::Error),
     /// The proxy.
     #[error("cannot start the mesh proxy")]
     Proxy(#[from] heptad_proxy::ProxyError),
-    /// A storage node.
-    #[error("cannot open a storage node")]
-    Blob(#[from] heptad_blob::BlobError),
+    /// The disks of the storage.
+    #[error(transparent)]
+    Disks(#[from] DiskError),
     /// The distributed storage.
     #[error("cannot open the distributed storage")]
     Storage(#[from] StorageError),
@@ -84,21 +84,18 @@ pub enum PlatformError {
     /// A certificate, key or keyring.
     #[error("cannot use what proves who this is")]
     Pki(#[from] heptad_pki::Error),
-    /// An address cannot be listened on.
+    /// The platform cannot listen on an address.
     #[error("cannot listen on {address} for {what}; is another program there, and is this an address of this machine?")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// Who is served there.
+        /// What is served there.
         what: &'static str,
         /// Why.
         #[source]
         source: io::Error,
     },
-    /// This program was built without etcd.
-    #[error("the state of this cluster is in etcd, and this program was built without the feature `etcd`")]
-    NoEtcd,
-    /// Cannot be done with a server's data directory as it is.
+    /// The data directory of a server does not allow the operation in its present state.
     #[error("{} {reason}", dir.display())]
     Cluster {
         /// The directory.
@@ -106,7 +103,7 @@ pub enum PlatformError {
         /// Why not, and what to do.
         reason: &'static str,
     },
-    /// A node without containers cannot have the services' addresses.
+    /// A node without containers cannot use the services' address range.
     #[error(
         "services of this cluster have addresses in {range}, which needs containers; make a cluster for plain processes \
          with `heptad server init --service-cidr 127.96.0.0/16`"

@@ -1,4 +1,4 @@
-//! The address for requests from outside: the one that was asked for, else the same at each start in a directory.
+//! The address for requests from outside: the one given, else the same one at each start in a directory.
 
 use super::{
     PlatformError,
@@ -10,10 +10,10 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
 };
 
-/// Connections that may wait to be accepted; the kernel bounds it further.
+/// Connections that may wait to be accepted; the kernel limits it further.
 const BACKLOG_MAX: i32 = 4_096;
 
-/// Opens it, and remembers it where the platform chose by itself.
+/// Opens the address, and remembers it if the platform chose it.
 pub(super) fn open(settings: &Settings, identity: &mut Identity) -> Result<TcpListener, PlatformError> {
     let failed =
         |address| move |source| PlatformError::Listen { address, what: "requests to exposed services", source };
@@ -36,7 +36,7 @@ pub(super) fn open(settings: &Settings, identity: &mut Identity) -> Result<TcpLi
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
-    // The library's own backlog is short for a moment in which nobody accepts.
+    // The library's own backlog is too short for a moment in which nobody accepts.
     listen(&listener, Backlog::new(BACKLOG_MAX)?)?;
     Ok(listener)
 }
@@ -57,7 +57,7 @@ mod tests {
             let mut identity = Identity::load(dir.path()).expect("an identity");
             open(&settings, &mut identity).expect("an address")
         };
-        // Whoever has the default address now, the first choice is kept.
+        // Even if another process now has the default address, the first choice is kept.
         let first = address_of(&again());
         assert!(first.ip().is_loopback() && first.port() != 0);
         let second = again();

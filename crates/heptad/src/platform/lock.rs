@@ -1,7 +1,7 @@
-//! Who uses a data directory: one process at a time, which says in the lock's file who it is.
+//! The lock of a data directory: one process uses it at a time, and its lock file says which.
 
 use super::{PlatformError, paths};
-use crate::cluster::unix_ms;
+use heptad_member::{handover, unix_ms};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -12,38 +12,38 @@ use std::{
 
 const FILE: &str = "lock";
 
-/// A data directory that belongs to this process. Dropping it gives it back.
+/// A data directory that this process has locked. Dropping it releases the lock.
 #[derive(Debug)]
-pub(crate) struct DataLock(#[allow(dead_code, reason = "held, never used")] Flock<File>);
+pub struct DataLock(#[allow(dead_code, reason = "held, never used")] Flock<File>);
 
 /// The process that uses a data directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Running {
+pub struct Running {
     /// Its id.
-    pub(crate) pid: i32,
+    pub pid: i32,
     /// When its program started, in milliseconds since 1970.
-    pub(crate) started_ms: u64,
+    pub started_ms: u64,
     /// The version of its program.
-    pub(crate) version: String,
-    /// Why it did not start its program anew when it was asked last.
+    pub version: String,
+    /// Why the last attempt to start its program file anew failed.
     #[serde(default)]
-    pub(crate) refused: Option<Refusal>,
+    pub refused: Option<Refusal>,
 }
 
-/// That a program was not started anew.
+/// A failed attempt to start the program anew.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Refusal {
+pub struct Refusal {
     /// When, in milliseconds since 1970.
-    pub(crate) at_ms: u64,
+    pub at_ms: u64,
     /// Why.
-    pub(crate) why: String,
+    pub why: String,
 }
 
-/// Makes the data directory and takes it for this process.
-pub(crate) fn take(dir: &Path) -> Result<DataLock, PlatformError> {
+/// Creates the data directory and locks it for this process.
+pub fn take(dir: &Path) -> Result<DataLock, PlatformError> {
     let unusable = |source: io::Error| PlatformError::Directory { dir: dir.to_owned(), source };
     paths::private_dir(dir).map_err(unusable)?;
-    // Not truncated before it is taken: it says who has it.
+    // Not truncated before it is locked: it names the owner.
     let opened = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join(FILE));
     let mut lock = Flock::lock(opened.map_err(unusable)?, FlockArg::LockExclusiveNonblock)
         .map_err(|_| PlatformError::InUse { dir: dir.to_owned() })?;
@@ -51,7 +51,7 @@ pub(crate) fn take(dir: &Path) -> Result<DataLock, PlatformError> {
         pid: nix::unistd::getpid().as_raw(),
         started_ms: unix_ms(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        refused: None,
+        refused: handover::failure().map(|why| Refusal { at_ms: unix_ms(), why }),
     };
     let text = serde_json::to_vec(&own).expect("numbers and a text serialize");
     lock.set_len(0).and_then(|()| lock.write_all(&text)).map_err(unusable)?;
@@ -59,17 +59,17 @@ pub(crate) fn take(dir: &Path) -> Result<DataLock, PlatformError> {
 }
 
 impl Running {
-    /// Says in the directory that this process uses that it was not started anew.
-    pub(crate) fn refuse(dir: &Path, why: String) -> io::Result<()> {
+    /// Records in this process's directory that the program was not started anew.
+    pub fn refuse(dir: &Path, why: String) -> io::Result<()> {
         let path = dir.join(FILE);
         let mut own: Self = serde_json::from_slice(&std::fs::read(&path)?)?;
         own.refused = Some(Refusal { at_ms: unix_ms(), why });
-        // In place: the lock is on this very file.
+        // In place, because the lock is on this very file.
         std::fs::write(path, serde_json::to_vec(&own).expect("numbers and texts serialize"))
     }
 
-    /// Who uses the directory now; none if nobody does.
-    pub(crate) fn of(dir: &Path) -> io::Result<Option<Self>> {
+    /// The process that uses the directory now; `None` if there is none.
+    pub fn of(dir: &Path) -> io::Result<Option<Self>> {
         let path = dir.join(FILE);
         let file = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -78,7 +78,7 @@ impl Running {
         if Flock::lock(file, FlockArg::LockSharedNonblock).is_ok() {
             return Ok(None);
         }
-        // Between taking it and writing, the text is not whole.
+        // Between locking and writing, the text is incomplete.
         Ok(serde_json::from_slice(&std::fs::read(path)?).ok())
     }
 }

@@ -1,33 +1,34 @@
-//! The mesh of this node: the proxy with the newest table, who calls, and calls on behalf of people.
+//! The mesh proxy of this process beside its agent: who calls, what arrives for containers, how others are reached.
 
 use super::PlatformError;
-use heptad_agent::{Agent, InProgress, Traffic, Wait, loopback_port};
+use heptad_agent::{Agent, InProgress, Traffic, Wait};
 use heptad_api::{
-    ErrorCode, ProblemDetails,
+    ProblemDetails,
     mesh::{CallRequest, CallResponse, CheckResponse},
 };
-use heptad_client::{Client, MeshView};
-use heptad_control::{BoxFuture, MeshAccess};
-use heptad_model::{ContainerId, NetworkPolicy, NodeName, Protocol, Service, ServiceKey, TrafficRule};
+use heptad_client::Client;
+use heptad_control::MeshAccess;
+use heptad_member::{Members, Spoken};
+use heptad_model::{ContainerId, NodeName};
 use heptad_net::Network;
-use heptad_proxy::{Body, CallError, CallerResolver, Options, Parts, PeerConnector, Proxy, ProxyError};
-use heptad_route::{Caller, Explanation, Facts, HttpFacts, Inputs, NoHeaders, Table, explain};
-use http_body_util::{BodyExt, Limited};
+use heptad_proxy::{
+    BoxError, BoxFuture, CallerResolver, Callers, Io, Options, Parts, PeerConnector, PeerProtocol, Proxy, ProxyError,
+    Redirection,
+};
+use heptad_route::Caller;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr, TcpListener},
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     sync::Arc,
 };
-use tokio::sync::{SetOnce, watch};
+use tokio::sync::SetOnce;
 
-/// Most bytes of a body that a call on behalf of people returns.
-const CALL_BODY_BYTES_MAX: usize = 1 << 20;
-
-/// What the proxy calls its listener for requests from outside.
+/// The name of the proxy's listener for requests from outside.
 pub(super) const INGRESS_SOCKET: &str = "ingress";
 
-/// The agent of this node, once it runs; nobody calls before that.
+/// The agent of this node, once it runs; there are no calls before that.
 pub(super) type AgentSlot = Arc<SetOnce<Arc<Agent>>>;
 
 /// Finds callers by their container address, or by their process where containers have none.
@@ -46,7 +47,7 @@ impl CallerResolver for Resolver {
     }
 }
 
-/// What comes to the containers of this node, as its proxy tells the agent.
+/// The traffic to this node's containers, as its proxy reports it to the agent.
 pub(super) struct ToContainers(pub(super) Proxy);
 
 impl Traffic for ToContainers {
@@ -71,7 +72,7 @@ pub(super) struct ProxyParts {
     pub(super) ingress: Option<TcpListener>,
     /// The node and its trust domain, with the way to others.
     pub(super) others: Option<(NodeName, String, Arc<dyn PeerConnector>)>,
-    /// Listeners of the process before this one.
+    /// Listeners of the previous program.
     pub(super) inherited: BTreeMap<String, TcpListener>,
 }
 
@@ -91,7 +92,20 @@ pub(super) async fn start_proxy(parts: ProxyParts, agent: AgentSlot) -> Result<P
     Ok(Proxy::start_with(options, parts).await?)
 }
 
-/// How many files and sockets this process may have open: as many as the system lets it, not the few that most begin with.
+/// Keeps the proxy of a node up to date for ever; the node's agent identifies callers.
+pub(super) fn follow(
+    client: &Client,
+    proxy: &Proxy,
+    callers: Callers,
+    agent: &AgentSlot,
+) -> impl Future<Output = ()> + use<> {
+    let agent = agent.clone();
+    heptad_proxy::follow(client.clone(), proxy.clone(), callers, async move {
+        agent.wait().await;
+    })
+}
+
+/// How many files and sockets this process may open: raises the low default limit to what the system allows.
 fn open_files_max() -> u64 {
     const UNKNOWN: u64 = 1_024;
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return UNKNOWN };
@@ -101,198 +115,37 @@ fn open_files_max() -> u64 {
     hard
 }
 
-/// How callers on this node reach services.
-pub(super) enum Callers {
-    /// Containers, whose connections the network redirects to the proxy, or refuses where nobody serves.
-    Redirected(Arc<Network>),
-    /// Processes: with a listener per service address at which somebody serves.
-    Listening,
-    /// There are none.
-    None,
-}
+/// The way to the proxies of other nodes.
+pub(super) struct Peers(pub(super) Members);
 
-/// Keeps the proxy's table up to date for ever, and what callers find at the services' addresses. The first table comes when
-/// everything is known and, if this is a node, its agent can say who calls: until then connections wait.
-pub(super) async fn follow(client: Client, proxy: Proxy, callers: Callers, agent: Option<AgentSlot>) {
-    let mut mesh = client.follow_mesh();
-    let mut change = mesh.changed().await;
-    if let Some(agent) = agent {
-        agent.wait().await;
-    }
-    let mut table = compiled(mesh.view());
-    let (tell, told) = watch::channel(Arc::default());
-    let reached = tokio::spawn(follow_unserved(proxy.clone(), callers, told));
-    let _ended_with_this = AbortOnDrop(reached);
-    loop {
-        let view = mesh.view();
-        if !change.only_containers {
-            table = compiled(view);
-        }
-        let next = Arc::new(table.with_containers(view.containers.values()).at_revision(view.revision));
-        proxy.set_table(Arc::clone(&next));
-        // After the proxy has it: what is let through is served. Others do not wait for it.
-        tell.send_replace(next);
-        change = mesh.changed().await;
+impl PeerConnector for Peers {
+    fn connect<'a>(&'a self, node: &'a NodeName, protocol: PeerProtocol) -> BoxFuture<'a, io::Result<Box<dyn Io>>> {
+        let spoken = match protocol {
+            PeerProtocol::Http => Spoken::Mesh,
+            PeerProtocol::Stream => Spoken::Stream,
+        };
+        Box::pin(async move { Ok(Box::new(self.0.dial(node, spoken).await?) as Box<dyn Io>) })
     }
 }
 
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
+/// The container network, which redirects to the proxy.
+pub(super) struct ToProxy(pub(super) Arc<Network>);
 
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
+impl Redirection for ToProxy {
+    fn set_served(&self, served: BTreeMap<Ipv4Addr, BTreeSet<u16>>) -> BoxFuture<'_, Result<(), BoxError>> {
+        Box::pin(async move { Ok(self.0.set_served(served).await?) })
     }
-}
-
-/// Lets callers on this node through to the services at which somebody serves, and refuses the others.
-async fn follow_unserved(proxy: Proxy, callers: Callers, mut tables: watch::Receiver<Arc<Table>>) {
-    let mut listened = None;
-    while tables.changed().await.is_ok() {
-        let table = Arc::clone(&tables.borrow_and_update());
-        match &callers {
-            Callers::Redirected(network) => {
-                if let Err(error) = network.set_unserved(table.unserved()).await {
-                    tracing::warn!(%error, "connections to services without a ready container are not refused");
-                }
-            }
-            Callers::Listening => {
-                let wanted = service_listeners(&table);
-                if listened.as_ref() != Some(&wanted) {
-                    let failed = proxy.set_service_listeners(wanted.clone()).await;
-                    // Those that failed are tried again with the next change.
-                    listened = failed.is_empty().then_some(wanted);
-                    for error in failed {
-                        tracing::warn!(%error, "a service address cannot be served");
-                    }
-                }
-            }
-            Callers::None => return,
-        }
-    }
-}
-
-/// The table of a view without its containers.
-fn compiled(view: &MeshView) -> Table {
-    let services: Vec<Service> = view.services.values().cloned().collect();
-    let policies: Vec<NetworkPolicy> = view.policies.values().cloned().collect();
-    let rules: Vec<TrafficRule> = view.rules.values().cloned().collect();
-    let table = Table::build(&Inputs { services: &services, containers: &[], policies: &policies, rules: &rules });
-    for problem in table.problems() {
-        tracing::warn!(%problem, "the mesh");
-    }
-    table
-}
-
-/// Where services are found by processes on loopback, as long as somebody serves.
-fn service_listeners(table: &Table) -> BTreeMap<SocketAddr, (ServiceKey, u16)> {
-    let unserved = table.unserved();
-    let mut out = BTreeMap::new();
-    for service in table.services() {
-        let Some(address) = service.address else { continue };
-        for port in service.ports.iter().filter(|port| port.protocol == Protocol::Tcp) {
-            if !unserved.contains(&(address, port.container_port)) {
-                let listen = SocketAddr::new(IpAddr::V4(address), loopback_port(port.container_port));
-                out.insert(listen, (service.key(), port.container_port));
-            }
-        }
-    }
-    out
 }
 
 /// Calls through the proxy, as the API offers them.
 pub(super) struct Mesh(pub(super) Proxy);
 
-fn caller(request: &CallRequest) -> Caller {
-    request.from.clone().map_or(Caller::Operator, Caller::Service)
-}
-
-impl Mesh {
-    async fn send(&self, request: CallRequest) -> Result<CallResponse, ProblemDetails> {
-        if let Some(from) = request.from.as_ref().filter(|from| self.0.table().service(from).is_none()) {
-            return Err(ProblemDetails::new(ErrorCode::NotFound, format!("there is no service {from} to call from")));
-        }
-        let bad = |what: String| ProblemDetails::new(ErrorCode::BadRequest, format!("calling {}: {what}", request.to));
-        let mut sent = http::Request::builder().method(request.method.as_str()).uri(request.path.as_str());
-        for (name, value) in &request.headers {
-            sent = sent.header(name, value);
-        }
-        if !request.headers.keys().any(|name| name.eq_ignore_ascii_case("host")) {
-            sent = sent.header(http::header::HOST, request.to.dns_name());
-        }
-        let sent = sent.body(Body::from(request.body.clone())).map_err(|error| bad(error.to_string()))?;
-        match self.0.call(&caller(&request), &request.to, request.port, sent).await {
-            Ok(answer) => {
-                let (parts, body) = answer.response.into_parts();
-                let body = Limited::new(body, CALL_BODY_BYTES_MAX).collect().await.map_err(|error| {
-                    let detail = format!("calling {}: its answer broke off or is too long: {error}", request.to);
-                    ProblemDetails::new(ErrorCode::Unavailable, detail)
-                })?;
-                let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-                Ok(CallResponse {
-                    status: parts.status.as_u16(),
-                    headers: parts.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
-                    body: String::from_utf8_lossy(&body.to_bytes()).into_owned(),
-                    served_by: Some(answer.taken.service),
-                    container: Some(answer.taken.endpoint.container),
-                    rule: answer.taken.rule,
-                })
-            }
-            Err(error) => refused(&error),
-        }
-    }
-
-    fn look(&self, request: &CallRequest) -> CheckResponse {
-        let table = self.0.table();
-        let (path, query) = match request.path.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (request.path.as_str(), None),
-        };
-        let caller = caller(request);
-        let port = request.port.or_else(|| table.port_default(&request.to)).unwrap_or(0);
-        let headers: Vec<(String, String)> =
-            request.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
-        let headers: &dyn heptad_route::Headers = if headers.is_empty() { &NoHeaders } else { &headers };
-        let http = Some(HttpFacts { method: &request.method, path, query, headers });
-        response(explain(&table, &Facts { caller: &caller, target: &request.to, port, http }))
-    }
-}
-
-fn response(explanation: Explanation) -> CheckResponse {
-    let checks = explanation.checks.iter().chain(explanation.backends.iter().flat_map(|b| &b.checks));
-    let mut policies: Vec<String> = checks.flat_map(|check| check.selected_by.iter().cloned()).collect();
-    policies.sort();
-    policies.dedup();
-    // Shares in thousandths, so that they are exact numbers.
-    let share = |share: f64| (share * 1000.0).round() as u32;
-    CheckResponse {
-        allowed: explanation.is_allowed(),
-        explanation: explanation.to_string(),
-        policies,
-        rule: explanation.rules.iter().find(|rule| rule.fails.is_none()).map(|rule| rule.name.clone()),
-        backends: explanation.backends.iter().map(|b| (b.service.to_string(), share(b.share))).collect(),
-    }
-}
-
-/// What the mesh itself answers when nothing else does.
-fn refused(error: &CallError) -> Result<CallResponse, ProblemDetails> {
-    let status = match error {
-        CallError::AmbiguousPath(_) => 400,
-        CallError::Denied(_) => 403,
-        CallError::UnknownService { .. } | CallError::UnknownHost { .. } => 404,
-        CallError::NoEndpoint { .. } => 503,
-        _ => 502,
-    };
-    let headers = BTreeMap::from([("content-type".to_owned(), "text/plain".to_owned())]);
-    let body = error.to_string();
-    Ok(CallResponse { status, headers, body, served_by: None, container: None, rule: None })
-}
-
 impl MeshAccess for Mesh {
     fn call(&self, request: CallRequest) -> BoxFuture<'_, Result<CallResponse, ProblemDetails>> {
-        Box::pin(self.send(request))
+        Box::pin(self.0.call_for(request))
     }
 
     fn check(&self, request: CallRequest) -> BoxFuture<'_, CheckResponse> {
-        Box::pin(async move { self.look(&request) })
+        Box::pin(async move { self.0.check_for(&request) })
     }
 }

@@ -4,40 +4,37 @@
 mod access;
 mod cluster_node;
 mod cluster_server;
-mod cluster_storage;
 mod error;
 mod ingress;
 mod keyring;
 mod lock;
 mod mesh;
-mod migrate;
 mod node;
+mod node_services;
 pub mod paths;
 mod settings;
-mod state;
 mod storage;
 
-pub(crate) use access::LocalNodeAccess;
 pub use cluster_node::ClusterNode;
 pub use cluster_server::{ClusterServer, Initialized, NewCluster, initialize};
-pub(crate) use cluster_server::{save_state_settings, state_settings};
 pub use error::PlatformError;
-pub(crate) use lock::{DataLock, Running, take};
-pub(crate) use migrate::migrate;
-pub use settings::{IDENTITY_FILE, Settings};
-pub(crate) use state::StateSettings;
+pub use lock::{DataLock, Refusal, Running, take};
+pub use settings::{DriverChoice, IDENTITY_FILE, Settings};
 
+use access::LocalNodeAccess;
 use heptad_agent::Agent;
-use heptad_client::Client;
+use heptad_client::{Client, local};
 use heptad_control::{Control, ControlHandle, ServerParts};
+use heptad_member::StateSettings;
 use heptad_model::{Container, Service};
 use heptad_proxy::Proxy;
 use heptad_state::Store;
-use heptad_store::{DistributedStorage, Maintenance};
+use heptad_store::{DistributedStorage, Maintenance, StoreRows, disk_dir, open_disks};
 use mesh::{AgentSlot, Mesh, ProxyParts};
 use node::Node;
 use settings::Identity;
 use std::{
+    collections::BTreeMap,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     sync::Arc,
@@ -45,9 +42,9 @@ use std::{
 };
 use tokio::task::JoinSet;
 
-/// How long a platform that is removed waits for its containers to end.
+/// How long a platform that is being removed waits for its containers to end.
 const STOP_SECONDS_MAX: u64 = 60;
-/// How long the proxy lets requests end that are in progress.
+/// How long the proxy lets requests in progress finish.
 const DRAIN_MS_MAX: u64 = 5_000;
 
 /// A running platform.
@@ -98,7 +95,9 @@ impl Platform {
         lock: DataLock,
     ) -> Result<Self, PlatformError> {
         let data = settings.data_dir.clone();
-        let storage = storage::open(&data, store.clone()).await?;
+        let disks = open_disks(&data, &BTreeMap::new()).await?.into_iter().map(|(_, disk)| disk).collect();
+        let rows = Arc::new(StoreRows(store.clone()));
+        let storage = DistributedStorage::open(disks, rows, heptad_store::Options::default()).await?;
         let agent: AgentSlot = AgentSlot::default();
         let (transparent, ingress) = (base.proxy_address(), Some(ingress));
         let listening = ProxyParts { transparent, ingress, ..ProxyParts::default() };
@@ -118,14 +117,14 @@ impl Platform {
             token_file: Some(data.join("token")),
             disk_dir: Some(data.clone()),
             service_cidr: base.service_cidr(),
-            optimize: settings.optimize.into(),
+            optimize: settings.optimize,
             optimize_interval_ms: settings.optimize_interval_ms,
             ..Default::default()
         };
         let control = Control::start(options, store, parts).await?;
         let client = Client::unix(&socket);
         let mut tasks = JoinSet::new();
-        tasks.spawn(mesh::follow(client.clone(), proxy.clone(), base.callers(), Some(agent.clone())));
+        tasks.spawn(mesh::follow(&client, &proxy, base.callers(), &agent));
         let registration = node::Registration::alone(&settings)?;
         let node = base.start(&settings, registration, client.clone(), &proxy, &agent).await?;
         publish(&socket);
@@ -185,20 +184,34 @@ impl Platform {
 
     /// The directory of storage node number `index`, counted from 1.
     pub fn storage_dir(&self, index: usize) -> PathBuf {
-        storage::disk_dir(&self.settings.data_dir, index)
+        disk_dir(&self.settings.data_dir, index)
     }
 
-    /// Stops. An ephemeral platform takes its containers, its network and its data with it, and one of a terminal with data
-    /// that stays the former two: its next start runs its services again. Any other leaves its containers running, and its
-    /// next start adopts them.
-    pub async fn stop(mut self) {
-        if self.settings.ephemeral {
-            self.remove_containers().await;
+    /// Stops. An ephemeral platform removes its containers, its network and its data. A platform of a terminal whose
+    /// data stays removes the first two, and its next start runs its services again. Any other leaves its containers
+    /// running, and its next start adopts them.
+    pub async fn stop(self) {
+        self.stop_unless_hurried(std::future::pending()).await;
+    }
+
+    /// The same, but once `hurried` is done, containers are killed and requests are cut off.
+    pub async fn stop_unless_hurried(mut self, hurried: impl Future<Output = ()>) {
+        let polite = async {
+            if self.settings.ephemeral {
+                self.remove_containers().await;
+            }
+            self.proxy.shutdown(DRAIN_MS_MAX).await;
+        };
+        tokio::select! {
+            () = polite => {}
+            () = hurried => {
+                tracing::info!("containers are killed and requests cut off");
+                self.proxy.shutdown(0).await;
+            }
         }
-        self.proxy.shutdown(DRAIN_MS_MAX).await;
         self.tasks.shutdown().await;
         self.node.stop(self.settings.ephemeral || self.settings.ends_containers).await;
-        paths::withdraw_socket(&paths::socket_default(), &socket(&self.settings.data_dir));
+        paths::withdraw_socket(&local::socket_default(), &socket(&self.settings.data_dir));
         self.control.shutdown().await;
         drop((self.maintenance, self.storage));
         if self.settings.ephemeral {
@@ -230,13 +243,14 @@ impl Platform {
     }
 }
 
-pub(crate) fn socket(data_dir: &Path) -> PathBuf {
+/// The Unix socket of the API of the platform in `data_dir`.
+pub fn socket(data_dir: &Path) -> PathBuf {
     data_dir.join("api.sock")
 }
 
-/// Lets commands without flags find this platform; several platforms can run, the first one is found.
+/// Lets commands without flags find this platform. If several platforms run, they find the first.
 fn publish(socket: &Path) {
-    let link = paths::socket_default();
+    let link = local::socket_default();
     let made = link.parent().map_or(Ok(()), paths::shared_dir).and_then(|()| paths::publish_socket(&link, socket));
     match made {
         Ok(true) => {}

@@ -2,22 +2,20 @@
 
 use super::{
     PlatformError,
-    mesh::{self, AgentSlot},
-    paths,
+    mesh::{AgentSlot, ToContainers, ToProxy},
     settings::{Identity, Settings, capacity, wants_containers},
 };
-use crate::handover::Inherited;
-use heptad_agent::{Agent, Parts};
-use heptad_client::Client;
-use heptad_exec::{
-    Driver, NodeFacts, OciDriver, OciOptions, ProcessDriver, ProcessOptions, ShimCommand, image::ImageStore,
-};
+use heptad_agent::{Agent, Parts, loopback_port};
+use heptad_client::{Client, local::runtime_dir};
+use heptad_exec::{Driver, NodeFacts, OciDriver, OciOptions, ProcessDriver, ProcessOptions, ShimCommand};
+use heptad_image::ImageStore;
+use heptad_member::handover::Inherited;
 use heptad_model::{DeviceCounts, Disk};
 use heptad_net::{
     Network,
     dns::{DnsOptions, DnsServer},
 };
-use heptad_proxy::Proxy;
+use heptad_proxy::{Callers, Proxy};
 use ipnet::Ipv4Net;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,10 +30,10 @@ use tokio::task::spawn_blocking;
 /// Where redirected connections arrive on the bridge address.
 const PROXY_PORT: u16 = 15_001;
 const DNS_PORT: u16 = 53;
-/// Service addresses of nodes without container network: part of loopback, all of which is this host.
-pub(crate) const LOOPBACK_SERVICES: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 96, 0, 0), 16);
+/// Service addresses of nodes without a container network: part of loopback, all of which is this host.
+pub(super) const LOOPBACK_SERVICES: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 96, 0, 0), 16);
 
-/// As whom the node registers.
+/// The name under which the node registers.
 pub(super) struct Registration {
     pub(super) name: String,
     /// Where other members reach it.
@@ -43,19 +41,19 @@ pub(super) struct Registration {
     pub(super) labels: BTreeMap<String, String>,
     /// How many devices of each kind it has.
     pub(super) devices: DeviceCounts,
-    /// What it gives to the storage of the cluster.
+    /// What it offers to the storage of the cluster.
     pub(super) disks: Vec<Disk>,
 }
 
 impl Registration {
-    /// The node of a platform without others.
+    /// The node of a platform on one machine.
     pub(super) fn alone(settings: &Settings) -> Result<Self, PlatformError> {
         let (name, devices) = (settings.node_name()?, settings.devices.clone());
         Ok(Self { name, address: None, labels: BTreeMap::new(), devices, disks: Vec::new() })
     }
 }
 
-/// What of the node stands before the control plane does.
+/// The parts of the node that exist before the control plane does.
 pub(super) struct Base {
     facts: NodeFacts,
     driver: Arc<dyn Driver>,
@@ -76,15 +74,15 @@ pub(super) struct NodeNetwork {
 impl NodeNetwork {
     async fn remove(&self) {
         if let Err(error) = self.network.close().await {
-            tracing::warn!(%error, "the container network could not be removed wholly");
+            tracing::warn!(%error, "the container network could not be removed completely");
         }
-        // Only now: while the network stands, its lock file there must be the one and only.
+        // Only now: while the network exists, its lock file there must be the only one.
         if let Err(error) = std::fs::remove_dir_all(&self.dir) {
             tracing::warn!(dir = %self.dir.display(), %error, "records of the network could not be removed");
         }
     }
 
-    /// After a start that failed: the next one may still adopt what containers use.
+    /// After a failed start: the next one may still adopt what containers use.
     pub(super) async fn give_up(&self) {
         if self.network.list().await.is_empty() {
             self.remove().await;
@@ -93,7 +91,7 @@ impl NodeNetwork {
 }
 
 impl Base {
-    /// With `services`, that is the range of the services' addresses; else one that is free here is chosen.
+    /// `services` is the range of the services' addresses; without it, one that is free here is chosen.
     pub(super) async fn open(
         settings: &Settings,
         identity: &mut Identity,
@@ -108,7 +106,7 @@ impl Base {
             identity.service_cidr = Some(range);
         }
         let driver = open_driver(settings, identity, isolated).await?;
-        let image_options = heptad_exec::image::Options {
+        let image_options = heptad_image::Options {
             insecure_registries: settings.insecure_registries.clone(),
             auth_file: settings.registry_auth.clone(),
             ..Default::default()
@@ -129,7 +127,7 @@ impl Base {
             identity.service_cidr = Some(service_cidr);
             identity.save(&settings.data_dir)?;
         }
-        let settings_dir = paths::runtime_dir().join(format!("{}-settings", identity.instance));
+        let settings_dir = runtime_dir().join(format!("{}-settings", identity.instance));
         Ok(Self { facts, driver, images, network, service_cidr, settings_dir })
     }
 
@@ -138,10 +136,10 @@ impl Base {
     }
 
     /// How callers on this node reach services.
-    pub(super) fn callers(&self) -> mesh::Callers {
+    pub(super) fn callers(&self) -> Callers {
         match &self.network {
-            Some(own) => mesh::Callers::Redirected(Arc::clone(&own.network)),
-            None => mesh::Callers::Listening,
+            Some(own) => Callers::Redirected(Box::new(ToProxy(Arc::clone(&own.network)))),
+            None => Callers::Listening(loopback_port),
         }
     }
 
@@ -149,12 +147,12 @@ impl Base {
         self.service_cidr
     }
 
-    /// Where redirected connections arrive; none without a container network.
+    /// Where redirected connections arrive; `None` without a container network.
     pub(super) fn proxy_address(&self) -> Option<SocketAddr> {
         self.network.as_ref().map(|own| SocketAddr::from((own.network.gateway(), PROXY_PORT)))
     }
 
-    /// Starts the agent and the names that its containers ask for.
+    /// Starts the agent and the DNS server for its containers.
     pub(super) async fn start(
         self,
         settings: &Settings,
@@ -172,15 +170,16 @@ impl Base {
             devices,
             disks,
             settings_dir: self.settings_dir.clone(),
+            disk_dir: Some(settings.data_dir.clone()),
             ..heptad_agent::Options::new(name, capacity, program)
         };
         let network = self.network;
         let attaching = network.as_ref().map(|own| own.network.clone());
-        let traffic = Arc::new(mesh::ToContainers(proxy.clone()));
+        let traffic = Arc::new(ToContainers(proxy.clone()));
         let parts =
             Parts { driver: self.driver, images: self.images, network: attaching, client, traffic: Some(traffic) };
         let agent = Arc::new(Agent::start(options, parts).await);
-        // Set only here, once.
+        // This is the only place that sets it.
         let _ = slot.set(agent.clone());
         let mut node = Node { agent, network, settings_dir: self.settings_dir, dns: None };
         if let Some(own) = &node.network {
@@ -197,7 +196,7 @@ impl Base {
     }
 }
 
-/// How long queries wait, after an upgrade, until the services are known again.
+/// How long DNS queries wait after an upgrade until the services are known again.
 const NAMES_MS_MAX: u64 = 10_000;
 const DNS_UDP: &str = "dns/udp";
 const DNS_TCP: &str = "dns/tcp";
@@ -207,7 +206,8 @@ async fn start_dns(listen: SocketAddr, agent: &Agent, inherited: &Inherited) -> 
     let mut names = agent.names();
     match (inherited.udp(DNS_UDP), inherited.tcp(DNS_TCP)) {
         (Some(udp), Some(tcp)) => {
-            // Queries wait in the sockets meanwhile. Without the names, an answer would be that there is no such service.
+            // Queries wait in the sockets meanwhile. An answer without the names would say that there is no such
+            // service.
             let _ = tokio::time::timeout(Duration::from_millis(NAMES_MS_MAX), names.changed()).await;
             DnsServer::adopt(options, names, udp, tcp)
         }
@@ -248,7 +248,7 @@ async fn open_driver(
 
 /// The network's records of this instance.
 fn network_dir(identity: &Identity) -> PathBuf {
-    paths::runtime_dir().join(&identity.instance)
+    runtime_dir().join(&identity.instance)
 }
 
 async fn open_network(identity: &Identity, driver: Arc<dyn Driver>) -> Result<Network, PlatformError> {
@@ -292,11 +292,11 @@ impl Node {
         Ok(BTreeMap::from([(DNS_UDP.to_owned(), udp), (DNS_TCP.to_owned(), tcp)]))
     }
 
-    /// Ends the agent; with `remove`, what is left of containers is killed and the network goes.
+    /// Ends the agent; with `remove`, kills the remaining containers and removes the network.
     pub(super) async fn stop(self, remove: bool) {
         self.agent.stop(remove).await;
         if remove {
-            // Only there if some container took files.
+            // Exists only if some container had files.
             let _ = std::fs::remove_dir_all(&self.settings_dir);
         }
         if let Some(network) = self.network.filter(|_| remove) {

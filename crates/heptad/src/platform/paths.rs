@@ -1,21 +1,11 @@
-//! Where a platform keeps its things, and where the command line looks for a running one.
+//! Where a platform keeps its files, and the link by which the command line finds a running one.
 
+use heptad_client::local::{is_root, runtime_dir};
 use std::{
     env, fs, io,
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
-
-/// The directory of sockets and of what does not outlive a reboot.
-pub fn runtime_dir() -> PathBuf {
-    if is_root() {
-        return PathBuf::from("/run/heptad");
-    }
-    match env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
-        Some(dir) => PathBuf::from(dir).join("heptad"),
-        None => env::temp_dir().join(format!("heptad-{}", nix::unistd::getuid())),
-    }
-}
 
 /// Where platforms that are removed at the end keep their data: on a disk, not in memory as `/run` is.
 pub fn runtime_dir_of_data() -> PathBuf {
@@ -26,28 +16,13 @@ pub fn runtime_dir_of_data() -> PathBuf {
     }
 }
 
-/// The socket of the platform that this user started last.
-pub fn socket_default() -> PathBuf {
-    runtime_dir().join("api.sock")
-}
-
-/// Whether another user made that directory: in a /tmp that all share, they could answer in the platform's place.
-pub fn is_foreign(dir: &Path) -> bool {
-    fs::symlink_metadata(dir).is_ok_and(|found| found.uid() != nix::unistd::geteuid().as_raw())
-}
-
-/// Whether this process may make containers, as far as its user decides that.
-pub fn is_root() -> bool {
-    nix::unistd::geteuid().is_root()
-}
-
-/// Makes a directory that only this user may enter, or takes one that is so.
+/// Creates a directory that only this user may enter, or accepts an existing one of this kind.
 pub fn private_dir(dir: &Path) -> io::Result<()> {
     let mode = own_dir(dir)?;
     if mode & 0o077 == 0 {
         return Ok(());
     }
-    // A directory that others use, such as /tmp, must not be closed to them because it was named by mistake.
+    // A directory that others use, such as /tmp, must not be closed to them just because somebody named it by mistake.
     if fs::read_dir(dir)?.next().is_some() {
         return Err(refusal(
             "other users may enter it and it is not empty; choose another, or `chmod 700` it if it is the platform's",
@@ -56,7 +31,8 @@ pub fn private_dir(dir: &Path) -> io::Result<()> {
     fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
 }
 
-/// Makes one of the directories that platforms of this user share, or takes one in which no other user can put anything.
+/// Creates one of the directories that this user's platforms share, or accepts one in which no other user can put
+/// anything.
 pub fn shared_dir(dir: &Path) -> io::Result<()> {
     match own_dir(dir)? & 0o022 {
         0 => Ok(()),
@@ -64,7 +40,7 @@ pub fn shared_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes a directory, closed to others, unless it is there. Returns its mode; an error if it is another user's.
+/// Creates a directory, closed to others, if it is missing. Returns its mode; fails if it is another user's.
 fn own_dir(dir: &Path) -> io::Result<u32> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let found = fs::symlink_metadata(dir)?;
@@ -78,10 +54,10 @@ fn refusal(message: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, message)
 }
 
-/// Lets `link` name the socket `target`, so that commands without flags find the platform. A link of another platform that
-/// still answers is left alone.
+/// Points `link` at the socket `target`, so that commands without flags find the platform. Leaves the link of another
+/// platform alone if that platform still answers.
 pub fn publish_socket(link: &Path, target: &Path) -> io::Result<bool> {
-    // A killed platform of this directory leaves its link, which is right again.
+    // A killed platform of this directory leaves its link, which is now right again.
     if link == target || fs::read_link(link).is_ok_and(|named| named == target) {
         return Ok(true);
     }
@@ -96,18 +72,18 @@ pub fn publish_socket(link: &Path, target: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Takes the link back if it still names `target`.
+/// Removes the link if it still names `target`.
 pub fn withdraw_socket(link: &Path, target: &Path) {
     if link != target && fs::read_link(link).is_ok_and(|named| named == target) {
-        // Gone already is as good.
+        // If it is already gone, all is well.
         let _ = fs::remove_file(link);
     }
 }
 
-/// Removes the directories that platforms of this user share, if none uses them any more.
+/// Removes the directories that this user's platforms share, if no platform uses them any more.
 pub fn remove_empty_parents() {
     for dir in [runtime_dir(), runtime_dir_of_data()] {
-        // One that is not empty stays.
+        // A directory that is not empty stays.
         let _ = fs::remove_dir(dir);
     }
 }

@@ -1,11 +1,11 @@
-//! What a platform of one machine is started with, and what it remembers of its first start.
+//! The settings of a platform of one machine, and what it remembers from its first start.
 
-use super::{PlatformError, paths};
-use crate::{
-    cli::{DriverChoice, OptimizeChoice},
-    handover::Inherited,
-};
-use heptad_model::{Bytes, CpuMillis, DeviceCounts, Mbps, ResourceVector, ids::is_label};
+use super::PlatformError;
+use heptad_client::local::is_root;
+use heptad_control::OptimizeMode;
+use heptad_member::handover::Inherited;
+use heptad_model::{Bytes, CpuMillis, DeviceCounts, Disk, Mbps, ResourceVector, ids::is_label};
+use heptad_store::{Disks, open_disks};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -15,6 +15,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// What runs containers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DriverChoice {
+    /// Containers if this user may make them, else processes.
+    #[default]
+    Auto,
+    /// Isolated containers; needs root.
+    Oci,
+    /// Plain processes with resource limits.
+    Process,
+}
+
 /// How a platform of one machine is started.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -22,32 +34,32 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Where programs with a token reach the API; port 0 chooses one.
     pub listen: SocketAddr,
-    /// Where requests from outside arrive; `None`: `INGRESS_DEFAULT`, or where that is taken a free port of loopback, and
-    /// at later starts in the same directory the same again.
+    /// Where requests from outside arrive. `None`: `INGRESS_DEFAULT`, or if that is taken a free port of loopback,
+    /// which stays the same at later starts in the same directory.
     pub ingress: Option<SocketAddr>,
     /// What runs containers.
     pub driver: DriverChoice,
     /// An OCI runtime program instead of the one inside.
     pub oci_runtime: Option<PathBuf>,
-    /// Registries without TLS.
+    /// Registries that are spoken to without TLS.
     pub insecure_registries: Vec<String>,
     /// A file with user names and passwords of registries, as `docker login` writes it.
     pub registry_auth: Option<PathBuf>,
-    /// The node's name; `None`: the host's.
+    /// The node's name; `None`: the host's name.
     pub node: Option<String>,
     /// How many devices of each kind the node has, such as GPUs.
     pub devices: DeviceCounts,
-    /// What the optimiser of the placement does by itself.
-    pub optimize: OptimizeChoice,
+    /// What the optimiser of the placement does unasked.
+    pub optimize: OptimizeMode,
     /// How often it does that, in milliseconds.
     pub optimize_interval_ms: u64,
     /// Whether everything is removed at the end.
     pub ephemeral: bool,
-    /// Whether containers and their network end with the platform, also where its data stays.
+    /// Whether containers and their network end with the platform even if its data stays.
     pub ends_containers: bool,
-    /// Listening sockets of the program that this process was before.
+    /// Listening sockets that the previous program handed over.
     pub inherited: Inherited,
-    /// The program that is started as shim, with its first arguments; `None`: this program.
+    /// The program to start as shim, with its first arguments; `None`: this program.
     pub shim: Option<heptad_exec::ShimCommand>,
 }
 
@@ -64,7 +76,7 @@ impl Settings {
             registry_auth: None,
             node: None,
             devices: DeviceCounts::new(),
-            optimize: OptimizeChoice::default(),
+            optimize: OptimizeMode::default(),
             optimize_interval_ms: 300_000,
             ephemeral: false,
             ends_containers: false,
@@ -73,8 +85,8 @@ impl Settings {
         }
     }
 
-    /// The node's name: the one that was given, or the host's as far as it is one.
-    pub(crate) fn node_name(&self) -> Result<String, PlatformError> {
+    /// The node's name: the one given, or as much of the host's as is valid.
+    pub fn node_name(&self) -> Result<String, PlatformError> {
         if let Some(name) = &self.node {
             return match is_label(name) {
                 true => Ok(name.clone()),
@@ -90,21 +102,21 @@ impl Settings {
 /// Where requests from outside arrive unless another address is chosen.
 pub(super) const INGRESS_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15_080);
 
-/// The file of what a platform remembers of its first start.
+/// The file that holds what a platform remembers from its first start.
 pub const IDENTITY_FILE: &str = "platform.json";
 
-/// What must stay the same over all starts in one data directory.
+/// What must stay the same at every start in one data directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Identity {
     /// Tells the platforms of one machine apart: names of bridges, tables, control groups.
     pub(super) instance: String,
-    /// From which services get their addresses.
+    /// The range of service addresses.
     #[serde(default)]
     pub(super) service_cidr: Option<Ipv4Net>,
-    /// What each disk of the storage may hold, by its name; it stays, since a disk that changes its size moves data.
+    /// The capacity of each storage disk, by its name. It stays fixed, because a disk that changes its size moves data.
     #[serde(default)]
     pub(super) disks: BTreeMap<String, u64>,
-    /// Where requests from outside arrived at the last start that chose by itself.
+    /// Where requests from outside arrived at the last start that chose the address itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) ingress: Option<SocketAddr>,
 }
@@ -114,7 +126,7 @@ impl Identity {
         data_dir.join(IDENTITY_FILE)
     }
 
-    /// The identity of the platform in `data_dir`; a new one at its first start.
+    /// The identity of the platform in `data_dir`; creates one at its first start.
     pub(super) fn load(data_dir: &Path) -> Result<Self, PlatformError> {
         let file = Self::file(data_dir);
         match fs::read(&file) {
@@ -144,6 +156,22 @@ impl Identity {
     }
 }
 
+/// The disks that a node offers to the storage of its cluster, and what it tells the servers about them.
+pub(super) type Given = (Disks, Vec<Disk>);
+
+impl Identity {
+    /// Opens the disks of a node; each keeps the capacity that it had when it was new.
+    pub(super) async fn disks(&mut self, data_dir: &Path) -> Result<Given, PlatformError> {
+        let opened = open_disks(data_dir, &self.disks).await?;
+        let now = opened.iter().map(|(disk, _)| (disk.name.clone(), disk.capacity_bytes)).collect();
+        if self.disks != now {
+            self.disks = now;
+            self.save(data_dir)?;
+        }
+        Ok(opened.into_iter().map(|(told, disk)| ((told.name.clone(), disk), told)).unzip())
+    }
+}
+
 /// Six random letters and digits.
 fn draw_instance() -> String {
     let mut state = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
@@ -157,27 +185,27 @@ fn draw_instance() -> String {
         .collect()
 }
 
-/// The part of the machine that stays with the system and the platform.
+/// The part of the machine reserved for the system and the platform.
 const RESERVE_PERCENT: u64 = 10;
 
-/// What containers may be given of a machine with these means.
+/// How much of a machine with these resources containers may be given.
 pub(super) fn capacity(facts: &heptad_exec::NodeFacts, data_dir: &Path) -> ResourceVector {
     let less = |amount: u64| amount - amount / 100 * RESERVE_PERCENT;
-    // Whole MiB read better, and what is left of them is no loss.
+    // Whole MiB read better, and the remainder is no loss.
     let mib = |bytes: u64| Bytes::mib(less(bytes) >> 20);
     let disk = nix::sys::statvfs::statvfs(data_dir).map_or(0, |fs| fs.blocks_available() * fs.fragment_size());
     ResourceVector {
         cpu_millis: CpuMillis(less(facts.cpu_millis)),
         memory: mib(facts.memory_bytes),
         storage: mib(disk),
-        // No kernel tells the bandwidth of the way out; a gigabit is what most machines have.
+        // No kernel tells the bandwidth of the uplink; a gigabit is what most machines have.
         network: Mbps(1_000),
     }
 }
 
-/// Which driver `choice` means here, or why it cannot be had.
+/// Which driver `choice` means here, or why that driver is not available.
 pub(super) fn wants_containers(choice: DriverChoice, facts: &heptad_exec::NodeFacts) -> Result<bool, PlatformError> {
-    let possible = facts.runs_containers && facts.nft && paths::is_root();
+    let possible = facts.runs_containers && facts.nft && is_root();
     match choice {
         DriverChoice::Process => Ok(false),
         DriverChoice::Auto => Ok(possible),

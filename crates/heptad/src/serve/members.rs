@@ -1,25 +1,24 @@
-//! `server` and `agent`: made, joined and run. What they are made of is in `platform`.
+//! `server` and `agent`: creating, joining and running members. Their parts are in `platform`.
 
-use super::{Stop, absolute, describe, settings, stop_platform};
-use crate::{
-    cli::{self, AgentCommand, AgentJoin, AgentRun, Run, ServerCommand, ServerInit, ServerJoin},
-    cluster::{
-        API_PORT, MemberFiles, NODE_PORT,
-        contexts::{self, Contexts, Entry},
-        join::{self, Joining, advertised},
-    },
-    handover::{self, Inherited},
-    output::{announce, tell},
-    platform::{
-        ClusterNode, ClusterServer, NewCluster, Platform, Running, Settings, StateSettings, initialize,
-        save_state_settings, take,
-    },
-};
+use super::{Stop, absolute, describe, of_machine, settings, stop_platform};
+use crate::state;
 use anyhow::{Context, bail};
+use heptad::platform::{ClusterNode, ClusterServer, NewCluster, Platform, Running, Settings, initialize, take};
 use heptad_api::trust::JoinRole;
+use heptad_cli::{
+    args::{self, AgentCommand, AgentJoin, AgentRun, Run, ServerCommand, ServerInit, ServerJoin},
+    contexts::{self, Contexts, Entry},
+    output::{announce, tell},
+};
+use heptad_member::{
+    API_PORT, MemberFiles, NODE_PORT, StateSettings,
+    handover::{self, Inherited, Parcel},
+    join::{self, Joining, advertised},
+};
 use std::{
     collections::BTreeMap,
     future::Future,
+    io,
     net::SocketAddr,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -28,11 +27,11 @@ use std::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The data directory where none is named.
+/// The data directory if none is named.
 const DATA_DIR: &str = "/var/lib/heptad";
 
 /// `heptad server`.
-pub async fn server(args: cli::Server) -> anyhow::Result<ExitCode> {
+pub(crate) async fn server(args: args::Server) -> anyhow::Result<ExitCode> {
     match args.command {
         Some(ServerCommand::Init(init)) => server_init(init).await,
         Some(ServerCommand::Join(join)) => server_join(join).await,
@@ -52,14 +51,20 @@ async fn server_run(args: &Run, with_node: bool) -> anyhow::Result<ExitCode> {
         let server = ClusterServer::start(&settings, with_node).await?;
         signals.inherited.close_rest();
         announce(describe_server(&server));
-        return match signals.wait().await {
+        return match signals.wait(async || server.sockets().await).await {
             Asked::Stop => Ok(stopped(server.stop(), &mut signals.stop).await),
-            Asked::Upgrade => upgraded(server.hand_over(), &signals).await,
+            Asked::Upgrade(sockets) => upgraded(server.hand_over(), sockets, &signals).await,
         };
     }
     let mut stop = Stop::listen()?;
     if MemberFiles::of_node(&dir).exist() {
         bail!("{} holds a node of a cluster and no server; start it with `heptad agent`", dir.display());
+    }
+    if !with_node {
+        bail!(
+            "{} holds no server of a cluster, and a platform of one machine runs containers; leave --no-agent out",
+            dir.display()
+        );
     }
     let platform = Platform::start(settings(args, dir)).await?;
     announce(describe(&platform));
@@ -71,10 +76,11 @@ async fn server_run(args: &Run, with_node: bool) -> anyhow::Result<ExitCode> {
 /// What signals ask of a member.
 enum Asked {
     Stop,
-    Upgrade,
+    /// And what the next program gets.
+    Upgrade(Parcel),
 }
 
-/// Signals, and what belongs to starting the program anew.
+/// Signals, and what is needed to start the program anew.
 struct Signals {
     stop: Stop,
     hangup: tokio::signal::unix::Signal,
@@ -93,14 +99,15 @@ impl Signals {
         Ok(Self {
             stop: Stop::listen()?,
             hangup: signal(SignalKind::hangup()).context("cannot listen for signals")?,
-            program: handover::program_file().context("cannot tell the file of this program")?,
+            program: handover::program_file().context("cannot find the file of this program")?,
             dir: dir.to_owned(),
             inherited,
         })
     }
 
-    /// The first signal that can be followed: a program that does not start is no reason to stop the one that runs.
-    async fn wait(&mut self) -> Asked {
+    /// The first signal that can be obeyed. A new program that does not start, or sockets that cannot be handed over,
+    /// are no reason to stop the running one.
+    async fn wait(&mut self, sockets: impl AsyncFn() -> io::Result<BTreeMap<String, OwnedFd>>) -> Asked {
         loop {
             tokio::select! {
                 () = self.stop.wait() => {
@@ -109,12 +116,10 @@ impl Signals {
                 }
                 _ = self.hangup.recv() => {}
             }
-            let program = self.program.clone();
-            let checked = tokio::task::spawn_blocking(move || handover::check(&program)).await;
-            match checked.map_err(std::io::Error::other).flatten() {
-                Ok(()) => return Asked::Upgrade,
+            match self.prepared(&sockets).await {
+                Ok(parcel) => return Asked::Upgrade(parcel),
                 Err(error) => {
-                    tracing::error!(program = %self.program.display(), %error, "not started anew: it does not start");
+                    tracing::error!(program = %self.program.display(), %error, "not started anew");
                     if let Err(error) = Running::refuse(&self.dir, error.to_string()) {
                         tracing::warn!(%error, "whoever asked is not told");
                     }
@@ -122,17 +127,26 @@ impl Signals {
             }
         }
     }
+
+    /// What the next program gets, prepared only after everything that can fail before this program ends has succeeded.
+    async fn prepared(&self, sockets: impl AsyncFn() -> io::Result<BTreeMap<String, OwnedFd>>) -> io::Result<Parcel> {
+        let program = self.program.clone();
+        let checked = tokio::task::spawn_blocking(move || handover::check(&program)).await;
+        checked.map_err(io::Error::other).flatten()?;
+        Parcel::of(&sockets().await?)
+    }
 }
 
 /// Starts the program file anew in this process, with the listening sockets.
 async fn upgraded(
-    handing_over: impl Future<Output = std::io::Result<BTreeMap<String, OwnedFd>>>,
+    handing_over: impl Future<Output = ()>,
+    sockets: Parcel,
     signals: &Signals,
 ) -> anyhow::Result<ExitCode> {
     tracing::info!(program = %signals.program.display(), "starting anew; containers and connections wait");
-    let sockets = handing_over.await.context("the listening sockets could not be handed over")?;
-    Err(handover::become_program(&signals.program, &sockets))
-        .with_context(|| format!("cannot start {}", signals.program.display()))
+    handing_over.await;
+    Err(handover::become_program(&signals.program, sockets))
+        .with_context(|| format!("cannot start {}, nor the previous program", signals.program.display()))
 }
 
 /// Waits for the end. A second signal ends the process without waiting.
@@ -146,7 +160,7 @@ async fn stopped(ending: impl Future<Output = ()>, stop: &mut Stop) -> ExitCode 
     }
 }
 
-/// The name that was given, or the host's as far as it is one.
+/// The name that was given, or as much of the host's as is valid.
 fn name_of(given: Option<String>, dir: &Path) -> anyhow::Result<String> {
     Ok(Settings { node: given, ..Settings::new(dir) }.node_name()?)
 }
@@ -159,7 +173,7 @@ async fn server_init(args: ServerInit) -> anyhow::Result<ExitCode> {
         name: name_of(args.name, &dir)?,
         trust_domain: args.trust_domain,
         service_cidr: args.service_cidr,
-        state: StateSettings::of_flags(&args.etcd)?,
+        state: state::settings_of(&args.etcd)?,
     };
     let made = initialize(&Settings::new(&dir), new).await.context("no cluster was made")?;
     let entry = Entry {
@@ -187,7 +201,7 @@ async fn server_init(args: ServerInit) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Adds a context; the one in use stays in use if there is one.
+/// Adds a context; if one is in use, it stays in use.
 fn keep_context(name: &str, entry: Entry) -> anyhow::Result<String> {
     let path = contexts::path()?;
     let mut known = Contexts::load(&path)?;
@@ -198,14 +212,14 @@ fn keep_context(name: &str, entry: Entry) -> anyhow::Result<String> {
     Ok(format!("{} as context `{name}`", path.display()))
 }
 
-/// Whether this process is the same as before with its program started anew: then it has joined already.
+/// Whether this is the same process with its program started anew: then it has joined already.
 fn is_started_anew() -> bool {
     std::env::args_os().any(|arg| arg == handover::FLAG)
 }
 
-fn joining(args: cli::Joining, port: u16, dir: &Path) -> anyhow::Result<Joining> {
-    let cli::Joining { url, token, ca_pin, name, advertise } = args;
-    // A node that joins again is the one that it was.
+fn joining(args: args::Joining, port: u16, dir: &Path) -> anyhow::Result<Joining> {
+    let args::Joining { url, token, ca_pin, name, advertise } = args;
+    // A node that joins again keeps its identity.
     let name = name.or_else(|| Some(MemberFiles::of_node(dir).member().ok()?.name));
     let address: Option<SocketAddr> =
         advertise.map(|text| advertised(&text, port)).transpose().map_err(anyhow::Error::msg)?;
@@ -234,14 +248,14 @@ async fn server_join(args: ServerJoin) -> anyhow::Result<ExitCode> {
     if !state.is_shared() {
         bail!("the state of this cluster is in the data directory of its one server; further servers need etcd");
     }
-    save_state_settings(&dir, &state)?;
+    state.save(&dir)?;
     drop(lock);
     tell(format!("server {} has joined cluster {}", member.name, member.cluster));
     server_run(&Run { data_dir: Some(dir), ..args.run }, !args.no_agent).await
 }
 
 /// `heptad agent`.
-pub async fn agent(args: cli::Agent) -> anyhow::Result<ExitCode> {
+pub(crate) async fn agent(args: args::Agent) -> anyhow::Result<ExitCode> {
     match args.command {
         Some(AgentCommand::Join(join)) => agent_join(join).await,
         None => agent_run(args.run).await,
@@ -254,7 +268,7 @@ async fn agent_join(args: AgentJoin) -> anyhow::Result<ExitCode> {
         return agent_run(args.run).await;
     }
     let labels = args.labels.into_iter().collect();
-    let devices = args.run.devices.counts();
+    let devices = args.run.machine.devices();
     let wanted = Joining { labels, devices, ..joining(args.joining, NODE_PORT, &dir)? };
     let lock = take(&dir)?;
     let (member, _) = join::join(&dir, JoinRole::Node, &wanted).await?;
@@ -266,18 +280,6 @@ async fn agent_join(args: AgentJoin) -> anyhow::Result<ExitCode> {
     agent_run(args.run).await
 }
 
-fn agent_settings(args: &AgentRun, dir: PathBuf) -> Settings {
-    Settings {
-        ingress: args.ingress,
-        driver: args.driver,
-        oci_runtime: args.oci_runtime.clone(),
-        insecure_registries: args.insecure_registries.clone(),
-        registry_auth: args.registry_auth.clone(),
-        devices: args.devices.counts(),
-        ..Settings::new(dir)
-    }
-}
-
 async fn agent_run(args: AgentRun) -> anyhow::Result<ExitCode> {
     let dir = absolute(&args.data_dir)?;
     if !MemberFiles::of_node(&dir).exist() {
@@ -285,13 +287,13 @@ async fn agent_run(args: AgentRun) -> anyhow::Result<ExitCode> {
     }
     let mut signals = Signals::listen(&dir)?;
     let _lock = take(&dir)?;
-    let settings = Settings { inherited: signals.inherited.clone(), ..agent_settings(&args, dir.clone()) };
-    let node = ClusterNode::start(&settings).await?;
+    let settings = Settings { inherited: signals.inherited.clone(), ..of_machine(&args.machine, dir.clone()) };
+    let node = ClusterNode::start(&settings, None).await?;
     signals.inherited.close_rest();
     announce(format!("{}  Data        {}\n", describe_node(&node), dir.display()));
-    match signals.wait().await {
+    match signals.wait(async || node.sockets().await).await {
         Asked::Stop => Ok(stopped(node.stop(), &mut signals.stop).await),
-        Asked::Upgrade => upgraded(node.hand_over(), &signals).await,
+        Asked::Upgrade(sockets) => upgraded(node.hand_over(), sockets, &signals).await,
     }
 }
 
@@ -323,11 +325,11 @@ fn describe_server(server: &ClusterServer) -> String {
     )
 }
 
-/// How often the state of an upgrade is looked at.
+/// How often the progress of an upgrade is checked.
 const LOOK_MS: u64 = 50;
 
 /// `heptad upgrade`.
-pub async fn upgrade(args: cli::Upgrade) -> anyhow::Result<ExitCode> {
+pub(crate) async fn upgrade(args: args::Upgrade) -> anyhow::Result<ExitCode> {
     let dir = absolute(&args.data_dir)?;
     let unreadable = || format!("cannot tell who runs in {}", dir.display());
     let Some(before) = Running::of(&dir).with_context(unreadable)? else {
@@ -343,9 +345,8 @@ pub async fn upgrade(args: cli::Upgrade) -> anyhow::Result<ExitCode> {
     loop {
         tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
         match Running::of(&dir).with_context(unreadable)? {
-            Some(now) if now.refused != before.refused && now.started_ms == before.started_ms => {
-                let why = now.refused.map(|refused| refused.why).unwrap_or_default();
-                bail!("process {} goes on with version {}: {why}", now.pid, now.version);
+            Some(Running { refused: Some(refused), pid, version, .. }) if Some(&refused) != before.refused.as_ref() => {
+                bail!("process {pid} goes on with version {version}: {}", refused.why);
             }
             None if nix::sys::signal::kill(process, None).is_err() => {
                 bail!("process {} ended when it was started anew; its log says why", before.pid);

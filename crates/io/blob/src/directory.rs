@@ -63,13 +63,13 @@ impl Directory {
     /// The number in the file `ID`; drawn when there is none that can be read.
     fn identity(&self) -> Result<u128> {
         let path = self.root.join("ID");
-        let found = match fs::read_to_string(&path) {
+        let found = match fs::read(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(BlobError::io("reading", &path)(error));
             }
-            found => found.ok().and_then(|text| u128::from_str_radix(text.trim_end(), 16).ok()),
+            found => String::from_utf8_lossy(&found.unwrap_or_default()).into_owned(),
         };
-        match found {
+        match u128::from_str_radix(found.trim_end(), 16).ok() {
             Some(identity) => Ok(identity),
             None => {
                 let fresh = draw(&self.root)?;

@@ -137,10 +137,10 @@ impl BlobStore {
         self.shared.verify(id)
     }
 
-    /// Whether the blob is there, by the index alone.
+    /// Whether the blob is there, by the index alone; one that was found corrupt when it was last read is not.
     pub fn contains(&self, id: &BlobId) -> Result<bool> {
         self.shared.check()?;
-        Ok(self.shared.index().get(id).is_some())
+        Ok(self.shared.index().is_good(id))
     }
 
     /// Up to `limit` blobs behind `after`, in the order of their names.

@@ -1,4 +1,5 @@
-//! What is where: blob -> place, and how much of each segment is live. Rebuilt at open, kept by the writer alone.
+//! What is where: blob -> place, and how much of each segment is live. Rebuilt at open, kept by the writer alone; readers
+//! note which blobs they found bad.
 //! Knows no files.
 
 use crate::{
@@ -25,9 +26,25 @@ pub(crate) struct Index {
     blobs: BTreeMap<BlobId, Location>,
     segments: BTreeMap<u32, Segment>,
     used_bytes: u64,
+    /// Blobs whose bytes or headers were bad when they were last read.
+    bad: BTreeSet<BlobId>,
 }
 
 impl Index {
+    /// Whether it is there and, as far as is known, whole.
+    pub(crate) fn is_good(&self, id: &BlobId) -> bool {
+        self.blobs.contains_key(id) && !self.bad.contains(id)
+    }
+
+    /// What a read of `location` found; no matter if the blob is elsewhere meanwhile.
+    pub(crate) fn found(&mut self, id: BlobId, location: Location, is_good: bool) {
+        if is_good {
+            self.bad.remove(&id);
+        } else if self.get(&id) == Some(location) {
+            self.bad.insert(id);
+        }
+    }
+
     pub(crate) fn get(&self, id: &BlobId) -> Option<Location> {
         self.blobs.get(id).copied()
     }
@@ -73,6 +90,7 @@ impl Index {
     }
 
     pub(crate) fn remove(&mut self, id: &BlobId) -> Option<Location> {
+        self.bad.remove(id);
         let location = self.blobs.remove(id)?;
         if let Some(segment) = self.segments.get_mut(&location.place.segment) {
             segment.live_bytes -= location.record_bytes();

@@ -38,7 +38,7 @@ impl Shared {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For the writer alone.
+    /// For the writer, and for what reads find.
     pub(crate) fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
         self.index.write().unwrap_or_else(PoisonError::into_inner)
     }
@@ -74,16 +74,32 @@ impl Shared {
     }
 
     pub(crate) fn read(&self, id: BlobId) -> Result<Blob> {
-        self.read_record(id).and_then(|(_, bytes)| Blob::verify(id, bytes))
+        self.read_noting(id).map(|(_, blob)| blob)
     }
 
     /// Reads a blob and checks its header too, on which the next open depends.
     pub(crate) fn verify(&self, id: BlobId) -> Result<Blob> {
-        let (is_header_good, bytes) = self.read_record(id)?;
-        if is_header_good { Blob::verify(id, bytes) } else { Err(BlobError::Corrupt { id }) }
+        match self.read_noting(id)? {
+            (true, blob) => Ok(blob),
+            (false, _) => Err(BlobError::Corrupt { id }),
+        }
     }
 
-    fn read_record(&self, id: BlobId) -> Result<(bool, Bytes)> {
+    /// Reads a blob, and whether its header is good; the index hears whether both are.
+    fn read_noting(&self, id: BlobId) -> Result<(bool, Blob)> {
+        let (location, found) = self.read_record(id)?;
+        let found = found.map_or(Err(BlobError::Corrupt { id }), |(is_header_good, bytes)| {
+            Blob::verify(id, bytes).map(|blob| (is_header_good, blob))
+        });
+        let is_good = matches!(found, Ok((true, _)));
+        if self.index().is_good(&id) != is_good {
+            self.index_mut().found(id, location, is_good);
+        }
+        found
+    }
+
+    /// Where a blob is, and what is there; none if the disk cannot read it.
+    fn read_record(&self, id: BlobId) -> Result<(Location, Option<(bool, Bytes)>)> {
         self.check()?;
         let mut before = None;
         for _ in 0..READ_ATTEMPTS_MAX {
@@ -94,11 +110,11 @@ impl Shared {
             }
             before = Some(location);
             match self.read_at(id, location) {
-                Ok(found) => return Ok(found),
+                Ok(found) => return Ok((location, Some(found))),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => self.probe()?,
                 Err(error) => {
                     tracing::warn!(%id, %error, "reading a blob failed; the copy counts as corrupt");
-                    break;
+                    return Ok((location, None));
                 }
             }
         }

@@ -1,5 +1,5 @@
-//! The directory of one container on the node's disk: names of its files, reading and durable writing of them.
-//! It is what a new agent learns about containers that an older one started.
+//! The directory of one container on the node's disk: the names of its files, and reading and durable writing of them.
+//! From it a new agent learns about containers that an older one started.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -16,10 +16,10 @@ use crate::facts::NodeFacts;
 
 pub(crate) const CONTROL_SOCKET: &str = "control.sock";
 
-/// In the environment of plain processes: the bundle that they belong to, for when their shim is gone.
+/// In the environment of plain processes: the bundle to which they belong, for when their shim is gone.
 pub(crate) const MARKER_VARIABLE: &str = "HEPTAD_BUNDLE";
 
-/// What the shim is told; written by the driver before the shim is started.
+/// The shim's instructions; the driver writes them before the shim starts.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ShimConfig {
     pub(crate) kind: DriverKind,
@@ -33,12 +33,12 @@ pub(crate) struct ShimConfig {
     pub(crate) hidden_dirs: Vec<PathBuf>,
 }
 
-/// What the shim did; written by it as soon as the container's first process exists.
+/// What the shim did; it writes this as soon as the container's first process exists.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Started {
     pub(crate) shim_pid: i32,
     pub(crate) pid: i32,
-    /// In clock ticks since boot: with the pid it names one process for ever.
+    /// In clock ticks since boot: together with the pid it identifies one process for ever.
     pub(crate) start_time: u64,
     pub(crate) started_at_ms: u64,
 }
@@ -83,12 +83,12 @@ impl Bundle {
         read_json(&self.path("exit.json")).ok()
     }
 
-    /// Durable before it returns: whoever is told of the end can also read it after a power cut.
+    /// Durable before it returns: whoever is told of the end can still read it after a power cut.
     pub(crate) fn write_exit(&self, exit: &Exit) -> Result<(), ExecError> {
         write_json(&self.path("exit.json"), exit, true)
     }
 
-    /// The last words of a shim that failed.
+    /// The last message of a shim that failed.
     pub(crate) fn shim_errors(&self) -> String {
         let bytes = fs::read(self.path("shim.err")).unwrap_or_default();
         let start = bytes.len().saturating_sub(2_048);
@@ -108,7 +108,7 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ExecError> {
     serde_json::from_slice(&bytes).map_err(|source| ExecError::Corrupt { path: path.to_owned(), source })
 }
 
-/// By a temporary file and a rename, so that a reader sees the old or the new content and never a part.
+/// By a temporary file and a rename, so that a reader sees the old or the new content, never a part.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T, durable: bool) -> Result<(), ExecError> {
     let bytes = serde_json::to_vec(value).map_err(|source| ExecError::Corrupt { path: path.to_owned(), source })?;
     let temporary = path.with_extension("tmp");

@@ -1,5 +1,5 @@
-//! Control groups as files: where a container's group is in each hierarchy, who is in it, what it used, its end.
-//! The limits themselves are written by the OCI runtime; this file only looks, kills and removes.
+//! Control groups as files: where a container's group is in each hierarchy, its members, what it used, its end. The OCI
+//! runtime writes the limits; this file only reads, kills and removes.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -33,7 +33,7 @@ pub(crate) struct Hierarchies {
     pub(crate) mode: CgroupMode,
     /// v1: controller -> mount point.
     v1: BTreeMap<String, PathBuf>,
-    /// All mount points, v1 and v2, in which a runtime may make our group.
+    /// All mount points, v1 and v2, in which a runtime may create our group.
     mounts: Vec<PathBuf>,
 }
 
@@ -85,7 +85,7 @@ impl Hierarchies {
         }
     }
 
-    /// Processes that the kernel killed in this group for memory, so far.
+    /// How many processes the kernel has killed in this group for lack of memory.
     pub(crate) fn oom_kills(&self, group: &str) -> u64 {
         self.file("memory", group, "memory.oom_control", "memory.events")
             .and_then(|path| fs::read_to_string(path).ok())
@@ -98,7 +98,7 @@ impl Hierarchies {
         &self.mounts
     }
 
-    /// Everyone in this group and those below it, in any hierarchy.
+    /// All processes in this group and the groups below it, in any hierarchy.
     pub(crate) fn pids(&self, group: &str) -> Vec<i32> {
         let mut pids: Vec<i32> = self
             .tree(group)
@@ -112,10 +112,10 @@ impl Hierarchies {
         pids
     }
 
-    /// Lets everyone in the group run who was frozen, by whomever: what is frozen takes no signal.
+    /// Thaws every process in the group, whoever froze it: a frozen process takes no signal.
     pub(crate) fn thaw(&self, group: &str) {
         for dir in self.tree(group) {
-            // Each hierarchy has one of the files, or none; writing to a group that runs changes nothing.
+            // Each hierarchy has one of the files, or none; writing to a running group changes nothing.
             for (file, word) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
                 if let Ok(mut file) = OpenOptions::new().write(true).open(dir.join(file)) {
                     let _ = io::Write::write_all(&mut file, word.as_bytes());
@@ -124,7 +124,7 @@ impl Hierarchies {
         }
     }
 
-    /// SIGKILL to everyone in the group, once.
+    /// Sends SIGKILL to every process in the group, once.
     pub(crate) fn kill_all(&self, group: &str) {
         self.thaw(group);
         if self.mode == CgroupMode::V2 {
@@ -147,7 +147,7 @@ impl Hierarchies {
         self.mounts.iter().map(|mount| mount.join(group)).filter(|dir| dir.is_dir()).collect()
     }
 
-    /// The group's existing directories and all below them, those above first.
+    /// The group's existing directories and all below them, parents first.
     fn tree(&self, group: &str) -> Vec<PathBuf> {
         let mut found = self.dirs(group);
         let mut next = 0;
@@ -177,7 +177,7 @@ impl Hierarchies {
         names
     }
 
-    /// Removes the group and what is below it. The kernel says "busy" for a moment after the last process went.
+    /// Removes the group and everything below it. The kernel says "busy" for a moment after the last process is gone.
     pub(crate) fn remove(&self, group: &str, timeout: Duration) -> io::Result<()> {
         let deadline = Instant::now() + timeout;
         for dir in self.dirs(group) {
@@ -192,7 +192,7 @@ impl Hierarchies {
         Ok(())
     }
 
-    /// Removes the group if nothing is in it; says nothing if something is.
+    /// Removes the group if it is empty; ignores one that is not.
     pub(crate) fn remove_if_empty(&self, group: &str) {
         for dir in self.dirs(group) {
             let _ = fs::remove_dir(dir);
@@ -214,7 +214,7 @@ impl Hierarchies {
         Usage { memory_bytes: memory, cpu_usec, pids }
     }
 
-    /// Groups of processes that were killed while they tried.
+    /// Groups of processes that were killed during the trial.
     fn remove_dead_probes(&self) {
         for entry in self.mounts.iter().filter_map(|mount| fs::read_dir(mount).ok()).flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -225,9 +225,9 @@ impl Hierarchies {
         }
     }
 
-    /// Whether the limits can be set, tried on a group that is made for it: `(cpu, memory, swap, pids)`.
+    /// Whether the limits can be set, tried on a group created for it: `(cpu, memory, swap, pids)`.
     pub(crate) fn probe(&self) -> Probe {
-        // The group is named after the process: two threads must not remove it for each other.
+        // The group is named after the process: two threads must not remove each other's.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         self.remove_dead_probes();
@@ -269,7 +269,7 @@ pub(crate) struct Probe {
     pub(crate) pids: bool,
 }
 
-/// Groups hold only directories that can be removed; their files cannot and need not.
+/// Only directories of groups can be removed; their files cannot and need not be.
 fn remove_tree(dir: &Path) -> io::Result<()> {
     if let Ok(entries) = fs::read_dir(dir) {
         for entry in entries.flatten() {

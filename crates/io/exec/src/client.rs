@@ -12,20 +12,20 @@ use crate::proto::{Connection, Received, Reply, Request};
 /// Commands take the runtime some ten milliseconds; a shim that is silent for this long is stuck.
 const ANSWER_TIMEOUT_MS: u64 = 20_000;
 
-/// What became of a question.
+/// The outcome of a request.
 pub(crate) enum Answer {
     Reply(Reply),
     /// There is no shim: the container has ended, or its shim was killed.
     NoShim,
 }
 
-/// Asks a container's shim.
+/// Sends a request to a container's shim.
 pub(crate) fn ask(bundle: &Bundle, id: &str, name: &'static str, request: &Request) -> Result<Answer, ExecError> {
     let Ok(connection) = Connection::connect(&bundle.dir, CONTROL_SOCKET) else { return Ok(Answer::NoShim) };
     ask_on(&connection, id, name, request, &[])
 }
 
-/// Asks on an open connection.
+/// Sends a request on an open connection.
 pub(crate) fn ask_on(
     connection: &Connection,
     id: &str,
@@ -49,7 +49,7 @@ pub(crate) fn ask_on(
     }
 }
 
-/// As `Connection::receive`, but an interrupted wait goes on.
+/// Like `Connection::receive`, but continues after an interrupted wait.
 pub(crate) fn receive(connection: &Connection, timeout: Duration) -> io::Result<Received<Reply>> {
     let deadline = Instant::now() + timeout;
     loop {
@@ -80,7 +80,7 @@ pub(crate) fn start_exec(
     }
 }
 
-/// Waits for a command's end. When the container ends, so has the command.
+/// Waits for a command's end. When the container ends, its commands end too.
 pub(crate) fn wait_exec(session: &ExecSession, timeout: Duration) -> Result<Option<ExitKind>, ExecError> {
     let failed = |reason: String| ExecError::Exec { id: session.id.clone(), reason };
     match receive(&session.connection, timeout) {

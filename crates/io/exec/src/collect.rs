@@ -1,4 +1,4 @@
-//! Runs one command to its end: feeds its input, hands on its output, kills it when its time is over.
+//! Runs one command to its end: feeds its input, passes its output on, kills it when its time is over.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -14,10 +14,11 @@ use crate::error::ExecError;
 use crate::logs::LogStream;
 
 const BUFFER_BYTES: usize = 64 * 1024;
-/// After the command's end its descendants may hold the pipes; what they write is not waited for.
+/// After the command's end its descendants may hold the pipes; their output is not awaited.
 const REST_TIMEOUT_MS: u64 = 200;
 const STEP_MS: u64 = 1_000;
-/// More than a pipe holds (64 KiB, or 1 MiB if the command asks for it), so that all is read that was written before the end.
+/// More than a pipe holds (64 KiB, or 1 MiB if the command asks for it), so that everything written before the end is
+/// read.
 const READS_MAX: usize = 32;
 
 /// Our ends of a command's pipes.
@@ -27,7 +28,7 @@ pub(crate) struct Pipes {
     outputs: [Option<File>; 2],
 }
 
-/// Makes the pipes: the command's ends and ours.
+/// Creates the pipes: the command's ends and ours.
 pub(crate) fn pipes() -> io::Result<(ExecIo, Pipes)> {
     let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC);
     let (stdin_read, stdin_write) = pipe()?;
@@ -41,18 +42,18 @@ pub(crate) fn pipes() -> io::Result<(ExecIo, Pipes)> {
     Ok((theirs, Pipes { stdin: file(stdin_write), outputs: [file(stdout_read), file(stderr_read)] }))
 }
 
-/// A command that has begun, with our ends of its pipes. Dropping it kills the command.
+/// A started command, with our ends of its pipes. Dropping it kills the command.
 #[derive(Debug)]
 pub struct PipedExec {
     pub(crate) session: ExecSession,
     pub(crate) pipes: Pipes,
 }
 
-/// What becomes of a piece of output; an empty piece only asks. `Break` gives the command up.
+/// The verdict on a piece of output; an empty piece only asks. `Break` gives the command up.
 pub type Sink<'a> = &'a mut dyn FnMut(LogStream, &[u8]) -> ControlFlow<()>;
 
 impl PipedExec {
-    /// Until the command has ended, its time is over or the sink has had enough; in the last two cases it is killed.
+    /// Runs until the command has ended, its time is over or the sink has had enough; in the last two cases, kills it.
     pub fn run(mut self, stdin: &[u8], timeout: Duration, sink: Sink<'_>) -> Result<ExecEnd, ExecError> {
         let mut end = ExecEnd { how: ExitKind::Unknown, timed_out: false };
         let mut unsent = stdin;
@@ -83,7 +84,7 @@ impl PipedExec {
         }
     }
 
-    /// The same, keeping the first `bytes_max` bytes of each output; what is over is read and thrown away.
+    /// The same, keeping the first `bytes_max` bytes of each output; the rest is read and discarded.
     pub(crate) fn collect(self, stdin: &[u8], timeout: Duration, bytes_max: usize) -> Result<ExecOutput, ExecError> {
         let mut kept = [Vec::new(), Vec::new()];
         let mut truncated = false;
@@ -126,7 +127,7 @@ fn feed(stdin: &mut Option<File>, unsent: &mut &[u8]) {
     }
 }
 
-/// Reads what is there and hands it on, at most so much that the command's time and end are looked at in between.
+/// Reads what is there and passes it on, in portions small enough to check the command's time and end in between.
 fn take(
     source: &mut Option<File>,
     buffer: &mut [u8],

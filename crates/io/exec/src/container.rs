@@ -1,5 +1,5 @@
-//! What a driver is told about one container. Knows no service, image reference or placement: the agent has resolved
-//! those into paths, numbers and strings before it comes here.
+//! A driver's specification of one container. Knows no service, image reference or placement: the agent has resolved
+//! these into paths, numbers and strings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,11 +13,11 @@ use crate::error::SpecProblem;
 /// The user of containers that name none and see the host's files.
 pub const NOBODY_UID: u32 = 65_534;
 
-/// The capabilities of a container that asks for none by name: what the entry points of common images (nginx, postgres,
-/// redis) need to hand over their files and step down to their own user, and nothing that reaches outside.
+/// The capabilities of a container that names none: what the entry points of common images (nginx, postgres, redis)
+/// need to hand over their files and step down to their own user, and nothing that reaches outside.
 pub const DEFAULT_CAPABILITIES: &[&str] =
     &["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_SETGID", "CAP_SETUID"];
-/// All that may be asked for. The rest (`NET_ADMIN`, `NET_RAW`, `SYS_*`, `MKNOD`...) is refused.
+/// All capabilities that may be requested. The rest (`NET_ADMIN`, `NET_RAW`, `SYS_*`, `MKNOD`...) is refused.
 pub const ALLOWED_CAPABILITIES: &[&str] = &[
     "CAP_AUDIT_WRITE",
     "CAP_CHOWN",
@@ -37,7 +37,7 @@ const ARGS_MAX: usize = 4_096;
 const ENV_MAX: usize = 4_096;
 const MOUNTS_MAX: usize = 256;
 const STRINGS_BYTES_MAX: usize = 96 * 1024;
-/// One record with every byte escaped fits.
+/// Large enough for one record with every byte escaped.
 const LOG_FILE_BYTES_MIN: u64 = 128 * 1024;
 const ID_BYTES_MAX: usize = 128;
 
@@ -47,7 +47,7 @@ const ID_BYTES_MAX: usize = 128;
 pub struct ContainerSpec {
     /// Unique on this node: `[A-Za-z0-9][A-Za-z0-9_.-]*`, at most 128 bytes.
     pub id: String,
-    /// Where its files come from. Not used by the process driver.
+    /// Where its files come from. The process driver ignores it.
     pub rootfs: RootFs,
     /// Program and arguments. A program without `/` is looked up in `PATH`.
     pub args: Vec<String>,
@@ -78,18 +78,18 @@ pub struct ContainerSpec {
     /// The exact set; see [`DEFAULT_CAPABILITIES`] and [`ALLOWED_CAPABILITIES`].
     #[serde(default = "default_capabilities")]
     pub capabilities: BTreeSet<String>,
-    /// Always so for [`RootFs::Host`].
+    /// Always true for [`RootFs::Host`].
     #[serde(default)]
     pub read_only_root: bool,
     #[serde(default)]
     pub log: LogLimits,
-    /// Between the stop signal and SIGKILL when the caller of stop names no other.
+    /// The time between the stop signal and SIGKILL when the caller of stop names no other.
     #[serde(default = "default_stop_grace_ms")]
     pub stop_grace_ms: u64,
-    /// What asks the container to end, 1 to 64.
+    /// The signal that asks the container to end, 1 to 64.
     #[serde(default = "default_stop_signal")]
     pub stop_signal: i32,
-    /// Not interpreted; given back by `list`.
+    /// Not interpreted; returned by `list`.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
 }
@@ -98,14 +98,14 @@ pub struct ContainerSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum RootFs {
-    /// Unpacked layers, top first. Writes go to a directory of the container's own, which goes with it.
+    /// Unpacked layers, top first. Writes go to a directory of the container's own, which is removed with it.
     Overlay { lower_dirs: Vec<PathBuf> },
     /// The host's root file system read-only, with a private `/tmp`, and with `/root`, `/home`, `/run`, password hashes
     /// and the platform's own data hidden. File systems mounted below `/` are not seen, but for `/usr`, `/opt`, `/nix`.
     Host,
 }
 
-/// Numeric ids: names are resolved by whoever knows the image's `/etc/passwd`.
+/// Numeric ids: whoever knows the image's `/etc/passwd` resolves names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct User {
@@ -116,12 +116,12 @@ pub struct User {
 }
 
 impl User {
-    /// Whether the kernel takes the numbers for what they are: to it 4294967295 means "leave it as it is".
+    /// Whether the kernel takes the numbers literally: to it 4294967295 means "leave it as it is".
     fn is_valid(&self) -> bool {
         [self.uid, self.gid].iter().chain(&self.additional_gids).all(|id| *id <= USER_ID_MAX)
     }
 
-    /// Whether it, or a group of it, is root's.
+    /// Whether it, or one of its groups, is root's.
     fn has_root(&self) -> bool {
         [self.uid, self.gid].iter().chain(&self.additional_gids).any(|id| *id == 0)
     }
@@ -132,7 +132,7 @@ impl User {
     }
 }
 
-/// What the container may use at most; `None` is no limit.
+/// The most that the container may use; `None` is no limit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
@@ -140,7 +140,7 @@ pub struct Limits {
     /// Raised to [`heptad_model::MEMORY_BYTES_MIN`], below which no service is accepted.
     pub memory_bytes: Option<u64>,
     pub pids_max: u32,
-    /// Clamped to what this process may give.
+    /// Clamped to what this process may grant.
     pub open_files_max: u64,
 }
 
@@ -156,7 +156,7 @@ impl Default for Limits {
 pub enum Mount {
     /// A file or directory of the host.
     Bind { source: PathBuf, target: PathBuf, read_only: bool },
-    /// Memory, gone with the container and counted against its memory limit.
+    /// Memory, released with the container and counted against its memory limit.
     Tmpfs { target: PathBuf, size_bytes: u64, mode: u32 },
 }
 
@@ -178,7 +178,7 @@ pub enum Network {
     None,
     /// An existing namespace, by path.
     Namespace(PathBuf),
-    /// The host's own. Only where a policy allows it; the process driver always works so.
+    /// The host's own. Only where a policy allows it; the process driver always works like this.
     Host,
 }
 
@@ -237,7 +237,7 @@ impl ContainerSpec {
         }
     }
 
-    /// Everything wrong with it, at once.
+    /// All mistakes in it, at once.
     pub fn problems(&self) -> Vec<SpecProblem> {
         let mut found = Problems::default();
         found.check(id_is_valid(&self.id), "id", "1 to 128 of [A-Za-z0-9_.-], the first a letter or digit");

@@ -1,4 +1,4 @@
-//! The face of this crate: what every way of running containers can do. Blocking calls; the caller gives them a thread.
+//! The interface of this crate: what every way of running containers can do. Calls block; the caller supplies a thread.
 //! Knows neither how containers are made nor who asks.
 
 use std::collections::BTreeMap;
@@ -6,14 +6,16 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::collect::PipedExec;
 use crate::container::{ContainerSpec, User};
 use crate::error::ExecError;
 use crate::facts::NodeFacts;
 use crate::logs::LogReader;
+
+pub use heptad_model::{Exit, ExitKind};
 
 /// Runs containers on this node. All calls block (milliseconds, `stop` up to its grace) and may come from many threads.
 pub trait Driver: Send + Sync {
@@ -26,17 +28,28 @@ pub trait Driver: Send + Sync {
     /// Creates and starts. When it returns, the program has been executed; when it fails, nothing is left behind.
     fn start(&self, spec: &ContainerSpec) -> Result<ContainerStatus, ExecError>;
 
-    /// SIGTERM, `grace` (the spec's own if `None`), then SIGKILL of every process. Returns when none is left.
-    /// Stopping what has ended is no error.
+    /// SIGTERM, `grace` (the spec's own if `None`), then SIGKILL of every process. Returns when none is left. Stopping
+    /// an ended container is no error.
     fn stop(&self, id: &str, grace: Option<Duration>) -> Result<Exit, ExecError>;
+
+    /// Requests what `stop` does, without waiting: `gone` reports its completion.
+    fn begin_stop(&self, _id: &str, _grace: Duration) -> Result<(), ExecError> {
+        Ok(())
+    }
+
+    /// Completes when the container has ended and its shim has cleaned up, so that neither `stop` nor `remove` waits.
+    /// Holds no thread.
+    fn gone(&self, _id: &str) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
 
     /// Sends one signal to the first process.
     fn kill(&self, id: &str, signal: i32) -> Result<(), ExecError>;
 
-    /// Deletes what is left of an ended container, logs included. Removing what is not there is no error.
+    /// Deletes what is left of an ended container, including its logs. Removing an absent container is no error.
     fn remove(&self, id: &str) -> Result<(), ExecError>;
 
-    /// Every container that was started and not removed, by this driver or one before it in the same directory.
+    /// Every container that was started and not removed, by this driver or an earlier one in the same directory.
     fn list(&self) -> Vec<ContainerStatus>;
 
     /// The true state, asked from the kernel and the container's shim, not remembered.
@@ -45,26 +58,26 @@ pub trait Driver: Send + Sync {
     /// Waits for the end; `None` if it still runs after `timeout`.
     fn wait(&self, id: &str, timeout: Duration) -> Result<Option<Exit>, ExecError>;
 
-    /// From now on, each end of a container of this driver. Unbounded (one small message per end), so that no
-    /// slow reader can lose one; containers that had ended before are in `list`.
-    fn exits(&self) -> UnboundedReceiver<ExitEvent>;
+    /// How the container ended: completes when that is known, at once if it already is, and with `None` if there is no
+    /// such container. Nothing queues, so a late or rare caller misses nothing and keeps nobody waiting.
+    fn ended(&self, id: &str) -> BoxFuture<'static, Option<Exit>>;
 
-    /// Runs a command inside and collects what it writes.
+    /// Runs a command inside and collects its output.
     fn exec(&self, id: &str, request: &ExecRequest) -> Result<ExecOutput, ExecError>;
 
     /// Starts a command inside whose input and output go through pipes, without a bound on either.
     fn exec_piped(&self, id: &str, command: &ExecCommand) -> Result<PipedExec, ExecError>;
 
-    /// Runs a command inside on the caller's descriptors.
+    /// Runs a command inside with the caller's descriptors.
     fn exec_on(&self, id: &str, command: &ExecCommand, io: ExecIo) -> Result<ExecSession, ExecError>;
 
-    /// The last `tail` records (all that is kept if `None`), then, with `follow`, what comes until the end.
+    /// The last `tail` records (all that are kept if `None`), then, with `follow`, new ones until the end.
     fn logs(&self, id: &str, tail: Option<usize>, follow: bool) -> Result<LogReader, ExecError>;
 
     /// What the container uses now.
     fn usage(&self, id: &str) -> Result<Usage, ExecError>;
 
-    /// Removes what is there for containers to come, if no container is left. To be called when nothing is started any more.
+    /// Removes what is kept ready for future containers, if no container is left. Call it when nothing more is started.
     fn close(&self) {}
 }
 
@@ -86,51 +99,14 @@ pub struct ContainerStatus {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ContainerState {
-    /// `pid` as the host sees it.
+    /// The `pid` as the host sees it.
     Running {
         pid: i32,
     },
     Exited(Exit),
 }
 
-/// How a container ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Exit {
-    pub how: ExitKind,
-    /// The kernel killed a process of it for memory.
-    pub oom_killed: bool,
-    /// Milliseconds since 1970.
-    pub at_ms: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ExitKind {
-    Code(i32),
-    Signal(i32),
-    /// Its shim was killed, so nobody was told.
-    Unknown,
-}
-
-impl ExitKind {
-    /// As shells number it: the code, or 128 + the signal; 255 if unknown.
-    pub fn shell_code(self) -> i32 {
-        match self {
-            Self::Code(code) => code,
-            Self::Signal(signal) => 128 + signal,
-            Self::Unknown => 255,
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExitEvent {
-    pub id: String,
-    pub exit: Exit,
-}
-
-/// What to run inside; what is `None` is as in the container's spec.
+/// What to run inside; fields that are `None` are as in the container's spec.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExecCommand {
@@ -151,7 +127,7 @@ pub struct ExecRequest {
     pub stdin: Vec<u8>,
     /// After this the command is killed.
     pub timeout: Duration,
-    /// Of each of stdout and stderr; what is over is read and thrown away.
+    /// Applies to stdout and stderr separately; the rest is read and discarded.
     pub output_bytes_max: usize,
 }
 

@@ -1,4 +1,4 @@
-//! The two drivers as their users see them: options, and the common engine behind.
+//! The two drivers as their users see them: options, and the common engine behind them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use crate::launch::ShimCommand;
 /// Isolated containers; needs root.
 #[derive(Clone, Debug)]
 pub struct OciOptions {
-    /// Of this driver alone: bundles, logs.
+    /// This driver's own directory: bundles, logs.
     pub dir: PathBuf,
     pub shim: ShimCommand,
-    /// Names this platform's control groups (`/heptad-INSTANCE`), so that two on one machine do not meet.
+    /// Names this platform's control groups (`/heptad-INSTANCE`), so that two on one machine do not collide.
     pub instance: String,
     /// Drive this runc-like program instead of the embedded runtime.
     pub oci_runtime: Option<PathBuf>,
-    /// Hidden from containers that see the host's files, beside `dir`: the rest of the platform's data.
+    /// Hidden from containers that see the host's files, besides `dir`: the rest of the platform's data.
     pub hidden_dirs: Vec<PathBuf>,
 }
 
@@ -28,7 +28,7 @@ pub struct OciOptions {
 pub struct OciDriver;
 
 impl OciDriver {
-    /// Opens the directory, takes over what runs, cleans what is broken.
+    /// Opens the directory, adopts what runs, cleans up what is broken.
     pub fn open(options: OciOptions) -> Result<Arc<dyn Driver>, ExecError> {
         let found = facts();
         if !found.runs_containers {
@@ -48,21 +48,21 @@ impl OciDriver {
     }
 }
 
-/// Containers that are only processes; needs nothing.
+/// Containers that are only processes; needs no privilege.
 #[derive(Clone, Debug)]
 pub struct ProcessOptions {
-    /// Of this driver alone: bundles, logs.
+    /// This driver's own directory: bundles, logs.
     pub dir: PathBuf,
     pub shim: ShimCommand,
 }
 
-/// The driver of plain processes: same life cycle and logs; memory is bounded per process (RLIMIT_DATA), CPU and
-/// number of processes are not.
+/// The driver of plain processes: same life cycle and logs. Memory is bounded per process (RLIMIT_DATA); CPU and the
+/// number of processes are not bounded.
 #[derive(Debug)]
 pub struct ProcessDriver;
 
 impl ProcessDriver {
-    /// Opens the directory, takes over what runs, cleans what is broken.
+    /// Opens the directory, adopts what runs, cleans up what is broken.
     pub fn open(options: ProcessOptions) -> Result<Arc<dyn Driver>, ExecError> {
         let engine = Engine::open(EngineOptions {
             kind: DriverKind::Process,

@@ -11,8 +11,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
+use heptad_model::NodeFault;
 use nix::fcntl::{Flock, FlockArg};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::bundle::{Bundle, ShimConfig};
 use crate::cgroup::Hierarchies;
@@ -21,10 +22,11 @@ use crate::collect::PipedExec;
 use crate::container::ContainerSpec;
 use crate::driver::{
     ContainerState, ContainerStatus, Driver, DriverKind, ExecCommand, ExecIo, ExecOutput, ExecRequest, ExecSession,
-    Exit, ExitEvent, Usage,
+    Exit, Usage,
 };
 use crate::error::{ExecError, IoContext};
 use crate::facts::{NodeFacts, facts};
+use crate::fault::node_fault;
 use crate::launch::{Launcher, ShimCommand};
 use crate::logs::LogReader;
 use crate::proto::{Received, Reply, Request};
@@ -33,7 +35,7 @@ use watcher::Watcher;
 
 /// Making a container takes tens of milliseconds; a machine under heavy load may take longer.
 const START_TIMEOUT_MS: u64 = 60_000;
-/// Between the last grace and the belief that a process cannot be killed.
+/// How long after the last grace a process that is still there counts as impossible to kill.
 const KILL_TIMEOUT_MS: u64 = 15_000;
 
 pub(crate) struct EngineOptions {
@@ -50,31 +52,9 @@ pub(crate) struct Engine {
     options: EngineOptions,
     facts: NodeFacts,
     launcher: Launcher,
-    shared: Arc<Shared>,
+    containers: Mutex<BTreeMap<String, Slot>>,
     watcher: Watcher,
     _lock: Flock<File>,
-}
-
-/// What the engine and its watching thread both see.
-#[derive(Default)]
-pub(crate) struct Shared {
-    containers: Mutex<BTreeMap<String, Slot>>,
-    subscribers: Mutex<Vec<UnboundedSender<ExitEvent>>>,
-}
-
-impl Shared {
-    fn containers(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Slot>> {
-        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Records an end, once, and tells everybody.
-    fn settle(&self, entry: &Entry, exit: Exit) {
-        if entry.settle(exit.clone()) {
-            let event = ExitEvent { id: entry.id().to_owned(), exit };
-            let mut subscribers = self.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
-            subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
-        }
-    }
 }
 
 impl Engine {
@@ -82,11 +62,15 @@ impl Engine {
         DirBuilder::new().recursive(true).mode(0o700).create(options.dir.join("bundles")).at("create", &options.dir)?;
         let lock = lock(&options)?;
         let launcher = Launcher::new(options.shim.clone()).at("open", &options.shim.program)?;
-        let shared = Arc::new(Shared::default());
-        let watcher = Watcher::start(Arc::clone(&shared)).at("start the watcher of", &options.dir)?;
-        let engine = Self { facts: facts_for(options.kind), launcher, shared, watcher, _lock: lock, options };
+        let watcher = Watcher::start().at("start the watcher of", &options.dir)?;
+        let (facts, containers) = (facts_for(options.kind), Mutex::default());
+        let engine = Self { facts, launcher, containers, watcher, _lock: lock, options };
         engine.adopt_all()?;
         Ok(engine)
+    }
+
+    fn containers(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Slot>> {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn bundle(&self, id: &str) -> Bundle {
@@ -101,7 +85,7 @@ impl Engine {
     }
 
     fn entry(&self, id: &str) -> Result<Arc<Entry>, ExecError> {
-        match self.shared.containers().get(id) {
+        match self.containers().get(id) {
             Some(Slot::Known(entry)) => Ok(Arc::clone(entry)),
             Some(Slot::Starting) | None => Err(ExecError::NotFound { id: id.to_owned() }),
         }
@@ -124,9 +108,9 @@ impl Engine {
         }
     }
 
-    /// Keeps the name while the container is made, so that two callers cannot make it twice.
+    /// Reserves the name while the container is created, so that two callers cannot create it twice.
     fn reserve(&self, id: &str) -> Result<(), ExecError> {
-        let mut containers = self.shared.containers();
+        let mut containers = self.containers();
         if containers.contains_key(id) {
             return Err(ExecError::Exists { id: id.to_owned() });
         }
@@ -144,27 +128,31 @@ impl Engine {
             oci_runtime: self.options.oci_runtime.clone(),
             hidden_dirs: self.options.hidden_dirs.clone(),
         })?;
-        let failed = |reason: String| ExecError::Start { id: spec.id.clone(), reason };
-        let connection = self.launcher.launch(&bundle).map_err(|error| failed(error.to_string()))?;
+        let failed = |reason: String, fault| ExecError::Start { id: spec.id.clone(), reason, fault };
+        // Until the shim answers, nothing is known about the container: whatever breaks is this node's fault.
+        let broken = |reason: String| failed(reason, Some(NodeFault::Runtime));
+        let launched = self.launcher.launch(&bundle);
+        let connection =
+            launched.map_err(|error| failed(error.to_string(), node_fault(&error).or(Some(NodeFault::Runtime))))?;
         let received = client::receive(&connection, Duration::from_millis(START_TIMEOUT_MS));
         match received {
             Ok(Received::Message(Reply::Started { started }, _)) => {
                 let entry = Arc::new(Entry::new(spec.clone(), bundle, self.cgroup(&spec.id), started));
-                // Known before its end can be told.
-                self.shared.containers().insert(spec.id.clone(), Slot::Known(Arc::clone(&entry)));
+                // Known before its end can be reported.
+                self.containers().insert(spec.id.clone(), Slot::Known(Arc::clone(&entry)));
                 let status = entry.status();
                 self.watcher.watch(entry, connection);
                 Ok(status)
             }
-            Ok(Received::Message(Reply::Failed { reason }, _)) => Err(failed(reason)),
-            Ok(Received::Message(other, _)) => Err(failed(format!("its shim said {other:?}"))),
-            Ok(Received::Nothing) => Err(failed(format!("its shim was silent for {START_TIMEOUT_MS} ms"))),
-            Ok(Received::Closed) => Err(failed(format!("its shim died: {}", bundle.shim_errors()))),
-            Err(error) => Err(failed(error.to_string())),
+            Ok(Received::Message(Reply::Failed { reason, fault }, _)) => Err(failed(reason, fault)),
+            Ok(Received::Message(other, _)) => Err(broken(format!("its shim said {other:?}"))),
+            Ok(Received::Nothing) => Err(broken(format!("its shim was silent for {START_TIMEOUT_MS} ms"))),
+            Ok(Received::Closed) => Err(broken(format!("its shim died: {}", bundle.shim_errors()))),
+            Err(error) => Err(broken(error.to_string())),
         }
     }
 
-    /// After a failed start: whatever there is of it goes.
+    /// After a failed start: removes whatever there is of it.
     fn discard(&self, id: &str) {
         adopt::kill_group(&self.cgroup(id), Duration::from_millis(KILL_TIMEOUT_MS));
         let _ = self.bundle(id).remove();
@@ -179,7 +167,7 @@ impl Engine {
     }
 }
 
-/// Without control groups nothing bounds a container as a whole, and that must be said.
+/// Without control groups nothing bounds a container as a whole, and that must be reported.
 fn facts_for(kind: DriverKind) -> NodeFacts {
     let found = facts();
     match kind {
@@ -198,6 +186,10 @@ fn lock(options: &EngineOptions) -> Result<Flock<File>, ExecError> {
         .map_err(|_| ExecError::DirectoryInUse { path: options.dir.clone() })
 }
 
+fn in_ms(grace: Duration) -> u64 {
+    u64::try_from(grace.as_millis()).unwrap_or(u64::MAX).min(u64::MAX / 4)
+}
+
 impl Driver for Engine {
     fn kind(&self) -> DriverKind {
         self.options.kind
@@ -212,7 +204,7 @@ impl Driver for Engine {
         self.reserve(&spec.id)?;
         self.launch(spec).inspect_err(|_| {
             self.discard(&spec.id);
-            self.shared.containers().remove(&spec.id);
+            self.containers().remove(&spec.id);
         })
     }
 
@@ -222,7 +214,7 @@ impl Driver for Engine {
             return Ok(exit);
         }
         let grace = grace.unwrap_or(Duration::from_millis(entry.spec.stop_grace_ms));
-        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4);
+        let grace_ms = in_ms(grace);
         client::ask(&entry.bundle, id, "stop", &Request::Stop { grace_ms })?;
         let patience = Duration::from_millis(grace_ms.saturating_add(KILL_TIMEOUT_MS));
         if let Some(exit) = entry.wait(patience) {
@@ -231,6 +223,25 @@ impl Driver for Engine {
         adopt::kill_group(&entry.cgroup, Duration::from_millis(KILL_TIMEOUT_MS));
         let waited_ms = KILL_TIMEOUT_MS;
         entry.wait(Duration::from_millis(waited_ms)).ok_or(ExecError::Unkillable { id: id.to_owned(), waited_ms })
+    }
+
+    fn begin_stop(&self, id: &str, grace: Duration) -> Result<(), ExecError> {
+        let entry = self.entry(id)?;
+        client::ask(&entry.bundle, id, "stop", &Request::Stop { grace_ms: in_ms(grace) }).map(drop)
+    }
+
+    fn ended(&self, id: &str) -> BoxFuture<'static, Option<Exit>> {
+        match self.entry(id) {
+            Ok(entry) => Box::pin(entry.wait_exit()),
+            Err(_) => Box::pin(std::future::ready(None)),
+        }
+    }
+
+    fn gone(&self, id: &str) -> BoxFuture<'static, ()> {
+        match self.entry(id) {
+            Ok(entry) => Box::pin(entry.gone()),
+            Err(_) => Box::pin(std::future::ready(())),
+        }
     }
 
     fn kill(&self, id: &str, signal: i32) -> Result<(), ExecError> {
@@ -253,18 +264,18 @@ impl Driver for Engine {
         if entry.exit().is_none() {
             return Err(ExecError::StillRunning { id: id.to_owned() });
         }
-        // The shim removes groups and state after it told the end.
+        // The shim removes groups and state after reporting the end.
         let waited_ms = KILL_TIMEOUT_MS;
         if !entry.wait_shim(Duration::from_millis(waited_ms)) {
             return Err(ExecError::ShimSilent { id: id.to_owned(), request: "end", waited_ms });
         }
         entry.bundle.remove()?;
-        self.shared.containers().remove(id);
+        self.containers().remove(id);
         Ok(())
     }
 
     fn list(&self) -> Vec<ContainerStatus> {
-        let containers = self.shared.containers();
+        let containers = self.containers();
         containers
             .values()
             .filter_map(|slot| match slot {
@@ -288,12 +299,6 @@ impl Driver for Engine {
 
     fn wait(&self, id: &str, timeout: Duration) -> Result<Option<Exit>, ExecError> {
         Ok(self.entry(id)?.wait(timeout))
-    }
-
-    fn exits(&self) -> UnboundedReceiver<ExitEvent> {
-        let (sender, receiver) = unbounded_channel();
-        self.shared.subscribers.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
-        receiver
     }
 
     fn exec(&self, id: &str, request: &ExecRequest) -> Result<ExecOutput, ExecError> {
@@ -340,11 +345,11 @@ impl Driver for Engine {
         }
     }
 
-    /// Containers go on; a group above them that holds none goes.
+    /// Containers keep running; an empty group above them is removed.
     fn close(&self) {
         let parent = &self.options.cgroup_parent;
-        if !parent.is_empty() && self.shared.containers().is_empty() {
-            // Only this driver makes groups in it, so no container can be on its way into it.
+        if !parent.is_empty() && self.containers().is_empty() {
+            // Only this driver creates groups in it, so no container can be on its way into it.
             Hierarchies::find().remove_if_empty(parent);
             let _ = fs::remove_dir(self.options.dir.join("bundles"));
         }

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use heptad_model::NodeFault;
+
 /// One thing wrong with a container's specification.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: expected {expected}")]
@@ -25,7 +27,7 @@ pub enum ExecError {
     #[error("container {id} is running; stop it before removing it")]
     StillRunning { id: String },
     #[error("container {id} could not be started: {reason}")]
-    Start { id: String, reason: String },
+    Start { id: String, reason: String, fault: Option<NodeFault> },
     #[error("a command could not be run in container {id}: {reason}")]
     Exec { id: String, reason: String },
     #[error("container {id} still has processes {waited_ms} ms after they were killed")]
@@ -66,19 +68,4 @@ impl<T, E: Into<io::Error>> IoContext<T> for Result<T, E> {
     fn at(self, operation: &'static str, path: impl Into<PathBuf>) -> Result<T, ExecError> {
         self.map_err(|source| ExecError::Io { operation, path: path.into(), source: source.into() })
     }
-}
-
-/// The error with all its causes in one line, for logs and protocols that carry only text.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.ends_with(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        cause = inner.source();
-    }
-    text
 }

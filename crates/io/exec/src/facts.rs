@@ -1,5 +1,5 @@
-//! What this node can enforce and how much it has, read from the kernel. Decides nothing: a limit that cannot be
-//! enforced is said here, so that placement can refuse it.
+//! What this node can enforce and how much it has, read from the kernel. Decides nothing: it reports limits that cannot
+//! be enforced, so that placement can refuse them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{CgroupMode, Hierarchies};
 
-/// One node's means. What is `false` here makes a start that needs it fail.
+/// The resources of one node. Whatever is `false` here makes a start fail that needs it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeFacts {
     pub cgroup_mode: CgroupMode,
@@ -26,7 +26,7 @@ pub struct NodeFacts {
     pub user_namespaces: bool,
     pub seccomp: bool,
     pub nft: bool,
-    /// Own hard limit, the most a container can be given.
+    /// Its own hard limit, the most that a container can get.
     pub open_files_max: u64,
     pub cpu_millis: u64,
     pub memory_bytes: u64,
@@ -35,7 +35,7 @@ pub struct NodeFacts {
     pub architecture: String,
 }
 
-/// Looks once; costs a few milliseconds (it makes and removes a control group as a trial).
+/// Checks once; costs a few milliseconds (it creates and removes a control group as a trial).
 pub fn facts() -> NodeFacts {
     let hierarchies = Hierarchies::find();
     let root = nix::unistd::geteuid().is_root();
@@ -99,7 +99,7 @@ fn memory_bytes(meminfo: &str) -> u64 {
     kib.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0) * 1_024
 }
 
-/// A program in the places where system programs are.
+/// Finds a program in the usual places of system programs.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
         .iter()

@@ -28,7 +28,7 @@ impl ShimCommand {
     }
 }
 
-/// The shim's program, opened so that no container can ever write to it through `/proc/self/exe`.
+/// The shim's program, opened such that no container can ever write to it through `/proc/self/exe`.
 #[derive(Debug)]
 pub(crate) struct Launcher {
     command: ShimCommand,
@@ -48,7 +48,7 @@ impl Launcher {
         Ok(Self { command, sealed })
     }
 
-    /// Starts a shim on a bundle; the connection on which it answers.
+    /// Starts a shim on a bundle; returns the connection on which it answers.
     pub(crate) fn launch(&self, bundle: &Bundle) -> io::Result<Connection> {
         let (ours, theirs) = Connection::pair()?;
         let errors = OpenOptions::new().create(true).append(true).mode(0o600).open(bundle.path("shim.err"))?;

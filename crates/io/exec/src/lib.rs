@@ -1,9 +1,7 @@
-//! Running containers on one node: images, the OCI driver (embedded runtime or an external binary, one shim process per
-//! container), the process driver, logs, and what this node can enforce. Knows no service, placement or network set-up.
+//! Running containers on one node: the OCI driver (embedded runtime or an external binary, one shim process per
+//! container), the process driver, logs, and what this node can enforce. Knows no image, service, placement or network set-up.
 
 #![deny(unsafe_op_in_unsafe_fn)]
-
-pub mod image;
 
 mod bundle;
 mod cgroup;
@@ -15,6 +13,7 @@ mod drivers;
 mod engine;
 mod error;
 mod facts;
+mod fault;
 mod launch;
 mod logs;
 mod procfs;
@@ -32,11 +31,13 @@ pub use container::{
 };
 pub use driver::{
     ContainerState, ContainerStatus, Driver, DriverKind, ExecCommand, ExecEnd, ExecIo, ExecOutput, ExecRequest,
-    ExecSession, Exit, ExitEvent, ExitKind, Usage,
+    ExecSession, Exit, ExitKind, Usage,
 };
 pub use drivers::{OciDriver, OciOptions, ProcessDriver, ProcessOptions};
 pub use error::{ExecError, SpecProblem};
 pub use facts::{NodeFacts, facts};
+pub use fault::node_fault;
 pub use launch::ShimCommand;
 pub use logs::{LogItem, LogReader, LogRecord, LogStream, RECORD_BYTES_MAX};
 pub use seccomp::SeccompError;
+pub use sys::give_back_memory;

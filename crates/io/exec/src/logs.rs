@@ -1,5 +1,5 @@
-//! A container's output as rotated files of JSON lines: the record, the writer (in the shim), the reader (in the driver).
-//! Knows no container; only a directory and bounds.
+//! A container's output as rotated files of JSON lines: the record, the writer (in the shim), the reader (in the
+//! driver). Knows no container, only a directory and bounds.
 
 mod reader;
 mod writer;
@@ -14,7 +14,7 @@ pub(crate) use writer::LogWriter;
 /// A longer line is cut into records of this size, all but the last marked `partial`.
 pub const RECORD_BYTES_MAX: usize = 16 * 1024;
 
-/// The reader joins records to lines of this size at most; of a longer one it tells parts, all but the last marked
+/// The reader joins records to lines of this size at most; a longer line is returned in parts, all but the last marked
 /// `partial`.
 pub(crate) const LINE_BYTES_MAX: usize = 256 * 1024;
 
@@ -26,7 +26,7 @@ pub struct LogRecord {
     pub stream: LogStream,
     /// Without its line break; bytes that are not UTF-8 are replaced.
     pub log: String,
-    /// The line goes on in the next record of this stream.
+    /// The line continues in the next record of this stream.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
 }

@@ -1,4 +1,4 @@
-//! The few facts of other processes that /proc tells: parent, start time, state, environment. Changes nothing.
+//! The few facts that /proc tells about other processes: parent, start time, state, environment. Changes nothing.
 
 use std::fs;
 
@@ -54,13 +54,13 @@ pub(crate) fn environment_has(pid: i32, wanted: &str) -> bool {
     environment.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
 }
 
-/// Everybody.
+/// All processes.
 pub(crate) fn all() -> Vec<ProcStat> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries.flatten().filter_map(|entry| ProcStat::read(entry.file_name().to_str()?.parse().ok()?)).collect()
 }
 
-/// Children, their children, and so on; those that live.
+/// Children, their children, and so on; only live ones.
 pub(crate) fn descendants(ancestor: i32) -> Vec<ProcStat> {
     let all = all();
     let mut found = vec![ancestor];

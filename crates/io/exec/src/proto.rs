@@ -1,5 +1,5 @@
-//! The words between a driver and a shim: one JSON message per packet of a Unix seqpacket socket, descriptors beside it.
-//! Knows how to send and receive them, not what they do.
+//! The protocol between a driver and a shim: one JSON message per packet of a Unix seqpacket socket, with descriptors.
+//! Knows how to send and receive messages, not what they do.
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::time::Duration;
 
+use heptad_model::NodeFault;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect, recvmsg,
@@ -30,7 +31,7 @@ pub(crate) enum Request {
     Signal {
         signal: i32,
     },
-    /// SIGTERM now, SIGKILL of everything later; goes on even if the asker goes away.
+    /// SIGTERM now, SIGKILL of everything later; continues even if the requester goes away.
     Stop {
         grace_ms: u64,
     },
@@ -48,9 +49,12 @@ pub(crate) enum Reply {
     Started {
         started: Started,
     },
-    /// The container could not be made; nothing of it is left.
+    /// The container could not be created; nothing of it is left.
     Failed {
         reason: String,
+        /// Set if another node may be able to create it.
+        #[serde(default)]
+        fault: Option<NodeFault>,
     },
     Exited {
         exit: Exit,
@@ -76,7 +80,7 @@ pub(crate) struct Connection {
     fd: OwnedFd,
 }
 
-/// What `receive` found.
+/// The result of `receive`.
 #[derive(Debug)]
 pub(crate) enum Received<T> {
     Message(T, Vec<OwnedFd>),
@@ -97,7 +101,7 @@ impl Connection {
         Ok((Self { fd: left }, Self { fd: right }))
     }
 
-    /// Connects to a socket by a directory handle, since the path may be longer than a socket address can hold.
+    /// Connects to a socket through a directory handle, since the path may be longer than a socket address can hold.
     pub(crate) fn connect(dir: &Path, name: &str) -> io::Result<Self> {
         let dir = File::open(dir)?;
         let address = UnixAddr::new(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()).as_str())?;
@@ -121,7 +125,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends without ever waiting: a reader that does not read is not waited for.
+    /// Sends without ever waiting, even for a reader that does not read.
     pub(crate) fn send_now<T: Serialize>(&self, message: &T) -> io::Result<()> {
         let bytes = serde_json::to_vec(message).map_err(io::Error::other)?;
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;

@@ -1,4 +1,4 @@
-//! From what a container should be to an OCI runtime specification: a pure function that writes every field itself, so
+//! From a container's specification to an OCI runtime specification: a pure function that writes every field itself, so
 //! that no library's defaults slip in. Touches nothing.
 
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::seccomp;
 
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const CPU_PERIOD_USEC: u64 = 100_000;
-/// The kernel's longest period, for shares that would be less than its smallest quota in the usual one.
+/// The kernel's longest period, for shares that would be below its smallest quota with the usual one.
 const CPU_PERIOD_USEC_MAX: u64 = 1_000_000;
 /// The kernel's smallest quota.
 const CPU_QUOTA_USEC_MIN: u64 = 1_000;
@@ -38,7 +38,7 @@ const MASKED_PATHS: &[&str] = &[
 ];
 const READ_ONLY_PATHS: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
-/// Of the host's files: hashes of passwords, private keys.
+/// Among the host's files: password hashes, private keys.
 const HOST_MASKED_PATHS: &[&str] = &[
     "/etc/gshadow",
     "/etc/gshadow-",
@@ -49,10 +49,10 @@ const HOST_MASKED_PATHS: &[&str] = &[
     "/etc/sudoers",
     "/etc/sudoers.d",
 ];
-/// Of the host's directories: shown empty.
+/// Among the host's directories: shown empty.
 const HOST_EMPTY_DIRS: &[&str] = &["/root", "/home", "/run", "/mnt", "/media"];
 
-/// What the function needs beside the container's own specification.
+/// What the function needs besides the container's own specification.
 #[derive(Clone, Debug)]
 pub struct Surroundings<'a> {
     pub facts: &'a NodeFacts,
@@ -102,7 +102,7 @@ pub(crate) fn process(spec: &ContainerSpec, facts: &NodeFacts, command: &ExecCom
         "cwd": command.cwd.as_ref().unwrap_or(&spec.cwd),
         "noNewPrivileges": true,
         "oomScoreAdj": OOM_SCORE_ADJ,
-        // Nothing is inheritable or ambient: only files and root's own rules give these.
+        // Nothing is inheritable or ambient: only files and root's own rules grant these.
         "capabilities": {
             "bounding": spec.capabilities,
             "effective": spec.capabilities,
@@ -165,7 +165,7 @@ fn linux(spec: &ContainerSpec, around: &Surroundings<'_>) -> Value {
         masked.extend(HOST_MASKED_PATHS.iter().map(PathBuf::from));
     }
     masked.extend(spec.masked_paths.iter().cloned());
-    // Runtimes may mount the hierarchies writable below a read-only root of them: each is covered by a read-only mount.
+    // Runtimes may mount the hierarchies writable below their read-only root: a read-only mount covers each.
     let mut read_only: Vec<PathBuf> = READ_ONLY_PATHS.iter().map(PathBuf::from).collect();
     read_only.push(PathBuf::from(CGROUP_ROOT));
     read_only.extend(around.cgroup_mounts.iter().filter(|point| *point != Path::new(CGROUP_ROOT)).cloned());

@@ -9,18 +9,18 @@ use serde_json::{Value, json};
 
 const ALLOWED: &str = include_str!("seccomp/allowed.json");
 
-/// The newest call that the list was made with. Newer ones answer "not implemented", on which programs fall back;
+/// The newest call at the time the list was made. Newer ones answer "not implemented", on which programs fall back;
 /// "not permitted" would make some of them give up.
 const NEWEST_CALL: u32 = 462;
-/// Its flags are behind a pointer, out of a filter's sight; libraries fall back on `clone`.
+/// Its flags are behind a pointer, which a filter cannot see; libraries fall back to `clone`.
 const CLONE3: u32 = 435;
 /// New mount, cgroup, uts, ipc, user, pid, net and time namespaces.
 const CLONE_NAMESPACES: u64 = 0x7e02_0000;
 const AF_VSOCK: u64 = 40;
-/// The execution domains of ordinary programs, with and without fixed addresses, and the question for the present one.
+/// The execution domains of ordinary programs, with and without fixed addresses, and the query for the present one.
 const PERSONALITIES: [u64; 5] = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
-/// Why the profile cannot be had.
+/// Why the profile is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum SeccompError {
     #[error("no seccomp profile for the architecture {architecture}")]
@@ -67,7 +67,7 @@ pub(crate) fn compile(architecture: &str) -> Result<Vec<BpfProgram>, SeccompErro
     Ok(vec![allow_list, not_implemented()])
 }
 
-/// Of two filters that refuse, the later one's error number is given.
+/// If two filters refuse, the later one's error number is returned.
 fn not_implemented() -> BpfProgram {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const JUMP_IF_GREATER: u16 = (libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K) as u16;

@@ -1,4 +1,4 @@
-//! The process between the agent and one container: the same binary, executed again with one thread. It makes the
+//! The process between the agent and one container: the same binary, executed again with one thread. It creates the
 //! container, owns its output, waits for its end and survives the agent. It knows one container and no other.
 
 mod backend;
@@ -24,16 +24,15 @@ use nix::unistd::ForkResult;
 use crate::bundle::{Bundle, CONTROL_SOCKET, ShimConfig};
 use crate::container::User;
 use crate::driver::DriverKind;
-use crate::error::chain;
 use crate::proto::{Connection, Reply};
 use crate::sys;
-use backend::Backend;
+use backend::{Backend, Broken};
 
 /// The first argument of the shim's command line, before `--bundle DIR`.
 pub const SUBCOMMAND: &str = "shim";
 
-/// Runs one shim; called first thing in `main`, before any thread exists. `args` are those after [`SUBCOMMAND`].
-/// Descriptor 1 is the socket on which the driver waits for the answer.
+/// Runs one shim; called first in `main`, before any thread exists. `args` are those after [`SUBCOMMAND`]. Descriptor 1
+/// is the socket on which the driver waits for the answer.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut args = args.into_iter();
     let (Some(flag), Some(dir)) = (args.next(), args.next()) else { return ExitCode::from(2) };
@@ -44,7 +43,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(ForkResult::Parent { .. }) => ExitCode::SUCCESS,
         Ok(ForkResult::Child) => serve(Bundle::new(PathBuf::from(dir))),
         Err(error) => {
-            answer_failure(&take_driver(), &chain(&error));
+            answer_failure(&take_driver(), Broken::of(&error));
             ExitCode::FAILURE
         }
     }
@@ -72,8 +71,8 @@ fn take_driver() -> Connection {
     Connection::from_fd(unsafe { OwnedFd::from_raw_fd(1) })
 }
 
-fn answer_failure(driver: &Connection, reason: &str) {
-    let _ = driver.send_now(&Reply::Failed { reason: reason.to_owned() });
+fn answer_failure(driver: &Connection, Broken { reason, fault }: Broken) {
+    let _ = driver.send_now(&Reply::Failed { reason, fault });
 }
 
 fn serve(bundle: Bundle) -> ExitCode {
@@ -84,8 +83,8 @@ fn serve(bundle: Bundle) -> ExitCode {
     let prepared = prepare(&bundle);
     let (config, listener, signals) = match prepared {
         Ok(prepared) => prepared,
-        Err(reason) => {
-            answer_failure(&driver, &reason);
+        Err(broken) => {
+            answer_failure(&driver, broken);
             return ExitCode::FAILURE;
         }
     };
@@ -99,7 +98,7 @@ fn serve(bundle: Bundle) -> ExitCode {
     }
 }
 
-/// Moves the driver's socket away from 1, where the container's own output could otherwise meet it.
+/// Moves the driver's socket away from 1, where the container's own output could otherwise reach it.
 fn own_descriptor(driver: Connection) -> io::Result<Connection> {
     let moved = driver.as_fd().try_clone_to_owned()?;
     let null = OpenOptions::new().write(true).open("/dev/null")?;
@@ -109,19 +108,19 @@ fn own_descriptor(driver: Connection) -> io::Result<Connection> {
     Ok(Connection::from_fd(moved))
 }
 
-fn prepare(bundle: &Bundle) -> Result<(ShimConfig, OwnedFd, SignalFd), String> {
-    let config = bundle.read_config().map_err(|error| chain(&error))?;
-    std::env::set_current_dir(&bundle.dir).map_err(|error| format!("cannot enter the bundle: {error}"))?;
-    let listener = listen().map_err(|error| format!("cannot listen on the control socket: {error}"))?;
+fn prepare(bundle: &Bundle) -> Result<(ShimConfig, OwnedFd, SignalFd), Broken> {
+    let config = bundle.read_config().map_err(|error| Broken::of(&error))?;
+    std::env::set_current_dir(&bundle.dir).map_err(|error| Broken::doing("enter the bundle", &error))?;
+    let listener = listen().map_err(|error| Broken::doing("listen on the control socket", &error))?;
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);
-    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None).map_err(|error| error.to_string())?;
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None).map_err(|error| Broken::of(&error))?;
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-        .map_err(|error| format!("cannot receive signals: {error}"))?;
+        .map_err(|error| Broken::doing("receive signals", &error))?;
     Ok((config, listener, signals))
 }
 
-/// Bound by a relative name: the whole path may be longer than a socket address can hold.
+/// Bound by a relative name, because the whole path may be longer than a socket address can hold.
 fn listen() -> io::Result<OwnedFd> {
     use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
     let old_mask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
@@ -142,15 +141,15 @@ fn make_backend(bundle: &Bundle, config: &ShimConfig) -> Box<dyn Backend> {
     }
 }
 
-/// Makes pipes and terminals the user's, who may open them again by `/dev/stdout` and the like. What else a caller gives
-/// stays as it is.
+/// Gives pipes and terminals to the user, who may reopen them through `/dev/stdout` and the like. Anything else that a
+/// caller passes stays as it is.
 fn give_to_user(stdio: &[OwnedFd; 3], user: &User) {
     use nix::sys::stat::{SFlag, fstat};
     for fd in stdio {
         let pipe =
             fstat(fd).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO);
         if pipe || nix::unistd::isatty(fd).unwrap_or(false) {
-            // Not possible without root, where it is the user's already.
+            // Not possible without root, but there it belongs to the user already.
             let _ = nix::unistd::fchown(fd, Some(nix::unistd::Uid::from_raw(user.uid)), None);
         }
     }

@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use nix::unistd::ForkResult;
 
@@ -14,6 +15,16 @@ use crate::driver::ExitKind;
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Gives memory that this process has freed back to the system. Glibc keeps most of it, in an arena for each of many
+/// threads.
+pub fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it concerns only what the allocator itself holds free.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// Forks; the caller has made sure that this process has one thread, so that the child may allocate.
@@ -56,7 +67,7 @@ pub(crate) fn kill(pid: i32, signal: i32) -> nix::Result<()> {
     nix::errno::Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
-/// The next child that has ended, if one has; with `wait`, the call lasts until one does. None also without children.
+/// The next child that has ended, if any; with `wait`, blocks until one does. `None` also if there are no children.
 pub(crate) fn reap(wait: bool) -> Option<(i32, ExitKind)> {
     let flags = if wait { 0 } else { libc::WNOHANG };
     loop {
@@ -74,7 +85,7 @@ pub(crate) fn reap(wait: bool) -> Option<(i32, ExitKind)> {
     }
 }
 
-/// Makes `/proc/PID/cmdline` of this process empty: it may name directories of the host.
+/// Empties `/proc/PID/cmdline` of this process: it may name directories of the host.
 pub(crate) fn clear_command_line() {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields: Vec<&str> = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
@@ -86,7 +97,7 @@ pub(crate) fn clear_command_line() {
     }
 }
 
-/// A handle of a process that cannot come to mean another one.
+/// A handle of a process that can never refer to another one.
 pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: takes and returns integers.
     let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
@@ -102,7 +113,7 @@ pub(crate) fn pidfd_send_signal(pidfd: &OwnedFd, signal: i32) -> io::Result<()> 
     Ok(())
 }
 
-/// All signals default and none blocked, as a program expects to be started. Safe after fork.
+/// All signals default and none blocked, as a program expects at its start. Safe after fork.
 pub(crate) fn reset_signals() {
     for signal in 1..=64 {
         // SAFETY: SIG_DFL is a valid disposition; numbers that cannot be set only give an error.
@@ -111,13 +122,14 @@ pub(crate) fn reset_signals() {
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
 }
 
-/// A dump of this process would hold secrets of its environment, and ptrace by a container's process is refused.
+/// A dump of this process would contain secrets from its environment; this also refuses ptrace by a container's
+/// process.
 pub(crate) fn set_not_dumpable() {
     let _ = nix::sys::prctl::set_dumpable(false);
 }
 
-/// Opens a file through a private read-only mount of it, so that nobody who gets hold of the descriptor, or of
-/// `/proc/PID/exe` of a process executed from it, can open the file for writing.
+/// Opens a file through a private read-only mount of it, so that nobody who obtains the descriptor, or `/proc/PID/exe`
+/// of a process executed from it, can open the file for writing.
 pub(crate) fn open_on_read_only_mount(path: &Path) -> io::Result<File> {
     let name = CString::new(path.as_os_str().as_bytes())?;
     let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
@@ -138,6 +150,11 @@ pub(crate) fn open_on_read_only_mount(path: &Path) -> io::Result<File> {
         )
     })?;
     File::open(format!("/proc/self/fd/{}", tree.as_raw_fd()))
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as u64)
 }
 
 /// A copy of a file in sealed memory: for kernels without the mount calls above.

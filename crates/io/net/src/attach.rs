@@ -1,14 +1,10 @@
-//! Containers join and leave the network; host ports come and go. Every step can be repeated, a failed one is undone.
+//! Containers join and leave the network; host ports come and go. Every step can be repeated, and a failed one is
+//! undone. Each container has one change at a time, and no container waits for another one's change.
 
 use std::os::fd::AsFd;
 
 use crate::{
-    Attachment, Error, HostPort, Network, Outside, Result,
-    links::Veth,
-    netns,
-    network::{Reservation, State},
-    nft,
-    options::check_container_id,
+    Attachment, Error, HostPort, Network, Outside, Result, links::Veth, netns, options::check_container_id,
     ruleset::host_link,
 };
 
@@ -21,15 +17,15 @@ impl Network {
     /// If no address is free, a host port is taken, or the kernel refuses; nothing is left behind then.
     pub async fn attach(&self, id: &str, host_ports: &[HostPort]) -> Result<Attachment> {
         check_container_id(id)?;
-        let mut state = self.state.lock().await;
-        if let Some(existing) = state.containers.get(id).cloned() {
-            return self.set_ports(&mut state, existing, host_ports).await;
+        let _turn = self.turns.take(id).await;
+        if let Ok(existing) = self.attached(id) {
+            return self.set_ports(existing, host_ports).await;
         }
-        self.remove_leftover(&mut state, id).await?;
-        let container = self.plan(&mut state, id)?;
-        let made = self.make(&mut state, &container, host_ports).await;
+        self.remove_leftover(id).await?;
+        let container = self.plan(id)?;
+        let made = self.make(&container, host_ports).await;
         if made.is_err()
-            && let Err(error) = self.unmake(&mut state, &container).await
+            && let Err(error) = self.unmake(&container).await
         {
             tracing::warn!(container = id, %error, "network of a failed attach is not wholly removed");
         }
@@ -42,17 +38,21 @@ impl Network {
     /// If the kernel refuses; the container stays listed then, so that it can be tried again.
     pub async fn detach(&self, id: &str) -> Result<()> {
         check_container_id(id)?;
-        let mut state = self.state.lock().await;
-        match state.containers.get(id).cloned() {
-            Some(container) => self.unmake(&mut state, &container).await,
-            None => self.remove_leftover(&mut state, id).await,
+        let _turn = self.turns.take(id).await;
+        match self.attached(id) {
+            Ok(container) => self.unmake(&container).await,
+            Err(_) => self.remove_leftover(id).await,
         }
     }
 
-    /// A record without a listed container tells of an attach that did not come to its end.
-    async fn remove_leftover(&self, state: &mut State, id: &str) -> Result<()> {
-        match state.records.container(id) {
-            Some(leftover) => self.unmake(state, &leftover).await,
+    fn attached(&self, id: &str) -> Result<Attachment> {
+        self.state().containers.get(id).cloned().ok_or_else(|| Error::NotAttached { id: id.to_owned() })
+    }
+
+    /// A record without a listed container shows that an attach was interrupted.
+    async fn remove_leftover(&self, id: &str) -> Result<()> {
+        match self.records.container(id) {
+            Some(leftover) => self.unmake(&leftover).await,
             None => Ok(()),
         }
     }
@@ -62,47 +62,44 @@ impl Network {
     /// # Errors
     /// If the container is unknown or the port taken.
     pub async fn publish(&self, id: &str, port: HostPort) -> Result<()> {
-        let mut state = self.state.lock().await;
-        let container = attached(&state, id)?;
+        let _turn = self.turns.take(id).await;
+        let container = self.attached(id)?;
         let mut ports = container.host_ports.clone();
         ports.push(port);
-        self.set_ports(&mut state, container, &ports).await.map(drop)
+        self.set_ports(container, &ports).await.map(drop)
     }
 
-    /// Withdraws a published port; one that is not published is fine.
+    /// Withdraws a published port; does nothing if it is not published.
     ///
     /// # Errors
     /// If the container is unknown or nft fails.
     pub async fn unpublish(&self, id: &str, port: HostPort) -> Result<()> {
-        let mut state = self.state.lock().await;
-        let container = attached(&state, id)?;
+        let _turn = self.turns.take(id).await;
+        let container = self.attached(id)?;
         let ports: Vec<HostPort> = container.host_ports.iter().copied().filter(|held| *held != port).collect();
-        self.set_ports(&mut state, container, &ports).await.map(drop)
+        self.set_ports(container, &ports).await.map(drop)
     }
 
-    /// Lets an attached container have as much to do with the world outside as is said. Connections that stand and
-    /// are no longer allowed end with the next packet.
+    /// Sets how much an attached container may exchange with the outside world. Open connections that are no longer
+    /// allowed end with their next packet.
     ///
     /// # Errors
     /// If the container is unknown or nft fails.
     pub async fn set_outside(&self, id: &str, outside: Outside) -> Result<()> {
-        let mut state = self.state.lock().await;
-        let container = attached(&state, id)?;
-        self.change_outside(&mut state, container, outside).await
+        let _turn = self.turns.take(id).await;
+        let container = self.attached(id)?;
+        self.change_outside(container, outside).await
     }
 
-    async fn change_outside(&self, state: &mut State, mut container: Attachment, outside: Outside) -> Result<()> {
+    async fn change_outside(&self, mut container: Attachment, outside: Outside) -> Result<()> {
         let text = self.ruleset.change_outside(container.ip, container.outside, outside);
-        if !text.is_empty() {
-            nft::apply("change what a container has to do with the world outside", &text).await?;
-        }
         container.outside = outside;
-        state.records.put_container(&container)?;
-        state.containers.insert(container.id.clone(), container);
-        Ok(())
+        self.change_rules("change what a container has to do with the world outside", &text, &container).await?;
+        self.records.put_container(&container)
     }
 
-    fn plan(&self, state: &mut State, id: &str) -> Result<Attachment> {
+    fn plan(&self, id: &str) -> Result<Attachment> {
+        let mut state = self.state();
         let ip = state.pool.take()?;
         let number = state.pool.number(ip).unwrap_or_default();
         Ok(Attachment {
@@ -118,9 +115,9 @@ impl Network {
         })
     }
 
-    async fn make(&self, state: &mut State, container: &Attachment, ports: &[HostPort]) -> Result<Attachment> {
-        // Recorded first: whatever the next steps leave behind after a crash can be found.
-        state.records.put_container(container)?;
+    async fn make(&self, container: &Attachment, ports: &[HostPort]) -> Result<Attachment> {
+        // Recorded first, so that whatever the next steps leave behind after a crash can be found.
+        self.records.put_container(container)?;
         let inside = netns::create(container.netns_path.clone()).await?;
         let veth = Veth {
             host_link: &container.host_link,
@@ -134,26 +131,27 @@ impl Network {
         inside.links.configure_inside(container.ip, container.prefix_len, container.gateway).await?;
         self.links.wait_up(&container.host_link).await?;
         self.links.wait_up(&self.ruleset.bridge).await?;
-        state.containers.insert(container.id.clone(), container.clone());
-        self.set_ports(state, container.clone(), ports).await
+        self.state().containers.insert(container.id.clone(), container.clone());
+        self.set_ports(container.clone(), ports).await
     }
 
-    async fn unmake(&self, state: &mut State, container: &Attachment) -> Result<()> {
-        if let Some(listed) = state.containers.get(&container.id).cloned() {
-            let bare = self.set_ports(state, listed, &[]).await?;
-            // The address will be another container's.
-            self.change_outside(state, bare, Outside::default()).await?;
+    async fn unmake(&self, container: &Attachment) -> Result<()> {
+        if let Ok(listed) = self.attached(&container.id) {
+            let bare = self.set_ports(listed, &[]).await?;
+            // The address will be given to another container.
+            self.change_outside(bare, Outside::default()).await?;
         }
         self.links.delete(&container.host_link).await?;
         netns::unpin(&container.netns_path)?;
-        state.records.remove_container(&container.id)?;
+        self.records.remove_container(&container.id)?;
+        let mut state = self.state();
         state.containers.remove(&container.id);
         state.pool.release(container.ip);
         Ok(())
     }
 
     /// Changes the published ports by the difference; all or none.
-    async fn set_ports(&self, state: &mut State, mut container: Attachment, wanted: &[HostPort]) -> Result<Attachment> {
+    async fn set_ports(&self, mut container: Attachment, wanted: &[HostPort]) -> Result<Attachment> {
         let mut wanted = wanted.to_vec();
         wanted.sort_unstable();
         wanted.dedup();
@@ -162,60 +160,17 @@ impl Network {
         if removed.is_empty() && added.is_empty() {
             return Ok(container);
         }
-        let reserved = reserve(state, &container.id, &removed, &added)?;
+        let claim = self.ports.claim(&container.id, &removed, &added)?;
         let text = self.ruleset.unpublish(&removed) + &self.ruleset.publish(container.ip, &added);
         container.host_ports = wanted;
-        if let Err(error) = nft::apply("change published ports", &text).await {
-            tracing::warn!(%error, "the rules are not as they were left; loading them anew");
-            self.load_rules_with(state, Some(&container)).await?;
-        }
-        for port in removed.iter().filter(|port| !added.iter().any(|other| same_host_port(other, port))) {
-            state.reserved.remove(&(port.protocol, port.host_port));
-        }
-        for (port, reservation) in reserved {
-            state.reserved.insert((port.protocol, port.host_port), reservation);
-        }
-        state.containers.insert(container.id.clone(), container.clone());
-        state.records.put_container(&container)?;
+        self.change_or_load_rules("change published ports", &text, &container).await?;
+        claim.keep();
+        self.ports.give_back(&removed, &added);
+        self.records.put_container(&container)?;
         Ok(container)
     }
 }
 
-fn attached(state: &State, id: &str) -> Result<Attachment> {
-    state.containers.get(id).cloned().ok_or_else(|| Error::NotAttached { id: id.to_owned() })
-}
-
 fn missing_in(ports: &[HostPort], others: &[HostPort]) -> Vec<HostPort> {
     ports.iter().copied().filter(|port| !others.contains(port)).collect()
-}
-
-fn same_host_port(a: &HostPort, b: &HostPort) -> bool {
-    a.protocol == b.protocol && a.host_port == b.host_port
-}
-
-/// Sockets on the added ports. One that this container gives up in the same change keeps its socket.
-fn reserve(
-    state: &mut State,
-    id: &str,
-    removed: &[HostPort],
-    added: &[HostPort],
-) -> Result<Vec<(HostPort, Reservation)>> {
-    let mut reserved = Vec::new();
-    for (at, port) in added.iter().enumerate() {
-        let twice = added[..at].iter().any(|other| same_host_port(other, port));
-        let holder = holder(state, port).filter(|_| !removed.iter().any(|other| same_host_port(other, port)));
-        if let Some(holder) = holder.or_else(|| twice.then(|| id.to_owned())) {
-            let (host_port, protocol) = (port.host_port, port.protocol.name());
-            return Err(Error::HostPortPublished { host_port, protocol, holder });
-        }
-        if !state.reserved.contains_key(&(port.protocol, port.host_port)) {
-            reserved.push((*port, Reservation::take(port)?));
-        }
-    }
-    Ok(reserved)
-}
-
-fn holder(state: &State, port: &HostPort) -> Option<String> {
-    let holds = |held: &HostPort| same_host_port(held, port);
-    state.containers.values().find(|container| container.host_ports.iter().any(holds)).map(|holder| holder.id.clone())
 }

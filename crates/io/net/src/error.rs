@@ -11,7 +11,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A field of `Options` holds a value that cannot work.
+    /// A field of `Options` has a value that cannot work.
     #[error("network option {field}: got {got:?}, expected {expected}")]
     InvalidOption {
         /// Field of `Options`.
@@ -43,7 +43,7 @@ pub enum Error {
         /// The locked directory.
         dir: PathBuf,
     },
-    /// Every candidate range overlaps something of the host.
+    /// Every candidate range overlaps something on the host.
     #[error(
         "no free range for the {purpose}: every candidate overlaps a route or address of this host; set {option} to a free one"
     )]
@@ -53,7 +53,7 @@ pub enum Error {
         /// The option that sets it by hand.
         option: &'static str,
     },
-    /// A range chosen by the user overlaps something of the host.
+    /// A range chosen by the user overlaps something on the host.
     #[error("{option} {range} overlaps {with} of this host: choose another range")]
     RangeTaken {
         /// The option.
@@ -110,12 +110,12 @@ pub enum Error {
         /// Container id.
         id: String,
     },
-    /// A file or a kernel file could not be used.
+    /// A file, possibly a kernel file, could not be used.
     #[error("{operation} {path}")]
     Io {
-        /// What was tried.
+        /// The operation.
         operation: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
         /// Why it failed.
         #[source]
@@ -124,9 +124,9 @@ pub enum Error {
     /// The kernel refused a request about a link, address or route.
     #[error("{operation} {subject}")]
     Netlink {
-        /// What was tried.
+        /// The operation.
         operation: &'static str,
-        /// On which link, address or route.
+        /// Its link, address or route.
         subject: String,
         /// The kernel's answer.
         #[source]
@@ -141,10 +141,10 @@ pub enum Error {
     /// The `nft` program is absent.
     #[error("the program `nft` was not found: install the package `nftables`")]
     NftMissing,
-    /// The `nft` program refused a transaction.
+    /// The `nft` program rejected a transaction.
     #[error("nft could not {operation}: {stderr}")]
     Nft {
-        /// What was tried.
+        /// The operation.
         operation: &'static str,
         /// The first lines of its error output.
         stderr: String,
@@ -158,6 +158,30 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the cause lies with this node, so that another node may attach the container. A published port that is
+    /// taken was the container's own request, and options are the operator's.
+    pub fn is_of_node(&self) -> bool {
+        match self {
+            Self::AddressesExhausted { .. }
+            | Self::Io { .. }
+            | Self::Netlink { .. }
+            | Self::NoLink { .. }
+            | Self::NftMissing
+            | Self::Nft { .. }
+            | Self::NotPermitted { .. }
+            | Self::ThreadLost { .. } => true,
+            Self::InvalidOption { .. }
+            | Self::InvalidContainerId { .. }
+            | Self::Busy { .. }
+            | Self::NoFreeRange { .. }
+            | Self::RangeTaken { .. }
+            | Self::RangeInUse { .. }
+            | Self::HostPortPublished { .. }
+            | Self::HostPortTaken { .. }
+            | Self::NotAttached { .. } => false,
+        }
+    }
+
     pub(crate) fn io(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { operation, path, source }

@@ -1,4 +1,4 @@
-//! What container networking can do on this node, found out by trying it in a namespace that vanishes afterwards.
+//! What container networking can do on this node, found out by trying it in a temporary namespace.
 
 use std::{fs, net::Ipv4Addr, os::fd::AsFd, path::Path};
 
@@ -13,7 +13,7 @@ use crate::{
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
 
-/// What works here. All false where containers cannot be networked: the process driver is for such nodes.
+/// What works here. All false where containers cannot have a network: the process driver is for such nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// The process may change links, routes and rules.
@@ -33,8 +33,8 @@ pub struct Facts {
     /// Another firewall of the host drops forwarded packets by default (Docker does): containers then reach services,
     /// but not the outside, and published ports are not reached from other hosts.
     pub forward_dropped_by_others: bool,
-    /// Another firewall of the host drops packets to the host by default: it must let pass what comes from the bridge,
-    /// or containers reach neither DNS nor services.
+    /// Another firewall of the host drops packets to the host by default: it must accept what comes from the bridge, or
+    /// containers reach neither DNS nor services.
     pub input_dropped_by_others: bool,
 }
 
@@ -116,7 +116,7 @@ fn drops(chains: &str, hook: &str) -> bool {
     chains.lines().any(|line| line.contains(&hook) && line.contains("policy drop"))
 }
 
-/// The precondition of `Network::open`, said before anything is tried.
+/// The precondition of `Network::open`, checked before anything is tried.
 pub(crate) fn check_permitted() -> Result<()> {
     for (number, capability) in [(CAP_NET_ADMIN, "CAP_NET_ADMIN"), (CAP_SYS_ADMIN, "CAP_SYS_ADMIN")] {
         if !has_capability(number) {

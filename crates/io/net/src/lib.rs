@@ -14,12 +14,14 @@ mod network;
 mod nft;
 mod options;
 mod pool;
+mod ports;
 pub mod procnet;
 mod records;
 mod resolv;
 mod ruleset;
 mod subnet;
 mod sysctl;
+mod turns;
 
 pub use error::{Error, Result};
 pub use facts::{Facts, facts};

@@ -44,7 +44,7 @@ pub(crate) struct Veth<'a> {
     pub(crate) mtu_bytes: u32,
 }
 
-/// Derived from the address: a neighbour entry that outlives a container stays right for the next one.
+/// Derived from the address, so that a neighbour entry that outlives a container is right for the next one.
 pub(crate) fn mac_of(ip: Ipv4Addr) -> Vec<u8> {
     let [a, b, c, d] = ip.octets();
     vec![0x02, 0x68, a, b, c, d]
@@ -56,7 +56,7 @@ impl Links {
         Self::open_on(&tokio::runtime::Handle::current())
     }
 
-    /// As `open`, from a thread outside of the runtime that shall drive the connection.
+    /// Like `open`, from a thread outside the runtime that is to drive the connection.
     pub(crate) fn open_on(runtime: &tokio::runtime::Handle) -> Result<Self> {
         let _entered = runtime.enter();
         let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::io("open", "netlink socket"))?;
@@ -77,10 +77,11 @@ impl Links {
         self.index(name).await?.ok_or_else(|| Error::NoLink { link: name.to_owned() })
     }
 
-    /// Makes the bridge if it is absent; sets address and MTU in any case.
+    /// Creates the bridge if it is absent; sets address and MTU in any case.
     pub(crate) async fn ensure_bridge(&self, name: &str, ip: Ipv4Addr, prefix_len: u8, mtu_bytes: u32) -> Result<u32> {
         if self.index(name).await?.is_none() {
-            // The hardware address is set by hand: else it changes with the ports, and containers lose their gateway.
+            // The hardware address is set explicitly: otherwise it changes with the ports, and containers lose their
+            // gateway.
             let bridge = LinkBridge::new(name).address(mac_of(ip)).mcast_snooping(false).build();
             self.handle.link().add(bridge).execute().await.map_err(Error::netlink("create bridge", name))?;
         }
@@ -101,7 +102,8 @@ impl Links {
         request.execute().await.or_else(ignore(Errno::EEXIST)).map_err(Error::netlink("add address", ip.to_string()))
     }
 
-    /// Makes the route visible to all that look for a free range, and keeps such packets of the host off its default route.
+    /// Makes the route visible to everybody who looks for a free range, and keeps such packets of the host off its
+    /// default route.
     pub(crate) async fn add_link_route(&self, net: Ipv4Net, link: u32) -> Result<()> {
         let route = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(net.network(), net.prefix_len())
@@ -112,7 +114,8 @@ impl Links {
         added.or_else(ignore(Errno::EEXIST)).map_err(Error::netlink("add route", net.to_string()))
     }
 
-    /// Makes a pair whose far end is born inside the namespace: creating it here and moving it costs two grace periods.
+    /// Creates a pair whose far end is born inside the namespace: creating it here and moving it would cost two grace
+    /// periods.
     pub(crate) async fn create_veth(&self, veth: &Veth<'_>) -> Result<()> {
         let peer = LinkMessageBuilder::<LinkUnspec>::new()
             .name(INSIDE_LINK)
@@ -128,7 +131,7 @@ impl Links {
         self.handle.link().add(pair).execute().await.map_err(Error::netlink("create veth pair", veth.host_link))
     }
 
-    /// A port of the bridge that exchanges frames with the bridge itself only, never with other such ports.
+    /// A port of the bridge that exchanges frames only with the bridge itself, never with other such ports.
     pub(crate) async fn isolate_port(&self, name: &str, bridge: u32) -> Result<()> {
         let index = self.existing(name).await?;
         let join = LinkUnspec::new_with_index(index).controller(bridge).build();
@@ -149,8 +152,8 @@ impl Links {
         self.wait_up(INSIDE_LINK).await
     }
 
-    /// Waits until the kernel has noticed that the link has a carrier: it does so in the background, and drops what is
-    /// sent before. Without this the first packet of a container is lost, and asked for again only a second later.
+    /// Waits until the kernel has noticed that the link has a carrier. The kernel does so in the background and drops
+    /// what is sent before. Without this wait, a container's first packet is lost and resent only a second later.
     pub(crate) async fn wait_up(&self, name: &str) -> Result<()> {
         for _ in 0..CARRIER_WAIT_MS_MAX / CARRIER_POLL_MS {
             let link = self.handle.link().get().match_name(name).execute().try_next().await;
@@ -164,20 +167,20 @@ impl Links {
         Ok(())
     }
 
-    /// Removes the link; absent is fine. The other end of a veth pair goes with it.
+    /// Removes the link, if present. The other end of a veth pair goes with it.
     pub(crate) async fn delete(&self, name: &str) -> Result<()> {
         let Some(index) = self.index(name).await? else { return Ok(()) };
         let deleted = self.handle.link().del(index).execute().await;
         deleted.or_else(ignore(Errno::ENODEV)).map_err(Error::netlink("delete link", name))
     }
 
-    /// Names of the links whose name starts so.
+    /// Names of the links with this prefix.
     pub(crate) async fn names_starting(&self, prefix: &str) -> Result<Vec<String>> {
         let links = self.all().await?;
         Ok(links.iter().filter_map(name_of).filter(|name| name.starts_with(prefix)).map(str::to_owned).collect())
     }
 
-    /// Whether the host has a bridge of another name, and so perhaps someone else who needs forwarding.
+    /// Whether the host has another bridge, and so perhaps another user of forwarding.
     pub(crate) async fn other_bridges(&self, ours: &str) -> Result<bool> {
         Ok(self.all().await?.iter().any(|link| is_bridge(link) && name_of(link) != Some(ours)))
     }

@@ -1,5 +1,5 @@
-//! Network namespaces pinned by a bind mount, so that they outlive the process that made them.
-//! A namespace belongs to a thread: it is entered only on threads that live for that purpose alone, never on tokio's.
+//! Network namespaces pinned by a bind mount, so that they outlive the process that created them. A namespace belongs
+//! to a thread: it is entered only on threads that live for that purpose alone, never on tokio's.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -20,7 +20,7 @@ use tokio::{runtime::Handle, sync::oneshot, time::sleep};
 use crate::{Error, Result, links::Links, sysctl};
 
 const THREAD_NETNS: &str = "/proc/thread-self/ns/net";
-/// A path may carry several mounts after crashes; more than this is not ours.
+/// A path may carry several mounts after crashes; more than this are not ours.
 const STACKED_MOUNTS_MAX: usize = 16;
 
 /// Switches of every container namespace: unprivileged processes may open ports below 1024 and send echo requests,
@@ -35,8 +35,8 @@ const CONTAINER_SYSCTLS: [(&str, &str); 3] = [
 const TURN_ATTEMPTS_MAX: usize = 600;
 const TURN_RETRY_DELAY_MS: u64 = 50;
 
-/// The right to choose address ranges in this process's namespace, held by one process at a time while the file is open.
-/// The lock is on the namespace itself, so no file has to be left anywhere.
+/// The right to choose address ranges in this process's namespace, held by one process at a time while the file is
+/// open. The lock is on the namespace itself, so no file is left anywhere.
 pub(crate) async fn turn() -> Result<File> {
     let namespace = "/proc/self/ns/net";
     let file = File::open(namespace).map_err(Error::io("open", namespace))?;
@@ -57,7 +57,7 @@ pub(crate) struct Namespace {
     pub(crate) links: Links,
 }
 
-/// Makes a namespace and pins it at `path`, replacing what a crash left there.
+/// Creates a namespace and pins it at `path`, replacing what a crash left there.
 pub(crate) async fn create(path: PathBuf) -> Result<Namespace> {
     let runtime = Handle::current();
     on_own_thread("create a network namespace", move || build(&path, &runtime)).await
@@ -76,7 +76,7 @@ fn build(path: &Path, runtime: &Handle) -> Result<Namespace> {
     Ok(Namespace { file, links })
 }
 
-/// Runs `work` on a thread in a namespace that vanishes with it.
+/// Runs `work` on a thread in a temporary namespace.
 pub(crate) async fn in_scratch<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     on_own_thread("try the network in a scratch namespace", move || {
         enter_new(Path::new(THREAD_NETNS))?;
@@ -101,7 +101,7 @@ pub(crate) fn is_pinned(path: &Path) -> bool {
     statfs(path).is_ok_and(|stat| stat.filesystem_type() == NSFS_MAGIC)
 }
 
-/// Removes the pin; the namespace ends with its last process. Nothing there is fine.
+/// Removes the pin, if present; the namespace ends with its last process.
 pub(crate) fn unpin(path: &Path) -> Result<()> {
     for _ in 0..STACKED_MOUNTS_MAX {
         match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
@@ -124,7 +124,7 @@ async fn on_own_thread<T: Send + 'static>(
     thread::Builder::new()
         .name("netns".into())
         .spawn(move || {
-            // The receiver may have been dropped by a cancelled caller: then nobody waits for the answer.
+            // A cancelled caller may have dropped the receiver: then nobody waits for the answer.
             let _ = done.send(work());
         })
         .map_err(Error::io("start thread for", THREAD_NETNS))?;

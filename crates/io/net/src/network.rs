@@ -3,28 +3,31 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, TcpListener, UdpSocket},
+    net::Ipv4Addr,
+    sync::{MutexGuard, PoisonError},
 };
 
 use ipnet::Ipv4Net;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, RwLock};
 
 use crate::{
-    Attachment, Error, HostPort, Options, Protocol, Result,
+    Attachment, Error, Options, Result,
     links::Links,
     netns, nft,
     options::check_container_id,
     pool::AddressPool,
+    ports::Ports,
     records::{Instance, Records},
     ruleset::{Load, Ruleset, host_link_prefix},
     subnet::{Purpose, choose},
     sysctl,
+    turns::Turns,
 };
 
 const IP_FORWARD: &str = "ipv4/ip_forward";
 
-/// The container network of one platform instance on this node. Dropping it leaves everything in place, as a crash
-/// would: a later `open` adopts it. `close` removes it.
+/// The container network of one platform instance on this node. Dropping it leaves everything in place, as after a
+/// crash: a later `open` adopts it. `close` removes it.
 #[derive(Debug)]
 pub struct Network {
     pub(crate) options: Options,
@@ -32,49 +35,30 @@ pub struct Network {
     pub(crate) links: Links,
     pub(crate) bridge: u32,
     pub(crate) mtu_bytes: u32,
-    pub(crate) state: Mutex<State>,
+    /// Only the current holder of its turn touches a container's record.
+    pub(crate) records: Records,
+    pub(crate) turns: Turns,
+    pub(crate) ports: Ports,
+    state: std::sync::Mutex<State>,
+    /// Shared by those who change single elements of the rules, which the kernel orders; held exclusively by whoever
+    /// loads all rules from the state, so that no change is lost. A container's state changes only while this is held.
+    rules: RwLock<()>,
+    /// Service addresses with the ports that are served, as the kernel has them; `None` until this process has set
+    /// them.
+    served: Mutex<Option<BTreeMap<Ipv4Addr, BTreeSet<u16>>>>,
 }
 
-/// What changes while containers come and go. One change at a time: the kernel's own lock would serialize them anyway.
+/// What changes while containers come and go, several at a time; nobody holds it while the kernel works.
 #[derive(Debug)]
 pub(crate) struct State {
-    pub(crate) records: Records,
     instance: Instance,
     pub(crate) pool: AddressPool,
     pub(crate) containers: BTreeMap<String, Attachment>,
-    pub(crate) reserved: BTreeMap<(Protocol, u16), Reservation>,
-    /// Service addresses and ports at which nobody serves.
-    unserved: BTreeSet<(Ipv4Addr, u16)>,
-}
-
-/// An open socket on a published port: no process of the host can take the port and then wonder why it hears nothing.
-#[derive(Debug)]
-#[allow(dead_code, reason = "held open, never used: translation happens before packets could reach it")]
-pub(crate) enum Reservation {
-    Tcp(TcpListener),
-    Udp(UdpSocket),
-    /// Published by an earlier process, and since then bound by another program.
-    Lost,
-}
-
-impl Reservation {
-    pub(crate) fn take(port: &HostPort) -> Result<Self> {
-        let address = (Ipv4Addr::UNSPECIFIED, port.host_port);
-        let taken = match port.protocol {
-            Protocol::Tcp => TcpListener::bind(address).map(Self::Tcp),
-            Protocol::Udp => UdpSocket::bind(address).map(Self::Udp),
-        };
-        taken.map_err(|source| Error::HostPortTaken {
-            host_port: port.host_port,
-            protocol: port.protocol.name(),
-            source,
-        })
-    }
 }
 
 impl Network {
     /// Sets the network up, or adopts that of an earlier process of the same instance: containers in `alive` keep their
-    /// namespace, address and ports; what belongs to any other container is removed.
+    /// namespace, address and ports; everything of any other container is removed.
     ///
     /// # Errors
     /// If options are unusable, a tool or permission is missing, or no free range is found.
@@ -90,7 +74,7 @@ impl Network {
         // Until the bridge has its address: two platforms that start together must not choose the same range.
         let _turn = netns::turn().await?;
         let kept = surviving(&options, &records, &links, alive).await?;
-        let instance = settle_ranges(&options, &records, &links, kept.len()).await?;
+        let instance = choose_ranges(&options, &records, &links, kept.len()).await?;
         let pool = AddressPool::new(instance.subnet, kept.values().map(|container| container.ip));
         let network = Self::build(options, instance, records, links, pool, kept).await?;
         match network.start().await {
@@ -99,13 +83,17 @@ impl Network {
         }
     }
 
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn start(&self) -> Result<()> {
-        prepare_host(&self.ruleset.bridge, &mut *self.state.lock().await)?;
+        prepare_host(&self.ruleset.bridge, &mut self.state().instance, &self.records)?;
         self.adopt_ports().await?;
         self.load_rules().await
     }
 
-    /// A start that failed leaves nothing, unless containers run: a later start may still adopt those.
+    /// A failed start leaves nothing, unless containers run: a later start may still adopt those.
     async fn give_up(self, error: Error) -> Error {
         if self.list().await.is_empty()
             && let Err(second) = self.close().await
@@ -129,7 +117,7 @@ impl Network {
             None => links.outside_mtu().await?,
         };
         let gateway = pool.gateway();
-        // Recorded before anything is made: a crash in between must not lose the ranges.
+        // Recorded before anything is created, so that a crash in between does not lose the ranges.
         records.put_instance(&instance)?;
         let bridge = links.ensure_bridge(&name, gateway, instance.subnet.prefix_len(), mtu_bytes).await?;
         let ruleset = Ruleset {
@@ -142,66 +130,92 @@ impl Network {
             dns_port: options.dns_port,
             owner_uid: nix::unistd::geteuid().as_raw(),
         };
-        let state = State { records, instance, pool, containers, reserved: BTreeMap::new(), unserved: BTreeSet::new() };
-        Ok(Self { options, ruleset, links, bridge, mtu_bytes, state: Mutex::new(state) })
+        Ok(Self {
+            options,
+            ruleset,
+            links,
+            bridge,
+            mtu_bytes,
+            records,
+            turns: Turns::default(),
+            ports: Ports::default(),
+            state: State { instance, pool, containers }.into(),
+            rules: RwLock::default(),
+            served: Mutex::default(),
+        })
     }
 
-    /// Puts adopted veths back on the bridge and holds their published ports.
+    /// Puts adopted veths back on the bridge and reserves their published ports.
     async fn adopt_ports(&self) -> Result<()> {
-        let mut state = self.state.lock().await;
-        let adopted: Vec<Attachment> = state.containers.values().cloned().collect();
-        for container in &adopted {
+        for container in self.list().await {
             self.links.isolate_port(&container.host_link, self.bridge).await?;
-            for port in &container.host_ports {
-                let reservation = Reservation::take(port).unwrap_or_else(|error| {
-                    tracing::warn!(container = container.id, %error, "adopted host port is shared with another process");
-                    Reservation::Lost
-                });
-                state.reserved.insert((port.protocol, port.host_port), reservation);
-            }
+            self.ports.adopt(&container.id, &container.host_ports);
         }
         Ok(())
     }
 
-    /// The link route needs the bridge up, and the bridge goes up only after the rules stand: no moment without them.
+    /// The link route needs the bridge up, and the bridge goes up only after the rules are loaded, so it is never up
+    /// without them.
     async fn load_rules(&self) -> Result<()> {
-        let state = self.state.lock().await;
-        self.load_rules_with(&state, None).await?;
+        self.load_rules_with(None).await?;
         self.links.up(self.bridge).await?;
         self.links.add_link_route(self.ruleset.service_cidr, self.bridge).await
     }
 
-    /// All rules of the instance, with one container's ports as they are about to be.
-    pub(crate) async fn load_rules_with(&self, state: &State, changed: Option<&Attachment>) -> Result<()> {
-        let others = state.containers.values().filter(|held| changed.is_none_or(|changed| changed.id != held.id));
-        let containers: Vec<&Attachment> = others.chain(changed).collect();
+    /// All rules of the instance, with one container in its new state.
+    async fn load_rules_with(&self, changed: Option<&Attachment>) -> Result<()> {
+        let _alone = self.rules.write().await;
+        let mut containers = self.state().containers.clone();
+        containers.extend(changed.map(|changed| (changed.id.clone(), changed.clone())));
         let is_used = !containers.is_empty();
-        load("load the rules of the instance", &self.ruleset.main_table(&containers), is_used).await?;
-        if !state.unserved.is_empty() {
-            nft::apply("refuse what nobody serves", &self.ruleset.unserve(&state.unserved)).await?;
+        load("load the rules of the instance", &self.ruleset.main_table(containers.values()), is_used).await?;
+        if let Some(served) = &*self.served.lock().await {
+            nft::apply("refuse what nobody serves", &self.ruleset.serve(served)).await?;
         }
-        let pins = self.ruleset.bridge_table(&state.pool);
+        let pins = self.ruleset.bridge_table(&self.state().pool);
         if let Err(error) = load("pin addresses to bridge ports", &pins, is_used).await {
             tracing::warn!(%error, "a container with raw sockets could take the address of another one");
         }
+        self.state().containers.extend(changed.map(|changed| (changed.id.clone(), changed.clone())));
         Ok(())
     }
 
-    /// Connections of containers to exactly these addresses and ports of services are refused from now on; those to other
-    /// ones of the range go to the proxy. Connections that stand go on.
+    /// Applies the change that turns the rules into those of `changed`, which then becomes that container's state.
+    pub(crate) async fn change_rules(&self, operation: &'static str, text: &str, changed: &Attachment) -> Result<()> {
+        let _shared = self.rules.read().await;
+        nft::apply(operation, text).await?;
+        self.state().containers.insert(changed.id.clone(), changed.clone());
+        Ok(())
+    }
+
+    /// The same, when the rules may have been changed by others.
+    pub(crate) async fn change_or_load_rules(
+        &self,
+        operation: &'static str,
+        text: &str,
+        changed: &Attachment,
+    ) -> Result<()> {
+        let Err(error) = self.change_rules(operation, text, changed).await else { return Ok(()) };
+        tracing::warn!(%error, "the rules are not as they were left; loading them anew");
+        self.load_rules_with(Some(changed)).await
+    }
+
+    /// From now on, connections of containers to these service addresses are refused, unless they are to one of the
+    /// ports that are served; connections to other addresses of the range go to the proxy. Open connections go on.
     ///
     /// # Errors
-    /// If nft fails; then what was refused before is.
-    pub async fn set_unserved(&self, unserved: BTreeSet<(Ipv4Addr, u16)>) -> Result<()> {
-        let mut state = self.state.lock().await;
-        if state.unserved != unserved {
-            nft::apply("refuse what nobody serves", &self.ruleset.unserve(&unserved)).await?;
-            state.unserved = unserved;
+    /// If nft fails; earlier refusals then stay in force.
+    pub async fn set_served(&self, served: BTreeMap<Ipv4Addr, BTreeSet<u16>>) -> Result<()> {
+        let _shared = self.rules.read().await;
+        let mut current = self.served.lock().await;
+        if current.as_ref() != Some(&served) {
+            nft::apply("refuse what nobody serves", &self.ruleset.serve(&served)).await?;
+            *current = Some(served);
         }
         Ok(())
     }
 
-    /// Loads the rules again: for hosts on which someone flushes the rule set, as a restart of another firewall does.
+    /// Loads the rules again, for hosts on which something flushes the rule set, such as a restart of another firewall.
     /// Connections go on.
     ///
     /// # Errors
@@ -236,36 +250,39 @@ impl Network {
 
     /// All attached containers, by id.
     pub async fn list(&self) -> Vec<Attachment> {
-        self.state.lock().await.containers.values().cloned().collect()
+        self.state().containers.values().cloned().collect()
     }
 
-    /// The container that owns the address: how the proxy finds out who calls.
+    /// The container that owns the address: this is how the proxy identifies callers.
     pub async fn container_at(&self, ip: Ipv4Addr) -> Option<String> {
-        let state = self.state.lock().await;
+        let state = self.state();
         state.containers.values().find(|container| container.ip == ip).map(|container| container.id.clone())
     }
 
-    /// Removes all that the instance made: namespaces, links, rules, routes, records, kernel switches.
+    /// Removes everything that the instance created: namespaces, links, rules, routes, records, kernel switches. Waits
+    /// for containers that are being attached.
     ///
     /// # Errors
-    /// The first failure; what can be removed is removed in any case.
+    /// The first failure; everything that can be removed is removed in any case.
     pub async fn close(&self) -> Result<()> {
-        let ids: Vec<String> = self.list().await.into_iter().map(|container| container.id).collect();
+        // Each has a record from its first step to its last, and is listed only between.
+        let recorded = self.records.containers().unwrap_or_default();
+        let ids: BTreeSet<String> = self.list().await.into_iter().chain(recorded).map(|one| one.id).collect();
         let mut first = Ok(());
         for id in ids {
             first = first.and(self.detach(&id).await);
         }
-        let state = self.state.lock().await;
         first = first.and(self.links.delete(&self.ruleset.bridge).await);
         first = first.and(nft::apply("remove the rules of the instance", &self.ruleset.remove("inet")).await);
         if let Err(error) = nft::apply("remove the address pins", &self.ruleset.remove("bridge")).await {
-            // Where the kernel has no such tables there is nothing to remove.
+            // If the kernel has no such tables, there is nothing to remove.
             tracing::debug!(%error, "bridge table not removed");
         }
-        if let Some(before) = &state.instance.ip_forward_before {
-            first = first.and(self.restore_forwarding(before).await);
+        let before = self.state().instance.ip_forward_before.clone();
+        if let Some(before) = before {
+            first = first.and(self.restore_forwarding(&before).await);
         }
-        first.and(state.records.clear())
+        first.and(self.records.clear())
     }
 
     async fn restore_forwarding(&self, before: &str) -> Result<()> {
@@ -277,7 +294,7 @@ impl Network {
     }
 }
 
-/// Loads a table: where containers may be using it, without a moment in which it does not hold, if that is possible.
+/// Loads a table; if containers may be using it, without interruption if that is possible.
 async fn load(operation: &'static str, table: &Load, is_used: bool) -> Result<()> {
     if is_used {
         match nft::apply(operation, &table.refill()).await {
@@ -288,7 +305,7 @@ async fn load(operation: &'static str, table: &Load, is_used: bool) -> Result<()
     nft::apply(operation, &table.replace()).await
 }
 
-/// Keeps the containers that are alive and whose network is whole, removes everything else of the instance.
+/// Keeps the live containers whose network is complete, removes everything else of the instance.
 async fn surviving(
     options: &Options,
     records: &Records,
@@ -320,7 +337,7 @@ async fn surviving(
 }
 
 /// The ranges of an adopted instance, or free ones. A bridge without containers is made anew.
-async fn settle_ranges(options: &Options, records: &Records, links: &Links, kept: usize) -> Result<Instance> {
+async fn choose_ranges(options: &Options, records: &Records, links: &Links, kept: usize) -> Result<Instance> {
     let old = records.instance();
     if let Some(old) = old.as_ref().filter(|_| kept > 0) {
         let wishes = [
@@ -336,7 +353,7 @@ async fn settle_ranges(options: &Options, records: &Records, links: &Links, kept
     }
     links.delete(&options.bridge()).await?;
     let mut taken = links.taken(None).await?;
-    // The former range is preferred: addresses that others have cached stay right over a restart.
+    // The former range is preferred: addresses that others have cached then stay right over a restart.
     let subnet = choose_again(Purpose::Containers, options.subnet, old.as_ref().map(|old| old.subnet), &taken)?;
     taken.push(subnet);
     let former = old.as_ref().map(|old| old.service_cidr);
@@ -356,14 +373,15 @@ fn choose_again(
     }
 }
 
-/// Forwarding for the host; for the bridge: no IPv6 (the rules speak IPv4), and loopback destinations translated to
-/// containers may leave through it (what arrives with a loopback address is dropped by the rules).
-fn prepare_host(bridge: &str, state: &mut State) -> Result<()> {
+/// Forwarding for the host. For the bridge: no IPv6 (the rules speak IPv4), and packets with loopback destinations that
+/// were translated to containers may leave through it (packets that arrive with a loopback address are dropped by the
+/// rules).
+fn prepare_host(bridge: &str, instance: &mut Instance, records: &Records) -> Result<()> {
     sysctl::write_if_present(&format!("ipv6/conf/{bridge}/disable_ipv6"), "1")?;
     sysctl::write(&format!("ipv4/conf/{bridge}/route_localnet"), "1")?;
     if sysctl::read(IP_FORWARD)? != "1" {
-        state.instance.ip_forward_before = Some(sysctl::read(IP_FORWARD)?);
-        state.records.put_instance(&state.instance)?;
+        instance.ip_forward_before = Some(sysctl::read(IP_FORWARD)?);
+        records.put_instance(instance)?;
         sysctl::write(IP_FORWARD, "1")?;
         tracing::info!("net.ipv4.ip_forward was set to 1: containers need it to reach the outside");
     }

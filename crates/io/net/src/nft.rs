@@ -11,13 +11,13 @@ use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
 use crate::{Error, Result};
 
-/// Looked at when the program is not in PATH: root's PATH often lacks the sbin directories.
+/// Tried when the program is not in PATH: root's PATH often lacks the sbin directories.
 const FALLBACK_PATHS: [&str; 2] = ["/usr/sbin/nft", "/sbin/nft"];
 /// nft waits for the kernel's lock; on a machine that is not broken it answers within a second.
 const TRANSACTION_MS_MAX: u64 = 30_000;
 const STDERR_BYTES_MAX: usize = 600;
 
-/// Applies the transaction wholly or not at all.
+/// Applies the whole transaction or nothing.
 pub(crate) async fn apply(operation: &'static str, text: &str) -> Result<()> {
     if text.is_empty() {
         return Ok(());
@@ -67,7 +67,7 @@ async fn run_program(program: &str, args: &[&str], input: &[u8]) -> io::Result<O
     let stdin = child.stdin.take();
     let write = async move {
         if let Some(mut stdin) = stdin {
-            // A program that refuses early closes its input; its exit status and message say why.
+            // A program that rejects early closes its input; its exit status and message say why.
             let _ = stdin.write_all(input).await;
         }
     };

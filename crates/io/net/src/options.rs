@@ -1,4 +1,4 @@
-//! What the caller chooses and what it gets: plain values, no behaviour beyond checks.
+//! What the caller chooses and gets: plain values, no behaviour beyond checks.
 
 use std::{
     net::Ipv4Addr,
@@ -15,7 +15,7 @@ use crate::{Error, Result};
 pub struct Options {
     /// Short id of the platform instance, 1 to 8 of `[a-z0-9]`; names the bridge `hep-ID` and the tables `heptad_ID`.
     pub instance: String,
-    /// Directory of the records and pinned namespaces; should not outlive a reboot (below `/run`).
+    /// Directory of the records and pinned namespaces; should not survive a reboot (below `/run`).
     pub dir: PathBuf,
     /// Range of the containers' addresses, /16 to /29; `None` chooses a /24 that is free on this host.
     pub subnet: Option<Ipv4Net>,
@@ -113,12 +113,12 @@ pub struct HostPort {
     pub protocol: Protocol,
 }
 
-/// What a container has to do with the world outside of the mesh.
+/// How a container may communicate with the world outside the mesh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outside {
     /// It may open connections to addresses outside.
     pub reaches: bool,
-    /// It may be reached by its published ports, and at its address by the host's processes of other users.
+    /// Its published ports may be reached, and its address by the host's processes of other users.
     pub reached: bool,
 }
 
@@ -147,7 +147,7 @@ pub struct Attachment {
     pub mtu_bytes: u32,
     /// Published ports.
     pub host_ports: Vec<HostPort>,
-    /// What it has to do with the world outside.
+    /// How it may communicate with the outside world.
     #[serde(default)]
     pub outside: Outside,
 }

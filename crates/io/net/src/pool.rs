@@ -1,5 +1,5 @@
-//! Gives out container addresses of one subnet. Pure; what is in use is rebuilt from the records on disk.
-//! Goes round instead of taking the lowest free one, so that an address rests as long as possible before it is reused.
+//! Assigns container addresses of one subnet. Pure; what is in use is rebuilt from the records on disk. Goes round
+//! instead of taking the lowest free address, so that an address rests as long as possible before it is reused.
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
@@ -18,7 +18,7 @@ pub(crate) struct AddressPool {
 }
 
 impl AddressPool {
-    /// `in_use` are addresses that are already given out; those outside the subnet are ignored.
+    /// `in_use` are addresses that are already assigned; those outside the subnet are ignored.
     pub(crate) fn new(subnet: Ipv4Net, in_use: impl IntoIterator<Item = Ipv4Addr>) -> Self {
         let subnet = subnet.trunc();
         let mut pool = Self { subnet, in_use: BTreeSet::new(), next: 2 };

@@ -1,5 +1,6 @@
-//! Finds the process behind a loopback connection, where no namespace says who calls: /proc/net/tcp, then open files.
-//! Blocking and read only. Call it from a blocking thread: its cost grows with the sockets and files of the host.
+//! Finds the process behind a loopback connection, where no namespace identifies the caller: /proc/net/tcp, then open
+//! files. Blocking and read-only. Call it from a blocking thread: its cost grows with the sockets and files of the
+//! host.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +11,7 @@ use std::{
 
 use crate::{Error, Result};
 
-/// Processes of one tree that are looked at; a tree that grows beyond hides nothing but itself.
+/// How many processes of one tree are examined; a tree that grows beyond this hides only itself.
 const TREE_PROCESSES_MAX: usize = 4096;
 
 /// The client side of a connection.
@@ -33,9 +34,9 @@ pub struct Holder {
     pub pid: u32,
 }
 
-/// Who is at the other end of a connection that was accepted on this host: `peer` is the client's address as the server
-/// sees it, `local` the server's. `roots` are the main processes of the candidates; their descendants count as theirs.
-/// `None`: no such connection here (any more).
+/// The process at the other end of a connection that was accepted on this host: `peer` is the client's address as the
+/// server sees it, `local` the server's. `roots` are the main processes of the candidates; their descendants count as
+/// theirs. `None`: there is no such connection here (any more).
 ///
 /// # Errors
 /// If /proc cannot be read.
@@ -73,7 +74,7 @@ fn match_line(line: &str, peer: SocketAddr, local: SocketAddr) -> Option<(u64, u
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
     let [_, from, to, _, _, _, _, uid, _, inode, ..] = fields.as_slice() else { return None };
     let same = parse_address(from)? == canonical(peer) && parse_address(to)? == canonical(local);
-    // A connection that was closed by its process keeps its line, but has no inode.
+    // A connection closed by its process keeps its line, but has no inode.
     let inode = inode.parse().ok().filter(|inode| *inode != 0)?;
     same.then_some((inode, uid.parse().ok()?))
 }

@@ -1,5 +1,5 @@
-//! What must be known after a crash: one file for the instance, one per container, each replaced atomically.
-//! A file that cannot be read counts as absent: what it described is then removed as a leftover.
+//! What must be known after a crash: one file for the instance, one per container, each replaced atomically. An
+//! unreadable file counts as absent: what it described is then removed as a leftover.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -34,8 +34,8 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// Waits a moment for the lock: a former owner may be about to end, and a child of it between fork and exec holds
-    /// the lock too.
+    /// Waits a moment for the lock: a former owner may be about to end, and a child of it between fork and exec also
+    /// holds the lock.
     pub(crate) async fn open(dir: &Path) -> Result<Self> {
         for dir in [dir.join("containers"), dir.join("ns")] {
             fs::create_dir_all(&dir).map_err(Error::io("create directory", dir))?;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::dns::ZONE;
 
-/// Bound of the C library; more are never asked.
+/// Limit of the C library, which never asks more.
 const UPSTREAMS_MAX: usize = 3;
 
 /// Content of a container's `/etc/resolv.conf`: `web` and `web.other` are completed to `web.NAMESPACE.internal` and

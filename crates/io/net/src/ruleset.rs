@@ -2,9 +2,8 @@
 //! Two tables with one name: `inet` filters and translates what the bridge carries, `bridge` pins each port to its address.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
-    hash::{DefaultHasher, Hasher as _},
     net::Ipv4Addr,
 };
 
@@ -14,19 +13,21 @@ use crate::{Attachment, HostPort, Outside, pool::AddressPool};
 
 /// Published ports, and where they lead.
 const HOST_PORTS: &str = "host_ports";
-/// Addresses that may not open connections to the world outside.
+/// Addresses that may not open connections to the outside world.
 const CONFINED: &str = "confined";
-/// Addresses that may not be reached from the world outside, nor by the host's processes of other users.
+/// Addresses that may be reached neither from the outside world nor by the host's processes of other users.
 const SHELTERED: &str = "sheltered";
-/// Service addresses and ports at which nobody serves. Its elements are of nobody who is attached, and put in apart.
-const UNSERVED: &str = "unserved";
+/// Addresses of services with their served ports: connections to other ports of these addresses are refused. Filled
+/// only by `serve`: attachments say nothing about it.
+const SERVICES: &str = "services";
+const SERVED: &str = "served";
 /// Which address is behind which port of the bridge.
 const OWNERS: &str = "owners";
-/// What has elements, by table.
+/// The sets and maps that have elements, by table.
 const MAIN_SETS: &[(&str, &str)] = &[("map", HOST_PORTS), ("set", CONFINED), ("set", SHELTERED)];
 const BRIDGE_SETS: &[(&str, &str)] = &[("set", OWNERS)];
 
-/// All that the rules depend on.
+/// Everything on which the rules depend.
 #[derive(Clone, Debug)]
 pub(crate) struct Ruleset {
     pub(crate) instance: String,
@@ -36,7 +37,7 @@ pub(crate) struct Ruleset {
     pub(crate) service_cidr: Ipv4Net,
     pub(crate) proxy_port: u16,
     pub(crate) dns_port: u16,
-    /// The user of this process: the host's processes of others are callers from outside.
+    /// The user of this process: host processes of other users are callers from outside.
     pub(crate) owner_uid: u32,
 }
 
@@ -45,7 +46,7 @@ pub(crate) fn host_link(instance: &str, number: u32) -> String {
     format!("{}{number}", host_link_prefix(instance))
 }
 
-/// What the names of all host sides of the instance start with.
+/// The common prefix of all host sides of the instance.
 pub(crate) fn host_link_prefix(instance: &str) -> String {
     format!("hv{instance}-")
 }
@@ -76,7 +77,7 @@ impl Ruleset {
         self.lines(ports, |port| format!("delete element inet {} {HOST_PORTS} {{ {} }}", self.table(), key(port)))
     }
 
-    /// Takes one address into, or out of, the sets of those that must keep apart from the world outside.
+    /// Adds one address to, or removes it from, the sets of those that are kept apart from the outside world.
     pub(crate) fn change_outside(&self, ip: Ipv4Addr, before: Outside, after: Outside) -> String {
         let one = |set: &str, was: bool, is: bool| match (was, is) {
             (true, false) => format!("add element inet {} {set} {{ {ip} }}\n", self.table()),
@@ -86,15 +87,16 @@ impl Ruleset {
         one(CONFINED, before.reaches, after.reaches) + &one(SHELTERED, before.reached, after.reached)
     }
 
-    /// Connections to exactly these addresses and ports of services are refused, as by a host on which nobody listens.
-    pub(crate) fn unserve(&self, unserved: &BTreeSet<(Ipv4Addr, u16)>) -> String {
+    /// Connections to these addresses are refused, as by a host on which nobody listens, except to these ports.
+    pub(crate) fn serve(&self, served: &BTreeMap<Ipv4Addr, BTreeSet<u16>>) -> String {
         let table = self.table();
-        let flush = format!("flush set inet {table} {UNSERVED}\n");
-        if unserved.is_empty() {
-            return flush;
-        }
-        let all: Vec<String> = unserved.iter().map(|(ip, port)| format!("{ip} . {port}")).collect();
-        flush + &format!("add element inet {table} {UNSERVED} {{ {} }}\n", all.join(", "))
+        let fill = |set: &str, all: Vec<String>| {
+            let flush = format!("flush set inet {table} {set}\n");
+            let add = || format!("add element inet {table} {set} {{ {} }}\n", all.join(", "));
+            if all.is_empty() { flush } else { flush + &add() }
+        };
+        let ports = served.iter().flat_map(|(ip, ports)| ports.iter().map(move |port| format!("{ip} . {port}")));
+        fill(SERVICES, served.keys().map(ToString::to_string).collect()) + &fill(SERVED, ports.collect())
     }
 
     fn lines(&self, ports: &[HostPort], line: impl Fn(&HostPort) -> String) -> String {
@@ -102,14 +104,15 @@ impl Ruleset {
     }
 
     /// The table of filters and translations.
-    pub(crate) fn main_table(&self, containers: &[&Attachment]) -> Load {
+    pub(crate) fn main_table<'a>(&self, containers: impl IntoIterator<Item = &'a Attachment>) -> Load {
+        let containers: Vec<_> = containers.into_iter().collect();
         let shape = shape_of(&self.main_body(&[], ""));
-        Load { family: "inet", table: self.table(), sets: MAIN_SETS, body: self.main_body(containers, &shape), shape }
+        Load { family: "inet", table: self.table(), sets: MAIN_SETS, body: self.main_body(&containers, &shape), shape }
     }
 
     fn main_body(&self, containers: &[&Attachment], shape: &str) -> String {
         let Self { bridge, subnet, gateway, service_cidr, proxy_port, dns_port, .. } = self;
-        let table = self.table();
+        let (table, filters) = (self.table(), self.filters());
         let published = |c: &&Attachment| {
             let ip = c.ip;
             c.host_ports
@@ -120,7 +123,6 @@ impl Ruleset {
         let ports = elements(containers.iter().flat_map(published));
         let confined = elements(containers.iter().filter(|c| !c.outside.reaches).map(|c| c.ip.to_string()));
         let sheltered = elements(containers.iter().filter(|c| !c.outside.reached).map(|c| c.ip.to_string()));
-        let filters = self.filters();
         let dns_redirect = if *dns_port == 53 {
             String::new()
         } else {
@@ -142,7 +144,10 @@ impl Ruleset {
     type ipv4_addr
     {sheltered}
   }}
-  set {UNSERVED} {{
+  set {SERVICES} {{
+    type ipv4_addr
+  }}
+  set {SERVED} {{
     type ipv4_addr . inet_service
   }}
   chain check_source {{
@@ -155,7 +160,7 @@ impl Ruleset {
   }}
   chain redirect_in {{
     type nat hook prerouting priority dstnat; policy accept;
-    iifname "{bridge}" meta l4proto tcp ip daddr . tcp dport @{UNSERVED} accept
+    iifname "{bridge}" meta l4proto tcp ip daddr @{SERVICES} ip daddr . tcp dport != @{SERVED} accept
     iifname "{bridge}" ip daddr {service_cidr} meta l4proto tcp redirect to :{proxy_port}
     {dns_redirect}
     iifname != "{bridge}" meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @{HOST_PORTS}
@@ -176,10 +181,11 @@ impl Ruleset {
         )
     }
 
-    /// The chains that say what of the bridge may pass: to the node, through it, and from it.
+    /// The chains that decide which traffic of the bridge may pass: to the node, through it, and from it.
     ///
-    /// Who opened a connection decides, never the direction of one packet: the answers to what a sheltered container asks
-    /// are no calls to it. Sets hold for connections that stand as well, so those rules come before the general acceptance.
+    /// The opener of a connection decides, never the direction of one packet: answers to what a sheltered container
+    /// asks are not calls to it. Sets apply to open connections as well, so these rules come before the general
+    /// acceptance.
     fn filters(&self) -> String {
         let Self { bridge, gateway, service_cidr, proxy_port, dns_port, owner_uid, .. } = self;
         format!(
@@ -195,7 +201,7 @@ impl Ruleset {
   chain through_node {{
     type filter hook forward priority filter; policy accept;
     iifname != "{bridge}" oifname != "{bridge}" accept
-    iifname "{bridge}" meta l4proto tcp ip daddr . tcp dport @{UNSERVED} reject with tcp reset
+    iifname "{bridge}" meta l4proto tcp ip daddr @{SERVICES} ip daddr . tcp dport != @{SERVED} reject with tcp reset
     iifname "{bridge}" oifname "{bridge}" reject with icmpx type admin-prohibited
     ct state related accept
     ct original ip saddr @{CONFINED} goto turn_away
@@ -223,9 +229,9 @@ impl Ruleset {
         )
     }
 
-    /// The table that pins addresses to bridge ports.
-    /// Without it a container that can send raw frames could take the address, and so the identity, of a neighbour.
-    /// All addresses are listed at once: attaching a container then needs no transaction of its own.
+    /// The table that pins addresses to bridge ports. Without it, a container that can send raw frames could take the
+    /// address, and so the identity, of a neighbour. All addresses are listed at once, so that attaching a container
+    /// needs no transaction of its own.
     pub(crate) fn bridge_table(&self, pool: &AddressPool) -> Load {
         let owners = pool.all().map(|(number, ip)| format!("\"{}\" . {ip}", host_link(&self.instance, number)));
         let shape = shape_of(&self.bridge_body("", ""));
@@ -257,7 +263,7 @@ impl Ruleset {
     }
 }
 
-/// A whole table, and the two ways to load it. Connections that are tracked go on with both.
+/// A whole table, and the two ways to load it. Tracked connections survive both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Load {
     family: &'static str,
@@ -265,21 +271,21 @@ pub(crate) struct Load {
     /// What has elements: kinds and names.
     sets: &'static [(&'static str, &'static str)],
     body: String,
-    /// An empty chain whose name tells tables apart that differ in more than elements.
+    /// An empty chain whose name identifies tables that differ in more than elements.
     shape: String,
 }
 
 impl Load {
-    /// Whatever is there goes, and the table comes. A packet that passes its chains in that very moment may see the new
-    /// ones before they hold and the old ones when they hold no more: a new connection to a published port then reaches
-    /// the socket that only reserves it.
+    /// Removes whatever is there and adds the table. A packet that passes its chains at that very moment may see the
+    /// new ones before they are in force, and the old ones after they no longer are: a new connection to a published
+    /// port then reaches the socket that only reserves it.
     pub(crate) fn replace(&self) -> String {
         let Self { family, table, body, .. } = self;
         format!("table {family} {table}\ndelete table {family} {table}\n{body}")
     }
 
-    /// New content for the chains and sets that are there, which no packet sees in part. Fails, changing nothing, unless
-    /// the table was loaded with these very chains and sets.
+    /// New content for the existing chains and sets, which no packet sees in part. Fails without changing anything
+    /// unless the table was loaded with exactly these chains and sets.
     pub(crate) fn refill(&self) -> String {
         let Self { family, table, sets, body, shape } = self;
         let mut text = format!("flush chain {family} {table} {shape}\nflush table {family} {table}\n");
@@ -291,16 +297,14 @@ impl Load {
 }
 
 fn shape_of(body: &str) -> String {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(body.as_bytes());
-    format!("shape_{:016x}", hasher.finish())
+    format!("shape_{:08x}", crc32c::crc32c(body.as_bytes()))
 }
 
 fn key(port: &HostPort) -> String {
     format!("{} . {}", port.protocol.name(), port.host_port)
 }
 
-/// nft refuses an empty list, so none is written then.
+/// nft rejects an empty list, so none is written then.
 fn elements(items: impl Iterator<Item = String>) -> String {
     let mut text = String::new();
     for item in items {
@@ -345,7 +349,7 @@ mod tests {
     fn confined_addresses_are_elements_of_a_set() {
         let rules = ruleset();
         let container = attached(HostPort { host_port: 8080, container_port: 80, protocol: Protocol::Tcp });
-        let text = rules.main_table(&[&container]).replace();
+        let text = rules.main_table([&container]).replace();
         assert_eq!(text.matches("elements = { 10.88.0.2 }").count(), 1, "{text}");
         let open = rules.change_outside(container.ip, container.outside, Outside::default());
         assert_eq!(open, "delete element inet heptad_t1 confined { 10.88.0.2 }\n");
@@ -357,7 +361,7 @@ mod tests {
         let rules = ruleset();
         let pool = AddressPool::new(rules.subnet, []);
         let port = HostPort { host_port: 8080, container_port: 80, protocol: Protocol::Tcp };
-        let text = rules.main_table(&[&attached(port)]).replace() + &rules.bridge_table(&pool).replace();
+        let text = rules.main_table([&attached(port)]).replace() + &rules.bridge_table(&pool).replace();
         assert_eq!(text.matches("redirect to :15001").count(), 1);
         assert!(text.contains("elements = { tcp . 8080 : 10.88.0.2 . 80 }"), "{text}");
         assert!(text.contains("\"hvt1-6\" . 10.88.0.6 }"), "{text}");
@@ -369,12 +373,12 @@ mod tests {
         let rules = ruleset();
         let port = HostPort { host_port: 8080, container_port: 80, protocol: Protocol::Tcp };
         let shape = |load: Load| load.refill().lines().next().map(str::to_owned).expect("a line");
-        let filled = rules.main_table(&[&attached(port)]);
-        assert_eq!(shape(filled.clone()), shape(rules.main_table(&[])));
+        let filled = rules.main_table([&attached(port)]);
+        assert_eq!(shape(filled.clone()), shape(rules.main_table([])));
         assert!(shape(filled.clone()).starts_with("flush chain inet heptad_t1 shape_"), "{}", filled.refill());
         assert!(filled.body.contains(&format!("chain {} {{", filled.shape)), "{filled:?}");
         let other = Ruleset { proxy_port: 15002, ..rules.clone() };
-        assert_ne!(shape(filled.clone()), shape(other.main_table(&[])));
+        assert_ne!(shape(filled.clone()), shape(other.main_table([])));
         let refill = filled.refill();
         for set in ["map inet heptad_t1 host_ports", "set inet heptad_t1 confined", "set inet heptad_t1 sheltered"] {
             assert!(refill.contains(&format!("flush {set}\n")), "{refill}");
@@ -385,20 +389,23 @@ mod tests {
     #[test]
     fn what_nobody_serves_is_refused_before_it_is_redirected() {
         let rules = ruleset();
-        let text = rules.main_table(&[]).replace();
-        let refused = text.find("tcp dport @unserved accept").expect("a rule");
+        let text = rules.main_table([]).replace();
+        let refused = text.find("tcp dport != @served accept").expect("a rule");
         assert!(refused < text.find("redirect to :15001").expect("a rule"), "{text}");
-        let unserved = [([10, 89, 0, 1].into(), 80), ([10, 89, 0, 1].into(), 81)].into();
-        let filled = "flush set inet heptad_t1 unserved\n\
-                      add element inet heptad_t1 unserved { 10.89.0.1 . 80, 10.89.0.1 . 81 }\n";
-        assert_eq!(rules.unserve(&unserved), filled);
-        assert_eq!(rules.unserve(&BTreeSet::new()), "flush set inet heptad_t1 unserved\n");
+        let served = [([10, 89, 0, 1].into(), [80, 81].into()), ([10, 89, 0, 2].into(), [].into())].into();
+        let filled = "flush set inet heptad_t1 services\n\
+                      add element inet heptad_t1 services { 10.89.0.1, 10.89.0.2 }\n\
+                      flush set inet heptad_t1 served\n\
+                      add element inet heptad_t1 served { 10.89.0.1 . 80, 10.89.0.1 . 81 }\n";
+        assert_eq!(rules.serve(&served), filled);
+        let empty = "flush set inet heptad_t1 services\nflush set inet heptad_t1 served\n";
+        assert_eq!(rules.serve(&BTreeMap::new()), empty);
     }
 
     #[test]
     fn another_dns_port_is_redirected() {
         let rules = Ruleset { dns_port: 5353, ..ruleset() };
-        let text = rules.main_table(&[]).replace();
+        let text = rules.main_table([]).replace();
         assert!(text.contains("th dport 53 redirect to :5353"), "{text}");
         assert!(!text.contains("elements"), "{text}");
     }

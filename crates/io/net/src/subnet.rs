@@ -1,16 +1,16 @@
-//! Chooses address ranges that overlap nothing of the host. Pure: the host's routes and addresses are arguments.
+//! Chooses address ranges that overlap nothing on the host. Pure: the host's routes and addresses are arguments.
 
 use ipnet::Ipv4Net;
 
 use crate::{Error, Result};
 
-/// Where ranges are looked for, best first. The later ones serve hosts whose company network routes all of 10.0.0.0/8.
+/// Where to look for ranges, best first. The later ones serve hosts whose company network routes all of 10.0.0.0/8.
 const SUBNET_POOLS: [&str; 4] = ["10.88.0.0/16", "172.28.0.0/16", "192.168.128.0/17", "100.96.0.0/16"];
 const SERVICE_POOLS: [&str; 4] = ["10.89.0.0/16", "172.29.0.0/16", "198.18.0.0/16", "100.97.0.0/16"];
 const SUBNET_PREFIX: u8 = 24;
 const SERVICE_PREFIX: u8 = 20;
 
-/// What a range is wanted for.
+/// What a range is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Containers,

@@ -1,5 +1,5 @@
-//! A certificate authority: makes itself, and signs what it is told for whom it is told. Whoever asks is named by the caller:
-//! nothing but the public key is taken from a request.
+//! A certificate authority: creates itself, and signs what its caller orders, for whom the caller orders. Only the
+//! public key is taken from a request.
 
 use crate::{
     CLOCK_SKEW_MS_MAX,
@@ -33,10 +33,10 @@ pub struct Authority {
     not_after_ms: u64,
 }
 
-/// A certificate that was made.
+/// A certificate that was issued.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuedCertificate {
-    /// The certificate and behind it that of its CA, which those who join know by its pin.
+    /// The certificate followed by that of its CA, which joining machines recognise by its pin.
     pub chain_pem: String,
     /// The SHA-256 of its SubjectPublicKeyInfo, in hexadecimal.
     pub key_sha256: String,
@@ -73,7 +73,7 @@ fn uri(text: &str) -> Result<SanType> {
     text.try_into().map(SanType::URI).map_err(|source: rcgen::Error| Error::make("a certificate's name", source))
 }
 
-/// A host's name or address, for programs that check those.
+/// A host's name or address, for programs that check these.
 fn host(text: &str) -> Result<SanType> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(SanType::IpAddress(address));
@@ -90,7 +90,8 @@ impl Authority {
         params.not_before = time_of(now_ms.saturating_sub(CLOCK_SKEW_MS_MAX))?;
         params.not_after = time_of(now_ms.saturating_add(millis(ttl)))?;
         params.serial_number = Some(serial()?);
-        // Two authorities of one domain need two names, or their children are tried with the wrong key first.
+        // Two authorities of one domain need different names, or verification of their children tries the wrong key
+        // first.
         params.distinguished_name = name(&format!("{} CA {trust_domain}", &key.sha256()[..8]));
         params.subject_alt_names = vec![uri(&format!("spiffe://{}", checked_trust_domain(trust_domain)?))?];
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -99,7 +100,7 @@ impl Authority {
         Self::of(made.pem(), key)
     }
 
-    /// A CA that was made before.
+    /// A CA that was created earlier.
     pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self> {
         Self::of(certificate_pem.to_owned(), KeyPair::from_pem(key_pem)?)
     }
@@ -137,12 +138,12 @@ impl Authority {
         self.key.to_pem()
     }
 
-    /// What those who join know it by.
+    /// The pin by which joining machines recognise it.
     pub fn pin(&self) -> &CaPin {
         &self.pin
     }
 
-    /// For whom it signs.
+    /// The trust domain for which it signs.
     pub fn trust_domain(&self) -> &str {
         &self.trust_domain
     }
@@ -152,8 +153,8 @@ impl Authority {
         self.not_after_ms
     }
 
-    /// Signs a certificate for the key of a request. It names `id` and the hosts `sans` (names or addresses), and nothing that
-    /// the request asked for. It ends no later than the CA.
+    /// Signs a certificate for the key of a request. It names `id` and the hosts `sans` (names or addresses), and
+    /// nothing that the request asked for. It ends no later than the CA.
     pub fn sign(
         &self,
         csr_pem: &str,
@@ -195,7 +196,7 @@ impl Authority {
     }
 }
 
-/// Reads a request: its signature shows that whoever asks has the key.
+/// Reads a request: its signature shows that the requester has the key.
 fn request_of(csr_pem: &str) -> Result<CertificateSigningRequestParams> {
     if csr_pem.len() > CSR_BYTES_MAX {
         return Err(Error::malformed("a certificate request", format!("it has more than {CSR_BYTES_MAX} bytes")));

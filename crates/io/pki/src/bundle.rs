@@ -1,17 +1,16 @@
-//! The roots that are trusted: one, and during a rotation of the CA two or three.
+//! The trusted roots: one, or two or three during a rotation of the CA.
 
 use crate::{
     authority::trust_domain_of_root,
     certificate::{certificates_of_pem, parsed},
     error::{Error, Result},
-    hex,
     pin::CaPin,
     sha256,
 };
 use rustls::{RootCertStore, pki_types::CertificateDer};
 use std::sync::Arc;
 
-/// Most roots at once: the old CA, the present one and the next.
+/// The most roots at once: the old CA, the present one and the next.
 pub const ROOTS_MAX: usize = 3;
 
 /// The roots of one trust domain.
@@ -53,7 +52,9 @@ impl TrustBundle {
         Ok(Self {
             pem: pem_of(&roots),
             pins: pins.collect::<Result<_>>()?,
-            version: hex(&sha256(&roots.iter().flat_map(|root| root.iter().copied()).collect::<Vec<u8>>())[..8]),
+            version: hex::encode(
+                &sha256(&roots.iter().flat_map(|root| root.iter().copied()).collect::<Vec<u8>>())[..8],
+            ),
             trust_domain: domains.into_iter().next().expect("there is at least one root"),
             roots: store_of(&roots)?,
         })
@@ -74,7 +75,7 @@ impl TrustBundle {
         &self.version
     }
 
-    /// Whose roots they are.
+    /// The trust domain of the roots.
     pub fn trust_domain(&self) -> &str {
         &self.trust_domain
     }

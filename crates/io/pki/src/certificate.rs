@@ -1,17 +1,17 @@
-//! What a certificate says of its owner. Reads only: whether it is to be believed is decided by whoever verified the chain.
+//! What a certificate says about its owner. Only reads: whoever verified the chain decides whether to believe it.
 
 use crate::{
     error::{Error, Result},
-    hex, sha256,
+    sha256,
     spiffe::SpiffeId,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
-/// Whom a verified certificate names.
+/// The identity in a verified certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerIdentity {
-    /// Who it is.
+    /// Its SPIFFE id.
     pub id: SpiffeId,
     /// In which trust domain.
     pub trust_domain: String,
@@ -26,7 +26,7 @@ pub fn peer_identity(certs: &[CertificateDer<'_>]) -> Result<PeerIdentity> {
     let first = certs.first().ok_or_else(|| Error::malformed("a certificate chain", "it is empty"))?;
     let certificate = parsed(first)?;
     if certificate.is_ca() {
-        return Err(Error::mismatch("a certificate", "it is a CA's, which nobody speaks with"));
+        return Err(Error::mismatch("a certificate", "it is a CA's, not a member's"));
     }
     let mut uris = uris(&certificate)?;
     let (Some(uri), None) = (uris.next(), uris.next()) else {
@@ -60,17 +60,17 @@ pub(crate) fn uris<'a>(certificate: &'a X509Certificate<'_>) -> Result<impl Iter
 }
 
 pub(crate) fn key_sha256(certificate: &X509Certificate<'_>) -> String {
-    hex(&sha256(certificate.public_key().raw))
+    hex::encode(sha256(certificate.public_key().raw))
 }
 
 pub(crate) fn not_after_ms(certificate: &X509Certificate<'_>) -> u64 {
     u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0).saturating_mul(1_000)
 }
 
-/// Largest text that is read as certificates.
+/// The largest text that is read as certificates.
 const PEM_BYTES_MAX: usize = 256 << 10;
 
-/// All certificates of a PEM text; something else in it is an error.
+/// All certificates of a PEM text; anything else in it is an error.
 pub(crate) fn certificates_of_pem(pem: &str) -> Result<Vec<CertificateDer<'static>>> {
     if pem.len() > PEM_BYTES_MAX {
         return Err(Error::malformed("certificates", format!("they have more than {PEM_BYTES_MAX} bytes")));

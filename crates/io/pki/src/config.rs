@@ -1,5 +1,6 @@
-//! TLS configurations. All are TLS 1.3 of one provider, without resumption: every connection shows its certificate anew, so
-//! that a certificate which is no longer trusted opens nothing, nor one that has ended unless that is let pass.
+//! TLS configurations. All are TLS 1.3 of one provider, without resumption: every connection presents its certificate
+//! anew, so that a certificate that is no longer trusted opens nothing, nor does one that has ended, unless that is
+//! permitted.
 
 use crate::{
     bundle::TrustBundle,
@@ -16,26 +17,26 @@ use rustls::{
 };
 use std::sync::{Arc, LazyLock};
 
-/// Whether clients must show a certificate.
+/// Whether clients must present a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientAuth {
     /// Without one there is no connection.
     Required,
-    /// Those without one are nobody, until they show a token.
+    /// Clients without one are anonymous until they present a token.
     Optional,
 }
 
-/// What becomes of a peer whose certificate has ended.
+/// What happens to a peer whose certificate has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// There is no connection.
     Refused,
-    /// It connects if its certificate was good until then. Whoever lets it pass looks at
-    /// [`PeerIdentity::not_after_ms`](crate::PeerIdentity::not_after_ms) and at its key before it may do anything.
+    /// It connects if its certificate was valid until then. Whoever permits this checks
+    /// [`PeerIdentity::not_after_ms`](crate::PeerIdentity::not_after_ms) and its key before it may do anything.
     Passed,
 }
 
-/// The one provider, named in every configuration: no part relies on a default of the process.
+/// The one provider, named in every configuration: nothing relies on a default of the process.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> =
         LazyLock::new(|| Arc::new(rustls::crypto::ring::default_provider()));
@@ -70,7 +71,7 @@ fn client_builder(roots: Roots, ended: Ended) -> ConfigBuilder<ClientConfig, Wan
 
 fn finished(mut config: ClientConfig) -> Arc<ClientConfig> {
     config.resumption = Resumption::disabled();
-    // Names in the clear would tell nothing: parts are found by address.
+    // Names in the clear would tell nothing: members are found by address.
     config.enable_sni = false;
     Arc::new(config)
 }
@@ -81,8 +82,8 @@ pub(crate) fn client(shared: Arc<Shared>, alpn: &[&[u8]], ended: Ended) -> Arc<C
     finished(config)
 }
 
-/// For a client without a certificate that knows the CA by its pin alone: who joins or logs in. The server's chain must hold
-/// the CA of that pin and end in it, and its owner must be a control server.
+/// For a client without a certificate that knows the CA only by its pin: a machine that joins or a person who logs in.
+/// The server's chain must contain the CA with that pin and end in it, and its owner must be a control server.
 pub fn client_config_pinned(pin: &CaPin) -> Arc<ClientConfig> {
     finished(client_builder(Roots::Pinned(pin.clone()), Ended::Refused).with_no_client_auth())
 }

@@ -1,8 +1,8 @@
-//! Tokens: an id that is public and a secret that is random. Who checks them keeps a hash only.
+//! Tokens: a public id and a random secret. Whoever checks them keeps only a hash.
 
 use crate::{
     error::{Error, Result},
-    hex, random, sha256,
+    random, sha256,
 };
 use std::fmt;
 use subtle::ConstantTimeEq;
@@ -15,14 +15,14 @@ const SECRET_LENGTH: usize = 32;
 
 const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 
-/// `ID.SECRET`. Neither its `Debug` nor anything else but [`Credential::expose`] shows the secret.
+/// `ID.SECRET`. Only [`Credential::expose`] shows the secret, not even `Debug`.
 #[derive(Clone)]
 pub struct Credential {
     id: String,
     secret: Zeroizing<String>,
 }
 
-/// What a machine shows when it joins.
+/// What a machine presents when it joins.
 pub type JoinToken = Credential;
 
 impl fmt::Debug for Credential {
@@ -55,22 +55,22 @@ impl Credential {
         Ok(Self { id: id.to_owned(), secret: Zeroizing::new(secret.to_owned()) })
     }
 
-    /// The part that may be known.
+    /// The public part.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The whole, for the one who is to use it.
+    /// The whole token, for its user.
     pub fn expose(&self) -> Zeroizing<String> {
         Zeroizing::new(format!("{}.{}", self.id, *self.secret))
     }
 
-    /// What is kept of it: the SHA-256 in hexadecimal.
+    /// What is stored of it: the SHA-256 in hexadecimal.
     pub fn hash(&self) -> String {
-        hex(&sha256(self.expose().as_bytes()))
+        hex::encode(sha256(self.expose().as_bytes()))
     }
 
-    /// Whether `hash` was made of it. The time does not depend on where they differ.
+    /// Whether `hash` is its hash. The time does not depend on where the two differ.
     pub fn verify(&self, hash: &str) -> bool {
         self.hash().as_bytes().ct_eq(hash.as_bytes()).into()
     }

@@ -11,7 +11,7 @@ type Cause = Box<dyn error::Error + Send + Sync>;
 /// Why an operation failed.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// A trust domain is no name.
+    /// A trust domain is not a valid name.
     #[error("trust domain `{name}`: use lower-case labels joined by dots, such as cluster.local")]
     TrustDomain {
         /// What was given.
@@ -25,18 +25,18 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// Something written in PEM, DER or another fixed form cannot be read.
+    /// Text in PEM, DER or another fixed format cannot be read.
     #[error("read {subject}: {reason}")]
     Malformed {
         /// What it should be.
         subject: &'static str,
         /// What is wrong with it.
         reason: String,
-        /// Why, if another part said so.
+        /// Why, if another part reported it.
         #[source]
         source: Option<Cause>,
     },
-    /// A key or certificate could not be made.
+    /// A key or certificate could not be created.
     #[error("make {subject}")]
     Make {
         /// What.
@@ -45,12 +45,12 @@ pub enum Error {
         #[source]
         source: Cause,
     },
-    /// A certificate does not fit to the rest.
+    /// A certificate does not match the rest.
     #[error("use {subject}: {reason}")]
     Mismatch {
         /// What was to be used.
         subject: &'static str,
-        /// What does not fit and what to do.
+        /// What does not match, and the remedy.
         reason: String,
     },
     /// Sealed bytes cannot be opened.
@@ -64,17 +64,17 @@ pub enum Error {
     /// A file could not be used.
     #[error("{operation} {}: {remedy}", path.display())]
     File {
-        /// What was done.
+        /// The operation.
         operation: &'static str,
-        /// With which file.
+        /// The file.
         path: PathBuf,
-        /// What to do.
+        /// The remedy.
         remedy: &'static str,
         /// Why.
         #[source]
         source: io::Error,
     },
-    /// The system gave no random bytes.
+    /// The system supplied no random bytes.
     #[error("the system gives no random bytes for {subject}")]
     Random {
         /// What they were for.

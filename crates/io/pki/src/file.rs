@@ -1,4 +1,4 @@
-//! Files that only their owner may read: written whole or not at all, refused when others could have read them.
+//! Files that only their owner may read: written completely or not at all, refused if others could have read them.
 
 use crate::error::{Error, Result};
 use std::{
@@ -9,10 +9,11 @@ use std::{
 };
 use zeroize::Zeroizing;
 
-/// Largest file that is read as a key, a keyring or a bundle.
+/// The largest file that is read as a key, a keyring or a bundle.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Writes a file with mode 0600, beside and renamed: nobody ever reads half of it, and it is there after a crash.
+/// Writes a file with mode 0600 under a temporary name and renames it: nobody ever reads half of it, and it survives a
+/// crash.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     let failed = |source| Error::File {
         operation: "write",
@@ -33,7 +34,7 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&beside, path));
     if written.is_err() {
-        // The error that matters is the first.
+        // The first error is the one that matters.
         let _ = fs::remove_file(&beside);
     }
     written?;
@@ -41,7 +42,7 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::File::open(directory)?.sync_all()
 }
 
-/// Reads a file that only its owner may read; one that others may read is refused.
+/// Reads a file that only its owner may read; refuses one that others may read.
 pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     let failed = |remedy| move |source| Error::File { operation: "read", path: path.to_owned(), remedy, source };
     let about = fs::metadata(path).map_err(failed("is this the data directory that was made by init or join?"))?;

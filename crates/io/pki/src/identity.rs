@@ -1,5 +1,5 @@
-//! What a part shows of itself and whom it trusts, replaced while configurations made of it are in use: a handshake takes
-//! what is current at its moment, connections that are open go on.
+//! The identity that a member presents and the roots that it trusts, replaced while TLS configurations use them: a
+//! handshake takes what is current at its moment, and open connections go on.
 
 use crate::{
     bundle::TrustBundle,
@@ -18,14 +18,14 @@ use rustls::{
 };
 use std::sync::Arc;
 
-/// A part's certificate with its key, and the roots that it trusts. Clones are the same identity.
+/// A member's certificate with its key, and the roots that it trusts. Clones are the same identity.
 #[derive(Clone, Debug)]
 pub struct TlsIdentity(Arc<Shared>);
 
 #[derive(Debug)]
 pub(crate) struct Shared(ArcSwap<Current>);
 
-/// All that is replaced together.
+/// Everything that is replaced together.
 #[derive(Debug)]
 pub(crate) struct Current {
     pub(crate) bundle: TrustBundle,
@@ -82,13 +82,13 @@ impl TlsIdentity {
         Ok(Self(Arc::new(Shared(ArcSwap::from_pointee(Current::new(chain_pem, key, bundle)?)))))
     }
 
-    /// Shows and trusts something else from the next handshake on. Nothing changes if the parts do not fit together.
+    /// Presents and trusts something else from the next handshake on. Nothing changes if the parts do not match.
     pub fn replace(&self, chain_pem: &str, key: &KeyPair, bundle: TrustBundle) -> Result<()> {
         self.0.0.store(Arc::new(Current::new(chain_pem, key, bundle)?));
         Ok(())
     }
 
-    /// Shows and trusts what another identity does now.
+    /// Presents and trusts what another identity does now.
     pub fn adopt(&self, other: &Self) {
         self.0.0.store(other.0.0.load_full());
     }
@@ -104,7 +104,7 @@ impl TlsIdentity {
         Ok(())
     }
 
-    /// Who this part is, and until when.
+    /// The name of this member, and until when it is valid.
     pub fn own(&self) -> PeerIdentity {
         self.0.load().own.clone()
     }
@@ -124,8 +124,9 @@ impl TlsIdentity {
         config::server(self.0.clone(), alpn, auth, ended)
     }
 
-    /// For connecting. The chain is verified against the roots; whether the peer is the one that was meant is checked by the
-    /// caller with [`peer_identity`](crate::peer_identity). The configuration follows every later replacement.
+    /// For connecting. The chain is verified against the roots; the caller checks with
+    /// [`peer_identity`](crate::peer_identity) whether the peer is the intended one. The configuration follows every
+    /// later replacement.
     pub fn client_config(&self, alpn: &[&[u8]]) -> Arc<ClientConfig> {
         self.client_config_with(alpn, Ended::Refused)
     }

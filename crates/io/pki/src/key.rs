@@ -1,9 +1,9 @@
-//! A key pair that is made where it is used and never leaves: it signs requests for certificates and TLS handshakes.
+//! A key pair that is generated where it is used and never leaves: it signs certificate requests and TLS handshakes.
 
 use crate::{
     error::{Error, Result},
     file::{read_private, write_private},
-    hex, sha256,
+    sha256,
 };
 use rcgen::{CertificateParams, DistinguishedName, PublicKeyData, SanType};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -48,7 +48,7 @@ impl KeyPair {
         write_private(path, self.to_pem().as_bytes())
     }
 
-    /// Reads a key of a file.
+    /// Reads a key from a file.
     pub fn load(path: &Path) -> Result<Self> {
         let bytes = read_private(path)?;
         Self::from_pem(std::str::from_utf8(&bytes).map_err(|source| Error::unreadable("a private key", source))?)
@@ -56,10 +56,10 @@ impl KeyPair {
 
     /// The SHA-256 of the public half's SubjectPublicKeyInfo, in hexadecimal.
     pub fn sha256(&self) -> String {
-        hex(&sha256(&self.0.subject_public_key_info()))
+        hex::encode(sha256(&self.0.subject_public_key_info()))
     }
 
-    /// A request for a certificate. It names nobody: who the owner of the key is, is decided by who signs.
+    /// A request for a certificate. It names nobody: the signer decides who the owner of the key is.
     pub fn csr_pem(&self) -> Result<String> {
         self.request(Vec::new())
     }

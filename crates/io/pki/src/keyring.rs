@@ -1,22 +1,22 @@
-//! Sealing of what must not lie in the clear: every text is encrypted with a key of its own, and that key with one of the
-//! keyring (envelope encryption). After a rotation the keyring's older keys still open what they sealed.
+//! Seals what must not be stored in the clear: every text is encrypted with a key of its own, and that key with one of
+//! the keyring's (envelope encryption). After a rotation, older keys still open what they sealed.
 
 use crate::{
     error::{Error, Result},
     file::{read_private, write_private},
-    hex, random,
+    random,
 };
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::Path};
 use zeroize::{Zeroize, Zeroizing};
 
-/// Keys that a keyring holds at most.
+/// The most keys in a keyring.
 const KEYS_MAX: usize = 16;
 const KEY_BYTES: usize = 32;
 const KEY_ID_BYTES: usize = 8;
 const TAG_BYTES: usize = 16;
-/// The form of sealed bytes: form, key id, nonce and sealed data key, nonce and sealed text.
+/// The format of sealed bytes: format, key id, nonce and sealed data key, nonce and sealed text.
 const FORM: u8 = 1;
 const ENVELOPE_BYTES: usize = NONCE_LEN + KEY_BYTES + TAG_BYTES;
 const HEAD_BYTES: usize = 1 + KEY_ID_BYTES + ENVELOPE_BYTES;
@@ -51,12 +51,7 @@ impl fmt::Debug for Keyring {
 
 fn bytes_of<const N: usize>(text: &str) -> Option<Zeroizing<[u8; N]>> {
     let mut bytes = Zeroizing::new([0; N]);
-    if text.len() != 2 * N || !text.is_ascii() {
-        return None;
-    }
-    for (i, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()?;
-    }
+    hex::decode_to_slice(text, &mut *bytes).ok()?;
     Some(bytes)
 }
 
@@ -64,7 +59,7 @@ fn cipher(key: &[u8]) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("the key has the length that the cipher asks"))
 }
 
-/// Encrypts under a fresh nonce, which is put before.
+/// Encrypts with a fresh nonce, which is put in front.
 fn encrypt(key: &[u8], aad: &[u8], text: &[u8]) -> Result<Vec<u8>> {
     let mut nonce = [0; NONCE_LEN];
     random(&mut nonce, "a nonce")?;
@@ -93,7 +88,7 @@ impl Key {
         let (mut id, mut key) = ([0; KEY_ID_BYTES], Zeroizing::new([0; KEY_BYTES]));
         random(&mut id, "a key's id")?;
         random(&mut *key, "a key")?;
-        Ok(Self { id: hex(&id), key: hex(&*key) })
+        Ok(Self { id: hex::encode(id), key: hex::encode(key.as_slice()) })
     }
 
     fn id(&self) -> Result<Zeroizing<[u8; KEY_ID_BYTES]>> {
@@ -111,7 +106,7 @@ impl Keyring {
         Ok(Self { keys: vec![Key::generate()?] })
     }
 
-    /// Reads a keyring of its text.
+    /// Reads a keyring from its text.
     pub fn from_json(text: &[u8]) -> Result<Self> {
         let ring: Self = serde_json::from_slice(text).map_err(|source| Error::unreadable("a keyring", source))?;
         if ring.keys.is_empty() || ring.keys.len() > KEYS_MAX {
@@ -132,7 +127,7 @@ impl Keyring {
         Zeroizing::new(serde_json::to_string_pretty(self).expect("a keyring has string keys and serializes"))
     }
 
-    /// Reads the keyring of a file that only its owner may read.
+    /// Reads the keyring from a file that only its owner may read.
     pub fn load(path: &Path) -> Result<Self> {
         Self::from_json(&read_private(path)?)
     }
@@ -142,7 +137,7 @@ impl Keyring {
         write_private(path, self.to_json().as_bytes())
     }
 
-    /// The ids of the keys, the one that seals last.
+    /// The ids of the keys; the last one seals.
     pub fn key_ids(&self) -> Vec<&str> {
         self.keys.iter().map(|key| key.id.as_str()).collect()
     }
@@ -152,7 +147,7 @@ impl Keyring {
     }
 
     fn of_id(&self, id: &[u8]) -> Option<&Key> {
-        let id = hex(id);
+        let id = hex::encode(id);
         self.keys.iter().find(|key| key.id == id)
     }
 
@@ -166,12 +161,13 @@ impl Keyring {
         Ok(())
     }
 
-    /// Forgets all keys but the one that seals. What the others sealed is lost unless it was [sealed anew](Self::reseal).
+    /// Forgets all keys but the one that seals. What the others sealed is lost unless it was [sealed
+    /// anew](Self::reseal).
     pub fn forget_old(&mut self) {
         self.keys.drain(..self.keys.len() - 1);
     }
 
-    /// Seals a text. `aad` says what it is and where it belongs; it is not kept, and opening it needs the same.
+    /// Seals a text. `aad` says what it is and where it belongs; it is not stored, and opening needs the same value.
     pub fn seal(&self, aad: &str, text: &[u8]) -> Result<Vec<u8>> {
         let mut data_key = Zeroizing::new([0; KEY_BYTES]);
         random(&mut *data_key, "a data key")?;
@@ -207,7 +203,7 @@ impl Keyring {
             .ok_or_else(|| unsealable(aad, "it was changed, or belongs elsewhere"))
     }
 
-    /// The same sealed under the newest key, if it was sealed under an older one; the text itself is not touched.
+    /// The same text sealed under the newest key, if it was sealed under an older one; the text itself is unchanged.
     pub fn reseal(&self, aad: &str, sealed: &[u8]) -> Result<Option<Vec<u8>>> {
         let data_key = self.data_key(aad, sealed)?;
         if sealed[1..=KEY_ID_BYTES] == *self.sealing().id()? {

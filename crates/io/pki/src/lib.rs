@@ -1,5 +1,6 @@
-//! Who is who: certificate authorities, SPIFFE names, keys and certificates, TLS configurations that change while they
-//! are used, join tokens, and the keyring that seals secrets at rest. Knows no network, no store, no API and no role.
+//! Identities: certificate authorities, SPIFFE names, keys and certificates, TLS configurations that change while they
+//! are used, join tokens, the keyring that seals secrets at rest, and the bounds on connections of unidentified peers.
+//! Knows no network, no store, no API and no role.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -15,6 +16,7 @@ mod key;
 mod keyring;
 mod pin;
 mod spiffe;
+mod strangers;
 mod verify;
 
 pub use authority::{Authority, IssuedCertificate};
@@ -29,20 +31,11 @@ pub use key::KeyPair;
 pub use keyring::Keyring;
 pub use pin::CaPin;
 pub use spiffe::{SpiffeId, is_trust_domain};
+pub use strangers::{Seat, Strangers, party};
 pub use zeroize::Zeroizing;
 
-/// How far the clocks of two machines may be apart: certificates are valid that long before they are made.
+/// How far the clocks of two machines may be apart: certificates are valid from that long before their creation.
 pub const CLOCK_SKEW_MS_MAX: u64 = 5 * 60 * 1_000;
-
-/// Bytes in hexadecimal.
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
 
 /// The SHA-256 of bytes.
 fn sha256(bytes: &[u8]) -> [u8; 32] {

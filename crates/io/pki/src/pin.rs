@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Error, Result},
-    hex, sha256,
+    sha256,
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
@@ -14,7 +14,7 @@ pub struct CaPin(String);
 
 impl CaPin {
     pub(crate) fn of_key_info(subject_public_key_info: &[u8]) -> Self {
-        Self(hex(&sha256(subject_public_key_info)))
+        Self(hex::encode(sha256(subject_public_key_info)))
     }
 }
 

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use heptad_model::{NodeName, ServiceKey, ids::is_label};
 use std::fmt;
 
-/// Longest trust domain, so that ids stay below the 2,048 bytes that SPIFFE permits by far.
+/// The longest trust domain, which keeps ids far below the 2,048 bytes that SPIFFE permits.
 const TRUST_DOMAIN_BYTES_MAX: usize = 253;
 
 /// Whether `name` is a trust domain: labels joined by dots.
@@ -16,7 +16,7 @@ pub(crate) fn checked_trust_domain(name: &str) -> Result<&str> {
     if is_trust_domain(name) { Ok(name) } else { Err(Error::TrustDomain { name: name.to_owned() }) }
 }
 
-/// Who somebody is inside a trust domain.
+/// An identity within a trust domain.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SpiffeId {
     /// A control server: `/server/NAME`.
@@ -33,7 +33,7 @@ impl SpiffeId {
         format!("spiffe://{trust_domain}{self}")
     }
 
-    /// Reads a URI: the trust domain and who it is there.
+    /// Parses a URI: the trust domain and the identity in it.
     pub fn parse(uri: &str) -> Result<(String, Self)> {
         let wrong = |reason| Error::SpiffeId { uri: uri.chars().take(300).collect(), reason };
         let rest = uri.strip_prefix("spiffe://").ok_or_else(|| wrong("it does not begin with spiffe://"))?;

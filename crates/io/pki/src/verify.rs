@@ -1,5 +1,5 @@
-//! Which peers TLS believes: those whose chain ends in a root that is trusted at this moment. Who a peer is beyond that (its
-//! SPIFFE id, the key of its node's row) is for the caller to check.
+//! Which peers TLS believes: those whose chain ends in a root that is trusted at this moment. The caller checks
+//! everything else about a peer (its SPIFFE id, the key in its node's row).
 
 use crate::{
     bundle::TrustBundle,
@@ -27,11 +27,11 @@ use std::{sync::Arc, time::Duration};
 /// Where a verifier finds the roots at the moment of a handshake.
 #[derive(Debug)]
 pub(crate) enum Roots {
-    /// What a TLS identity trusts now.
+    /// The roots that a TLS identity trusts now.
     Live(Arc<Shared>),
-    /// Always the same.
+    /// A fixed set.
     Fixed(TrustBundle),
-    /// The one in the peer's own chain that has this pin.
+    /// The root in the peer's own chain that has this pin.
     Pinned(CaPin),
 }
 
@@ -39,7 +39,8 @@ fn refused(error: crate::Error) -> Error {
     CertificateError::Other(OtherError(Arc::new(error))).into()
 }
 
-/// As of when a chain is verified: now, or, if one that has ended is let pass, the last moment of its owner's certificate.
+/// The time for which a chain is verified: now, or, if an ended certificate is permitted, the last moment of its
+/// owner's certificate.
 fn moment(first: &CertificateDer<'_>, now: UnixTime, ended: Ended) -> Result<UnixTime, Error> {
     if ended == Ended::Refused {
         return Ok(now);
@@ -49,7 +50,7 @@ fn moment(first: &CertificateDer<'_>, now: UnixTime, ended: Ended) -> Result<Uni
     Ok(if last.as_secs() < now.as_secs() { last } else { now })
 }
 
-/// Verifies the chain of a server, whatever its host's name: parts are named by SPIFFE ids, not by DNS.
+/// Verifies the chain of a server, whatever its host name: members are named by SPIFFE ids, not by DNS.
 #[derive(Debug)]
 pub(crate) struct ServerVerifier {
     pub(crate) roots: Roots,
@@ -70,7 +71,7 @@ impl ServerVerifier {
     }
 }
 
-/// The owner of a verified certificate is of the trust domain of the roots.
+/// Whether the owner of a verified certificate belongs to the trust domain of the roots.
 fn of_domain(first: &CertificateDer<'_>, trust_domain: &str) -> Result<SpiffeId, Error> {
     let peer = peer_identity(std::slice::from_ref(first)).map_err(refused)?;
     if peer.trust_domain != trust_domain {
@@ -79,7 +80,7 @@ fn of_domain(first: &CertificateDer<'_>, trust_domain: &str) -> Result<SpiffeId,
     Ok(peer.id)
 }
 
-/// The CA in a chain whose pin it is.
+/// The CA in a chain that has the pin.
 fn pinned(pin: &CaPin, others: &[CertificateDer<'_>]) -> Result<TrustBundle, Error> {
     let matching = others
         .iter()
@@ -104,7 +105,7 @@ impl ServerCertVerifier for ServerVerifier {
         };
         self.chain(first, others, now, bundle.roots())?;
         let id = of_domain(first, bundle.trust_domain())?;
-        // Those without a certificate of their own speak with servers only.
+        // Peers without a certificate of their own talk only to servers.
         match (&self.roots, id) {
             (Roots::Live(_), _) | (_, SpiffeId::Server(_)) => Ok(ServerCertVerified::assertion()),
             _ => Err(CertificateError::NotValidForName.into()),
@@ -148,7 +149,7 @@ impl ClientCertVerifier for ClientVerifier {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        // The roots change, and every part has one certificate anyway.
+        // The roots change, and every member has only one certificate anyway.
         &[]
     }
 
@@ -188,7 +189,7 @@ impl ClientCertVerifier for ClientVerifier {
     }
 }
 
-/// The part of a client's verification that depends on the roots alone.
+/// The part of a client's verification that depends only on the roots.
 pub(crate) fn clients_of(bundle: &TrustBundle) -> crate::Result<Arc<dyn ClientCertVerifier>> {
     WebPkiClientVerifier::builder_with_provider(bundle.roots().clone(), provider())
         .build()

@@ -2,8 +2,8 @@
 //! Knows no election: the key and what it means are the caller's.
 
 use crate::{
-    BoxFuture, Compare, Error, Limits, Op, OpResponse, RangeRequest, RangeResponse, Result, Revision, Store, Txn,
-    TxnResponse, WatchRequest, WatchStream, error::printable, migration,
+    BoxFuture, Compare, Error, Layer, Limits, Op, OpResponse, Result, Store, Txn, TxnResponse, error::printable,
+    migration,
 };
 use std::sync::Arc;
 
@@ -45,33 +45,17 @@ impl FencedStore {
     }
 }
 
-impl Store for FencedStore {
-    fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse>> {
-        self.inner.range(request)
+impl Layer for FencedStore {
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
     }
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse>> {
         Box::pin(self.guarded(txn))
     }
 
-    fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<WatchStream>> {
-        self.inner.watch(request)
-    }
-
-    fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<()>> {
-        self.inner.compact(revision)
-    }
-
-    fn current_revision(&self) -> BoxFuture<'_, Result<Revision>> {
-        self.inner.current_revision()
-    }
-
     fn limits(&self) -> &Limits {
         &self.limits
-    }
-
-    fn read_only(&self) -> Option<Error> {
-        self.inner.read_only()
     }
 }
 
@@ -103,9 +87,9 @@ mod tests {
     async fn the_else_branch_reads_and_never_writes() {
         let (_, fenced) = fenced().await;
         let txn = Txn::new().when([Compare::exists("a")]);
-        let read = fenced.txn(txn.clone().or_else([Op::get("b")])).await.expect("an answer");
+        let read = Store::txn(&fenced, txn.clone().or_else([Op::get("b")])).await.expect("an answer");
         assert_eq!((read.succeeded, read.responses.len()), (false, 1));
-        let refused = fenced.txn(txn.or_else([Op::put("a", "1")])).await;
+        let refused = Store::txn(&fenced, txn.or_else([Op::put("a", "1")])).await;
         assert!(matches!(refused, Err(Error::FencedElse)), "{refused:?}");
     }
 
@@ -113,6 +97,6 @@ mod tests {
     fn the_fence_takes_one_compare() {
         let inner: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let most = inner.limits().txn_ops_max;
-        assert_eq!(FencedStore::new(inner, Compare::exists("k")).limits().txn_ops_max, most - 1);
+        assert_eq!(Store::limits(&FencedStore::new(inner, Compare::exists("k"))).txn_ops_max, most - 1);
     }
 }

@@ -7,9 +7,9 @@
 pub mod backup;
 mod embedded;
 mod error;
-#[cfg(feature = "etcd")]
 mod etcd;
 mod fenced;
+mod layer;
 mod limits;
 mod memory;
 pub mod migration;
@@ -22,9 +22,9 @@ mod watch;
 pub use bytes::Bytes;
 pub use embedded::{EmbeddedStore, Options};
 pub use error::{Cause, Error, Result};
-#[cfg(feature = "etcd")]
 pub use etcd::{EtcdOptions, EtcdStore, EtcdUser};
 pub use fenced::FencedStore;
+pub use layer::Layer;
 pub use limits::Limits;
 pub use memory::MemoryStore;
 pub use range::{KeyRange, KeyValue, RangeRequest, RangeResponse};

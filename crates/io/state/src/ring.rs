@@ -1,6 +1,6 @@
 //! The most recent changes, in memory, for watchers that keep up. Bounded in bytes; knows no disk.
 
-use crate::{Event, KeyValue, Revision};
+use crate::{Event, KeyValue, Revision, WatchBatch, WatchRequest};
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, PoisonError},
@@ -17,6 +17,15 @@ impl Changes {
     pub(crate) fn bytes(&self) -> usize {
         let one = |event: &Event| event.kv.bytes() + event.prev_kv.as_ref().map_or(0, KeyValue::bytes) + 128;
         self.events.iter().map(one).sum()
+    }
+
+    /// What of it somebody sees who asked so, if anything. What was before is no longer told if it was `compacted`.
+    pub(crate) fn seen(&self, request: &WatchRequest, compacted: Revision) -> Option<WatchBatch> {
+        let prev_kv = request.prev_kv && self.revision > compacted;
+        let asked = self.events.iter().filter(|event| request.range.contains(&event.kv.key));
+        let events: Vec<Event> =
+            asked.map(|event| Event { prev_kv: event.prev_kv.clone().filter(|_| prev_kv), ..event.clone() }).collect();
+        (!events.is_empty()).then_some(WatchBatch { revision: self.revision, events })
     }
 }
 
@@ -52,7 +61,6 @@ impl Ring {
     }
 
     /// The oldest revision that is here.
-    #[cfg(feature = "etcd")]
     pub(crate) fn first(&self) -> Option<Revision> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.changes.front().map(|changes| changes.revision)

@@ -5,10 +5,8 @@ use crate::{
     WatchRequest, WatchStream,
 };
 use bytes::Bytes;
-use std::{fmt, future::Future, pin::Pin};
-
-/// A future that can be sent between threads.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub use futures_util::future::BoxFuture;
+use std::{fmt, future::Future};
 
 /// A multi-version key-value store with one global revision. All operations are linearizable.
 pub trait Store: Send + Sync + fmt::Debug {

@@ -1,4 +1,4 @@
-//! What people ask of a node: a container's output, a program inside it.
+//! What people ask of a node: a container's output, and programs inside it.
 
 use crate::{Agent, launch::RunLabel};
 use heptad_api::{
@@ -13,40 +13,42 @@ use heptad_model::ContainerId;
 use std::{ops::ControlFlow, time::Duration};
 use thiserror::Error;
 use tokio::{
+    runtime::Handle,
     sync::{OwnedSemaphorePermit, mpsc},
     task::spawn_blocking,
+    time::{Instant, timeout_at},
 };
 
-/// Lines (of 256 KiB at most) that may wait for a slow reader; then the container's log is read no further.
+/// Lines (of 256 KiB at most) that may wait for a slow reader; beyond that, the container's log is read no further.
 const LINES_WAITING_MAX: usize = 16;
-/// Pieces of output (of 64 KiB at most) of a program inside that may wait; then it waits at its pipe.
+/// Pieces of output (of 64 KiB at most) of a program inside that may wait; beyond that, the program waits at its pipe.
 const PIECES_WAITING_MAX: usize = 16;
-/// How long one look into a followed log may take; bounds how long a reader that left is noticed late.
+/// How long one look into a followed log may take; bounds how late a reader's departure is noticed.
 const LOOK_MS_MAX: u64 = 250;
-/// Logs that are read and programs that run at once for people: each holds a thread, and containers need some too.
+/// Logs read and programs run for people at once: each holds a thread, and containers need some too.
 pub(crate) const ASKED_MAX: usize = 256;
-/// Longest time that a program inside may take, whatever is asked.
+/// The longest time that a program inside may take, whatever is requested.
 const EXEC_TIMEOUT_MS_MAX: u64 = 24 * 3_600_000;
 const SIGKILL: i32 = 9;
-/// As `timeout(1)` has it.
+/// The exit code that `timeout(1)` uses.
 const EXIT_CODE_TIMED_OUT: i32 = 124;
 
 /// Why a node cannot answer.
 #[derive(Debug, Error)]
 pub enum AccessError {
-    /// No run of it is here.
+    /// No run of the container is here.
     #[error("container {container} has not been started on this node; `heptad why SERVICE` says what it waits for")]
     NotHere {
         /// The container.
         container: ContainerId,
     },
-    /// Too much is asked already.
-    #[error("{ASKED_MAX} logs are read and programs run on this node for others; try again")]
+    /// Too many such requests are in progress.
+    #[error("this node already serves {ASKED_MAX} logs and programs; try again")]
     Busy,
     /// The driver failed.
     #[error("{operation} of container {container} failed")]
     Driver {
-        /// What was asked.
+        /// The operation.
         operation: &'static str,
         /// The container.
         container: ContainerId,
@@ -56,14 +58,14 @@ pub enum AccessError {
     },
 }
 
-/// What a program inside writes, and how it ended. Dropping it kills the program.
+/// What a program inside writes, and how it ends. Dropping it kills the program.
 pub type ExecLines = mpsc::Receiver<ExecLine>;
 
 /// Lines of a container, as they come.
 pub type LogLines = mpsc::Receiver<LogLine>;
 
 impl Agent {
-    /// What the container wrote: its run before the present one as far as it is kept, then the present one.
+    /// What the container wrote: its previous run as far as it is kept, then the present one.
     pub async fn logs(
         &self,
         container: &ContainerId,
@@ -97,7 +99,7 @@ impl Agent {
         self.asked.clone().try_acquire_owned().map_err(|_| AccessError::Busy)
     }
 
-    /// Runs a program inside the container; it has begun when this returns.
+    /// Runs a program inside the container; it has started when this returns.
     pub async fn exec(&self, container: &ContainerId, request: ExecRequest) -> Result<ExecLines, AccessError> {
         let turn = self.turn()?;
         let runs = self.runs(container).await;
@@ -111,16 +113,18 @@ impl Agent {
             container: container.clone(),
             source,
         })?;
-        let (lines, receiver) = mpsc::channel(PIECES_WAITING_MAX);
-        let timeout_ms = request.timeout_ms.min(EXEC_TIMEOUT_MS_MAX);
+        let (lines, receiver) = mpsc::channel(PIECES_WAITING_MAX + 1);
+        // There is always room for the exit status, whatever the reader does.
+        let last = lines.clone().try_reserve_owned().expect("a new channel has room");
+        let timeout = Duration::from_millis(request.timeout_ms.min(EXEC_TIMEOUT_MS_MAX));
         spawn_blocking(move || {
-            run_to_end(begun, &request.stdin.0, timeout_ms, &lines);
+            last.send(ExecLine::Exited(run_to_end(begun, &request.stdin.0, timeout, &lines)));
             drop(turn);
         });
         Ok(receiver)
     }
 
-    /// Kills the first process of the container, as a crash would; it is restarted like after a crash.
+    /// Kills the first process of the container, as a crash would; the container is restarted as after a crash.
     pub async fn crash(&self, container: &ContainerId) -> Result<(), AccessError> {
         let runs = self.runs(container).await;
         let running = runs.into_iter().rev().find(|run| matches!(run.state, ContainerState::Running { .. }));
@@ -142,34 +146,42 @@ impl Agent {
     }
 }
 
-/// Hands on what the program writes, and at last how it ended, unless nobody listens any more.
-fn run_to_end(begun: PipedExec, stdin: &[u8], timeout_ms: u64, lines: &mpsc::Sender<ExecLine>) {
-    let ended = begun.run(stdin, Duration::from_millis(timeout_ms), &mut |stream, bytes| {
+/// Passes on what the program writes until the program ends, its time is over or nobody listens any more. The time
+/// keeps running while the reader does not read.
+fn run_to_end(begun: PipedExec, stdin: &[u8], timeout: Duration, lines: &mpsc::Sender<ExecLine>) -> ExecExit {
+    let (runtime, deadline) = (Handle::current(), Instant::now() + timeout);
+    let mut stalled = false;
+    let ended = begun.run(stdin, timeout, &mut |stream, bytes| {
         let gone = if bytes.is_empty() {
             lines.is_closed()
         } else {
             let bytes = Base64(bytes.to_vec());
             let line = if stream == LogStream::Stdout { ExecLine::Stdout(bytes) } else { ExecLine::Stderr(bytes) };
-            lines.blocking_send(line).is_err()
+            let sent = runtime.block_on(timeout_at(deadline, lines.send(line)));
+            stalled = sent.is_err();
+            !matches!(sent, Ok(Ok(())))
         };
         if gone { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
-    let exit = match ended {
-        Ok(end) if end.timed_out => ExecExit {
+    let seconds = timeout.as_millis().div_ceil(1000);
+    match ended {
+        Ok(end) if end.timed_out || (stalled && end.how == ExitKind::Unknown) => ExecExit {
             exit_code: EXIT_CODE_TIMED_OUT,
-            broken: format!("it was killed, because it took longer than {} s", timeout_ms.div_ceil(1000)),
+            broken: format!("it was killed, because it took longer than {seconds} s"),
         },
+        Ok(end) if stalled => {
+            let broken = format!("it has ended, but what it wrote was not read within {seconds} s");
+            ExecExit { exit_code: end.how.shell_code(), broken }
+        }
         Ok(end) if end.how == ExitKind::Unknown => {
             ExecExit { exit_code: end.how.shell_code(), broken: "the container ended meanwhile".to_owned() }
         }
         Ok(end) => ExecExit { exit_code: end.how.shell_code(), broken: String::new() },
         Err(error) => ExecExit { exit_code: ExitKind::Unknown.shell_code(), broken: error.to_string() },
-    };
-    // An error means that nobody listens.
-    let _ = lines.blocking_send(ExecLine::Exited(exit));
+    }
 }
 
-/// Reads log after log and hands the lines on; with `tail`, only the last ones of all logs together.
+/// Reads log after log and passes the lines on; with `tail`, only the last ones of all logs together.
 fn pump(container: &ContainerId, readers: Vec<LogReader>, tail: Option<usize>, lines: &mpsc::Sender<LogLine>) {
     let mut kept = std::collections::VecDeque::new();
     for mut reader in readers {

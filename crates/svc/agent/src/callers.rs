@@ -1,5 +1,5 @@
-//! Who calls from this node: the service behind a container address, or behind a process. Asked by the proxy for every
-//! connection, so it is answered from memory.
+//! Who calls from this node: the service behind a container address or behind a process. The proxy asks for every
+//! connection, so answers come from memory.
 
 use heptad_model::{ContainerId, ServiceKey};
 use std::{
@@ -33,7 +33,7 @@ impl Callers {
         self.change(id, service, |caller| caller.process = u32::try_from(pid).ok());
     }
 
-    /// Must come before the address is free for another container.
+    /// Must happen before the address is free for another container.
     pub(crate) fn remove(&self, id: &ContainerId) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).remove(id);
     }

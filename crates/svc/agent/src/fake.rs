@@ -1,36 +1,36 @@
-//! A driver and a control plane in memory, for tests of the workers: no kernel, no network, and no time but the test's.
+//! A driver and a control plane in memory, for tests of the workers: no kernel, no network, and only the test's time.
 
 use crate::{
     callers::Callers,
     context::{Context, now_ms},
+    lease::Lease,
     options::Options,
     plane::Plane,
     services::Services,
 };
 use futures_util::future::BoxFuture;
-use heptad_api::operations::{ContainerReport, ContainerSettings};
+use heptad_api::{
+    ErrorCode, ProblemDetails,
+    operations::{ContainerReport, ContainerSettings},
+};
 use heptad_client::{Client, Error};
 use heptad_exec::{
     CgroupMode, ContainerSpec, ContainerState, ContainerStatus, Driver, DriverKind, ExecCommand, ExecError, ExecIo,
-    ExecOutput, ExecRequest, ExecSession, Exit, ExitEvent, ExitKind, LogReader, NodeFacts, PipedExec, Usage,
-    image::{self, ImageStore},
+    ExecOutput, ExecRequest, ExecSession, Exit, ExitKind, LogReader, NodeFacts, PipedExec, Usage,
 };
-use heptad_model::{ContainerId, Event, NodeName, ResourceVector};
+use heptad_image::ImageStore;
+use heptad_model::{ContainerId, Event, NodeFault, NodeName, ResourceVector};
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Condvar, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::sync::{
-    Semaphore,
-    mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
-    watch,
-};
+use tokio::sync::{Semaphore, watch};
 
 /// Longer than any test waits; it passes at once when nothing else can happen.
 const PATIENCE: Duration = Duration::from_secs(24 * 3_600);
 
-/// Waits until the list has what is looked for, and gives what `look` found.
+/// Waits until the list holds what is sought, and returns what `look` found.
 pub(crate) async fn seen<S, T>(list: &watch::Sender<Vec<S>>, what: &str, look: impl Fn(&[S]) -> Option<T>) -> T
 where
     S: std::fmt::Debug,
@@ -46,23 +46,32 @@ where
 pub(crate) struct FakeDriver {
     state: Mutex<State>,
     changed: Condvar,
-    /// What was asked, in order, such as `start web-1.0`.
+    /// The calls in order, such as `start web-1.0`.
     pub(crate) done: watch::Sender<Vec<String>>,
+    /// How runs ended, including those removed since; `None` for lost runs.
+    ends: watch::Sender<BTreeMap<String, Option<Exit>>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     runs: BTreeMap<String, ContainerStatus>,
-    subscribers: Vec<UnboundedSender<ExitEvent>>,
     starts_refused: u32,
     stops_refused: u32,
     starts_held: bool,
     checks: VecDeque<ExecOutput>,
+    /// Why starts are refused, if the cause lies with the node.
+    fault: Option<NodeFault>,
+    graces: BTreeMap<String, Duration>,
 }
 
 impl FakeDriver {
     fn new() -> Self {
-        Self { state: Mutex::default(), changed: Condvar::new(), done: watch::Sender::new(Vec::new()) }
+        Self {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            done: watch::Sender::default(),
+            ends: watch::Sender::default(),
+        }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -77,6 +86,12 @@ impl FakeDriver {
         self.state().starts_refused = count;
     }
 
+    /// The same, for a cause that lies with the node.
+    pub(crate) fn refuse_starts_for(&self, count: u32, fault: NodeFault) {
+        let mut state = self.state();
+        (state.starts_refused, state.fault) = (count, Some(fault));
+    }
+
     pub(crate) fn refuse_stops(&self, count: u32) {
         self.state().stops_refused = count;
     }
@@ -86,7 +101,7 @@ impl FakeDriver {
         self.changed.notify_all();
     }
 
-    /// The next answers to commands inside; the last one stays.
+    /// The next answers to commands inside; the last one repeats.
     pub(crate) fn answer(&self, outputs: impl IntoIterator<Item = ExecOutput>) {
         self.state().checks.extend(outputs);
     }
@@ -97,15 +112,24 @@ impl FakeDriver {
         let run = state.runs.get_mut(id).expect("it was started");
         let exit = Exit { how, oom_killed, at_ms: run.started_at_ms + ran_ms };
         run.state = ContainerState::Exited(exit.clone());
-        let event = ExitEvent { id: id.to_owned(), exit };
-        state.subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
+        self.ends.send_modify(|ends| _ = ends.insert(id.to_owned(), Some(exit)));
     }
 
-    /// Tells an end again that was told before.
-    pub(crate) fn tell_again(&self, id: &str) {
-        let exit = Exit { how: ExitKind::Code(1), oom_killed: false, at_ms: 0 };
-        let event = ExitEvent { id: id.to_owned(), exit };
-        self.state().subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
+    /// Somebody else removes what is left of a run.
+    pub(crate) fn lose(&self, id: &str) {
+        self.state().runs.remove(id).expect("it was started");
+        self.ends.send_modify(|ends| _ = ends.insert(id.to_owned(), None));
+    }
+
+    /// Runs something that no worker started.
+    pub(crate) fn run(&self, spec: ContainerSpec) {
+        let (id, state) = (spec.id.clone(), ContainerState::Running { pid: 1 });
+        self.state().runs.insert(id, ContainerStatus { spec, started_at_ms: now_ms(), state });
+    }
+
+    /// The grace with which each run was stopped.
+    pub(crate) fn graces(&self) -> BTreeMap<String, Duration> {
+        self.state().graces.clone()
     }
 
     pub(crate) fn ids(&self) -> Vec<String> {
@@ -149,11 +173,17 @@ impl Driver for FakeDriver {
         let mut state = waited.unwrap_or_else(PoisonError::into_inner);
         if state.starts_refused > 0 {
             state.starts_refused -= 1;
-            return Err(ExecError::Start { id: spec.id.clone(), reason: "it was refused".to_owned() });
+            let (id, reason) = (spec.id.clone(), "it was refused".to_owned());
+            return Err(ExecError::Start { id, reason, fault: state.fault });
         }
         assert!(!state.runs.contains_key(&spec.id), "a run is started once: {}", spec.id);
-        let running = |run: &ContainerStatus| matches!(run.state, ContainerState::Running { .. });
-        assert!(!state.runs.values().any(running), "two runs of one container at once");
+        let container = |run: &str| run.rsplit_once('.').map(|(container, _)| container.to_owned());
+        let running = |run: &&ContainerStatus| matches!(run.state, ContainerState::Running { .. });
+        let mut running = state.runs.values().filter(running);
+        assert!(
+            !running.any(|run| container(&run.spec.id) == container(&spec.id)),
+            "two runs of one container at once"
+        );
         let status =
             ContainerStatus { spec: spec.clone(), started_at_ms: now_ms(), state: ContainerState::Running { pid: 1 } };
         state.runs.insert(spec.id.clone(), status.clone());
@@ -162,8 +192,9 @@ impl Driver for FakeDriver {
         Ok(status)
     }
 
-    fn stop(&self, id: &str, _grace: Option<Duration>) -> Result<Exit, ExecError> {
+    fn stop(&self, id: &str, grace: Option<Duration>) -> Result<Exit, ExecError> {
         self.note("stop", id);
+        self.state().graces.extend(grace.map(|grace| (id.to_owned(), grace)));
         let refused = {
             let mut state = self.state();
             let refused = state.stops_refused > 0;
@@ -200,10 +231,9 @@ impl Driver for FakeDriver {
         Err(unknown(id))
     }
 
-    fn exits(&self) -> UnboundedReceiver<ExitEvent> {
-        let (sender, receiver) = unbounded_channel();
-        self.state().subscribers.push(sender);
-        receiver
+    fn ended(&self, id: &str) -> BoxFuture<'static, Option<Exit>> {
+        let (id, mut ends) = (id.to_owned(), self.ends.subscribe());
+        Box::pin(async move { ends.wait_for(|ends| ends.contains_key(&id)).await.ok()?.get(&id)?.clone() })
     }
 
     fn exec(&self, id: &str, _request: &ExecRequest) -> Result<ExecOutput, ExecError> {
@@ -229,7 +259,7 @@ impl Driver for FakeDriver {
     }
 }
 
-/// What a worker told the control plane.
+/// What a worker reported to the control plane.
 #[derive(Clone, Debug)]
 pub(crate) enum Told {
     Report(ContainerReport),
@@ -237,11 +267,15 @@ pub(crate) enum Told {
     Gone,
 }
 
-/// Listens, unless it is away.
+/// Answers, unless it is away.
 #[derive(Debug)]
 pub(crate) struct FakePlane {
     pub(crate) told: watch::Sender<Vec<Told>>,
     pub(crate) away: watch::Sender<bool>,
+    /// The error with which everything is refused.
+    pub(crate) refusal: watch::Sender<Option<ErrorCode>>,
+    /// How many requests were refused.
+    pub(crate) refused: watch::Sender<Vec<ErrorCode>>,
 }
 
 impl FakePlane {
@@ -249,6 +283,10 @@ impl FakePlane {
         Box::pin(async move {
             if *self.away.borrow() {
                 return Err(Error::NoServer { operation: "tell".to_owned() });
+            }
+            if let Some(code) = *self.refusal.borrow() {
+                self.refused.send_modify(|all| all.push(code));
+                return Err(Error::Problem(Box::new(ProblemDetails::new(code, "it was refused"))));
             }
             self.told.send_modify(|all| all.push(told));
             Ok(())
@@ -274,25 +312,35 @@ impl Plane for FakePlane {
     }
 }
 
-/// A node of these two.
+/// A node made of these two.
 pub(crate) fn node() -> (tempfile::TempDir, Arc<FakeDriver>, Arc<FakePlane>, Arc<Context>) {
     let dir = tempfile::tempdir().expect("a directory");
     let driver = Arc::new(FakeDriver::new());
-    let plane = Arc::new(FakePlane { told: watch::Sender::new(Vec::new()), away: watch::Sender::new(false) });
+    let plane = Arc::new(FakePlane {
+        told: watch::Sender::new(Vec::new()),
+        away: watch::Sender::new(false),
+        refusal: watch::Sender::new(None),
+        refused: watch::Sender::new(Vec::new()),
+    });
     let context = Arc::new(Context {
         options: Options {
             settings_dir: dir.path().join("settings"),
+            address: Some(([10, 0, 0, 1], 7444).into()),
+            starts_max: 1,
             ..Options::new("n1", ResourceVector::ZERO, "/x")
         },
         driver: driver.clone(),
-        images: ImageStore::open(dir.path().join("images"), image::Options::default()).expect("an empty store"),
+        images: ImageStore::open(dir.path().join("images"), heptad_image::Options::default()).expect("an empty store"),
         network: None,
         plane: plane.clone(),
         client: Client::unix(dir.path().join("nobody")),
         traffic: None,
         services: Services::default(),
         callers: Callers::default(),
+        lease: Lease::default(),
         starts: Arc::new(Semaphore::new(1)),
+        turns: Default::default(),
+        health: watch::Sender::default(),
     });
     (dir, driver, plane, context)
 }

@@ -1,6 +1,7 @@
-//! From a container's record to what the driver is told: pure assembly. Knows neither driver nor network as running things.
+//! From a container's record to the driver's specification: pure assembly. Calls neither driver nor network.
 
-use heptad_exec::{ContainerSpec, Limits, Mount, Network, RootFs, User, image::ProcessPlan};
+use heptad_exec::{ContainerSpec, Limits, Mount, Network, RootFs, User};
+use heptad_image::ProcessPlan;
 use heptad_model::{Container, ContainerId, SIGTERM, Service, UserError, UserSpec, parse_signal};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -9,29 +10,32 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What the agent writes into a run's labels, so that an agent after it knows everything.
+/// What the agent writes into a run's labels, so that a later agent knows everything.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RunLabel {
     pub(crate) container: ContainerId,
-    /// Counts the runs of the container; the restarts.
+    /// Counts the container's runs, which are its restarts.
     pub(crate) run: u32,
     /// Where each container port is really reached.
     pub(crate) addresses: BTreeMap<u16, SocketAddr>,
     /// The digest of its image, which must not be collected.
     pub(crate) image: Option<String>,
-    /// The service that calls from here are of.
+    /// The service to which calls from here belong.
     pub(crate) service: heptad_model::ServiceKey,
+    /// Whether that service must never run twice, as far as was known when the run began.
+    #[serde(default)]
+    pub(crate) never_twice: bool,
 }
 
 const LABEL: &str = "heptad";
 
 impl RunLabel {
-    /// Reads it back; `None` if this agent's ancestors did not write it.
+    /// Reads the labels back; `None` if no agent wrote them.
     pub(crate) fn of(spec: &ContainerSpec) -> Option<Self> {
         serde_json::from_str(spec.labels.get(LABEL)?).ok()
     }
 
-    /// The driver's name of the run. Each run has a name of its own, so that the logs of the one before stay readable.
+    /// The driver's name of the run. Each run has its own name, so that the previous run's logs stay readable.
     pub(crate) fn run_id(&self) -> String {
         run_id(&self.container, self.run)
     }
@@ -66,12 +70,13 @@ const OWN_PROGRAM: &str = "heptad";
 /// Where a container sees it.
 const OWN_PROGRAM_INSIDE: &str = "/heptad";
 
-/// What the driver is told about run `run` of `container`. `program` is the platform's own.
+/// The driver's specification of run `run` of `container`. `program` is the platform's own.
 pub(crate) fn spec(
     container: &Container,
     run: u32,
     files: RunFiles,
     network: RunNetwork,
+    never_twice: bool,
     program: &Path,
 ) -> ContainerSpec {
     let label = RunLabel {
@@ -80,13 +85,14 @@ pub(crate) fn spec(
         addresses: network.addresses,
         image: files.image,
         service: container.service.clone(),
+        never_twice,
     };
     let template = &container.template;
     let ProcessPlan { args, env, uid, gid, additional_gids, cwd, stop_signal } = files.process;
     let mut spec = ContainerSpec::new(label.run_id(), files.rootfs, args);
     spec.env = network.environment;
     spec.env.extend(env);
-    // Last: which devices it has is not its own to say.
+    // Last: a container has no say in which devices it has.
     spec.env.extend(container.device_environment());
     spec.cwd = cwd;
     spec.user = User { uid, gid, additional_gids };
@@ -113,7 +119,7 @@ pub(crate) fn spec(
     spec
 }
 
-/// The command of the image `host`, where no image says anything.
+/// The command for the image `host`, which defines none itself.
 pub(crate) fn host_process(
     container: &Container,
     environment: BTreeMap<String, String>,
@@ -171,8 +177,8 @@ pub(crate) fn service_variables<'a>(services: impl Iterator<Item = &'a Service>)
     out
 }
 
-/// The port on which a service address of the process driver listens for a container port: without root the ports
-/// below 1024 cannot be opened, so 8000 is added to them (80 is found at 8080).
+/// The port on which the process driver's service address listens for a container port. Ports below 1024 cannot be
+/// opened without root, so 8000 is added to them (80 is found at 8080).
 pub fn loopback_port(container_port: u16) -> u16 {
     if container_port < 1024 { container_port + 8000 } else { container_port }
 }
@@ -206,12 +212,12 @@ mod tests {
             hosts: None,
             environment: BTreeMap::new(),
         };
-        let spec = spec(&container, 3, files, network, Path::new("/usr/bin/heptad"));
+        let spec = spec(&container, 3, files, network, true, Path::new("/usr/bin/heptad"));
         assert_eq!(spec.problems(), vec![]);
         assert_eq!(spec.env.get("HEPTAD_DEVICES_GPU").map(String::as_str), Some("0,3"), "the platform says which");
         assert_eq!((spec.id.as_str(), spec.limits.cpu_millis), ("web-1.3", Some(250)));
         let label = RunLabel::of(&spec).expect("it was written");
-        assert_eq!((label.run, label.addresses.len()), (3, 1));
+        assert_eq!((label.run, label.addresses.len(), label.never_twice), (3, 1, true));
     }
 
     #[test]
@@ -222,7 +228,7 @@ mod tests {
         let files = RunFiles { rootfs: RootFs::Host, process, image: None };
         let (addresses, environment) = (BTreeMap::new(), BTreeMap::new());
         let network = RunNetwork { network: Network::None, addresses, resolv_conf: None, hosts: None, environment };
-        let spec = spec(&container, u32::MAX, files, network, Path::new("/opt/heptad"));
+        let spec = spec(&container, u32::MAX, files, network, false, Path::new("/opt/heptad"));
         assert_eq!(spec.problems(), vec![]);
         assert!(spec.hostname.ends_with("a-x1y2z3"), "{}", spec.hostname);
     }
@@ -236,7 +242,7 @@ mod tests {
             let files = RunFiles { rootfs: RootFs::Host, process, image: None };
             let (addresses, environment) = (BTreeMap::new(), BTreeMap::new());
             let network = RunNetwork { network, addresses, resolv_conf: None, hosts: None, environment };
-            spec(&container, 0, files, network, Path::new("/opt/heptad"))
+            spec(&container, 0, files, network, false, Path::new("/opt/heptad"))
         };
         assert_eq!(spec_with(Network::None).args, ["/heptad", "version"]);
         assert_eq!(spec_with(Network::None).mounts.len(), 1);

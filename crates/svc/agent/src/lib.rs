@@ -3,14 +3,12 @@
 #![forbid(unsafe_code)]
 
 mod access;
-mod backoff;
 mod callers;
 mod context;
-mod ending;
 #[cfg(test)]
 mod fake;
-mod health;
 mod launch;
+mod lease;
 mod node;
 mod options;
 mod plane;
@@ -30,9 +28,11 @@ pub use traffic::{InProgress, Traffic, Wait};
 use callers::Callers;
 use context::Context;
 use heptad_client::Client;
-use heptad_exec::{Driver, image::ImageStore};
+use heptad_exec::Driver;
+use heptad_image::ImageStore;
 use heptad_model::ServiceKey;
 use heptad_net::{Network, dns::DnsTable};
+use lease::Lease;
 use services::Services;
 use std::{
     net::{IpAddr, SocketAddr},
@@ -54,7 +54,7 @@ pub struct Parts {
     pub network: Option<Arc<Network>>,
     /// The control plane.
     pub client: Client,
-    /// What comes to the containers; without it, a stop waits for no requests.
+    /// The traffic to the containers; without it, a stop waits for no requests.
     pub traffic: Option<Arc<dyn Traffic>>,
 }
 
@@ -63,12 +63,12 @@ pub struct Agent {
     context: Arc<Context>,
     names: watch::Receiver<Arc<DnsTable>>,
     tasks: std::sync::Mutex<JoinSet<()>>,
-    /// What is read and run here for people.
+    /// Reads logs and runs programs here for people.
     asked: Arc<Semaphore>,
 }
 
 impl Agent {
-    /// Registers the node and begins to work. Containers of an agent before this one are adopted.
+    /// Registers the node and begins to work. Adopts the containers of an earlier agent.
     pub async fn start(options: Options, parts: Parts) -> Self {
         let starts = Arc::new(Semaphore::new(options.starts_max));
         let Parts { driver, images, network, client, traffic } = parts;
@@ -82,12 +82,17 @@ impl Agent {
             traffic,
             services: Services::default(),
             callers: Callers::default(),
+            lease: Lease::default(),
             starts,
+            turns: Default::default(),
+            health: watch::Sender::default(),
         });
-        // Before any connection can be asked about.
+        // Before anybody can ask about a connection.
         context.learn_callers().await;
         let (tell_names, names) = watch::channel(Arc::default());
         let mut tasks = JoinSet::new();
+        tasks.spawn(look(context.clone()));
+        tasks.spawn(node::watch_health(context.clone()));
         tasks.spawn(node::register_and_beat(context.clone()));
         tasks.spawn(sync::follow(context.clone(), tell_names));
         tasks.spawn(node::collect_images(context.clone()));
@@ -95,19 +100,20 @@ impl Agent {
         Self { context, names, tasks: std::sync::Mutex::new(tasks), asked }
     }
 
-    /// Ends the agent. With `remove`, all containers that are still here are killed and removed; else they go on.
+    /// Ends the agent. With `remove`, kills and removes all containers that are still here; otherwise they keep
+    /// running.
     pub async fn stop(&self, remove: bool) {
         let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         tasks.shutdown().await;
         if remove {
             self.context.clone().clear_all().await;
         }
-        // Whoever else holds the driver may live as long as the process does.
+        // Others that hold the driver may live as long as the process does.
         let driver = self.context.driver.clone();
         let _ = tokio::task::spawn_blocking(move || driver.close()).await;
     }
 
-    /// The names of all services with their addresses, always the newest; for the node's DNS server.
+    /// The current names and addresses of all services, for the node's DNS server.
     pub fn names(&self) -> watch::Receiver<Arc<DnsTable>> {
         self.names.clone()
     }
@@ -121,6 +127,10 @@ impl Agent {
     pub fn caller_of_connection(&self, peer: SocketAddr, local: SocketAddr) -> Option<ServiceKey> {
         self.context.callers.of_connection(peer, local)
     }
+}
+
+async fn look(context: Arc<Context>) {
+    context.lease.look(&context.options).await;
 }
 
 impl std::fmt::Debug for Parts {

@@ -1,5 +1,6 @@
 //! What the binary chooses for the node's agent. Plain values.
 
+use heptad_life::RestartDelays;
 use heptad_model::{DeviceCounts, Disk, NodeName, ResourceVector};
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
@@ -8,15 +9,17 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 pub struct Options {
     /// The node's name in the cluster.
     pub node: NodeName,
-    /// Where other nodes and the servers reach this one; none where there are no others.
+    /// Where other nodes and the servers reach this one; `None` if there are no others.
     pub address: Option<SocketAddr>,
     /// Labels that the node registers with.
     pub labels: BTreeMap<String, String>,
-    /// The disks that the node gives to the distributed storage.
+    /// The disks that the node offers to the distributed storage.
     pub disks: Vec<Disk>,
-    /// What containers may be given in all.
+    /// Where containers and images are kept: the disk whose room is checked. Not checked if absent.
+    pub disk_dir: Option<PathBuf>,
+    /// The total that containers may be given.
     pub capacity: ResourceVector,
-    /// How many devices of each kind they may be given.
+    /// How many devices of each kind containers may be given.
     pub devices: DeviceCounts,
     /// The platform's own program, which services with the image `host` can run as `heptad`.
     pub program: PathBuf,
@@ -24,20 +27,16 @@ pub struct Options {
     pub settings_dir: PathBuf,
     /// Milliseconds between two heartbeats.
     pub heartbeat_ms: u64,
-    /// Milliseconds before the first restart of a container that ended; doubled with each further one.
-    pub restart_delay_ms_min: u64,
-    /// Most milliseconds before a restart.
-    pub restart_delay_ms_max: u64,
-    /// A container that ran so many milliseconds starts over with the least delay.
-    pub restart_reset_ms: u64,
-    /// Most milliseconds that a stop waits, before SIGTERM, for the requests in progress at the container; a part of its
+    /// When a container that ended is started again.
+    pub restart_delays: RestartDelays,
+    /// The most milliseconds that a stop waits, before SIGTERM, for the container's requests in progress; part of its
     /// grace.
     pub drain_ms_max: u64,
     /// The same for connections of other protocols, which may have no end.
     pub drain_flows_ms_max: u64,
     /// Milliseconds that a stop waits for the control plane to take note of the removed endpoint.
     pub drain_report_ms_max: u64,
-    /// Containers that are started at once.
+    /// How many containers may be starting at once.
     pub starts_max: usize,
     /// Milliseconds between two collections of unused images.
     pub image_gc_ms: u64,
@@ -51,14 +50,13 @@ impl Options {
             address: None,
             labels: BTreeMap::new(),
             disks: Vec::new(),
+            disk_dir: None,
             capacity,
             devices: DeviceCounts::new(),
             program: program.into(),
             settings_dir: std::env::temp_dir().join("heptad-settings"),
             heartbeat_ms: 2_000,
-            restart_delay_ms_min: 500,
-            restart_delay_ms_max: 60_000,
-            restart_reset_ms: 600_000,
+            restart_delays: RestartDelays::default(),
             drain_ms_max: 10_000,
             drain_flows_ms_max: 1_000,
             drain_report_ms_max: 2_000,

@@ -1,4 +1,4 @@
-//! What the workers say to the control plane and ask of it. A trait, so that they are tested without one.
+//! What the workers report to the control plane and ask of it. A trait, so that workers can be tested without one.
 
 use futures_util::future::BoxFuture;
 use heptad_api::operations::{ContainerReport, ContainerSettings};
@@ -7,16 +7,16 @@ use heptad_model::{ContainerId, Event, NodeName};
 
 /// The control plane as a container's worker sees it.
 pub(crate) trait Plane: Send + Sync {
-    /// Where a container stands.
+    /// Reports a container's state.
     fn report<'a>(&'a self, id: &'a ContainerId, report: &'a ContainerReport) -> BoxFuture<'a, Result<(), Error>>;
 
-    /// A container is gone from a node.
+    /// Reports that a container is gone from a node.
     fn gone<'a>(&'a self, id: &'a ContainerId, node: &'a NodeName) -> BoxFuture<'a, Result<(), Error>>;
 
-    /// Something happened.
+    /// Records an event.
     fn event<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, Result<(), Error>>;
 
-    /// What a container takes of configs and secrets.
+    /// What a container takes from configs and secrets.
     fn settings<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, Result<ContainerSettings, Error>>;
 }
 

@@ -1,24 +1,25 @@
-//! Asks a container for its health: by a command inside, an HTTP request, a connection. Decides nothing about the result.
+//! Probes a container's health: by a command inside, an HTTP request or a connection. Does not judge the result.
 
+use crate::context::on_thread;
 use heptad_exec::{Driver, ExecRequest, ExitKind};
 use heptad_model::{Container, Probe, signal_name};
 use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{net::TcpStream, task::spawn_blocking, time::timeout};
+use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
 
-/// Asks once. `Err` is a sentence on what was wrong.
+/// Probes once. `Err` is a sentence on what was wrong.
 pub(crate) async fn ask(
     probe: &Probe,
     limit: Duration,
-    driver: &Arc<dyn Driver>,
+    (driver, turns): (&Arc<dyn Driver>, [Arc<Semaphore>; 2]),
     run: &str,
     addresses: &BTreeMap<u16, SocketAddr>,
 ) -> Result<(), String> {
     match probe {
-        // The driver keeps its time, and ends it then.
-        Probe::Command(words) => command(driver, run, words.clone(), limit).await,
+        // The driver keeps the time limit, which begins when the command starts, and kills the command at its end.
+        Probe::Command(words) => command(driver, turns, run, words.clone(), limit).await,
         Probe::Http { path, port } => in_time(limit, http_get(address(addresses, *port)?, path)).await,
         Probe::Tcp { port } => in_time(limit, connect(address(addresses, *port)?)).await.map(drop),
     }
@@ -56,10 +57,22 @@ async fn http_get(address: SocketAddr, path: &str) -> Result<(), String> {
     if (200..400).contains(&status.as_u16()) { Ok(()) } else { Err(told(&format_args!("status {status}"))) }
 }
 
-async fn command(driver: &Arc<dyn Driver>, run: &str, words: Vec<String>, limit: Duration) -> Result<(), String> {
+async fn command(
+    driver: &Arc<dyn Driver>,
+    [own, common]: [Arc<Semaphore>; 2],
+    run: &str,
+    words: Vec<String>,
+    limit: Duration,
+) -> Result<(), String> {
     let (driver, run) = (driver.clone(), run.to_owned());
     let request = ExecRequest { timeout: limit, output_bytes_max: 4096, ..ExecRequest::new(words) };
-    let output = spawn_blocking(move || driver.exec(&run, &request)).await.map_err(|error| error.to_string())?;
+    // Never closed.
+    let turn = own.acquire_owned().await;
+    let exec = move || {
+        let _turn = turn;
+        driver.exec(&run, &request)
+    };
+    let output = on_thread(&common, exec).await.map_err(|error| error.to_string())?;
     let output = output.map_err(|error| error.to_string())?;
     let how = match output.how {
         _ if output.timed_out => format!("the command had not ended after {} ms and was killed", limit.as_millis()),

@@ -1,5 +1,5 @@
-//! Tells the control plane where one container stands: always the newest state, again until it was heard.
-//! Never holds up the container's own life.
+//! Reports one container's state to the control plane: always the newest state, repeated until it was heard. Never
+//! holds up the container's own life.
 
 use crate::context::Context;
 use heptad_api::operations::ContainerReport;
@@ -13,7 +13,7 @@ use tokio::{
 const RETRY_DELAY_MS_MIN: u64 = 50;
 const RETRY_DELAY_MS_MAX: u64 = 5_000;
 
-/// The telling end of one container. Clones tell of the same container.
+/// The sending side of one container's reports. Clones report on the same container.
 #[derive(Clone, Debug)]
 pub(crate) struct Reporter {
     /// The newest state, and how often it was changed.
@@ -23,7 +23,7 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    /// `known` is what the control plane has heard of the container before.
+    /// `known` is what the control plane has already heard about the container.
     pub(crate) fn start(id: ContainerId, context: Arc<Context>, known: ContainerReport) -> Self {
         let (told, changes) = watch::channel((0, known));
         let (hear, heard) = watch::channel(0);
@@ -31,7 +31,7 @@ impl Reporter {
         Self { told, heard }
     }
 
-    /// Changes the state that is told.
+    /// Changes the state to report.
     pub(crate) fn set(&self, change: impl FnOnce(&mut ContainerReport)) {
         self.told.send_modify(|(count, report)| {
             change(report);
@@ -39,7 +39,7 @@ impl Reporter {
         });
     }
 
-    /// Tells the newest state once more, if there is one.
+    /// Reports the newest state once more, if there is one.
     pub(crate) fn again(&self) {
         self.told.send_if_modified(|(count, _)| {
             let told = *count > 0 && *count < u64::MAX - 1;
@@ -48,15 +48,15 @@ impl Reporter {
         });
     }
 
-    /// Waits until the newest state was heard, but not longer than `limit`.
+    /// Waits until the newest state was heard, but at most `limit`.
     pub(crate) async fn delivered(&self, limit: Duration) {
         let newest = self.told.borrow().0;
         let mut heard = self.heard.clone();
-        // Too late or nobody there: the caller goes on either way.
+        // Too late, or nobody is there: the caller goes on either way.
         let _ = timeout(limit, heard.wait_for(|count| *count >= newest)).await;
     }
 
-    /// Tells nothing more.
+    /// Reports nothing more.
     pub(crate) fn end(&self) {
         self.told.send_modify(|(count, _)| *count = u64::MAX);
     }
@@ -82,7 +82,7 @@ async fn tell(
                     hear.send_replace(count);
                     break;
                 }
-                Err(error) if crate::context::is_answer(&error) => {
+                Err(error) if crate::context::answer_of(&error).is_some() => {
                     tracing::debug!(container = %id, %error, "the report was refused");
                     hear.send_replace(count);
                     break;

@@ -31,7 +31,7 @@ impl Services {
         self.0.write().unwrap_or_else(PoisonError::into_inner).policies = policies;
     }
 
-    /// What containers of the service have to do with the world outside, as the policies say.
+    /// Whether containers of the service may exchange traffic with the outside world, as the policies say.
     pub(crate) fn outside(&self, service: &ServiceKey) -> Outside {
         self.read(|known| {
             let Some(found) = known.services.get(service) else { return Outside::default() };
@@ -40,11 +40,16 @@ impl Services {
         })
     }
 
+    /// Whether containers of the service must never run twice; `None` if the service is not known.
+    pub(crate) fn never_twice(&self, service: &ServiceKey) -> Option<bool> {
+        self.read(|known| Some(known.services.get(service)?.never_twice))
+    }
+
     fn read<T>(&self, with: impl FnOnce(&Known) -> T) -> T {
         with(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Where the services of a namespace are found, as variables.
+    /// Variables that say where a namespace's services are found.
     pub(crate) fn variables(&self, namespace: &Namespace) -> BTreeMap<String, String> {
         self.read(|known| launch::service_variables(known.services.values().filter(|s| &s.namespace == namespace)))
     }

@@ -1,5 +1,5 @@
-//! What a container takes of configs and secrets: variables for its process, and files in a directory of the node's that
-//! is in memory where there is one. Knows no config and no secret as such: the control plane gives what they come to.
+//! What a container takes from configs and secrets: variables for its process, and files in a directory of the node, in
+//! memory if possible. Knows neither configs nor secrets: the control plane supplies the resulting values.
 
 use crate::context::{Context, Failure, chain, failure};
 use heptad_api::operations::{ContainerSettings, SettingsFile};
@@ -10,13 +10,12 @@ use std::{
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown},
     path::{Path, PathBuf},
 };
-use tokio::task::spawn_blocking;
 
-/// Files of settings that one container may take.
+/// How many files of settings one container may take.
 const FILES_MAX: usize = 4_096;
 
 impl Context {
-    /// What the container takes; nothing is asked for one that takes nothing.
+    /// What the container takes; asks nothing for a container that takes nothing.
     pub(crate) async fn settings(&self, container: &Container) -> Result<ContainerSettings, Failure> {
         let template = &container.template;
         if template.environment_from.is_empty() && template.files.is_empty() {
@@ -25,18 +24,18 @@ impl Context {
         if self.network.is_none() && !template.files.is_empty() {
             let message = "files of configs and secrets need isolated containers, and this node runs plain processes; use \
                            `environment_from`, or run heptad as root";
-            return Err(Failure { reason: "SettingsFailed", message: message.to_owned() });
+            return Err(Failure { reason: "SettingsFailed", message: message.to_owned(), fault: None });
         }
         let given = self.plane.settings(&container.id).await;
         let given = given.map_err(|error| failure("SettingsMissing", &error))?;
         if given.files.len() > FILES_MAX {
             let message = format!("{} files of settings; at most {FILES_MAX} are possible", given.files.len());
-            return Err(Failure { reason: "SettingsFailed", message });
+            return Err(Failure { reason: "SettingsFailed", message, fault: None });
         }
         Ok(given)
     }
 
-    /// Writes the files for the container's user; gives how they are shown inside.
+    /// Writes the files for the container's user; returns the mounts that show them inside.
     pub(crate) async fn settings_mounts(
         &self,
         id: &ContainerId,
@@ -47,7 +46,7 @@ impl Context {
             return Ok(Vec::new());
         }
         let dir = self.settings_dir(id);
-        let written = spawn_blocking(move || write(&dir, files, user)).await;
+        let written = self.files_on_thread(move || write(&dir, files, user)).await;
         let written = written.map_err(|error| failure("SettingsFailed", &error))?;
         written.map_err(|error| failure("SettingsFailed", &error))
     }
@@ -59,7 +58,7 @@ impl Context {
     /// Removes the files of a container that is gone.
     pub(crate) async fn remove_settings(&self, id: &ContainerId) {
         let dir = self.settings_dir(id);
-        let removed = spawn_blocking(move || match fs::remove_dir_all(&dir) {
+        let removed = self.files_on_thread(move || match fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         });
@@ -69,7 +68,8 @@ impl Context {
     }
 }
 
-/// The files by numbers, in a directory that nobody else may enter. Those of a run before are replaced: that run has ended.
+/// Writes the files under numbers, in a directory that nobody else may enter. They replace those of the previous run,
+/// which has ended.
 fn write(dir: &Path, files: Vec<SettingsFile>, (uid, gid): (u32, u32)) -> io::Result<Vec<Mount>> {
     if dir.exists() {
         fs::remove_dir_all(dir)?;
@@ -82,7 +82,7 @@ fn write(dir: &Path, files: Vec<SettingsFile>, (uid, gid): (u32, u32)) -> io::Re
         let mut written = open.write(true).create_new(true).mode(0o600).open(&source)?;
         io::Write::write_all(&mut written, file.content.as_bytes())?;
         chown(&source, Some(uid), Some(gid))?;
-        // Last: the mode must not be narrowed by the process's mask, nor widened before the owner is right.
+        // Last: the process's mask must not narrow the mode, and nothing may widen it before the owner is right.
         fs::set_permissions(&source, fs::Permissions::from_mode(file.mode))?;
         mounts.push(Mount::Bind { source, target: file.path.into(), read_only: true });
     }

@@ -1,4 +1,4 @@
-//! Compares what is bound to this node with what runs here, and gives each container a worker that brings it there.
+//! Compares what is bound to this node with what runs here, and gives each container a worker that closes the gap.
 
 use crate::{
     context::Context,
@@ -6,15 +6,14 @@ use crate::{
     worker::{Wish, Worker},
 };
 use heptad_client::{Part, View, watch_part, watch_state};
-use heptad_exec::ExitEvent;
-use heptad_model::{Container, ContainerId, NetworkPolicy, NodeName, Service};
+use heptad_model::{Container, ContainerId, DesiredState, NetworkPolicy, Permit, Service};
 use heptad_net::dns::DnsTable;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::watch,
     task::{self, JoinError, JoinSet},
 };
 
@@ -22,32 +21,36 @@ use tokio::{
 struct Workers {
     context: Arc<Context>,
     alive: BTreeMap<ContainerId, Handle>,
-    /// Each gives whether the control plane was told that its container is gone.
+    /// Each returns whether the control plane has heard that its container is gone.
     tasks: JoinSet<bool>,
 }
 
 struct Handle {
     task: task::Id,
     wish: watch::Sender<Wish>,
-    exits: mpsc::UnboundedSender<ExitEvent>,
 }
 
 /// Follows the control plane for ever.
 pub(crate) async fn follow(context: Arc<Context>, names: watch::Sender<Arc<DnsTable>>) {
-    let mut exits = context.driver.exits();
     let mut services = watch_state::<Service>(&context.client);
     let mut policies = watch_state::<NetworkPolicy>(&context.client);
     let mut containers = watch_part::<Container>(&context.client, Part::Node(context.options.node.clone()));
-    take_services(&context, &*services.synced().await, &names);
-    // Before any container starts: a policy that is missing would let it out.
-    take_policies(&context, &*policies.synced().await).await;
+    let mut permits = context.lease.permits();
     let mut workers = Workers { context: context.clone(), alive: BTreeMap::new(), tasks: JoinSet::new() };
-    workers.take(&*containers.synced().await);
+    let first = async {
+        take_services(&context, &*services.synced().await, &names);
+        // Before any container starts: a missing policy would let it out.
+        take_policies(&context, &*policies.synced().await).await;
+        containers.synced().await
+    };
+    // What an earlier agent started may keep running until a server answers, if one does in time.
+    let first = workers.end_denied_until(first, &mut permits).await;
+    workers.take(&first);
     workers.adopt_strays().await;
     loop {
         tokio::select! {
             view = containers.changed() => {
-                // Names must be there before containers that ask for them.
+                // Names must exist before containers ask for them.
                 take_services(&context, &services.view(), &names);
                 context.services.replace_policies(policies_of(&policies.view()));
                 workers.take(&view);
@@ -57,7 +60,7 @@ pub(crate) async fn follow(context: Arc<Context>, names: watch::Sender<Arc<DnsTa
                 take_policies(&context, &policies.view()).await;
             }
             view = policies.changed() => take_policies(&context, &view).await,
-            Some(event) = exits.recv() => workers.tell_exit(event),
+            Ok(()) = permits.changed() => workers.take(&containers.view()),
             Some(ended) = workers.tasks.join_next_with_id() => workers.take_end(ended, &containers.view()),
         }
     }
@@ -75,7 +78,7 @@ fn take_services(context: &Context, view: &View<Service>, names: &watch::Sender<
     });
 }
 
-/// Policies are the proxy's, but for the world outside of the mesh, which the network opens or closes.
+/// Policies concern the proxy, except for the world outside the mesh, which the network opens or closes.
 async fn take_policies(context: &Context, view: &View<NetworkPolicy>) {
     context.services.replace_policies(policies_of(view));
     context.apply_outside().await;
@@ -85,10 +88,12 @@ fn policies_of(view: &View<NetworkPolicy>) -> Vec<NetworkPolicy> {
     view.objects.values().map(|item| item.object.clone()).collect()
 }
 
-/// The wishes for the containers of `node`.
-fn wishes(view: &View<Container>, node: &NodeName) -> BTreeMap<ContainerId, Wish> {
-    let bound = view.objects.values().filter(|item| item.object.node.as_ref() == Some(node));
-    bound.map(|item| (item.object.id.clone(), Wish::of(item.object.clone()))).collect()
+/// What is wanted of this node's containers, without those that may not run now.
+fn wishes(view: &View<Container>, context: &Context) -> BTreeMap<ContainerId, Wish> {
+    let bound =
+        view.objects.values().map(|item| &item.object).filter(|c| c.node.as_ref() == Some(&context.options.node));
+    let may = bound.filter(|c| c.desired == DesiredState::Stopped || context.permits(&c.service, false));
+    may.map(|container| (container.id.clone(), Wish::of(container.clone()))).collect()
 }
 
 impl Workers {
@@ -96,7 +101,7 @@ impl Workers {
         if !view.synced {
             return;
         }
-        let wishes = wishes(view, &self.context.options.node);
+        let wishes = wishes(view, &self.context);
         for (id, handle) in &self.alive {
             if !wishes.contains_key(id) {
                 handle.wish.send_replace(Wish::Forget);
@@ -112,14 +117,13 @@ impl Workers {
 
     fn spawn(&mut self, id: ContainerId, wish: Wish) {
         let (wish, wishes) = watch::channel(wish);
-        let (exits, exit_events) = mpsc::unbounded_channel();
-        let worker = Worker::new(id.clone(), self.context.clone(), wishes, exit_events);
+        let worker = Worker::new(id.clone(), self.context.clone(), wishes);
         let task = self.tasks.spawn(worker.live()).id();
-        self.alive.insert(id, Handle { task, wish, exits });
+        self.alive.insert(id, Handle { task, wish });
     }
 
-    /// Forgets a worker that has ended. What is still wished of its container is another one's, unless the control plane
-    /// has just been told that the container is gone.
+    /// Forgets a worker that has ended. If its container is still wanted, a new worker takes over, unless the control
+    /// plane has just heard that the container is gone.
     fn take_end(&mut self, ended: Result<(task::Id, bool), JoinError>, view: &View<Container>) {
         let (task, gone) = ended.unwrap_or_else(|error| {
             tracing::error!(%error, "a container's worker broke off; another one goes on");
@@ -131,23 +135,42 @@ impl Workers {
         }
     }
 
-    /// Containers that run here but are bound to nobody: the control plane deleted them while this agent was away.
+    /// Containers that run here but are not bound to this node: the control plane deleted them while this agent was
+    /// away.
     async fn adopt_strays(&mut self) {
+        self.forget(|_| true).await;
+    }
+
+    /// Ends what may no longer run, until `known` says what is wanted.
+    async fn end_denied_until<T>(
+        &mut self,
+        known: impl Future<Output = T>,
+        permits: &mut watch::Receiver<Permit>,
+    ) -> T {
+        tokio::pin!(known);
+        loop {
+            tokio::select! {
+                known = &mut known => return known,
+                Ok(()) = permits.changed() => {
+                    let context = self.context.clone();
+                    self.forget(|run| !context.permits(&run.service, run.never_twice)).await;
+                }
+            }
+        }
+    }
+
+    /// Ends the containers that are here, have no worker, and for which `meant` is true.
+    async fn forget(&mut self, meant: impl Fn(&RunLabel) -> bool) {
         let runs = self.context.driver(|driver| Ok(driver.list())).await.unwrap_or_default();
-        let here: BTreeSet<ContainerId> =
-            runs.iter().filter_map(|run| Some(RunLabel::of(&run.spec)?.container)).collect();
+        let here = runs.iter().filter_map(|run| RunLabel::of(&run.spec)).filter(meant);
+        let here: BTreeSet<ContainerId> = here.map(|label| label.container).collect();
         for id in here {
             if !self.alive.contains_key(&id) {
                 self.spawn(id, Wish::Forget);
             }
         }
     }
-
-    fn tell_exit(&self, event: ExitEvent) {
-        let container = event.id.rsplit_once('.').map_or(event.id.as_str(), |(container, _)| container);
-        if let Some(handle) = self.alive.get(&ContainerId::from(container)) {
-            // A worker that has ended needs no telling.
-            let _ = handle.exits.send(event);
-        }
-    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,13 @@
-//! What the node's proxy knows of the requests to a container, and the wait for their end before the container is told to
-//! stop. Knows no proxy.
+//! The requests in progress at a container, as the node's proxy knows them, and the wait for their end before the
+//! container is told to stop. Knows no proxy.
 
+use futures_util::future::BoxFuture;
 use heptad_model::ContainerId;
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout_at};
 
 /// A wait.
-pub type Wait<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+pub type Wait<'a> = BoxFuture<'a, ()>;
 
 /// How much is in progress at a container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,9 +18,9 @@ pub struct InProgress {
     pub flows: u32,
 }
 
-/// What comes to the containers of this node, as its proxy knows it.
+/// The traffic to this node's containers, as its proxy knows it.
 pub trait Traffic: Send + Sync {
-    /// Returns when no request is in progress at a container and none can come.
+    /// Returns when no request is in progress at a container and none can arrive.
     fn requests_ended<'a>(&'a self, container: &'a ContainerId) -> Wait<'a>;
 
     /// The same for flows.
@@ -29,8 +30,8 @@ pub trait Traffic: Send + Sync {
     fn in_progress(&self, container: &ContainerId) -> InProgress;
 }
 
-/// Waits until nothing is in progress at a container: for requests up to `requests_ms_max`, and up to `flows_ms_max` of that
-/// for flows, many of which have no end. Gives what still is.
+/// Waits until nothing is in progress at a container: for requests up to `requests_ms_max`, and up to `flows_ms_max` of
+/// that for flows, many of which have no end. Returns what is still in progress.
 pub(crate) async fn drain(
     traffic: Option<&Arc<dyn Traffic>>,
     container: &ContainerId,
@@ -46,7 +47,7 @@ pub(crate) async fn drain(
     traffic.in_progress(container)
 }
 
-/// What is said of what was broken off; none if nothing was.
+/// The message about what was broken off; `None` if nothing was.
 pub(crate) fn said_of(left: InProgress, waited: Duration) -> Option<String> {
     let InProgress { requests, flows } = left;
     if requests + flows == 0 {

@@ -17,7 +17,7 @@ pub enum Body {
     Empty,
     /// Bytes in memory.
     Bytes(Bytes),
-    /// A stream, sent once, as it comes.
+    /// A stream, sent once, as it arrives.
     Stream(UnsyncBoxBody<Bytes, io::Error>),
 }
 

@@ -1,4 +1,4 @@
-//! The client itself: one request, its answer, its errors. What the operations mean is in the other modules.
+//! The client itself: one request, its answer, its errors. The other modules give operations their meaning.
 
 use crate::{
     body::{Body, WireBody},
@@ -12,21 +12,25 @@ use heptad_api::ProblemDetails;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{body::Incoming, client::conn::http1::SendRequest};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt, future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 /// Times and sizes of a client.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Longest time to connect.
+    /// The longest time to connect.
     pub connect_timeout_ms: u64,
-    /// Longest time from a request to its whole answer; streams: to the head of the answer.
+    /// The longest time from a request to its whole answer; for streams, to the head of the answer.
     pub request_timeout_ms: u64,
-    /// Longest silence of a server that is connected to or asked to read something, while there is another one to ask.
+    /// The longest time to connect while another server could be asked: a server that hangs or is being restarted
+    /// accepts connections and says nothing.
+    pub connect_silence_ms_max: u64,
+    /// The longest silence of a server after a read request, while another server could be asked.
     pub silence_ms_max: u64,
-    /// Longest time without a line on a watch; the server says every few seconds how far it is.
+    /// The longest time without a line on a watch; the server reports its progress every few seconds.
     pub watch_idle_ms_max: u64,
-    /// Largest answer that is read into memory.
+    /// The largest answer that is read into memory.
     pub answer_bytes_max: usize,
 }
 
@@ -35,6 +39,7 @@ impl Default for Options {
         Self {
             connect_timeout_ms: 5_000,
             request_timeout_ms: 60_000,
+            connect_silence_ms_max: 1_000,
             silence_ms_max: 3_000,
             watch_idle_ms_max: 7_000,
             answer_bytes_max: 256 << 20,
@@ -63,7 +68,7 @@ pub(crate) struct Call {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Body,
     pub(crate) timeout: Option<Duration>,
-    /// Whether the body was a stream, also after it was taken.
+    /// Whether the body was a stream, even after it was taken.
     pub(crate) streams: bool,
 }
 
@@ -86,7 +91,7 @@ impl Call {
         self
     }
 
-    /// Just this revision of the object may be changed.
+    /// Allows the change only at this revision of the object.
     pub(crate) fn if_match(self, revision: Option<u64>) -> Self {
         match revision {
             Some(revision) => self.header(header::IF_MATCH, &format!("\"{revision}\"")),
@@ -99,7 +104,7 @@ impl Call {
     }
 }
 
-/// What was asked of which server, for errors.
+/// The request and the server, for errors.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) operation: String,
@@ -128,7 +133,7 @@ pub(crate) struct Answer {
     pub(crate) sender: SendRequest<WireBody>,
 }
 
-/// One of the servers of a connector, and no other.
+/// One of a connector's servers, and no other.
 struct Only {
     connector: Arc<dyn Connector>,
     endpoint: String,
@@ -168,13 +173,13 @@ impl Client {
         Self::with_connector(Arc::new(LoopbackConnector { address, token }), Options::default())
     }
 
-    /// A client of the servers that `connector` reaches. It stays with one of them, and goes on to the next when that one
+    /// A client of the servers that `connector` reaches. It stays with one of them, and moves to the next when that one
     /// is not reached, is silent or says that it cannot work.
     pub fn with_connector(connector: Arc<dyn Connector>, options: Options) -> Self {
         Self { pool: Arc::new(Pool::new(connector)), options: Arc::new(options) }
     }
 
-    /// All servers that this client knows, the one that is asked first ahead.
+    /// All servers that this client knows; the one asked first comes first.
     pub fn endpoints(&self) -> Vec<String> {
         self.pool.endpoints()
     }
@@ -190,7 +195,7 @@ impl Client {
         Self { options: Arc::new(options), ..self }
     }
 
-    /// Where the server is that is asked first, for messages.
+    /// The address of the server that is asked first, for messages.
     pub fn address(&self) -> String {
         self.pool.current()
     }
@@ -207,7 +212,7 @@ impl Client {
     pub(crate) async fn json<R: DeserializeOwned>(&self, call: Call) -> Result<R> {
         let asked = self.asking(&call);
         let (_, body) = self.whole(call).await?;
-        // An operation without an answer's type gives an empty body, which reads as `null`.
+        // An operation whose answer has no type gets an empty body, which reads as `null`.
         let text: &[u8] = if body.is_empty() { b"null" } else { &body };
         serde_json::from_slice(text).map_err(|error| asked.protocol(error.to_string()))
     }
@@ -224,7 +229,7 @@ impl Client {
         self.within(asked, timeout, work).await
     }
 
-    /// Sends a request and returns its answer, the body still to be read.
+    /// Sends a request and returns its answer, with the body still to be read.
     pub(crate) async fn stream(&self, call: Call) -> Result<Answer> {
         let timeout = Duration::from_millis(self.options.request_timeout_ms);
         let asked = self.asking(&call);
@@ -278,20 +283,13 @@ impl Client {
     }
 }
 
+/// The characters that are escaped.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const RESERVED_IN_PATHS: &AsciiSet = &RESERVED.remove(b'/');
+
 /// `text` as one segment of a path or a value of a query; `/` stays if `slashes`.
 pub(crate) fn encoded(text: &str, slashes: bool) -> String {
-    use std::fmt::Write;
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        let plain = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-        if plain || (slashes && byte == b'/') {
-            out.push(char::from(byte));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
+    utf8_percent_encode(text, if slashes { RESERVED_IN_PATHS } else { RESERVED }).to_string()
 }
 
 /// A path with the parameters that have a value.

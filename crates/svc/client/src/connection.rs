@@ -1,4 +1,4 @@
-//! Connections to the servers: which one is asked, and a small pool of idle ones. Knows no operation.
+//! Connections to the servers: which server is asked, and a small pool of idle connections. Knows no operation.
 
 use crate::{
     body::WireBody,
@@ -13,10 +13,10 @@ use std::{
     time::Duration,
 };
 
-/// Idle connections that are kept.
+/// How many idle connections are kept.
 const IDLE_CONNECTIONS_MAX: usize = 4;
 
-/// The servers, the one that is asked first, and idle connections.
+/// The servers, the one asked first, and idle connections.
 pub(crate) struct Pool {
     connector: Arc<dyn Connector>,
     known: Mutex<Known>,
@@ -24,12 +24,12 @@ pub(crate) struct Pool {
 
 #[derive(Default)]
 struct Known {
-    /// The server that answered last; none: the first of the list.
+    /// The server that answered last; `None`: the first of the list.
     current: Option<String>,
     idle: Vec<(String, SendRequest<WireBody>)>,
 }
 
-/// `endpoints`, beginning with `current` and going round.
+/// `endpoints`, rotated to begin with `current`.
 fn rotated(mut endpoints: Vec<String>, current: Option<&str>) -> Vec<String> {
     if let Some(at) = current.and_then(|current| endpoints.iter().position(|endpoint| endpoint == current)) {
         endpoints.rotate_left(at);
@@ -68,7 +68,7 @@ impl Pool {
         }
     }
 
-    /// This server does not answer, or cannot work: its idle connections go, and another is asked first.
+    /// This server does not answer or cannot work: its idle connections are dropped, and another is asked first.
     pub(crate) fn failed(&self, endpoint: &str) {
         let endpoints = self.endpoints();
         let mut known = self.known();

@@ -1,14 +1,12 @@
-//! How the servers are reached: an interface for whoever knows sockets, TLS and addresses, with the two ways that need
-//! neither: a Unix socket and loopback with a token. Knows no request.
+//! How the servers are reached: an interface for whoever knows sockets, TLS and addresses, and the two ways that need
+//! neither: a Unix socket, and loopback with a token. Knows no request.
 
-use std::{future::Future, io, net::SocketAddr, path::PathBuf, pin::Pin};
+pub use futures_util::future::BoxFuture;
+use std::{io, net::SocketAddr, path::PathBuf};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
 };
-
-/// A future that can be sent between threads.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A connection as bytes in both directions.
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -33,7 +31,7 @@ pub trait Connector: Send + Sync {
         rest.split('/').next().unwrap_or(rest).to_owned()
     }
 
-    /// What people may do about a connection that could not be made.
+    /// The remedy for a connection that could not be made.
     fn remedy(&self, error: &io::Error) -> &'static str {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => "is the server running, and is this its address?",

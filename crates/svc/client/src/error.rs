@@ -1,4 +1,4 @@
-//! What can go wrong between a client and the server, each with what to do. Knows no operation's meaning.
+//! What can go wrong between a client and the server, each with its remedy. Knows no operation's meaning.
 
 use heptad_api::{ErrorCode, ProblemDetails};
 use std::{error::Error as StdError, io};
@@ -13,12 +13,12 @@ pub enum Error {
     /// The server refused it and says why.
     #[error("{0}")]
     Problem(Box<ProblemDetails>),
-    /// Nobody answers.
+    /// No server answers.
     #[error("cannot connect to {address}; {remedy}")]
     Connect {
-        /// Where was tried.
+        /// The address that was tried.
         address: String,
-        /// What to do.
+        /// The remedy.
         remedy: &'static str,
         /// Why it failed.
         #[source]
@@ -31,7 +31,7 @@ pub enum Error {
         operation: String,
     },
     /// The connection broke.
-    #[error("{operation}: the connection to {address} broke; the outcome is unknown, look before trying again")]
+    #[error("{operation}: the connection to {address} broke; the outcome is unknown, so check it before trying again")]
     Broken {
         /// The method and path.
         operation: String,
@@ -42,17 +42,17 @@ pub enum Error {
         source: Box<dyn StdError + Send + Sync>,
     },
     /// No answer in time.
-    #[error("{operation}: {address} gave no answer for {timeout_ms} ms; look whether the server is overloaded")]
+    #[error("{operation}: {address} did not answer within {timeout_ms} ms; check whether the server is overloaded")]
     Timeout {
         /// The method and path.
         operation: String,
         /// The server.
         address: String,
-        /// How long was waited.
+        /// How long the client waited.
         timeout_ms: u64,
     },
-    /// The answer is none that this client understands.
-    #[error("{operation}: {address} answered what this client cannot read: {reason}; are both of the same version?")]
+    /// The client does not understand the answer.
+    #[error("{operation}: this client cannot read the answer of {address}: {reason}; are both of the same version?")]
     Protocol {
         /// The method and path.
         operation: String,
@@ -77,7 +77,7 @@ impl Error {
         self.code() == Some(ErrorCode::NotFound)
     }
 
-    /// Whether the object was changed since the revision that was named.
+    /// Whether the object was changed since the given revision.
     pub fn is_conflict(&self) -> bool {
         self.code() == Some(ErrorCode::Conflict)
     }

@@ -38,7 +38,7 @@ impl<T: DeserializeOwned> Lines<T> {
         Self { client, asked, body, buffer, searched: 0, ended: false, idle, kind: PhantomData }
     }
 
-    /// The next value; none at the end. Dropping the future loses nothing.
+    /// The next value; `None` at the end. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<Option<T>> {
         loop {
             if let Some(line) = self.take_line() {
@@ -70,7 +70,7 @@ impl<T: DeserializeOwned> Lines<T> {
         }
     }
 
-    /// The server went silent or away: whoever tries again asks another one, if there is one.
+    /// The server went silent or away: a retry asks another server, if there is one.
     fn left(&self, error: Error) -> Error {
         self.client.pool.failed(&self.asked.address);
         error
@@ -87,7 +87,7 @@ impl<T: DeserializeOwned> Lines<T> {
         match frame {
             None => {
                 self.ended = true;
-                // A last line without its end is half a line: the stream broke there.
+                // A last line without its end is incomplete: the stream broke there.
                 if !self.buffer.is_empty() {
                     return Err(self.left(self.asked.broken("the stream ended within a line")));
                 }

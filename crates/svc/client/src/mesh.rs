@@ -1,5 +1,5 @@
-//! What proxies route by, followed over one watch of all its kinds: the view is always that of one revision, so a service
-//! is never seen without the policies that came with it. Knows no routing.
+//! What proxies route by, followed over one watch of all its kinds. The view is always that of one revision, so a
+//! service is never seen without the policies that came with it. Knows no routing.
 
 use crate::{
     client::{Call, Client, with_query},
@@ -16,10 +16,10 @@ use http::Method;
 use std::{collections::BTreeMap, fmt, time::Duration};
 use tokio::time::sleep;
 
-/// First and longest wait after a failure.
+/// The first and the longest wait after a failure.
 const RETRY_DELAY_MS_MIN: u64 = 50;
 const RETRY_DELAY_MS_MAX: u64 = 2_000;
-/// So many batches that are there already are taken in at once.
+/// How many batches that have already arrived are taken in at once.
 const BATCHES_AT_ONCE_MAX: usize = 10_000;
 
 /// Everything that proxies route by, at one revision. Policies and rules are kept under `NAMESPACE/NAME`.
@@ -29,7 +29,7 @@ pub struct MeshView {
     pub revision: u64,
     /// All services.
     pub services: BTreeMap<ServiceKey, Service>,
-    /// All containers, without what they are made of.
+    /// All containers, without their specifications.
     pub containers: BTreeMap<ContainerId, Container>,
     /// All network policies.
     pub policies: BTreeMap<ServiceKey, NetworkPolicy>,
@@ -40,7 +40,7 @@ pub struct MeshView {
 /// What changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MeshChange {
-    /// Whether only containers did.
+    /// Whether only containers changed.
     pub only_containers: bool,
 }
 
@@ -98,10 +98,10 @@ impl MeshView {
 pub struct Mesh {
     client: Client,
     view: MeshView,
-    /// Whether the view is to be read anew, and not only moved on.
+    /// Whether the view must be read anew, not only advanced.
     relist: bool,
     lines: Option<Lines<WatchBatch<MeshObject>>>,
-    /// What was taken in and not told yet.
+    /// Changes that were taken in but not yet reported.
     untold: Option<MeshChange>,
     delay_ms: u64,
 }
@@ -132,12 +132,12 @@ impl Client {
 }
 
 impl Mesh {
-    /// The present view; that of the last revision that was seen while no server can be reached.
+    /// The current view; while no server can be reached, that of the last revision seen.
     pub fn view(&self) -> &MeshView {
         &self.view
     }
 
-    /// Waits until the view has changed, as long as it takes. Dropping the future loses nothing.
+    /// Waits until the view has changed, for as long as that takes. Dropping the future loses nothing.
     pub async fn changed(&mut self) -> MeshChange {
         loop {
             let stepped = self.step().await;
@@ -156,7 +156,7 @@ impl Mesh {
         }
     }
 
-    /// One step: the list, or the start of the watch, or what the watch says.
+    /// One step: the list, the start of the watch, or the next batch of the watch.
     async fn step(&mut self) -> Result<()> {
         if self.relist {
             self.view = self.client.mesh_state().await?.into();
@@ -170,7 +170,7 @@ impl Mesh {
         };
         let Some(batch) = lines.next().await? else {
             self.lines = None;
-            // The server stops; another, or the next, is asked after a pause.
+            // The server stops; another one, or the same one restarted, is asked after a pause.
             sleep(Duration::from_millis(RETRY_DELAY_MS_MIN)).await;
             return Ok(());
         };

@@ -41,7 +41,7 @@ impl Client {
         self.list_part(&Part::Namespace(namespace.clone())).await
     }
 
-    /// One page of a list; `next` is what the page before gave as `continue`.
+    /// One page of a list; `next` is the `continue` of the page before.
     pub async fn page<T: Resource>(
         &self,
         namespace: Option<&Namespace>,
@@ -61,7 +61,7 @@ impl Client {
     /// A part of a kind, read at one revision.
     pub async fn list_part<T: Resource>(&self, part: &Part) -> Result<List<T>> {
         let mut all: List<T> = self.page_of(part, PAGE_ITEMS_MAX, None).await?;
-        // Ends: every page but the last is longer than nothing and begins behind the one before.
+        // This loop ends: every page but the last has items and starts after the previous one.
         while let Some(next) = all.next.take() {
             let page = self.page_of(part, PAGE_ITEMS_MAX, Some(next)).await?;
             all.items.extend(page.items);
@@ -70,18 +70,18 @@ impl Client {
         Ok(all)
     }
 
-    /// Makes a new object; fails if it exists.
+    /// Creates a new object; fails if it exists.
     pub async fn create<T: Resource>(&self, object: &T) -> Result<Object<T>> {
         let path = collection_path::<T>(Some(&object.namespace().cloned().unwrap_or_default()));
         self.json(Call::new(Method::POST, path).json(object)).await
     }
 
-    /// Makes or replaces an object; with `revision` only if that is its present one.
+    /// Creates or replaces an object; with `revision`, only if that is its current one.
     pub async fn replace<T: Resource>(&self, object: &T, revision: Option<u64>) -> Result<Object<T>> {
         self.json(Call::new(Method::PUT, path_of(object)).json(object).if_match(revision)).await
     }
 
-    /// Merges `patch` (RFC 7396) into an object; with `revision` only if that is its present one.
+    /// Merges `patch` (RFC 7396) into an object; with `revision`, only if that is its current one.
     pub async fn patch<T: Resource>(
         &self,
         namespace: &Namespace,
@@ -92,7 +92,7 @@ impl Client {
         self.json(Call::new(Method::PATCH, object_path::<T>(namespace, name)).json(patch).if_match(revision)).await
     }
 
-    /// Deletes an object and returns its last state; with `revision` only if that is its present one.
+    /// Deletes an object and returns its last state; with `revision`, only if that is its current one.
     pub async fn delete<T: Resource>(
         &self,
         namespace: &Namespace,

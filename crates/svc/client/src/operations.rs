@@ -20,9 +20,9 @@ use heptad_model::{Container, ContainerId, Event, NodeName, ServiceKey, Snapshot
 use http::Method;
 use std::time::Duration;
 
-/// Waited beyond the time that a program in a container may take.
+/// Extra wait beyond the time that a program in a container may take.
 const EXEC_MARGIN_MS: u64 = 15_000;
-/// Longest time for one heartbeat.
+/// The longest time for one heartbeat.
 const HEARTBEAT_TIMEOUT_MS: u64 = 3_000;
 
 fn container_path(id: &ContainerId, rest: &str) -> String {
@@ -30,12 +30,12 @@ fn container_path(id: &ContainerId, rest: &str) -> String {
 }
 
 impl Client {
-    /// What answers at the address.
+    /// What kind of server answers at the address.
     pub async fn version(&self) -> Result<Version> {
         self.json(Call::new(Method::GET, "/v1/version")).await
     }
 
-    /// Makes objects as they are written, all in one transaction.
+    /// Creates or changes objects as written, all in one transaction.
     pub async fn apply(&self, request: &ApplyRequest) -> Result<ApplyResponse> {
         self.json(Call::new(Method::POST, "/v1/apply").json(request)).await
     }
@@ -56,12 +56,12 @@ impl Client {
         self.json(Call::new(Method::GET, format!("/v1/optimization{query}"))).await
     }
 
-    /// Begins those of the moves that are possible now.
+    /// Begins the moves that are possible now.
     pub async fn optimize(&self, request: &OptimizeRequest) -> Result<Optimization> {
         self.json(Call::new(Method::POST, "/v1/optimization").json(request)).await
     }
 
-    /// Why a service is not as wanted.
+    /// Why a service is not in its wanted state.
     pub async fn why(&self, service: &ServiceKey) -> Result<WhyResponse> {
         let (namespace, name) = (encoded(service.namespace.as_str(), false), encoded(&service.name, false));
         self.json(Call::new(Method::GET, format!("/v1/namespaces/{namespace}/services/{name}/why"))).await
@@ -77,7 +77,7 @@ impl Client {
         self.json(Call::new(Method::GET, "/v1/verify")).await
     }
 
-    /// The servers, and what is in their way.
+    /// The servers, and why any is not ready.
     pub async fn servers(&self) -> Result<Vec<ServerStatus>> {
         self.json(Call::new(Method::GET, "/v1/servers")).await
     }
@@ -87,15 +87,15 @@ impl Client {
         self.json(Call::new(Method::GET, "/v1/snapshot")).await
     }
 
-    /// What a container wrote: the last `tail` lines (all that is kept if none), then, with `follow`, all that it
-    /// writes from now on.
+    /// What a container wrote: the last `tail` lines (all that are kept if `None`), then, with `follow`, everything
+    /// that it writes from now on.
     pub async fn logs(&self, container: &ContainerId, tail: Option<usize>, follow: bool) -> Result<Lines<LogLine>> {
         let query = [("tail", tail.map(|n| n.to_string())), ("follow", follow.then(|| "true".to_owned()))];
         self.lines(Call::new(Method::GET, with_query(container_path(container, "/logs"), &query)), None).await
     }
 
-    /// Runs a program inside a container: what it writes, as it comes, and at last how it ended. Dropping the lines kills
-    /// the program.
+    /// Runs a program inside a container: its output as it arrives, then how it ended. Dropping the lines kills the
+    /// program.
     pub async fn exec(&self, container: &ContainerId, request: &ExecRequest) -> Result<Lines<ExecLine>> {
         let silence = Duration::from_millis(request.timeout_ms.saturating_add(EXEC_MARGIN_MS));
         self.lines(Call::new(Method::POST, container_path(container, "/exec")).json(request), Some(silence)).await
@@ -111,37 +111,37 @@ impl Client {
         self.json(Call::new(Method::POST, "/v1/mesh/check").json(request)).await
     }
 
-    /// Says that the node's agent lives and can work. To be repeated every few seconds.
+    /// Reports that the node's agent lives and can work. Repeat it every few seconds.
     pub async fn heartbeat(&self, node: &NodeName) -> Result<()> {
         let path = format!("/v1/nodes/{}/heartbeat", encoded(node.as_str(), false));
         let mut call = Call::new(Method::POST, path);
-        // One that was not heard is said again soon, not waited for.
+        // A heartbeat that was not heard is repeated soon, not waited for.
         call.timeout = Some(Duration::from_millis(HEARTBEAT_TIMEOUT_MS));
         self.whole(call).await.map(|_| ())
     }
 
-    /// Reports where a bound container stands; refused unless it is bound to the report's node.
+    /// Reports a bound container's state; refused unless it is bound to the report's node.
     pub async fn report_container(&self, id: &ContainerId, report: &ContainerReport) -> Result<Object<Container>> {
         self.json(Call::new(Method::PUT, container_path(id, "/status")).json(report)).await
     }
 
-    /// What a container takes of its configs and secrets.
+    /// What a container takes from its configs and secrets.
     pub async fn container_settings(&self, id: &ContainerId) -> Result<ContainerSettings> {
         self.json(Call::new(Method::GET, container_path(id, "/settings"))).await
     }
 
-    /// The digest that the container is to run; if none is known yet, the one that is proposed.
+    /// The digest that the container is to run; if none is known yet, the proposed one.
     pub async fn container_image(&self, id: &ContainerId, proposed: &ImagePin) -> Result<ImagePin> {
         self.json(Call::new(Method::POST, container_path(id, "/image")).json(proposed)).await
     }
 
-    /// Says that a stopped container is gone from its node: deletes its record and frees what it took.
+    /// Reports that a stopped container is gone from its node: deletes its record and frees its resources.
     pub async fn delete_container(&self, id: &ContainerId, node: &NodeName) -> Result<()> {
         let path = with_query(container_path(id, ""), &[("node", Some(node.to_string()))]);
         self.whole(Call::new(Method::DELETE, path)).await.map(|_| ())
     }
 
-    /// Records an event; the server gives it its id and time.
+    /// Records an event; the server assigns its id and time.
     pub async fn create_event(&self, event: &Event) -> Result<Object<Event>> {
         self.json(Call::new(Method::POST, "/v1/events").json(event)).await
     }

@@ -1,4 +1,4 @@
-//! Parts of a kind, for readers that need no more: the server leaves the rest out. Knows no reader.
+//! Parts of a kind, for readers that need no more: the server omits the rest. Knows no reader.
 
 use heptad_model::{Namespace, NodeName};
 
@@ -10,7 +10,7 @@ pub enum Part {
     All,
     /// The objects of one namespace, whole.
     Namespace(Namespace),
-    /// Of the containers, those that are bound to a node, whole.
+    /// The containers that are bound to a node, whole.
     Node(NodeName),
 }
 
@@ -22,7 +22,7 @@ impl Part {
         }
     }
 
-    /// The parameter that asks for it.
+    /// The query parameter that asks for it.
     pub(crate) fn query(&self) -> (&'static str, Option<String>) {
         match self {
             Self::All | Self::Namespace(_) => ("node", None),

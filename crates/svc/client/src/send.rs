@@ -1,7 +1,8 @@
-//! One request to one of the servers: who is asked, when another one is, and what may be sent twice. Knows no operation.
+//! One request to one of the servers: which server is asked, when another one is, and what may be sent twice. Knows no
+//! operation.
 //!
-//! A request is sent again only if it surely was not sent before, only reads, or was refused by a server that says that
-//! it does not lead.
+//! A request is sent again only if it certainly was not sent before, only reads, or was refused by a server that says
+//! that it does not lead.
 
 use crate::{
     body::{Body, WireBody},
@@ -13,7 +14,7 @@ use http::{Request, StatusCode, header};
 use hyper::client::conn::http1::SendRequest;
 use std::time::Duration;
 
-/// What came of asking one server.
+/// The outcome of asking one server.
 enum Outcome {
     Answer(Box<Answer>),
     /// Another server may be asked.
@@ -25,7 +26,7 @@ impl Call {
         self.method.is_safe()
     }
 
-    /// The request for one server. A body that is a stream is taken.
+    /// The request for one server. A streamed body is consumed.
     fn request(&mut self, host: &str, token: Option<String>) -> std::result::Result<Request<WireBody>, http::Error> {
         let mut builder = Request::builder().method(&self.method).uri(&self.path).header(header::HOST, host);
         if let Some(token) = token {
@@ -37,7 +38,7 @@ impl Call {
         Ok(request)
     }
 
-    /// Takes the body of a request back that was not sent.
+    /// Takes back the body of a request that was not sent.
     fn take_back(&mut self, request: Request<WireBody>) {
         if self.streams {
             self.body = Body::Stream(request.into_body());
@@ -62,7 +63,7 @@ impl Client {
                 }
                 Ok(Outcome::Elsewhere(error)) => {
                     self.pool.failed(endpoint);
-                    // What a server says is worth more than that another one was not reached.
+                    // A server's answer is worth more than the fact that another one was not reached.
                     if !matches!((&error, &failure), (Error::Connect { .. }, Some(Error::Problem(_)))) {
                         failure = Some(error);
                     }
@@ -84,27 +85,33 @@ impl Client {
 
     /// Asks one server over an idle connection, or over a new one if there is none or it turns out to be closed.
     async fn ask(&self, call: &mut Call, endpoint: &str, is_last: bool) -> Result<Outcome> {
-        // A stream would be lost with a connection that closes just now.
+        // A stream would be lost with a connection that is just closing.
         if !call.streams
             && let Some(sender) = self.pool.idle(endpoint)
         {
             match self.ask_over(call, endpoint, sender, is_last).await? {
                 Outcome::Answer(answer) => return self.considered(call, *answer, is_last).await,
-                // A new connection would find it just as silent.
+                // Over a new connection the server would be just as silent.
                 Outcome::Elsewhere(error @ Error::Timeout { .. }) => return Ok(Outcome::Elsewhere(error)),
                 Outcome::Elsewhere(_) => {}
             }
         }
-        let Options { connect_timeout_ms, silence_ms_max, .. } = *self.options();
-        let timeout_ms = if is_last { connect_timeout_ms } else { connect_timeout_ms.min(silence_ms_max) };
+        let Options { connect_timeout_ms, connect_silence_ms_max, .. } = *self.options();
+        let timeout_ms = if is_last { connect_timeout_ms } else { connect_timeout_ms.min(connect_silence_ms_max) };
         let timeout = Duration::from_millis(timeout_ms);
-        let sender = match self.pool.connect(endpoint, timeout).await {
-            Ok(sender) => sender,
-            Err(error) => return Ok(Outcome::Elsewhere(error)),
-        };
-        match self.ask_over(call, endpoint, sender, is_last).await? {
-            Outcome::Answer(answer) => self.considered(call, *answer, is_last).await,
-            elsewhere => Ok(elsewhere),
+        // A server that is being replaced closes connections that it can no longer answer; its successor takes the next
+        // one.
+        let mut may_be_replaced = is_last;
+        loop {
+            let sender = match self.pool.connect(endpoint, timeout).await {
+                Ok(sender) => sender,
+                Err(error) => return Ok(Outcome::Elsewhere(error)),
+            };
+            match self.ask_over(call, endpoint, sender, is_last).await? {
+                Outcome::Answer(answer) => return self.considered(call, *answer, is_last).await,
+                Outcome::Elsewhere(Error::Broken { .. }) if std::mem::take(&mut may_be_replaced) => {}
+                elsewhere => return Ok(elsewhere),
+            }
         }
     }
 
@@ -143,7 +150,7 @@ impl Client {
         if repeatable { Ok(Outcome::Elsewhere(error)) } else { Err(error) }
     }
 
-    /// Looks at an answer that says that this server cannot work: whether another one may be asked instead.
+    /// Checks for an answer that says that this server cannot work: whether another may be asked instead.
     async fn considered(&self, call: &mut Call, answer: Answer, is_last: bool) -> Result<Outcome> {
         if is_last || answer.response.status() != StatusCode::SERVICE_UNAVAILABLE {
             return Ok(Outcome::Answer(Box::new(answer)));

@@ -10,18 +10,19 @@ use heptad_api::{List, Object, Resource, WatchBatch, WatchChange};
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::AbortHandle};
 
-/// First and longest wait after a failure.
+/// The first and the longest wait after a failure.
 const RETRY_DELAY_MS_MIN: u64 = 50;
 const RETRY_DELAY_MS_MAX: u64 = 2_000;
 
-/// All objects of a kind as of one revision.
+/// All objects of a kind at one revision.
 #[derive(Clone, Debug)]
 pub struct View<T> {
     /// The revision up to which everything was seen; 0 before the first list.
     pub revision: u64,
-    /// Whether the first list has come.
+    /// Whether the first list has arrived.
     pub synced: bool,
-    /// Why the server is not followed at this moment, if it is not; the objects are then those of the last revision.
+    /// Why the server is not being followed at the moment, if it is not; the objects are then those of the last
+    /// revision.
     pub error: Option<String>,
     /// The objects by `NAMESPACE/NAME`, or by name if the kind has no namespaces.
     pub objects: BTreeMap<String, Object<T>>,
@@ -77,7 +78,7 @@ impl<T> Drop for State<T> {
 }
 
 impl<T: Resource> State<T> {
-    /// The present view.
+    /// The current view.
     pub fn view(&self) -> Arc<View<T>> {
         self.receiver.borrow().clone()
     }
@@ -89,7 +90,7 @@ impl<T: Resource> State<T> {
         self.receiver.borrow_and_update().clone()
     }
 
-    /// Waits until the first list has come.
+    /// Waits until the first list has arrived.
     pub async fn synced(&mut self) -> Arc<View<T>> {
         loop {
             let view = self.receiver.borrow_and_update().clone();
@@ -107,7 +108,7 @@ impl<T: Resource> State<T> {
 }
 
 /// Follows all objects of a kind for ever: the view is first empty and not `synced`, then that of the first list, then
-/// moved on with every revision that changes an object of the kind.
+/// advanced with every revision that changes an object of the kind.
 pub fn watch_state<T: Resource>(client: &Client) -> State<T> {
     watch_part(client, Part::All)
 }
@@ -127,7 +128,7 @@ async fn follow<T: Resource>(client: Client, part: Part, sender: watch::Sender<A
         let before = sender.borrow().revision;
         let ended = follow_once(&client, &part, &sender, relist).await;
         relist = false;
-        // Whoever made progress starts again with the shortest wait.
+        // After progress, the next failure waits for the shortest time again.
         if sender.borrow().revision != before {
             delay_ms = RETRY_DELAY_MS_MIN;
         }

@@ -15,17 +15,17 @@ use std::fmt;
 /// What to list of a bucket.
 #[derive(Clone, Debug, Default)]
 pub struct ObjectListing {
-    /// Only keys that begin with it.
+    /// Only keys with this prefix.
     pub prefix: Option<String>,
     /// Only keys after this one.
     pub after: Option<String>,
-    /// Items of the page.
+    /// How many items per page.
     pub limit: Option<usize>,
 }
 
 /// An object that is being read.
 pub struct StoredObject {
-    /// What is known of it.
+    /// Its metadata.
     pub headers: HeaderMap,
     asked: Asked,
     body: Incoming,
@@ -43,7 +43,7 @@ impl StoredObject {
         self.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
     }
 
-    /// The next piece of its content; none at its end. Ends with an error if the content broke off.
+    /// The next piece of its content; `None` at its end. Ends with an error if the content broke off.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
         while let Some(frame) = self.body.frame().await {
             let frame = frame.map_err(|error| self.asked.broken(error))?;
@@ -72,7 +72,8 @@ fn object_path(bucket: &str, key: &str) -> String {
 }
 
 impl Client {
-    /// Stores an object; returns after a durable majority. `bytes_total` is sent ahead for a stream whose size is known.
+    /// Stores an object; returns when a majority of copies is durable. `bytes_total` announces the size of a stream if
+    /// it is known.
     pub async fn storage_put<R: DeserializeOwned>(
         &self,
         bucket: &str,
@@ -97,14 +98,14 @@ impl Client {
         Ok(StoredObject { headers: parts.headers, asked: answer.asked, body })
     }
 
-    /// A backup of the whole state. Its end says whether it is whole.
+    /// A backup of the whole state. Its end says whether it is complete.
     pub async fn backup(&self) -> Result<StoredObject> {
         let answer = self.stream(Call::new(Method::GET, "/v1/backup")).await?;
         let (parts, body) = answer.response.into_parts();
         Ok(StoredObject { headers: parts.headers, asked: answer.asked, body })
     }
 
-    /// What is known of an object.
+    /// An object's metadata.
     pub async fn storage_head(&self, bucket: &str, key: &str) -> Result<HeaderMap> {
         self.whole(Call::new(Method::HEAD, object_path(bucket, key))).await.map(|(headers, _)| headers)
     }

@@ -11,7 +11,7 @@ use heptad_api::trust::{
 use http::Method;
 
 impl Client {
-    /// Who asks, as the server sees it.
+    /// The caller's identity as the server sees it.
     pub async fn whoami(&self) -> Result<WhoAmI> {
         self.json(Call::new(Method::GET, "/v1/whoami")).await
     }
@@ -21,12 +21,12 @@ impl Client {
         self.json(Call::new(Method::GET, "/v1/cluster")).await
     }
 
-    /// Joins the cluster. Asking again with the same key after a lost answer is no second use of the token.
+    /// Joins the cluster. Repeating the request with the same key after a lost answer does not use the token twice.
     pub async fn join(&self, request: &JoinRequest) -> Result<JoinResponse> {
         self.json(Call::new(Method::POST, "/v1/join").json(request)).await
     }
 
-    /// A new certificate for the key of the present one, which the connection shows.
+    /// A new certificate for the key of the present one, which the connection presents.
     pub async fn renew_certificate(&self, csr_pem: &str) -> Result<CertificateResponse> {
         let request = CertificateRequest { csr_pem: csr_pem.to_owned() };
         self.json(Call::new(Method::POST, "/v1/certificates").json(&request)).await
@@ -42,7 +42,7 @@ impl Client {
         self.json(Call::new(Method::GET, "/v1/authorities")).await
     }
 
-    /// Makes a new CA, which signs after it is trusted everywhere.
+    /// Creates a new CA, which signs once it is trusted everywhere.
     pub async fn rotate_authority(&self) -> Result<Authorities> {
         self.json(Call::new(Method::POST, "/v1/authorities/rotate")).await
     }

@@ -1,4 +1,4 @@
-//! One watch over one connection: batches of changes, revision by revision. Resuming is `state`'s part.
+//! One watch over one connection: batches of changes, revision by revision. `state` resumes it.
 
 use crate::{
     client::{Call, Client, with_query},
@@ -25,9 +25,9 @@ impl<T: Resource> fmt::Debug for Watch<T> {
 }
 
 impl<T: Resource> Watch<T> {
-    /// The next batch; one without events says how far the watch is. None when the server ends it (it stops): resume
-    /// from the last revision plus one. An error that is `is_compacted` means: list again. Dropping the future loses
-    /// nothing.
+    /// The next batch; one without events only reports the watch's progress. `None` when the server ends the watch
+    /// because it stops: resume from the last revision plus one. If the error is `is_compacted`, list again. Dropping
+    /// the future loses nothing.
     pub async fn next(&mut self) -> Result<Option<WatchBatch<T>>> {
         let Some(batch) = self.lines.next().await? else { return Ok(None) };
         if let Some(problem) = batch.error {
@@ -44,7 +44,7 @@ impl<T: Resource> Watch<T> {
 }
 
 impl Client {
-    /// Watches all objects of a kind from revision `from` on; none: from now on.
+    /// Watches all objects of a kind from revision `from` on; `None`: from now on.
     pub async fn watch<T: Resource>(&self, from: Option<u64>) -> Result<Watch<T>> {
         self.watch_in(None, from).await
     }

@@ -1,4 +1,4 @@
-//! The life of workloads: rollouts, revisions, nodes that are emptied or gone.
+//! The life of workloads: rollouts, revisions, nodes that are being emptied or gone.
 
 use crate::{
     client::{Call, Client, encoded},
@@ -21,7 +21,7 @@ fn node_path(node: &NodeName, rest: &str) -> String {
 }
 
 impl Client {
-    /// How the exchange of a service's containers, or its runs, stand.
+    /// The progress of a service's rollout, or of its runs.
     pub async fn rollout(&self, service: &ServiceKey) -> Result<RolloutStatus> {
         self.json(Call::new(Method::GET, service_path(service, "rollout"))).await
     }
@@ -31,64 +31,63 @@ impl Client {
         self.json(Call::new(Method::GET, service_path(service, "revisions"))).await
     }
 
-    /// Makes an earlier revision the wanted one again: that before the present one if none is named.
+    /// Makes an earlier revision the wanted one again: by default the latest other one that was completely ready.
     pub async fn undo_rollout(&self, service: &ServiceKey, to: Option<u64>) -> Result<RolloutStatus> {
         let request = UndoRequest { to };
         self.json(Call::new(Method::POST, service_path(service, "rollout/undo")).json(&request)).await
     }
 
-    /// Stops the exchange of a service's containers where it is.
+    /// Pauses the rollout of a service.
     pub async fn pause_rollout(&self, service: &ServiceKey) -> Result<RolloutStatus> {
         self.json(Call::new(Method::POST, service_path(service, "rollout/pause"))).await
     }
 
-    /// Goes on with what was paused, waits for it, or had failed.
+    /// Resumes a rollout that was paused, waits for it, or had failed.
     pub async fn resume_rollout(&self, service: &ServiceKey) -> Result<RolloutStatus> {
         self.json(Call::new(Method::POST, service_path(service, "rollout/resume"))).await
     }
 
-    /// Has all containers of a service replaced by new ones of the same specification; a job runs again.
+    /// Replaces all containers of a service by new ones of the same specification; a job runs again.
     pub async fn restart_rollout(&self, service: &ServiceKey) -> Result<RolloutStatus> {
         self.json(Call::new(Method::POST, service_path(service, "rollout/restart"))).await
     }
 
-    /// Takes no new containers on a node.
+    /// Stops placing new containers on a node.
     pub async fn cordon(&self, node: &NodeName) -> Result<Object<Node>> {
         self.json(Call::new(Method::POST, node_path(node, "cordon"))).await
     }
 
-    /// Takes new containers on a node again, and stops moving those away that are there.
+    /// Places containers on a node again, stops emptying it, and cancels its removal.
     pub async fn uncordon(&self, node: &NodeName) -> Result<Object<Node>> {
         self.json(Call::new(Method::POST, node_path(node, "uncordon"))).await
     }
 
-    /// Has all containers of a node moved away; [`Client::drain_status`] says how far that is.
+    /// Starts moving all containers off a node; [`Client::drain_status`] reports the progress.
     pub async fn drain(&self, node: &NodeName) -> Result<Object<Node>> {
         self.json(Call::new(Method::POST, node_path(node, "drain"))).await
     }
 
-    /// How far the emptying of a node is.
+    /// How far a node is emptied.
     pub async fn drain_status(&self, node: &NodeName) -> Result<DrainStatus> {
         self.json(Call::new(Method::GET, node_path(node, "drain"))).await
     }
 
-    /// Says that nothing runs any more on a node that does not report.
+    /// States that nothing runs any more on a node that does not report.
     pub async fn fence(&self, node: &NodeName) -> Result<Object<Node>> {
         self.json(Call::new(Method::POST, node_path(node, "fence"))).await
     }
 
-    /// Counts what a node's agent told beyond what the node was admitted with.
+    /// Accepts what a node's agent reported beyond what the node was admitted with.
     pub async fn admit_node(&self, node: &NodeName) -> Result<Object<Node>> {
         self.json(Call::new(Method::POST, node_path(node, "admit"))).await
     }
 
-    /// Takes a node out of the cluster; one with containers only by `force`.
-    pub async fn remove_node(&self, node: &NodeName, force: bool) -> Result<Object<Node>> {
-        let request = RemoveNodeRequest { force };
-        self.json(Call::new(Method::POST, node_path(node, "remove")).json(&request)).await
+    /// Begins to take a node out of the cluster. [`Client::drain_status`] reports the progress until the node is gone.
+    pub async fn remove_node(&self, node: &NodeName, request: &RemoveNodeRequest) -> Result<Object<Node>> {
+        self.json(Call::new(Method::POST, node_path(node, "remove")).json(request)).await
     }
 
-    /// When each node was heard last by the server that answers.
+    /// When the answering server last heard from each node.
     pub async fn liveness(&self) -> Result<Vec<NodeSilence>> {
         self.json(Call::new(Method::GET, "/v1/liveness")).await
     }

@@ -1,7 +1,9 @@
-//! What the binary gives the server beside the store: the way to containers, to the mesh, and the storage's routes.
+//! What the binary supplies to the server besides the store: the way to containers, to the mesh, and the storage's
+//! routes.
 
 use crate::trust::Trust;
 use futures_util::Stream;
+pub use futures_util::future::BoxFuture;
 use heptad_api::{
     ProblemDetails,
     mesh::{CallRequest, CallResponse, CheckResponse},
@@ -9,20 +11,18 @@ use heptad_api::{
 };
 use heptad_model::Container;
 use heptad_pki::Keyring;
-use std::{fmt, future::Future, pin::Pin, sync::Arc};
-
-/// A future that can be sent between threads.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+use std::{collections::BTreeMap, fmt, os::fd::OwnedFd, pin::Pin, sync::Arc};
 
 /// Lines that a container wrote.
 pub type LogStream = Pin<Box<dyn Stream<Item = Result<LogLine, ProblemDetails>> + Send>>;
 
-/// What a program in a container writes, and how it ended.
+/// A program's output in a container, and how it ended.
 pub type ExecStream = Pin<Box<dyn Stream<Item = Result<ExecLine, ProblemDetails>> + Send>>;
 
 /// The way to the containers on their nodes.
 pub trait NodeAccess: Send + Sync {
-    /// What the container wrote: the last `tail` lines (all that is kept if none), then what it writes if `follow`.
+    /// What the container wrote: the last `tail` lines (all that are kept if `None`), then, with `follow`, what it
+    /// writes.
     fn logs(
         &self,
         container: Container,
@@ -30,7 +30,7 @@ pub trait NodeAccess: Send + Sync {
         follow: bool,
     ) -> BoxFuture<'_, Result<LogStream, ProblemDetails>>;
 
-    /// Runs a program inside the container. It has begun when the future is done; dropping the stream kills it.
+    /// Runs a program inside the container. It has started when the future is done; dropping the stream kills it.
     fn exec(&self, container: Container, request: ExecRequest) -> BoxFuture<'_, Result<ExecStream, ProblemDetails>>;
 }
 
@@ -43,8 +43,8 @@ pub trait MeshAccess: Send + Sync {
     fn check(&self, request: CallRequest) -> BoxFuture<'_, CheckResponse>;
 }
 
-/// Parts of the server that other crates make. What is absent is answered with 503.
-#[derive(Clone, Default)]
+/// Parts of the server that other crates supply. An absent part is answered with 503.
+#[derive(Default)]
 pub struct ServerParts {
     /// The way to containers.
     pub nodes: Option<Arc<dyn NodeAccess>>,
@@ -52,7 +52,7 @@ pub struct ServerParts {
     pub mesh: Option<Arc<dyn MeshAccess>>,
     /// The storage's routes, relative to `/v1/storage`: `/`, `/{bucket}`, `/{bucket}/{*key}`.
     pub storage: Option<axum::Router>,
-    /// Seals the values of secrets; none: that of the cluster's identity.
+    /// Seals the values of secrets; `None`: the cluster identity's keyring does.
     pub keyring: Option<Arc<Keyring>>,
     /// The identity of the cluster.
     pub trust: Option<Arc<Trust>>,
@@ -60,6 +60,8 @@ pub struct ServerParts {
     pub join_settings: Option<serde_json::Value>,
     /// The version of the program.
     pub version: String,
+    /// Listening sockets by the names of `ControlHandle::sockets`, used instead of binding the addresses anew.
+    pub inherited: BTreeMap<String, OwnedFd>,
 }
 
 impl fmt::Debug for ServerParts {

@@ -1,14 +1,16 @@
-//! The audit log: a line of JSON for every call that could change something: who, what, when, with what result. No bodies, no
-//! secrets. A line is written before the call is answered, and synced to disk together with others soon after.
+//! The audit log: a line of JSON for every call that could change something: who, what, when, with what result. No
+//! bodies, no secrets. A line is written before the call is answered, and soon synced to disk together with others.
 
 use crate::error::{Error, Result, with_causes};
 use heptad_api::trust::Role;
 use serde::Serialize;
 use std::{
+    collections::HashMap,
     fs::{self, File},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 use tokio::{
@@ -21,7 +23,7 @@ const LINES_WAITING_MAX: usize = 1_024;
 /// Lines that are written at once.
 const LINES_TOGETHER_MAX: usize = 256;
 
-/// What is logged of a call.
+/// What is logged about a call.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Line {
     pub(crate) time: String,
@@ -43,6 +45,54 @@ pub(crate) struct Line {
     pub(crate) object: String,
     pub(crate) status: u16,
     pub(crate) duration_ms: u64,
+    /// Earlier refused calls of this principal that have no line of their own.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) left_out: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// How many refused calls of one principal have lines of their own, per period.
+const REFUSED_LINES_MAX: u32 = 30;
+/// The length of that period.
+const REFUSED_WINDOW: Duration = Duration::from_secs(60);
+
+/// Whose refused calls are logged one by one: a principal that is refused repeatedly must not push others' lines out of
+/// the log.
+#[derive(Debug, Default)]
+pub(crate) struct Refused(Mutex<HashMap<String, Refusals>>);
+
+#[derive(Debug)]
+struct Refusals {
+    since: Instant,
+    lines: u32,
+    left_out: u64,
+}
+
+impl Refused {
+    /// Whether this call of `principal` gets a line, and if so how many before it got none.
+    pub(crate) fn line(&self, principal: &str, refused: bool, now: Instant) -> Option<u64> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Entries that are over and have nothing to report are removed, so the map stays as small as there are busy
+        // callers.
+        all.retain(|_, one| one.left_out > 0 || now < one.since + REFUSED_WINDOW);
+        if !refused {
+            return Some(all.get_mut(principal).map_or(0, |one| std::mem::take(&mut one.left_out)));
+        }
+        let fresh = || Refusals { since: now, lines: 0, left_out: 0 };
+        let one = all.entry(principal.to_owned()).or_insert_with(fresh);
+        if now >= one.since + REFUSED_WINDOW {
+            (one.since, one.lines) = (now, 0);
+        }
+        if one.lines >= REFUSED_LINES_MAX {
+            one.left_out += 1;
+            return None;
+        }
+        one.lines += 1;
+        Some(std::mem::take(&mut one.left_out))
+    }
 }
 
 /// How the log is kept.
@@ -58,7 +108,7 @@ enum Message {
     Sync(oneshot::Sender<()>),
 }
 
-/// The way to the log. Clones write to the same.
+/// The handle of the log. Clones write to the same log.
 #[derive(Clone, Debug)]
 pub(crate) struct Audit(mpsc::Sender<Message>);
 
@@ -76,13 +126,13 @@ impl Audit {
         Ok(Self(sender))
     }
 
-    /// Writes a line. When it returns, the line survives the end of this process; soon after, that of the machine.
+    /// Writes a line. When it returns, the line survives the end of this process, and soon after that of the machine.
     pub(crate) async fn log(&self, line: &Line) {
         let mut text = serde_json::to_vec(line).expect("a line has string keys and serializes");
         text.push(b'\n');
         let (done, written) = oneshot::channel();
         if self.0.send(Message::Line(text, done)).await.is_ok() {
-            // The writer has told why if it could not.
+            // If the writer failed, it has already reported why.
             let _ = written.await;
         }
     }
@@ -96,7 +146,7 @@ impl Audit {
     }
 }
 
-/// The file that is written to, and how many bytes are in it.
+/// The current file, and how many bytes are in it.
 #[derive(Debug)]
 struct Files {
     dir: PathBuf,
@@ -120,7 +170,7 @@ impl Files {
         let file = appended(dir)?;
         let mut bytes = file.metadata()?.len();
         if bytes > 0 && !fs::read(numbered(dir, 0))?.ends_with(b"\n") {
-            // A line that a crash cut ends here, so that it spoils no other.
+            // A line that a crash truncated ends here, so that it spoils no other.
             (&file).write_all(b"\n")?;
             bytes += 1;
         }
@@ -178,7 +228,7 @@ async fn blocking(mut files: Files, work: impl FnOnce(&mut Files) + Send + 'stat
     }
 }
 
-/// Writes what comes until nobody can send any more.
+/// Writes what arrives until nobody can send any more.
 async fn write(mut files: Files, mut receiver: mpsc::Receiver<Message>) {
     let mut due: Option<Instant> = None;
     let mut batch = Vec::new();
@@ -243,6 +293,7 @@ mod tests {
             object: object.into(),
             status: 200,
             duration_ms: 1,
+            left_out: 0,
         }
     }
 
@@ -253,6 +304,21 @@ mod tests {
             all.extend(text.lines().map(|line| serde_json::from_str(line).unwrap_or(serde_json::Value::Null)));
         }
         all
+    }
+
+    #[test]
+    fn who_is_refused_again_and_again_has_a_few_lines_and_they_say_how_many_are_left_out() {
+        let refused = Refused::default();
+        let begun = Instant::now();
+        let lines = (0..1_000).filter(|_| refused.line("person/v", true, begun).is_some()).count();
+        assert_eq!(lines, REFUSED_LINES_MAX as usize);
+        assert_eq!(refused.line("person/w", true, begun), Some(0), "another one has lines");
+        assert_eq!(refused.line("person/w", false, begun), Some(0), "and what is done always");
+        let later = begun + REFUSED_WINDOW;
+        assert_eq!(refused.line("person/v", true, later), Some(1_000 - u64::from(REFUSED_LINES_MAX)));
+        assert_eq!(refused.line("person/v", false, later), Some(0), "told once");
+        refused.line("person/x", true, later + 2 * REFUSED_WINDOW);
+        assert_eq!(refused.0.lock().expect("nobody panics").len(), 1, "the others are forgotten");
     }
 
     #[tokio::test]

@@ -9,15 +9,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// Heartbeats of one node that are worked on at once.
+/// How many heartbeats of one node are processed at once.
 const HEARTBEATS_EACH_MAX: usize = 4;
-/// An address of strangers has this part of what they have together.
+/// One address may have a quarter of what all unidentified callers have.
 const STRANGER_PART: usize = 4;
 
 /// The kinds of callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Class {
-    /// Nodes that say that they live, and nothing else.
+    /// Nodes that send heartbeats, and nothing else.
     Heartbeat,
     /// The user of this machine.
     Local,
@@ -29,11 +29,11 @@ pub(crate) enum Class {
     Admin,
     /// Other people.
     Person,
-    /// Whoever is not known, by address.
+    /// Unidentified callers, by address.
     Stranger,
 }
 
-/// On whose account something is done.
+/// The account to which something is charged.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Caller {
     class: Class,
@@ -41,7 +41,7 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// The account of `principal`; a stranger's is that of the address.
+    /// The account of `principal`; that of an unidentified one is that of its address.
     pub(crate) fn of(principal: &Principal, address: &str) -> Self {
         let class = match principal {
             Principal::Operator => Class::Local,
@@ -55,7 +55,7 @@ impl Caller {
         Self { class, name }
     }
 
-    /// The account for heartbeats of `node`, if it is the machines' own and not a person's.
+    /// The account for heartbeats of `node`, if they come from a machine and not from a person.
     pub(crate) fn for_heartbeat(self, node: &str) -> Self {
         match self.class {
             Class::Local | Class::Server | Class::Node => {
@@ -65,7 +65,7 @@ impl Caller {
         }
     }
 
-    /// Whether nobody knows who it is.
+    /// Whether the caller is unidentified.
     pub(crate) fn is_stranger(&self) -> bool {
         self.class == Class::Stranger
     }
@@ -77,23 +77,24 @@ struct Held {
     each: HashMap<Caller, usize>,
 }
 
-/// How much of one thing may be held at once.
+/// How much of one resource may be held at once.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget {
     held: Arc<Mutex<Held>>,
     what: &'static str,
     all_max: usize,
     each_max: usize,
+    nodes_max: usize,
 }
 
-/// The right to one, given back when it is dropped.
+/// A permit for one, returned when dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
     held: Arc<Mutex<Held>>,
     caller: Caller,
 }
 
-/// Why there is no more.
+/// Why there are no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full {
     what: &'static str,
@@ -118,17 +119,23 @@ fn lock(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
 impl Budget {
     /// `all_max` for each kind of callers, of which one caller may hold `each_max`.
     pub(crate) fn new(what: &'static str, all_max: usize, each_max: usize) -> Self {
-        Self { held: Arc::default(), what, all_max, each_max: each_max.min(all_max) }
+        Self { held: Arc::default(), what, all_max, each_max: each_max.min(all_max), nodes_max: all_max }
     }
 
-    /// Most for a kind, and for one of it.
+    /// The same for what every node holds all the time: a bound for all nodes together would bound the cluster.
+    pub(crate) fn of_each_node(self) -> Self {
+        Self { nodes_max: usize::MAX, ..self }
+    }
+
+    /// The most for a kind, and for one caller of it.
     fn bounds(&self, class: Class) -> (usize, usize) {
         match class {
-            // As many as there are nodes, of which each has few.
+            // As many as there are nodes, each of which has few.
             Class::Heartbeat => (usize::MAX, HEARTBEATS_EACH_MAX),
             Class::Local | Class::Server => (self.all_max, self.all_max),
-            Class::Node | Class::Admin | Class::Person => (self.all_max, self.each_max),
-            // All of them have what one who is known has.
+            Class::Node => (self.nodes_max, self.each_max),
+            Class::Admin | Class::Person => (self.all_max, self.each_max),
+            // All of them together have as much as one identified caller.
             Class::Stranger => (self.each_max, self.each_max.div_ceil(STRANGER_PART)),
         }
     }
@@ -144,6 +151,12 @@ impl Budget {
         *held.all.entry(caller.class).or_default() += 1;
         *held.each.entry(caller.clone()).or_default() += 1;
         Ok(Permit { held: self.held.clone(), caller: caller.clone() })
+    }
+}
+
+impl Permit {
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.caller
     }
 }
 
@@ -204,6 +217,17 @@ mod tests {
             taken.pop();
             assert!(budget.take(greedy).is_ok(), "{greedy:?} gave one back");
         }
+    }
+
+    #[test]
+    fn every_node_of_a_large_cluster_has_its_share_of_what_it_holds_all_the_time() {
+        let budget = Budget::new("things", 128, 8).of_each_node();
+        let node = |number: usize| Caller::of(&Principal::Node(format!("n{number}").as_str().into()), "");
+        let held: Vec<_> = (0..5_000).map(|number| budget.take(&node(number / 5)).expect("its own")).collect();
+        let mut more: Vec<_> = std::iter::from_fn(|| budget.take(&node(7)).ok()).collect();
+        assert_eq!(more.len(), 3, "one has no more for that");
+        more.extend(budget.take(&callers()[6]));
+        assert_eq!((held.len(), more.len()), (5_000, 4), "and people have theirs");
     }
 
     #[test]

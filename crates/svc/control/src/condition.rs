@@ -20,9 +20,9 @@ use std::{
     fs::{self, File},
     io,
     os::unix::fs::MetadataExt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +37,8 @@ const RESERVE_BYTES_MIN: u64 = 4 << 20;
 const RESERVE_BYTES_MAX: u64 = 64 << 20;
 /// So many times its size must be free before a reserve is made.
 const RESERVE_ROOM: u64 = 3;
+/// After a reserve could not be made it is tried again no sooner.
+const RESERVE_RETRY_MS: u64 = 60_000;
 /// A disk is under pressure below a tenth, of a large one below this.
 const LOW_BYTES_MAX: u64 = 10 << 30;
 /// Events that could not be recorded yet.
@@ -70,6 +72,25 @@ impl Disk {
     }
 }
 
+/// What there is of the reserve. One that was given up leaves an empty file, so that this is known after a restart too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reserve {
+    /// There never was room for it, or the file system does not give it.
+    Absent,
+    Held,
+    GivenUp,
+}
+
+impl Reserve {
+    fn of(file: &Path) -> Self {
+        match fs::metadata(file) {
+            Ok(found) if found.blocks() * 512 >= RESERVE_BYTES_MIN => Self::Held,
+            Ok(_) => Self::GivenUp,
+            Err(_) => Self::Absent,
+        }
+    }
+}
+
 /// What becomes of the reserve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -78,30 +99,62 @@ enum Step {
     Make,
 }
 
-/// Decides from the disk, whether there is a reserve, and whether a write failed for want of room.
-fn step(disk: Disk, held: bool, refused: bool) -> Step {
+/// Decides from the disk, what there is of the reserve, and whether a write failed for want of room.
+fn step(disk: Disk, reserve: Reserve, refused: bool) -> Step {
     let size = disk.reserve_bytes();
-    match held {
-        true if refused || disk.free_bytes < size / 2 => Step::GiveUp,
-        false if !refused && disk.free_bytes >= size.saturating_mul(RESERVE_ROOM) => Step::Make,
+    match reserve {
+        Reserve::Held if refused || disk.free_bytes < size / 2 => Step::GiveUp,
+        Reserve::Held => Step::Stay,
+        _ if !refused && disk.free_bytes >= size.saturating_mul(RESERVE_ROOM) => Step::Make,
         _ => Step::Stay,
+    }
+}
+
+/// What was seen of a disk.
+#[derive(Clone, Debug)]
+struct Seen {
+    disk: Disk,
+    reserve: Reserve,
+    /// Whether a write failed for want of room.
+    refused: bool,
+    /// Why there is no reserve although there is room for it.
+    failed: Option<String>,
+}
+
+impl Seen {
+    fn is_full(&self) -> bool {
+        self.refused || self.reserve == Reserve::GivenUp || self.disk.free_bytes < self.disk.reserve_bytes() / 2
+    }
+
+    /// Why the disk is under pressure.
+    fn pressure(&self, dir: &Path) -> Option<String> {
+        let (dir, room) = (dir.display(), self.disk.shown());
+        match &self.failed {
+            _ if self.disk.is_low() || self.is_full() => Some(format!("the disk of {dir} fills up: {room}; make room")),
+            Some(error) => Some(format!(
+                "no reserve can be kept on the disk of {dir}: {error}; look at its quotas and at its file system, since \
+                 without a reserve nothing is left when it is full"
+            )),
+            None if self.reserve == Reserve::Absent => {
+                Some(format!("the disk of {dir} has no room for a reserve: {room}; make room"))
+            }
+            None => None,
+        }
     }
 }
 
 /// What is in the way, from what was seen.
 fn found(
     dir: &Path,
-    disk: Option<(Disk, bool)>,
+    seen: Option<&Seen>,
     read_only: Option<&heptad_state::Error>,
     silent: bool,
 ) -> Vec<(Kind, String)> {
     let mut found = Vec::new();
-    if let Some((disk, held)) = disk {
-        let (dir, room) = (dir.display(), disk.shown());
-        if disk.is_low() || !held {
-            found.push((Kind::DiskPressure, format!("the disk of {dir} fills up: {room}; make room")));
-        }
-        if !held {
+    if let Some(seen) = seen {
+        found.extend(seen.pressure(dir).map(|message| (Kind::DiskPressure, message)));
+        if seen.is_full() {
+            let (dir, room) = (dir.display(), seen.disk.shown());
             let message = format!("the disk of {dir} is full: {room}; new objects are refused until there is room");
             found.push((Kind::DiskFull, message));
         }
@@ -136,8 +189,8 @@ impl Conditions {
     pub(crate) fn admit(&self, principal: &Principal, asked: &Asked) -> Result<()> {
         let grows = matches!(asked.verb, Verb::Create | Verb::Update)
             && !matches!(principal, Principal::Node(_) | Principal::Server(_))
-            && ["apply", "services", "configs", "secrets", "policies", "rules", "quotas"]
-                .contains(&asked.kind.as_str());
+            && (asked.kind == "apply"
+                || heptad_api::Kind::of_plural(&asked.kind).is_some_and(|kind| kind.head().is_some()));
         match self.lock().iter().find(|one| one.kind == Kind::DiskFull) {
             Some(full) if grows => Err(Error::refused(ErrorCode::InsufficientSpace, full.message.clone())),
             _ => Ok(()),
@@ -166,6 +219,10 @@ fn make(file: &Path, bytes: u64) -> io::Result<()> {
         nix::fcntl::posix_fallocate(&reserve, 0, length)?;
         reserve.sync_all()
     });
+    let made = made.and_then(|()| match Reserve::of(file) {
+        Reserve::Held => Ok(()),
+        _ => Err(io::Error::other("the file system takes no room for it")),
+    });
     if made.is_err() {
         // The error that matters is the first.
         let _ = fs::remove_file(file);
@@ -173,22 +230,42 @@ fn make(file: &Path, bytes: u64) -> io::Result<()> {
     made
 }
 
-/// Looks at the disk of `dir`, and does what follows for the reserve. Returns also whether there is one.
-fn look(dir: &Path, refused: bool) -> io::Result<(Disk, bool)> {
-    let file = dir.join(RESERVE_FILE);
-    let disk = Disk::of(dir)?;
-    let has = |found: fs::Metadata| found.blocks() * 512 >= RESERVE_BYTES_MIN;
-    let held = fs::metadata(&file).is_ok_and(has);
-    match step(disk, held, refused) {
-        Step::Stay => Ok((disk, held)),
-        Step::GiveUp => {
-            fs::remove_file(&file)?;
-            Ok((Disk::of(dir)?, false))
+/// Who keeps the reserve on the disk of a directory.
+#[derive(Clone, Debug)]
+struct Keeper {
+    dir: PathBuf,
+    make: fn(&Path, u64) -> io::Result<()>,
+    /// When the last step failed, and why.
+    failed: Option<(Instant, String)>,
+}
+
+impl Keeper {
+    fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), make, failed: None }
+    }
+
+    /// Looks at the disk, and does what follows for the reserve. Whether that succeeds does not change what is seen.
+    fn look(&mut self, refused: bool) -> io::Result<Seen> {
+        let file = self.dir.join(RESERVE_FILE);
+        let disk = Disk::of(&self.dir)?;
+        let retry = Duration::from_millis(RESERVE_RETRY_MS);
+        match step(disk, Reserve::of(&file), refused) {
+            Step::Stay => {}
+            // Also on a full disk, where a rename or another file would need room.
+            Step::GiveUp => self.done(File::create(&file).map(drop)),
+            Step::Make if self.failed.as_ref().is_some_and(|(at, _)| at.elapsed() < retry) => {}
+            Step::Make => self.done((self.make)(&file, disk.reserve_bytes())),
         }
-        Step::Make => {
-            make(&file, disk.reserve_bytes())?;
-            Ok((Disk::of(dir)?, true))
+        let failed = self.failed.as_ref().map(|(_, error)| error.clone());
+        Ok(Seen { disk: Disk::of(&self.dir)?, reserve: Reserve::of(&file), refused, failed })
+    }
+
+    fn done(&mut self, done: io::Result<()>) {
+        let failed = done.err().map(|error| (Instant::now(), error.to_string()));
+        if let (None, Some((_, error))) = (&self.failed, &failed) {
+            tracing::warn!(dir = %self.dir.display(), error, "the reserve on the disk cannot be made or given up");
         }
+        self.failed = failed;
     }
 }
 
@@ -207,12 +284,13 @@ impl Watcher {
         let mut tick = tokio::time::interval(Duration::from_millis(LOOK_INTERVAL_MS));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut untold, mut recorded) = (VecDeque::new(), true);
+        let mut keeper = self.options.disk_dir.as_deref().map(Keeper::new);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = tick.tick() => {}
             }
-            let changed = self.look(&mut untold).await;
+            let changed = self.look(&mut keeper, &mut untold).await;
             recorded = recorded && !changed;
             if !untold.is_empty() || !recorded {
                 recorded = self.tell(&mut untold).await;
@@ -221,22 +299,23 @@ impl Watcher {
     }
 
     /// Returns whether something came or went.
-    async fn look(&self, untold: &mut VecDeque<(EventKind, String, String)>) -> bool {
+    async fn look(&self, keeper: &mut Option<Keeper>, untold: &mut VecDeque<(EventKind, String, String)>) -> bool {
         let read_only = self.objects.store().read_only();
         let refused = matches!(read_only, Some(heptad_state::Error::Full { .. }));
-        let dir = self.options.disk_dir.clone();
-        let disk = match dir.clone() {
-            None => None,
-            Some(dir) => match spawn_blocking(move || look(&dir, refused)).await.map_err(io::Error::other).flatten() {
-                Ok(seen) => Some(seen),
-                Err(error) => {
-                    tracing::debug!(%error, "the disk of the data cannot be looked at");
-                    None
-                }
-            },
-        };
+        let mut seen = None;
+        if let Some(mut looking) = keeper.clone() {
+            let looked = spawn_blocking(move || (looking.look(refused), looking)).await;
+            match looked.map_err(io::Error::other).and_then(|(looked, kept)| {
+                *keeper = Some(kept);
+                looked
+            }) {
+                Ok(found) => seen = Some(found),
+                Err(error) => tracing::debug!(%error, "the disk of the data cannot be looked at"),
+            }
+        }
         let silent = *self.leader.store_is_silent().borrow();
-        let found = found(&dir.unwrap_or_default(), disk, read_only.as_ref(), silent);
+        let dir = self.options.disk_dir.as_deref().unwrap_or(Path::new(""));
+        let found = found(dir, seen.as_ref(), read_only.as_ref(), silent);
         let (came, gone) = self.conditions.replace(found);
         for one in &came {
             tracing::warn!(condition = %one.kind, message = one.message, "something is in this server's way");
@@ -294,39 +373,92 @@ mod tests {
     fn the_reserve_is_given_up_when_it_is_needed_and_made_again_with_room() {
         let full = disk(10, 10_000);
         assert_eq!(full.reserve_bytes(), 64 * MIB);
-        assert_eq!(step(full, true, false), Step::GiveUp);
-        assert_eq!(step(disk(5_000, 10_000), true, true), Step::GiveUp, "a write failed all the same");
-        assert_eq!(step(disk(64, 10_000), true, false), Step::Stay);
-        assert_eq!(step(disk(64, 10_000), false, false), Step::Stay, "it would be given up again at once");
-        assert_eq!(step(disk(192, 10_000), false, true), Step::Stay);
-        assert_eq!(step(disk(192, 10_000), false, false), Step::Make);
+        assert_eq!(step(full, Reserve::Held, false), Step::GiveUp);
+        assert_eq!(step(disk(5_000, 10_000), Reserve::Held, true), Step::GiveUp, "a write failed all the same");
+        assert_eq!(step(disk(64, 10_000), Reserve::Held, false), Step::Stay);
+        for none in [Reserve::Absent, Reserve::GivenUp] {
+            assert_eq!(step(disk(64, 10_000), none, false), Step::Stay, "it would be given up again at once");
+            assert_eq!(step(disk(192, 10_000), none, true), Step::Stay);
+            assert_eq!(step(disk(192, 10_000), none, false), Step::Make);
+        }
         for free in 0..200 {
             // What is made leaves so much that it is not given up again.
-            if step(disk(free, 10_000), false, false) == Step::Make {
-                assert_eq!(step(disk(free - 64, 10_000), true, false), Step::Stay, "{free}");
+            if step(disk(free, 10_000), Reserve::Absent, false) == Step::Make {
+                assert_eq!(step(disk(free - 64, 10_000), Reserve::Held, false), Step::Stay, "{free}");
             }
         }
     }
 
+    fn kinds(disk: Disk, reserve: Reserve, refused: bool) -> Vec<Kind> {
+        let seen = Seen { disk, reserve, refused, failed: None };
+        found(Path::new("/d"), Some(&seen), None, false).into_iter().map(|(kind, _)| kind).collect()
+    }
+
+    #[test]
+    fn a_disk_is_full_when_little_is_left_and_not_for_want_of_a_reserve() {
+        let pressure = [Kind::DiskPressure];
+        let full = [Kind::DiskPressure, Kind::DiskFull];
+        assert_eq!(kinds(disk(5_000, 10_000), Reserve::Held, false), []);
+        assert_eq!(kinds(disk(150, 10_240), Reserve::Absent, false), pressure, "the first start on such a disk");
+        assert_eq!(kinds(disk(9, 10), Reserve::Absent, false), pressure, "it is too small for a reserve");
+        assert_eq!(kinds(disk(5_000, 10_000), Reserve::Absent, false), pressure, "the file system gives none");
+        assert_eq!(kinds(disk(150, 10_240), Reserve::GivenUp, false), full);
+        assert_eq!(kinds(disk(31, 10_240), Reserve::Absent, false), full);
+        assert_eq!(kinds(disk(1, 10), Reserve::Absent, false), full);
+        assert_eq!(kinds(disk(5_000, 10_000), Reserve::Absent, true), full, "a write failed for want of room");
+    }
+
+    /// A keeper in a directory, with a reserve of any size.
+    fn keeper(make: fn(&Path, u64) -> io::Result<()>) -> (tempfile::TempDir, Keeper) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let keeper = Keeper { make, ..Keeper::new(dir.path()) };
+        (dir, keeper)
+    }
+
     #[test]
     fn a_reserve_takes_its_room_and_gives_it_back() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (_, held) = look(dir.path(), false).expect("looked");
-        let size = fs::metadata(dir.path().join(RESERVE_FILE)).map(|found| found.blocks() * 512).unwrap_or(0);
-        assert!(!held || size >= RESERVE_BYTES_MIN, "{size}");
-        let (_, held) = look(dir.path(), true).expect("looked");
-        assert!(!held && !dir.path().join(RESERVE_FILE).exists());
+        let (dir, mut keeper) = keeper(|file, _| make(file, RESERVE_BYTES_MIN));
+        let seen = keeper.look(false).expect("looked");
+        let size = || fs::metadata(dir.path().join(RESERVE_FILE)).expect("it is there").blocks() * 512;
+        assert!(seen.reserve == Reserve::Held && size() >= RESERVE_BYTES_MIN, "{seen:?}");
+        let seen = keeper.look(true).expect("looked");
+        assert!(seen.reserve == Reserve::GivenUp && size() == 0, "{seen:?}");
+        // A server that starts now knows it too.
+        let seen = Keeper::new(dir.path()).look(true).expect("looked");
+        assert_eq!(seen.reserve, Reserve::GivenUp);
+        assert_eq!(keeper.look(false).expect("looked").reserve, Reserve::Held, "with room it is made again");
+    }
+
+    #[test]
+    fn a_disk_that_gives_no_reserve_is_looked_at_all_the_same() {
+        static TRIES: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let (dir, mut keeper) = keeper(|_, _| {
+            TRIES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Err(nix::errno::Errno::EDQUOT.into())
+        });
+        for _ in 0..3 {
+            let seen = keeper.look(false).expect("looked");
+            assert_eq!((seen.reserve, seen.is_full()), (Reserve::Absent, false), "{seen:?}");
+            let pressure = Seen { disk: disk(5_000, 10_000), ..seen }.pressure(dir.path()).expect("it is told");
+            assert!(pressure.contains("no reserve can be kept") && pressure.contains("quota exceeded"), "{pressure}");
+        }
+        assert_eq!(TRIES.load(std::sync::atomic::Ordering::Relaxed), 1, "not at every look");
+        assert!(keeper.look(true).expect("looked").is_full());
+        keeper.make = |file, _| make(file, RESERVE_BYTES_MIN);
+        keeper.failed = None;
+        assert_eq!(keeper.look(false).expect("looked").reserve, Reserve::Held);
     }
 
     #[test]
     fn what_grows_is_refused_while_the_disk_is_full_and_deletions_are_not() {
         let conditions = Conditions::default();
         let may = |verb, kind: &str, principal: &Principal| {
-            let asked = Asked { verb, ..Asked::update(kind, "default", "x") };
+            let asked = Asked { verb, kind: kind.to_owned(), ..Asked::of("PUT", "") };
             conditions.admit(principal, &asked).is_ok()
         };
         assert!(may(Verb::Create, "apply", &Principal::Operator));
-        let (came, gone) = conditions.replace(found(Path::new("/d"), Some((disk(1, 1_000), false)), None, false));
+        let seen = Seen { disk: disk(1, 1_000), reserve: Reserve::GivenUp, refused: false, failed: None };
+        let (came, gone) = conditions.replace(found(Path::new("/d"), Some(&seen), None, false));
         assert_eq!((came.len(), gone.len()), (2, 0));
         assert!(
             !may(Verb::Create, "apply", &Principal::Operator) && !may(Verb::Update, "services", &Principal::Operator)

@@ -2,14 +2,13 @@
 
 use crate::{
     access::ServerParts,
-    audit::{Audit, Bounds},
-    authorize::Policies,
+    audit::{Audit, Bounds, Refused},
     budget::Budget,
     condition::{Conditions, Watcher},
     error::{Error, Result, StoreContext},
     fanout::Hub,
     http::{
-        self, App, Peer, Strangers,
+        self, App, Peer,
         serve::{Listeners, Server, UNKNOWN_ADDRESS},
     },
     leader::{Leader, Loops},
@@ -19,9 +18,13 @@ use crate::{
     token::Token,
     trust::Trust,
 };
+use heptad_pki::Strangers;
 use heptad_state::Store;
 use std::{
+    collections::BTreeMap,
+    io,
     net::SocketAddr,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -29,7 +32,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Searches for better placements at once for each kind of callers, and for one of them.
+/// How many searches for better placements run at once, for each kind of callers and for one of them.
 const SEARCHES_MAX: usize = 4;
 const SEARCHES_EACH_MAX: usize = 2;
 
@@ -45,23 +48,21 @@ pub struct ControlHandle {
     tls: Option<SocketAddr>,
     token_file: Option<PathBuf>,
     objects: Objects,
+    listeners: Listeners,
     server: Server,
     leader: Arc<Leader>,
     audit: Option<Audit>,
-    stop: CancellationToken,
-    tracker: TaskTracker,
-    drain: Duration,
 }
 
 impl Control {
     /// Starts the control plane on `store`. When it returns, the sockets accept and the reconcilers run.
-    pub async fn start(options: Options, store: Arc<dyn Store>, parts: ServerParts) -> Result<ControlHandle> {
+    pub async fn start(options: Options, store: Arc<dyn Store>, mut parts: ServerParts) -> Result<ControlHandle> {
         check(&options, &parts)?;
         let options = Arc::new(options);
-        // A store that cannot be read is said now, not by the first request.
+        // A store that cannot be read is reported now, not by the first request.
         store.current_revision().await.during("read", "the revision")?;
         let objects = objects_of(store, &options, &parts);
-        let listeners = Listeners::open(&options).await?;
+        let listeners = Listeners::open(&options, std::mem::take(&mut parts.inherited)).await?;
         let (tcp, tls) = listeners.addresses();
         let token = match options.token_file.as_ref().filter(|_| tcp.is_some()) {
             Some(path) => Some(Token::load_or_create(path)?),
@@ -73,7 +74,6 @@ impl Control {
             servers.register(&options.server_name, url, &parts.version).await?;
         }
         let audit = options.audit_dir.as_deref().map(|dir| Audit::open(dir, bounds(&options))).transpose()?;
-        let policies = Policies::load(options.policies.as_deref())?;
         let trust = parts.trust.clone();
         if let Some(trust) = &trust {
             follow_nodes(trust, &objects, &stop, &tracker).await?;
@@ -82,7 +82,8 @@ impl Control {
         let conditions = Arc::new(Conditions::default());
         let hub = Hub::new(objects.clone());
         tracker.spawn(hub.clone().run(stop.clone()));
-        let connections = Budget::new("connections", options.connections_max, options.connections_each_max);
+        let connections =
+            Budget::new("connections", options.connections_max, options.connections_each_max).of_each_node();
         let strangers = Strangers::new(options.strangers_max, options.strangers_each_max);
         let app = Arc::new(App {
             objects: objects.clone(),
@@ -92,13 +93,14 @@ impl Control {
             leader: leader.clone(),
             connections: connections.clone(),
             requests: Budget::new("requests", options.requests_max, options.requests_each_max),
-            streams: Budget::new("watches and log streams", options.streams_max, options.streams_each_max),
+            streams: Budget::new("watches and log streams", options.streams_max, options.streams_each_max)
+                .of_each_node(),
             searches: Budget::new("searches for a better placement", SEARCHES_MAX, SEARCHES_EACH_MAX),
             options: options.clone(),
             parts,
             token,
-            policies,
             audit: audit.clone(),
+            refused: Refused::default(),
             conditions: conditions.clone(),
             stop: stop.clone(),
         });
@@ -114,13 +116,13 @@ impl Control {
             options: options.clone(),
             connections,
             strangers,
-            tracker: tracker.clone(),
-            stop: stop.clone(),
+            tracker,
+            drain: stop.child_token(),
+            stop,
         };
         listeners.serve(&server);
-        let drain = Duration::from_millis(options.drain_ms_max);
         let (socket, token_file) = (options.socket.clone(), options.token_file.clone());
-        Ok(ControlHandle { socket, tcp, tls, token_file, objects, leader, audit, server, stop, tracker, drain })
+        Ok(ControlHandle { socket, tcp, tls, token_file, objects, listeners, leader, audit, server })
     }
 }
 
@@ -201,12 +203,12 @@ impl ControlHandle {
         self.token_file.as_deref()
     }
 
-    /// The objects, without the way over HTTP.
+    /// The objects, without HTTP.
     pub fn objects(&self) -> &Objects {
         &self.objects
     }
 
-    /// Serves a connection that was accepted elsewhere, until it ends. One that is too many is closed at once.
+    /// Serves a connection that was accepted elsewhere, until it ends. One beyond the bound is closed at once.
     pub fn serve<S>(&self, stream: S, peer: Peer) -> impl Future<Output = ()> + Send + use<S>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -224,17 +226,33 @@ impl ControlHandle {
         self.leader.objects().is_some()
     }
 
-    /// Says at any time whether this server runs the reconcilers.
+    /// Tells at any time whether this server runs the reconcilers.
     pub fn leads(&self) -> impl Fn() -> bool + Send + Sync + use<> {
         let leader = self.leader.clone();
         move || leader.objects().is_some()
     }
 
-    /// Stops: no new connections, watches end, requests that are worked on are finished within a bound.
-    pub async fn shutdown(self) {
-        self.stop.cancel();
-        self.tracker.close();
-        if tokio::time::timeout(self.drain * 2, self.tracker.wait()).await.is_err() {
+    /// Copies of the listening sockets by name, for the next program (`ServerParts::inherited` there).
+    pub fn sockets(&self) -> io::Result<BTreeMap<String, OwnedFd>> {
+        self.listeners.copies()
+    }
+
+    /// Stops as `shutdown` does, for whoever holds `sockets`: new connections then wait in their queues. Before that,
+    /// clients of kept connections are told with their next answer to reconnect.
+    pub async fn hand_over(self) {
+        self.listeners.leave();
+        self.server.drain.cancel();
+        tokio::time::sleep(Duration::from_millis(self.server.options.drain_idle_ms_max)).await;
+        self.shutdown().await;
+    }
+
+    /// Stops: accepts no new connections, ends watches, finishes requests in progress within a bound.
+    pub async fn shutdown(mut self) {
+        self.listeners = Listeners::default();
+        self.server.stop.cancel();
+        self.server.tracker.close();
+        let longest = 2 * Duration::from_millis(self.server.options.drain_ms_max);
+        if tokio::time::timeout(longest, self.server.tracker.wait()).await.is_err() {
             tracing::warn!("some connections did not end in time");
         }
         if let Some(audit) = &self.audit {
@@ -245,6 +263,6 @@ impl ControlHandle {
 
 impl Drop for ControlHandle {
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.server.stop.cancel();
     }
 }

@@ -1,5 +1,5 @@
-//! Who leads, decided from the rows that were read and a clock: follow, take over, renew, or step down. Pure: reads no
-//! row, writes none, and trusts no other machine's clock. Two leaders at once are harmless: the older one is fenced.
+//! Who leads, decided from the rows that were read and a clock: follow, take over, renew, or step down. Pure: reads and
+//! writes no row, and trusts no other machine's clock. Two leaders at once are harmless: the older one is fenced.
 
 use heptad_state::Revision;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ pub(crate) struct Lease {
     pub(crate) renewal: u64,
 }
 
-/// The fence: changed at a takeover and never else. Row `/leader/generation`.
+/// The fence: changed only at a takeover. Row `/leader/generation`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Generation {
     pub(crate) number: u64,
@@ -22,7 +22,7 @@ pub(crate) struct Generation {
     pub(crate) incarnation: String,
 }
 
-/// Both rows as they were read at one revision, each with the revision of its last change.
+/// Both rows as read at one revision, each with the revision of its last change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) lease: Option<(Revision, Lease)>,
@@ -46,13 +46,13 @@ impl Seen {
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Nothing now; look again after this time.
+    /// Nothing now; check again after this time.
     Wait(u64),
-    /// Write both rows, if they are still as they were seen.
+    /// Write both rows, if they are still as they were read.
     TakeOver(Generation),
-    /// Write the lease, if it is still as it was seen.
+    /// Write the lease, if it is still as it was read.
     Renew(Lease),
-    /// Somebody else took over: stop leading, then look again.
+    /// Another server took over: stop leading, then check again.
     Resign,
 }
 
@@ -63,11 +63,11 @@ pub(crate) struct Terms {
     pub(crate) renew_interval_ms: u64,
 }
 
-/// What this server knows of its own leadership.
+/// What this server knows about its own leadership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Own {
     generation_revision: Revision,
-    /// When the last renewal that succeeded was begun; none: no answer came yet.
+    /// When the last successful renewal began; `None`: no answer came yet.
     renewed_ms: Option<u64>,
 }
 
@@ -78,7 +78,7 @@ pub(crate) struct Election {
     incarnation: String,
     terms: Terms,
     own: Option<Own>,
-    /// The lease as it is watched, and since when it has not changed, by the own clock.
+    /// The lease as it is watched, and since when it has not changed, by this server's own clock.
     watched: Option<(Revision, u64)>,
     looked: bool,
 }
@@ -89,7 +89,7 @@ impl Election {
         Self { name, incarnation, terms, own: None, watched: None, looked: false }
     }
 
-    /// Decides from the rows as they are.
+    /// Decides from the present rows.
     pub(crate) fn look(&mut self, seen: &Seen, now_ms: u64) -> Step {
         let first_look = !std::mem::replace(&mut self.looked, true);
         match self.own {
@@ -109,7 +109,7 @@ impl Election {
         }
     }
 
-    /// An own takeover of which no answer came. It counts once it is renewed.
+    /// A takeover of its own that got no answer. It counts once it is renewed.
     fn unheard(&self, seen: &Seen) -> Option<Own> {
         let (revision, generation) = seen.generation.as_ref()?;
         let own = Own { generation_revision: *revision, renewed_ms: None };
@@ -126,7 +126,7 @@ impl Election {
         Step::Renew(Lease { holder: self.name.clone(), generation, renewal })
     }
 
-    /// A lease counts as expired when it was not changed for its whole time, seen with the own clock.
+    /// A lease counts as expired when it has not changed for its whole duration, by this server's own clock.
     fn follow(&mut self, seen: &Seen, first_look: bool, now_ms: u64) -> Step {
         let since_ms = match self.watched {
             Some((revision, since_ms)) if revision == seen.lease_revision() => since_ms,
@@ -167,7 +167,7 @@ impl Election {
         self.lease_left_ms(now_ms).and(self.own.map(|own| own.generation_revision))
     }
 
-    /// For how long this server may go on to lead without a renewal.
+    /// How long this server may still lead without a renewal.
     pub(crate) fn lease_left_ms(&self, now_ms: u64) -> Option<u64> {
         let end_ms = self.own?.renewed_ms? + self.terms.lease_ms;
         (now_ms < end_ms).then(|| end_ms - now_ms)

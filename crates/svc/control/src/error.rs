@@ -1,6 +1,7 @@
 //! What can go wrong in the control plane, and the problem details that clients see of it.
 
 use heptad_api::{ErrorCode, ProblemDetails};
+pub(crate) use heptad_model::with_causes;
 use std::{io, path::PathBuf};
 use thiserror::Error;
 
@@ -10,15 +11,15 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Why an operation failed.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// It was refused; what the client is told.
+    /// The operation was refused; what the client is told.
     #[error("{0}")]
     Refused(Box<ProblemDetails>),
     /// The state store failed.
     #[error("{operation} {subject}: the state store failed")]
     Store {
-        /// What was done.
+        /// The operation.
         operation: &'static str,
-        /// To what.
+        /// Its subject.
         subject: String,
         /// Why.
         #[source]
@@ -36,11 +37,11 @@ pub enum Error {
     /// Something concerning the sockets or the token file failed.
     #[error("{operation} {}: {remedy}", path.display())]
     Listen {
-        /// What was done.
+        /// The operation.
         operation: &'static str,
-        /// With which socket or file.
+        /// Its socket or file.
         path: PathBuf,
-        /// What to do.
+        /// The remedy.
         remedy: &'static str,
         /// Why.
         #[source]
@@ -57,21 +58,13 @@ pub enum Error {
     /// Something with certificates, tokens or the keyring failed.
     #[error("{operation}")]
     Trust {
-        /// What was done.
+        /// The operation.
         operation: &'static str,
         /// Why.
         #[source]
         source: heptad_pki::Error,
     },
-    /// The policies cannot be used.
-    #[error("policies {}: {reason}", path.display())]
-    Policies {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The system gave no random bytes.
+    /// The system supplied no random bytes.
     #[error("the system gives no random bytes for {subject}")]
     Random {
         /// What they were for.
@@ -123,18 +116,6 @@ impl Error {
             other => ProblemDetails::new(other.code(), with_causes(other)),
         }
     }
-}
-
-/// An error and its causes in one line.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 impl From<ProblemDetails> for Error {

@@ -1,4 +1,4 @@
-//! Which nodes report, in memory: a heartbeat writes nothing, only a change of a node's status does.
+//! Which nodes report, kept in memory: a heartbeat writes nothing; only a change of a node's status does.
 
 use crate::{
     error::{Error, Result, with_causes},
@@ -22,12 +22,20 @@ struct Life {
 }
 
 /// When each node reported last.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Liveness {
     nodes: Mutex<BTreeMap<NodeName, Life>>,
+    /// When this server began to listen: a node that it never heard has been silent at least since then.
+    since: Mutex<Instant>,
 }
 
-/// The status after `silence`; a node that is already seen worse is not seen better by silence.
+impl Default for Liveness {
+    fn default() -> Self {
+        Self { nodes: Mutex::default(), since: Mutex::new(Instant::now()) }
+    }
+}
+
+/// The status after `silence`; a node already seen as worse is not improved by silence.
 fn status_after(silence: Duration, status: NodeStatus, options: &Options) -> NodeStatus {
     if silence >= Duration::from_millis(options.node_not_ready_ms) {
         NodeStatus::NotReady
@@ -43,7 +51,7 @@ impl Liveness {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in the nodes that there are. A new one counts as having reported now.
+    /// Takes over the list of nodes. A new one counts as having reported now.
     pub(crate) fn see<'a>(&self, present: impl Iterator<Item = &'a Node>) {
         let mut nodes = self.lock();
         let before = std::mem::take(&mut *nodes);
@@ -62,7 +70,7 @@ impl Liveness {
         Some(life.status != NodeStatus::Ready)
     }
 
-    /// How long each node has been silent, and what that means.
+    /// How long each node has been silent, and what status follows.
     pub(crate) fn silences(&self, options: &Options) -> Vec<NodeSilence> {
         let told = |(node, life): (&NodeName, &Life)| {
             let silence = life.last.elapsed();
@@ -70,6 +78,20 @@ impl Liveness {
             NodeSilence { node: node.clone(), silence_ms, status: status_after(silence, life.status, options) }
         };
         self.lock().iter().map(told).collect()
+    }
+
+    /// How long a node has been silent; 0 if this server does not know it.
+    pub(crate) fn silence_ms(&self, name: &NodeName) -> u64 {
+        let silence = self.lock().get(name).map(|life| life.last.elapsed()).unwrap_or_default();
+        u64::try_from(silence.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The status of a node that is recorded as `status`, as this server knows it: what its silence means may not be
+    /// recorded yet, or cannot be while no server leads or the state is read-only.
+    pub(crate) fn shown(&self, name: &NodeName, status: NodeStatus, options: &Options) -> NodeStatus {
+        let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = self.lock().get(name).map_or(since, |life| life.last);
+        status_after(last.elapsed(), status, options)
     }
 
     /// The nodes whose status must change.
@@ -90,20 +112,21 @@ impl Liveness {
         }
     }
 
-    /// Begins anew: nobody is called silent for a time in which another server listened.
+    /// Starts anew: no node counts as silent for a time in which another server listened.
     pub(crate) fn take_over(&self) {
         let now = Instant::now();
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = now;
         self.lock().values_mut().for_each(|life| life.last = now);
     }
 
-    /// Remembers a node that nobody told of yet; those that were silent for long make room.
+    /// Remembers a node that was not known yet; nodes that were silent for long make room.
     fn remember(&self, node: &Node, options: &Options) {
         let mut nodes = self.lock();
         nodes.retain(|_, life| life.last.elapsed() < Duration::from_millis(options.node_not_ready_ms));
         nodes.insert(node.name.clone(), Life { last: Instant::now(), status: node.status });
     }
 
-    /// A heartbeat that came in: the node is ready if it was not. Only the leader, which has `fenced` objects, writes it.
+    /// A heartbeat arrived: the node is ready if it was not. Only the leader, which has `fenced` objects, writes that.
     pub(crate) async fn heartbeat(
         &self,
         objects: &Objects,
@@ -128,16 +151,15 @@ impl Liveness {
         match leading.set_node_status(name, NodeStatus::Ready, "it reports").await {
             Ok(true) => self.set(name, NodeStatus::Ready),
             Ok(false) => {}
-            // The next leader says it; this server only remembers.
+            // The next leader records it; this server only remembers.
             Err(error) if error.is_fenced() => {}
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    /// Looks at all nodes again and again, until `stop`.
+    /// Checks all nodes repeatedly, until `stop`; after [`Self::take_over`].
     pub(crate) async fn run(&self, objects: &Objects, options: &Options, stop: CancellationToken) {
-        self.take_over();
         let mut tick = tokio::time::interval(Duration::from_millis(options.heartbeat_check_ms.max(1)));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

@@ -106,43 +106,50 @@ pub(crate) fn mesh() -> KeyRange {
     KeyRange::span("/containers/", "/services0")
 }
 
-/// Whether proxies route by a row.
-pub(crate) fn mesh_row(key: &[u8]) -> bool {
-    matches!(row(key), Row::Service | Row::Container | Row::Policy | Row::Rule)
-}
-
-/// What a row of [`cluster`] is.
+/// What a row is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Row {
-    Node,
-    Service,
-    Container,
-    Policy,
-    Rule,
-    /// A config or a secret: its namespace, and how services name it.
-    Settings(Namespace, SettingsRef),
+pub(crate) enum Row<'a> {
+    Object(Kind, ObjectKey<'a>),
     Allocation(NodeName),
     Replicas(ServiceKey),
     Rollout(ServiceKey),
     Revision(ServiceKey, u64),
-    Quota,
     Placements,
     QuotaGuard(Namespace),
     Other,
 }
 
-pub(crate) fn row(key: &[u8]) -> Row {
+/// Which object of its kind a row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectKey<'a> {
+    /// Empty if the kind has no namespaces.
+    namespace: &'a str,
+    pub(crate) name: &'a str,
+}
+
+impl ObjectKey<'_> {
+    pub(crate) fn service(self) -> ServiceKey {
+        ServiceKey::new(self.namespace, self.name)
+    }
+
+    pub(crate) fn named(self) -> (Namespace, String) {
+        (self.namespace.into(), self.name.to_owned())
+    }
+
+    /// A config or a secret, as services of its namespace name it.
+    pub(crate) fn settings(self, of_name: fn(String) -> SettingsRef) -> (Namespace, SettingsRef) {
+        (self.namespace.into(), of_name(self.name.to_owned()))
+    }
+}
+
+pub(crate) fn row(key: &[u8]) -> Row<'_> {
     let Ok(key) = std::str::from_utf8(key) else { return Row::Other };
-    let Some((kind, rest)) = key.strip_prefix('/').and_then(|key| key.split_once('/')) else { return Row::Other };
-    match kind {
-        "nodes" => Row::Node,
-        "services" => Row::Service,
-        "containers" => Row::Container,
-        "policies" => Row::Policy,
-        "rules" => Row::Rule,
-        "configs" => settings(rest, SettingsRef::Config),
-        "secrets" => settings(rest, SettingsRef::Secret),
-        "quotas" => Row::Quota,
+    let Some((word, rest)) = key.strip_prefix('/').and_then(|key| key.split_once('/')) else { return Row::Other };
+    if let Some(kind) = Kind::of_plural(word) {
+        let parts = if kind.is_namespaced() { rest.split_once('/') } else { Some(("", rest)) };
+        return parts.map_or(Row::Other, |(namespace, name)| Row::Object(kind, ObjectKey { namespace, name }));
+    }
+    match word {
         "placements" => Row::Placements,
         "quota-guards" => Row::QuotaGuard(rest.into()),
         "allocations" => Row::Allocation(rest.into()),
@@ -153,12 +160,7 @@ pub(crate) fn row(key: &[u8]) -> Row {
     }
 }
 
-fn settings(rest: &str, of_name: fn(String) -> SettingsRef) -> Row {
-    let parts = rest.split_once('/');
-    parts.map_or(Row::Other, |(space, name)| Row::Settings(Namespace(space.to_owned()), of_name(name.to_owned())))
-}
-
-fn revision_row(rest: &str) -> Option<Row> {
+fn revision_row(rest: &str) -> Option<Row<'_>> {
     let (service, number) = rest.rsplit_once('/')?;
     let (namespace, name) = service.split_once('/')?;
     Some(Row::Revision(ServiceKey::new(namespace, name), number.parse().ok()?))

@@ -1,5 +1,5 @@
-//! Leading: takes part in the election, and runs the reconciler and the liveness while this server leads. Whatever
-//! these write is fenced by the generation. Decides nothing: `election` does.
+//! Leading: takes part in the election, and runs the reconciler and the liveness loop while this server leads. The
+//! generation fences whatever these write. Decides nothing: `election` does.
 
 use crate::{
     election::{Election, Generation, Lease, Seen, Step, Terms, first_lease},
@@ -23,10 +23,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// A store that gave no answer for so many intervals of renewal is silent; it may elect a leader of its own meanwhile.
+/// A store that has not answered for this many renewal intervals is silent; another server may be elected meanwhile.
 const SILENT_INTERVALS: u64 = 3;
 
-/// What the loops of a leader share with the rest of the server.
+/// What a leader's loops share with the rest of the server.
 #[derive(Clone, Debug)]
 pub(crate) struct Loops {
     pub(crate) reports: Arc<Reports>,
@@ -34,7 +34,7 @@ pub(crate) struct Loops {
     pub(crate) tracker: TaskTracker,
 }
 
-/// One time of leading.
+/// One term of leading.
 #[derive(Debug)]
 struct Term {
     fence: Revision,
@@ -56,7 +56,7 @@ pub(crate) struct Leader {
     /// Which run of this server it is.
     incarnation: String,
     term: Mutex<Option<Term>>,
-    /// Whether the store, which is elsewhere, has given no answer for too long.
+    /// Whether the store, which is elsewhere, has not answered for too long.
     silent: watch::Sender<bool>,
 }
 
@@ -66,19 +66,19 @@ impl Leader {
         Ok(Self { objects, options, incarnation, term: Mutex::default(), silent: watch::Sender::new(false) })
     }
 
-    /// Whether this server does not reach the store: it knows nothing new then, and others may. A server that is alone
-    /// has its store in its own process.
+    /// Whether this server does not reach the store: it then learns nothing new, while others may. A single server has
+    /// its store in its own process.
     pub(crate) fn store_is_silent(&self) -> watch::Receiver<bool> {
         self.silent.subscribe()
     }
 
-    /// The objects as the leader may write them; none if this server does not lead.
+    /// The objects as the leader may write them; `None` if this server does not lead.
     pub(crate) fn objects(&self) -> Option<Objects> {
         let term = self.term.lock().unwrap_or_else(PoisonError::into_inner);
         term.as_ref().filter(|term| !term.stop.is_cancelled()).map(|term| term.objects.clone())
     }
 
-    /// Takes part until `stop`. A server that is alone leads when this returns.
+    /// Takes part until `stop`. A single server already leads when this returns.
     pub(crate) async fn start(self: &Arc<Self>, loops: Loops, stop: CancellationToken) -> Result<()> {
         match self.options.leadership {
             Leadership::Sole => {
@@ -109,7 +109,7 @@ impl Leader {
         Err(Error::refused(heptad_api::ErrorCode::Busy, detail))
     }
 
-    /// Begins to lead, or goes on if it does already in this generation.
+    /// Begins to lead, or continues if it already leads in this generation.
     fn lead(&self, fence: Revision, loops: &Loops, stop: &CancellationToken) {
         let mut term = self.term.lock().unwrap_or_else(PoisonError::into_inner);
         if term.as_ref().is_some_and(|term| term.fence == fence && !term.stop.is_cancelled()) {
@@ -119,6 +119,8 @@ impl Leader {
         let stop = stop.child_token();
         let Loops { reports, liveness, tracker } = loops.clone();
         let reconciler = Reconciler::new(objects.clone(), reports, liveness.clone(), self.options.clone());
+        // Before anybody can ask the new leader.
+        liveness.take_over();
         tracker.spawn(reconciler.run(stop.clone()));
         let (own, options, until) = (objects.clone(), self.options.clone(), stop.clone());
         tracker.spawn(async move { liveness.run(&own, &options, until).await });
@@ -176,7 +178,7 @@ impl Leader {
         }
     }
 
-    /// Looks once and does what is to be done. Returns when to look again.
+    /// Checks once and acts accordingly. Returns when to check again.
     async fn turn(&self, election: &mut Election, clock: Instant) -> Result<u64> {
         let seen = self.read().await?;
         let began_ms = elapsed_ms(clock);
@@ -199,7 +201,7 @@ impl Leader {
         Ok(1)
     }
 
-    /// Both rows at one revision, the newest that is committed.
+    /// Both rows at one revision, the newest committed one.
     async fn read(&self) -> Result<Seen> {
         let txn = Txn::new().then([Op::get(keys::LEASE), Op::get(keys::GENERATION)]);
         let answer = self.objects.store().txn(txn).await.during("read", keys::LEASE)?;
@@ -215,7 +217,7 @@ impl Leader {
             Compare::mod_revision(keys::GENERATION, seen.generation_revision()),
             Compare::mod_revision(keys::LEASE, seen.lease_revision()),
         ];
-        // A server that is alone leaves no lease that nobody renews.
+        // A single server leaves no lease that nobody renews.
         let lease = match lease {
             Some(lease) => Some(Op::put(keys::LEASE, encoded(lease))),
             None => seen.lease.is_some().then(|| Op::delete(keys::LEASE)),
@@ -235,7 +237,7 @@ impl Leader {
         Ok(self.objects.store().txn(renewal).await.during("renew", keys::LEASE)?.succeeded)
     }
 
-    /// Gives the lease back, so that nobody has to wait for its end.
+    /// Gives the lease back, so that nobody has to wait for it to expire.
     async fn release(&self, fence: Revision, patience_ms: u64) {
         let mine = Compare::mod_revision(keys::GENERATION, fence);
         let txn = Txn::new().when([mine]).then([Op::delete(keys::LEASE)]);

@@ -1,5 +1,5 @@
-//! The control plane: the API server over the state store, the reconcilers that lead the cluster to what is wanted, and
-//! the scheduler loop. Plans are made by `heptad-sched`; here they are committed. Knows no container and no network.
+//! The control plane: the API server over the state store, the reconcilers that bring the cluster to its wanted state,
+//! and the scheduler loop. `heptad-sched` makes plans; this crate commits them. Knows no container and no network.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -31,7 +31,7 @@ mod trust;
 pub use access::{BoxFuture, ExecStream, LogStream, MeshAccess, NodeAccess, ServerParts};
 pub use control::{Control, ControlHandle};
 pub use error::{Error, Result};
-pub use http::{Peer, Seat, Strangers};
+pub use http::Peer;
 pub use objects::{Given, Kept, ObjectWatch, Objects};
 pub use options::{Leadership, OptimizeMode, Options, ServerTls};
 pub use reconcile::Reconciler;

@@ -1,5 +1,5 @@
-//! The optimiser at work: suggests moves that free nodes, begins them, and does so by itself if told to. What may move is
-//! `sched`'s to say, the search is `optimize`'s, and what it is worth is judged by `certify`.
+//! The optimiser at work: suggests moves that free nodes, begins them, and does so by itself if told to. `sched` says
+//! what may move, `optimize` searches, and `certify` judges the result.
 
 use crate::{
     clock::now_ms,
@@ -14,11 +14,12 @@ use heptad_api::{
     optimization::{Certified, Optimization, PlannedMove},
 };
 use heptad_certify::{Problem, Solution, verify_solution};
+use heptad_life::is_at_rest;
 use heptad_model::{Container, ContainerId, EventKind, Reservation, Service, ServiceKey};
 use heptad_optimize::{Budget, Outcome};
 use heptad_sched::{
     NodesView,
-    consolidate::{Instance, Prices, Relocation, consolidation, is_settled, possible_now},
+    consolidate::{Instance, Prices, Relocation, consolidation, possible_now},
 };
 use std::{
     collections::BTreeMap,
@@ -30,12 +31,12 @@ use tokio_util::sync::CancellationToken;
 
 /// Moves that one transaction begins.
 const MOVES_OF_TRANSACTION_MAX: usize = 50;
-/// A move whose successor does not serve after this time is given up.
+/// A move is given up if its successor does not serve after this time.
 const MOVE_MS_MAX: u64 = 300_000;
-/// Any number does; the same everywhere, so that the same state gives the same moves.
+/// Any number will do; it is the same everywhere, so that the same state gives the same moves.
 const SEED: u64 = 7;
 
-/// Moves as they were found on one state.
+/// Moves found on one state.
 pub(crate) struct Suggestion {
     rows: Rows,
     relocations: Vec<Relocation>,
@@ -49,7 +50,7 @@ pub(crate) async fn suggest(objects: &Objects, moves_max: u64, search_ms: u64) -
     beside(move || suggested(rows, moves_max, search_ms)).await
 }
 
-/// What the present placement costs, and a bound below which no placement at all is, however many moves led to it.
+/// What the present placement costs, and a bound below which no placement costs, however many moves lead to it.
 pub(crate) async fn present(rows: Rows, search_ms: u64) -> Result<Certified> {
     beside(move || {
         let prices = Prices::default();
@@ -75,7 +76,7 @@ pub(crate) async fn searched(instance: Instance, search_ms: u64) -> Result<(Inst
     beside(move || search(&instance.problem, search_ms).map(|outcome| (instance, outcome))).await
 }
 
-/// Searches for as long as `search_ms`. Both the solution and its bound were judged by the checker when this returns.
+/// Searches for `search_ms`. When this returns, the checker has judged both the solution and its bound.
 fn search(problem: &Problem, search_ms: u64) -> Result<Outcome> {
     let until = Instant::now() + Duration::from_millis(search_ms);
     heptad_optimize::optimize(problem, &Budget::default(), SEED, &|| Instant::now() < until).map_err(failed)
@@ -101,14 +102,14 @@ pub(crate) fn certified(before: i128, instance: &Instance, outcome: &Outcome, pr
 fn stated(rows: &Rows, prices: &Prices) -> (Arc<NodesView>, Instance) {
     let view = rows.nodes_view();
     let now_ms = now_ms();
-    let settled = |key: &ServiceKey| {
+    let at_rest = |key: &ServiceKey| {
         let service = rows.services.get(key).map(|item| &item.object)?;
-        is_settled(service, &rows.containers_of(key), now_ms).then_some(service)
+        is_at_rest(service, &rows.containers_of(key), now_ms).then_some(service)
     };
-    let settled: BTreeMap<&ServiceKey, &Service> =
-        rows.services.keys().filter_map(|key| Some((key, settled(key)?))).collect();
+    let at_rest: BTreeMap<&ServiceKey, &Service> =
+        rows.services.keys().filter_map(|key| Some((key, at_rest(key)?))).collect();
     let containers = rows.containers.values().map(|item| &item.object);
-    let instance = consolidation(&view, containers, |key| settled.get(key).copied(), prices);
+    let instance = consolidation(&view, containers, |key| at_rest.get(key).copied(), prices);
     (view, instance)
 }
 
@@ -145,7 +146,7 @@ pub(crate) fn cost(instance: &Instance, solution: &Solution) -> Result<i128> {
     verify_solution(&instance.problem, solution).map(|score| score.cost).map_err(failed)
 }
 
-/// Begins those moves that are possible now; each container is left alone if it changed meanwhile. Returns how many.
+/// Begins the moves that are possible now; a container that changed meanwhile is left alone. Returns how many began.
 pub(crate) async fn begin(objects: &Objects, suggestion: &Suggestion) -> Result<usize> {
     let mut begun = 0;
     for piece in suggestion.now.chunks(MOVES_OF_TRANSACTION_MAX) {
@@ -176,7 +177,7 @@ fn gain(found: &Optimization) -> String {
     format!("{moves} would leave {after} of the {before} used nodes in use")
 }
 
-/// Suggests, or moves, again and again while this server leads.
+/// Suggests or makes moves repeatedly while this server leads.
 pub(crate) async fn run(objects: Objects, options: Arc<Options>, stop: CancellationToken) {
     if options.optimize == OptimizeMode::Off {
         return;
@@ -212,7 +213,7 @@ async fn turn(objects: &Objects, options: &Options, told: &mut String) -> Result
     let words = format!("{}; `heptad optimize` shows more", gain(answer));
     if *told != words {
         let subject = suggestion.relocations.first().map_or_else(String::new, |first| format!("node/{}", first.from));
-        objects.create_event(objects.event(EventKind::Normal, "Suggestion", &subject, &*words)?).await?;
+        objects.create_event(objects.event(EventKind::Normal, "Suggestion", &subject, &*words)?, None).await?;
         *told = words;
     }
     Ok(())

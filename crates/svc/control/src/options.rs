@@ -10,89 +10,93 @@ use std::{
 /// Settings of [`Control`](crate::Control).
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The Unix socket to listen on; none: no Unix socket.
+    /// The Unix socket to listen on; `None`: no Unix socket.
     pub socket: Option<PathBuf>,
-    /// The loopback address to listen on, port 0 for any; none: no TCP.
+    /// The loopback address to listen on, with port 0 for any; `None`: no TCP.
     pub tcp: Option<SocketAddr>,
-    /// The file with the token for TCP; made with mode 0600 if absent. Needed with `tcp`.
+    /// The file with the token for TCP; created with mode 0600 if absent. Needed with `tcp`.
     pub token_file: Option<PathBuf>,
-    /// Where nodes, other servers and people connect over TLS; none: nowhere. Needs the cluster's identity among the parts.
+    /// Where nodes, other servers and people connect over TLS; `None`: nowhere. Needs the cluster's identity among the
+    /// parts.
     pub tls: Option<ServerTls>,
-    /// Longest time for a TLS handshake.
+    /// The longest time for a TLS handshake.
     pub tls_handshake_ms_max: u64,
-    /// How often it is looked, while a person watches, whether the token is still good.
+    /// How often a person's token is checked while that person watches.
     pub token_recheck_ms: u64,
-    /// A file of Cedar policies besides those of the program.
-    pub policies: Option<PathBuf>,
-    /// The directory of the audit log; none: no audit log.
+    /// The directory of the audit log; `None`: no audit log.
     pub audit_dir: Option<PathBuf>,
-    /// An audit file of this size is followed by a new one.
+    /// The size at which an audit file is followed by a new one.
     pub audit_file_bytes_max: u64,
     /// Audit files that are kept.
     pub audit_files_max: usize,
-    /// Longest time after which lines of the audit log are on disk.
+    /// The longest time after which lines of the audit log are on disk.
     pub audit_sync_delay_ms_max: u64,
-    /// The directory of the data, whose disk is looked at, and on which a reserve is kept; none: no disk is looked at.
+    /// The directory of the data, whose disk is watched, and on which a reserve is kept; `None`: no disk is watched.
     pub disk_dir: Option<PathBuf>,
-    /// The range from which services get their addresses.
+    /// The range of service addresses.
     pub service_cidr: Ipv4Net,
-    /// Requests that are worked on at once for each kind of callers (the local user, servers, nodes, admins, other people);
-    /// more are answered with 429. Heartbeats of nodes are not among them.
+    /// Requests processed at once for each kind of callers (the local user, servers, nodes, admins, other people); more
+    /// are answered with 429. Heartbeats of nodes do not count.
     pub requests_max: usize,
-    /// Those of one node or person, and of all together who are not known.
+    /// Those of one node or person, and of all unidentified callers together.
     pub requests_each_max: usize,
-    /// Watches and log streams at once for each kind of callers; more are answered with 429.
+    /// Watches and log streams at once for each kind of callers; more are answered with 429. For nodes, only each node
+    /// has a bound, here and for connections: they hold some all the time, and there may be thousands.
     pub streams_max: usize,
     /// Those of one node or person.
     pub streams_each_max: usize,
-    /// Connections at once for each kind of callers; a request on one more is answered with 429, and the connection closed.
+    /// Connections at once for each kind of callers; a request on one more is answered with 429, and the connection
+    /// closed.
     pub connections_max: usize,
     /// Those of one node or person.
     pub connections_each_max: usize,
-    /// Connections at once over which nobody known has asked anything yet; one more closes the oldest of the address that
-    /// has most.
+    /// Connections at once over which no identified caller has sent a request yet; one more closes the oldest of the
+    /// address that has most.
     pub strangers_max: usize,
     /// Those from one address.
     pub strangers_each_max: usize,
-    /// Longest time for the head of a request, and longest idle time of a connection.
+    /// The longest time for the head of a request, and the longest idle time of a connection.
     pub header_timeout_ms: u64,
-    /// Longest time for the body of a request.
+    /// The longest time for the body of a request.
     pub body_timeout_ms: u64,
-    /// Longest time for the body of a request of somebody who is not known.
+    /// The longest time for the body of an unidentified caller's request.
     pub stranger_body_timeout_ms: u64,
-    /// A watch without changes says so often how far it is.
+    /// How often a watch without changes reports its progress.
     pub bookmark_interval_ms: u64,
-    /// Changes that come within this time are reconciled together.
+    /// Changes that arrive within this time are reconciled together.
     pub debounce_ms: u64,
-    /// Everything is looked at again after this time, changed or not.
+    /// Everything is checked again after this time, changed or not.
     pub resync_interval_ms: u64,
-    /// Commits of one plan that are tried against concurrent changes before the next wake.
+    /// How many commits of one plan are tried against concurrent changes before the next wake-up.
     pub commit_tries_max: usize,
-    /// First wait before a failed reconciliation is tried again; doubles up to `retry_delay_ms_max`.
+    /// The first wait before a failed reconciliation is retried; doubles up to `retry_delay_ms_max`.
     pub retry_delay_ms_min: u64,
-    /// Longest wait before a failed reconciliation is tried again.
+    /// The longest wait before a failed reconciliation is retried.
     pub retry_delay_ms_max: u64,
-    /// Events that are kept.
+    /// How many events are kept.
     pub events_max: usize,
     /// A node that has not reported for this time is `Unknown`.
     pub node_unknown_ms: u64,
     /// A node that has not reported for this time is `NotReady`.
     pub node_not_ready_ms: u64,
-    /// How often the heartbeats are looked at.
+    /// How often the heartbeats are checked.
     pub heartbeat_check_ms: u64,
-    /// Longest wait at shutdown for requests that are being worked on.
+    /// The longest wait at shutdown for requests in progress.
     pub drain_ms_max: u64,
+    /// How long a connection is kept for its next request when its server ends: a kept one before a handover, a new one
+    /// always.
+    pub drain_idle_ms_max: u64,
     /// What the optimiser does by itself.
     pub optimize: OptimizeMode,
     /// How often it looks.
     pub optimize_interval_ms: u64,
-    /// Longest time of one search.
+    /// The longest time of one search.
     pub optimize_search_ms: u64,
-    /// Moves that are suggested or begun at once.
+    /// How many moves are suggested or begun at once.
     pub optimize_moves_max: u64,
     /// The name of this server among all.
     pub server_name: String,
-    /// Where agents and people reach this server; recorded for them. None: nobody needs to find it.
+    /// Where agents and people reach this server; recorded for them. `None`: nobody needs to find it.
     pub server_url: Option<String>,
     /// Who leads: this server alone, or one of several on the same store.
     pub leadership: Leadership,
@@ -101,7 +105,7 @@ pub struct Options {
 /// What the optimiser does by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OptimizeMode {
-    /// Nothing; it can be asked.
+    /// Nothing; it acts only when asked.
     Off,
     /// It records an event when moves would free nodes.
     #[default]
@@ -115,7 +119,7 @@ pub enum OptimizeMode {
 pub struct ServerTls {
     /// The address; port 0 for any.
     pub listen: SocketAddr,
-    /// How; clients may show a certificate, or a token.
+    /// Its TLS configuration; clients may present a certificate, or a token.
     pub tls: Arc<rustls::ServerConfig>,
 }
 
@@ -128,7 +132,7 @@ pub enum Leadership {
     Elected {
         /// A leader that has not renewed its lease for this time is replaced.
         lease_ms: u64,
-        /// How often the lease is renewed, and looked at by those who do not hold it.
+        /// How often the lease is renewed, and checked by those who do not hold it.
         renew_interval_ms: u64,
     },
 }
@@ -149,7 +153,6 @@ impl Default for Options {
             tls: None,
             tls_handshake_ms_max: 5_000,
             token_recheck_ms: 2_000,
-            policies: None,
             audit_dir: None,
             audit_file_bytes_max: 16 << 20,
             audit_files_max: 10,
@@ -178,6 +181,7 @@ impl Default for Options {
             node_not_ready_ms: 9_000,
             heartbeat_check_ms: 500,
             drain_ms_max: 5_000,
+            drain_idle_ms_max: 500,
             optimize: OptimizeMode::default(),
             optimize_interval_ms: 300_000,
             optimize_search_ms: 2_000,

@@ -4,14 +4,15 @@
 use crate::{
     error::{Result, with_causes},
     keys::{self, Row},
-    objects::{Objects, row_object, row_value, settings_version},
+    objects::{Kept, Objects, row_object, row_value, settings_version},
 };
-use heptad_api::Object;
+use heptad_api::{Object, with_kind};
+use heptad_life::ServiceView;
 use heptad_model::{
     Container, ContainerId, DesiredState, Mode, Namespace, NetworkPolicy, Node, NodeName, NodeStatus, Quota, Revision,
     Rollout, Service, ServiceKey, SettingsRef, Snapshot, TrafficRule,
 };
-use heptad_sched::{Allocation, NodesView, ServiceView};
+use heptad_sched::{Allocation, NodesView};
 use heptad_state::{EventKind, KeyRange, KeyValue, WatchBatch};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +21,7 @@ use std::{
 
 /// The cluster's rows at one revision.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Rows {
+pub struct Rows {
     pub(crate) revision: heptad_state::Revision,
     pub(crate) nodes: BTreeMap<NodeName, Object<Node>>,
     pub(crate) services: BTreeMap<ServiceKey, Object<Service>>,
@@ -33,13 +34,13 @@ pub(crate) struct Rows {
     pub(crate) revisions: BTreeMap<ServiceKey, BTreeMap<u64, Revision>>,
     /// Services that are to be looked at at that time, in milliseconds since the Unix epoch, changed or not.
     pub(crate) due: BTreeMap<ServiceKey, u64>,
-    pub(crate) quotas: BTreeMap<String, Object<Quota>>,
+    pub(crate) quotas: BTreeMap<(Namespace, String), Object<Quota>>,
     /// The revisions of the rows that guard the namespaces' quotas.
     pub(crate) quota_guards: BTreeMap<Namespace, heptad_state::Revision>,
     /// The revision of the row that guards placements that look at more than one node.
     pub(crate) placements: heptad_state::Revision,
-    policies: BTreeMap<String, NetworkPolicy>,
-    rules: BTreeMap<String, TrafficRule>,
+    pub(crate) policies: BTreeMap<(Namespace, String), NetworkPolicy>,
+    pub(crate) rules: BTreeMap<(Namespace, String), TrafficRule>,
     by_service: BTreeMap<ServiceKey, BTreeSet<ContainerId>>,
     /// The versions of configs and secrets.
     settings: BTreeMap<(Namespace, SettingsRef), String>,
@@ -86,12 +87,13 @@ impl Rows {
         self.dirty.is_empty() && !self.nodes_changed && !self.room_changed
     }
 
-    /// What nodes can take decides the next step of services that wait for room, or whose node is not ready.
+    /// What nodes can take decides the next step of services that wait for room, or whose node is not ready or starts nothing.
     pub(crate) fn spread_dirt(&mut self) {
         if !std::mem::take(&mut self.room_changed) {
             return;
         }
-        let lost = self.nodes.values().filter(|item| item.object.status != NodeStatus::Ready);
+        let is_shut = |node: &Node| node.status != NodeStatus::Ready || node.condition().is_some();
+        let lost = self.nodes.values().filter(|item| is_shut(&item.object));
         let on_lost = lost.filter_map(|item| self.allocations.get(&item.object.name));
         let on_lost = on_lost.flat_map(|row| &row.object.containers);
         let waiting = self.unbound.iter().chain(on_lost).filter_map(|id| self.containers.get(id));
@@ -103,6 +105,14 @@ impl Rows {
         let drained = drained.filter_map(|item| self.allocations.get(&item.object.name));
         let drained = drained.flat_map(|row| &row.object.containers).filter_map(|id| self.containers.get(id));
         self.dirty.extend(drained.map(|item| item.object.service.clone()));
+        // Of a node that is removed everything goes, also what has ended and takes nothing of it any more.
+        let removed: BTreeSet<&NodeName> =
+            self.nodes.values().filter(|item| item.object.removing).map(|item| &item.object.name).collect();
+        if !removed.is_empty() {
+            let bound =
+                |item: &&Object<Container>| item.object.node.as_ref().is_some_and(|node| removed.contains(node));
+            self.dirty.extend(self.containers.values().filter(bound).map(|item| item.object.service.clone()));
+        }
     }
 
     fn put_or_skip(&mut self, kv: &KeyValue, strict: bool) -> Result<()> {
@@ -117,33 +127,9 @@ impl Rows {
 
     fn put(&mut self, kv: &KeyValue) -> Result<()> {
         match keys::row(&kv.key) {
-            Row::Node => {
-                let node: Object<Node> = row_object(kv)?;
-                (self.nodes_changed, self.room_changed) = (true, true);
-                self.view.take();
-                self.nodes.insert(node.object.name.clone(), node);
-            }
-            Row::Service => {
-                let service: Object<Service> = row_object(kv)?;
-                self.dirty.insert(service.object.key());
-                self.view.take();
-                self.services.insert(service.object.key(), service);
-            }
-            Row::Container => self.put_container(row_object(kv)?),
-            Row::Policy => {
-                self.policies.insert(keys::shown(&kv.key), row_value(kv)?);
-            }
-            Row::Rule => {
-                self.rules.insert(keys::shown(&kv.key), row_value(kv)?);
-            }
-            Row::Settings(namespace, reference) => {
-                self.users_are_dirty(&namespace, &reference);
-                self.view.take();
-                self.settings.insert((namespace, reference), settings_version(kv)?);
-            }
+            Row::Object(kind, key) => with_kind!(kind, T => T::enter(self, key, kv))?,
             Row::Allocation(node) => {
-                self.room_changed = true;
-                self.view.take();
+                self.room_is_changed();
                 self.allocations.insert(node, row_object(kv)?);
             }
             Row::Replicas(service) => {
@@ -156,11 +142,6 @@ impl Rows {
             Row::Revision(service, number) => {
                 self.revisions.entry(service).or_default().insert(number, row_value(kv)?);
             }
-            Row::Quota => {
-                self.room_changed = true;
-                self.view.take();
-                self.quotas.insert(keys::shown(&kv.key), row_object(kv)?);
-            }
             Row::QuotaGuard(namespace) => {
                 self.quota_guards.insert(namespace, kv.mod_revision);
             }
@@ -168,6 +149,49 @@ impl Rows {
             Row::Other => {}
         }
         Ok(())
+    }
+
+    /// What nodes can take is another amount.
+    pub(crate) fn room_is_changed(&mut self) {
+        self.room_changed = true;
+        self.view.take();
+    }
+
+    pub(crate) fn put_node(&mut self, node: Object<Node>) {
+        self.nodes_changed = true;
+        self.room_is_changed();
+        self.nodes.insert(node.object.name.clone(), node);
+    }
+
+    pub(crate) fn delete_node(&mut self, name: &NodeName) {
+        self.nodes_changed = true;
+        self.room_is_changed();
+        self.nodes.remove(name);
+    }
+
+    pub(crate) fn put_service(&mut self, service: Object<Service>) {
+        self.dirty.insert(service.object.key());
+        self.view.take();
+        self.services.insert(service.object.key(), service);
+    }
+
+    pub(crate) fn delete_service(&mut self, key: ServiceKey) {
+        self.view.take();
+        self.services.remove(&key);
+        self.dirty.insert(key);
+    }
+
+    pub(crate) fn put_settings(&mut self, key: (Namespace, SettingsRef), kv: &KeyValue) -> Result<()> {
+        self.users_are_dirty(&key.0, &key.1);
+        self.view.take();
+        self.settings.insert(key, settings_version(kv)?);
+        Ok(())
+    }
+
+    pub(crate) fn delete_settings(&mut self, key: (Namespace, SettingsRef)) {
+        self.users_are_dirty(&key.0, &key.1);
+        self.view.take();
+        self.settings.remove(&key);
     }
 
     /// Services that use a config or secret are looked at again.
@@ -188,7 +212,7 @@ impl Rows {
         Some(service)
     }
 
-    fn put_container(&mut self, container: Object<Container>) {
+    pub(crate) fn put_container(&mut self, container: Object<Container>) {
         let (id, service) = (container.object.id.clone(), container.object.service.clone());
         self.by_service.entry(service.clone()).or_default().insert(id.clone());
         self.dirty.insert(service);
@@ -204,37 +228,11 @@ impl Rows {
         self.containers.insert(id, container);
     }
 
-    fn delete(&mut self, key: &[u8]) {
-        let text = String::from_utf8_lossy(key).into_owned();
-        let name = text.rsplit('/').next().unwrap_or_default();
-        match keys::row(key) {
-            Row::Node => {
-                (self.nodes_changed, self.room_changed) = (true, true);
-                self.view.take();
-                self.nodes.remove(&name.into());
-            }
-            Row::Service => {
-                let namespace = text.split('/').nth(2).unwrap_or_default();
-                let service = ServiceKey::new(namespace, name);
-                self.view.take();
-                self.services.remove(&service);
-                self.dirty.insert(service);
-            }
-            Row::Container => self.delete_container(&name.into()),
-            Row::Policy => {
-                self.policies.remove(&text);
-            }
-            Row::Rule => {
-                self.rules.remove(&text);
-            }
-            Row::Settings(namespace, reference) => {
-                self.users_are_dirty(&namespace, &reference);
-                self.view.take();
-                self.settings.remove(&(namespace, reference));
-            }
+    fn delete(&mut self, row_key: &[u8]) {
+        match keys::row(row_key) {
+            Row::Object(kind, key) => with_kind!(kind, T => T::leave(self, key)),
             Row::Allocation(node) => {
-                self.room_changed = true;
-                self.view.take();
+                self.room_is_changed();
                 self.allocations.remove(&node);
             }
             Row::Replicas(service) => {
@@ -251,11 +249,6 @@ impl Rows {
                     }
                 }
             }
-            Row::Quota => {
-                self.room_changed = true;
-                self.view.take();
-                self.quotas.remove(&text);
-            }
             Row::QuotaGuard(namespace) => {
                 self.quota_guards.remove(&namespace);
             }
@@ -264,7 +257,7 @@ impl Rows {
         }
     }
 
-    fn delete_container(&mut self, id: &ContainerId) {
+    pub(crate) fn delete_container(&mut self, id: &ContainerId) {
         self.unbound.remove(id);
         if let Some(container) = self.containers.remove(id) {
             if container.object.node.is_some() {
@@ -285,7 +278,11 @@ impl Rows {
     pub(crate) fn apply(&mut self, batch: &WatchBatch) -> Result<bool> {
         let mut matters = false;
         for event in &batch.events {
-            matters |= keys::row(&event.kv.key) != Row::Other;
+            matters |= match keys::row(&event.kv.key) {
+                Row::Object(kind, _) => with_kind!(kind, T => T::RECONCILED),
+                Row::Other => false,
+                _ => true,
+            };
             match event.kind {
                 EventKind::Put => self.put_or_skip(&event.kv, false)?,
                 EventKind::Delete => self.delete(&event.kv.key),

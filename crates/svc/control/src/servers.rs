@@ -1,4 +1,4 @@
-//! The servers that share a store: where each is reached, and which one leads. Knows no way to reach them.
+//! The servers that share a store: where each is reached, and which one leads. Cannot reach them itself.
 
 use crate::{
     election::Generation,
@@ -10,14 +10,14 @@ use heptad_state::{KeyValue, Store, StoreExt};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// What a server says of itself. Row `/servers/NAME`.
+/// A server's own account. Row `/servers/NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerRow {
     /// Where agents and people reach it.
     pub url: String,
     /// The version that it runs.
     pub version: String,
-    /// What was in its way when it said so last.
+    /// Its conditions at its last report.
     #[serde(default)]
     pub conditions: Vec<ServerCondition>,
 }
@@ -38,7 +38,7 @@ impl Servers {
         Self { store }
     }
 
-    /// Records a server; nothing is written if it is recorded so already.
+    /// Records a server; writes nothing if the record is unchanged.
     pub async fn register(&self, name: &str, url: &str, version: &str) -> Result<()> {
         let key = format!("{}{name}", keys::SERVERS);
         let row = ServerRow { url: url.to_owned(), version: version.to_owned(), conditions: Vec::new() };
@@ -50,7 +50,7 @@ impl Servers {
         self.store.put(key.clone(), value).await.during("write", key).map(|_| ())
     }
 
-    /// Records what is in a server's way.
+    /// Records a server's conditions.
     pub(crate) async fn tell(&self, name: &str, conditions: Vec<ServerCondition>) -> Result<()> {
         let key = format!("{}{name}", keys::SERVERS);
         let Some(found) = self.store.get(key.clone()).await.during("read", &key)? else { return Ok(()) };
@@ -75,7 +75,7 @@ impl Servers {
         named.collect()
     }
 
-    /// The server that took over the leadership last.
+    /// The server that last took over the leadership.
     pub async fn leader(&self) -> Result<Option<String>> {
         let row = self.store.get(keys::GENERATION).await.during("read", keys::GENERATION)?;
         row.map(|kv| decoded::<Generation>(&kv).map(|generation| generation.holder)).transpose()

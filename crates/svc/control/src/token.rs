@@ -25,7 +25,7 @@ impl fmt::Debug for Token {
 }
 
 impl Token {
-    /// The token of the file; made new if the file is absent, is not a token, or could be read by others.
+    /// The token of the file; created anew if the file is absent, is not a token, or could be read by others.
     pub(crate) fn load_or_create(path: &Path) -> Result<Self> {
         let failed = |operation| {
             move |source| Error::Listen {
@@ -48,7 +48,7 @@ impl Token {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             about => about?,
         };
-        // Our own files are those of whoever owns what we make; others' files are not trusted.
+        // Our own files belong to the owner of what we create; others' files are not trusted.
         let own = fs::metadata("/proc/self")?.uid();
         if !about.is_file() || about.permissions().mode() & 0o077 != 0 || about.uid() != own {
             return Ok(None);
@@ -59,7 +59,7 @@ impl Token {
         Ok(good.then(|| Self(token.to_owned())))
     }
 
-    /// Written beside and renamed, so that nobody ever reads half a token or a wider mode.
+    /// Written under a temporary name and renamed, so that nobody ever reads half a token or a wider mode.
     fn write(&self, path: &Path) -> io::Result<()> {
         let mut beside = path.as_os_str().to_owned();
         beside.push(format!(".{}", std::process::id()));
@@ -70,7 +70,7 @@ impl Token {
         fs::rename(&beside, path)
     }
 
-    /// Whether it is this token. The time does not depend on where they differ.
+    /// Whether it is this token. The time does not depend on where the two differ.
     pub(crate) fn is(&self, given: &[u8]) -> bool {
         let own = self.0.as_bytes();
         let differences = own.iter().zip(given).fold(0u8, |sum, (a, b)| std::hint::black_box(sum | (a ^ b)));

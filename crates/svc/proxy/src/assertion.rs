@@ -1,9 +1,9 @@
-//! What two proxies say to each other beside the traffic: who calls which container (an assertion), and why it was not
-//! served (a refusal). As header fields of a request or response, or as one frame at the head of an opaque flow.
+//! What two proxies exchange besides traffic: who calls which container (an assertion), and why it was not served (a
+//! refusal). Travels as header fields of a request or response, or as one frame at the head of an opaque flow.
 
 use crate::body::Body;
 use heptad_model::{ContainerId, Namespace, ServiceKey};
-use heptad_route::Caller;
+use heptad_route::{Caller, Outcome};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io;
@@ -14,7 +14,7 @@ const ENDPOINT: HeaderName = HeaderName::from_static("heptad-endpoint");
 const REVISION: HeaderName = HeaderName::from_static("heptad-revision");
 const REFUSED: HeaderName = HeaderName::from_static("heptad-refused");
 
-/// Most bytes of a frame of an opaque flow.
+/// The most bytes of a frame of an opaque flow.
 const FRAME_BYTES_MAX: usize = 4_096;
 
 /// Who calls which container.
@@ -57,7 +57,7 @@ impl Assertion {
         }
     }
 
-    /// Adds it to a request; an error if a name in it cannot be in a header.
+    /// Adds the assertion to a request; fails if a name in it cannot be in a header.
     pub(crate) fn insert(&self, headers: &mut HeaderMap) -> io::Result<()> {
         let value = |text: &str| HeaderValue::from_str(text).map_err(io::Error::other);
         headers.insert(CALLER, value(&self.caller)?);
@@ -66,7 +66,7 @@ impl Assertion {
         Ok(())
     }
 
-    /// Takes it out of a request; none if it is not whole.
+    /// Takes the assertion out of a request; `None` if it is incomplete.
     pub(crate) fn take(headers: &mut HeaderMap) -> Option<Self> {
         let text = |value: Option<HeaderValue>| value?.to_str().ok().map(str::to_owned);
         let caller = text(headers.remove(CALLER));
@@ -80,7 +80,7 @@ impl Assertion {
     }
 }
 
-/// A request that asks the other proxy whether it lives.
+/// A request that asks whether the other proxy is alive.
 pub(crate) fn ping() -> Request<Body> {
     let mut request = Request::new(Body::empty());
     *request.method_mut() = Method::OPTIONS;
@@ -88,19 +88,19 @@ pub(crate) fn ping() -> Request<Body> {
     request
 }
 
-/// Whether a request is such a question; requests of clients carry an assertion.
+/// Whether a request is such a probe; requests of clients carry an assertion.
 pub(crate) fn is_ping<B>(request: &Request<B>) -> bool {
     request.method() == Method::OPTIONS && request.uri().path() == "*" && !request.headers().contains_key(CALLER)
 }
 
-/// Takes away what only proxies may say to each other.
+/// Removes the fields that only proxies may send each other.
 pub(crate) fn strip(headers: &mut HeaderMap) {
     for name in [CALLER, ENDPOINT, REVISION, REFUSED] {
         headers.remove(name);
     }
 }
 
-/// Why the other proxy did not serve.
+/// Why the other proxy did not serve the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Reason {
@@ -122,15 +122,15 @@ pub(crate) enum Reason {
     Stopping,
 }
 
-/// What the other proxy says when it did not serve.
+/// What the other proxy says when it did not serve the call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Refusal {
     pub(crate) reason: Reason,
     pub(crate) text: String,
-    /// Of a denial: whether the caller's policies deny it, not those of the target.
+    /// For a denial: whether the caller's policies deny it, rather than the target's.
     #[serde(default)]
     pub(crate) egress: bool,
-    /// Of a denial: the policies.
+    /// For a denial: the policies.
     #[serde(default)]
     pub(crate) policies: Vec<String>,
 }
@@ -140,9 +140,14 @@ impl Refusal {
         Self { reason, text: text.into(), egress: false, policies: Vec::new() }
     }
 
-    /// Whether nothing reached the container, so that any request may be sent elsewhere.
-    pub(crate) fn is_unsent(&self) -> bool {
-        matches!(self.reason, Reason::Impostor | Reason::Gone | Reason::Unreachable | Reason::Stopping)
+    /// The outcome of the refused attempt.
+    pub(crate) fn outcome(&self) -> Outcome {
+        match self.reason {
+            // Nothing reached the container.
+            Reason::Impostor | Reason::Gone | Reason::Unreachable | Reason::Stopping => Outcome::Unreached,
+            Reason::TimedOut => Outcome::Late,
+            Reason::Malformed | Reason::Denied | Reason::Interrupted => Outcome::Judged,
+        }
     }
 
     pub(crate) fn status(&self) -> StatusCode {
@@ -165,21 +170,50 @@ impl Refusal {
         headers.insert(REFUSED, value);
     }
 
-    /// Takes it out of a response; none if the response is the container's.
+    /// Takes the refusal out of a response; `None` if the response is the container's.
     pub(crate) fn take(headers: &mut HeaderMap) -> Option<Self> {
         let value = headers.remove(REFUSED)?;
         let parsed = serde_json::from_slice(value.as_bytes());
-        Some(
-            parsed
-                .unwrap_or_else(|_| Self::new(Reason::Interrupted, "the other proxy refused in words not known here")),
-        )
+        Some(parsed.unwrap_or_else(|_| Self::new(Reason::Interrupted, "the other proxy refused for an unknown reason")))
+    }
+}
+
+/// Why an attempt failed: the connection broke, or the other proxy refused.
+#[derive(Debug)]
+pub(crate) enum Cause {
+    Io(io::Error),
+    Refused(Refusal),
+}
+
+impl Cause {
+    /// The outcome of an attempt that failed before anything was sent to the container.
+    pub(crate) fn outcome(&self) -> Outcome {
+        match self {
+            Self::Io(_) => Outcome::Unreached,
+            Self::Refused(refusal) => refusal.outcome(),
+        }
+    }
+}
+
+impl From<io::Error> for Cause {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<Cause> for io::Error {
+    fn from(cause: Cause) -> Self {
+        match cause {
+            Cause::Io(error) => error,
+            Cause::Refused(refusal) => Self::new(io::ErrorKind::ConnectionRefused, refusal.text),
+        }
     }
 }
 
 /// The answer to the assertion at the head of an opaque flow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Reply {
-    /// Absent if the flow is connected.
+    /// `None` if the flow is connected.
     #[serde(default)]
     pub(crate) refused: Option<Refusal>,
 }

@@ -1,7 +1,5 @@
-//! Bodies of requests and responses, streamed frame by frame, never gathered.
-//! A response's body gives its connection back to the pool when its last frame has been read.
+//! Bodies of requests, streamed frame by frame, never gathered. Knows no connection.
 
-use crate::{forward::Held, watch::Busy};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
@@ -24,7 +22,7 @@ type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 /// The body of a request that goes through the proxy.
 pub struct Body {
     kind: Kind,
-    /// Set when it has been read to its end, for those who asked.
+    /// Set when the body has been read to its end, for those who asked.
     is_read: Option<Arc<AtomicBool>>,
 }
 
@@ -56,7 +54,7 @@ impl Body {
         Self::of(Kind::Incoming(body))
     }
 
-    /// Whether it has been read to its end, from now on; none if there is nothing to read.
+    /// Tells from now on whether the body has been read to its end; `None` if there is nothing to read.
     pub(crate) fn tracked(&mut self) -> Option<Arc<AtomicBool>> {
         (!self.is_end_stream()).then(|| Arc::clone(self.is_read.get_or_insert_default()))
     }
@@ -108,86 +106,6 @@ impl HttpBody for Body {
             Kind::Own(body) => body.size_hint(),
             Kind::Incoming(body) => body.size_hint(),
             Kind::Boxed(body) => body.size_hint(),
-        }
-    }
-}
-
-/// The body of a response that came through the proxy, or that the proxy made itself.
-pub struct ResponseBody {
-    source: Source,
-    /// Keeps the client's connection marked as busy.
-    busy: Option<Busy>,
-}
-
-enum Source {
-    Own(Full<Bytes>),
-    Upstream(Incoming, Option<Held>),
-}
-
-impl ResponseBody {
-    pub(crate) fn own(bytes: impl Into<Bytes>) -> Self {
-        Self { source: Source::Own(Full::new(bytes.into())), busy: None }
-    }
-
-    pub(crate) fn upstream(body: Incoming, held: Held) -> Self {
-        let mut made = Self { source: Source::Upstream(body, Some(held)), busy: None };
-        made.release_at_end(false);
-        made
-    }
-
-    pub(crate) fn while_busy(mut self, busy: Busy) -> Self {
-        self.busy = Some(busy);
-        self
-    }
-
-    fn release_at_end(&mut self, ended: bool) {
-        if let Source::Upstream(body, held) = &mut self.source
-            && (ended || body.is_end_stream())
-            && let Some(held) = held.take()
-        {
-            held.release();
-        }
-    }
-}
-
-impl Drop for ResponseBody {
-    fn drop(&mut self) {
-        self.release_at_end(false);
-    }
-}
-
-impl fmt::Debug for ResponseBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseBody").field("size", &self.size_hint()).finish()
-    }
-}
-
-impl HttpBody for ResponseBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
-        let polled = match &mut self.source {
-            Source::Own(body) => return Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-            Source::Upstream(body, _) => Pin::new(body).poll_frame(cx).map_err(BoxError::from),
-        };
-        if polled.is_ready() {
-            self.release_at_end(matches!(polled, Poll::Ready(None)));
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Own(body) => body.is_end_stream(),
-            Source::Upstream(body, _) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Own(body) => body.size_hint(),
-            Source::Upstream(body, _) => body.size_hint(),
         }
     }
 }

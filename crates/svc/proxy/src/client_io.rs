@@ -1,5 +1,5 @@
-//! A client's stream: first the bytes that were read to find out its protocol, then the rest. It is read to its end when it
-//! is closed before the client has sent everything, so that the client gets the answer. Knows no HTTP.
+//! A client's stream: first the bytes that were read to detect its protocol, then the rest. If it is closed before the
+//! client has sent everything, it is read to its end, so that the client gets the answer. Knows no HTTP.
 
 use crate::{lingering::Lingering, watch::Watch};
 use bytes::{Buf, Bytes};
@@ -14,7 +14,7 @@ use tokio::{
     net::TcpStream,
 };
 
-/// A client's socket, of which more than one part of the proxy knows.
+/// A client's socket, shared by several parts of the proxy.
 #[derive(Clone, Debug)]
 pub(crate) struct Socket(Arc<Mutex<Lingering<TcpStream>>>);
 
@@ -27,7 +27,7 @@ impl Socket {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the client has broken off. That it sends nothing more does not mean that.
+    /// Whether the client has broken off. A client that only stops sending has not.
     pub(crate) fn is_broken(&self) -> bool {
         !matches!(self.lock().get_ref().take_error(), Ok(None))
     }

@@ -1,11 +1,12 @@
-//! What is known of one client connection for as long as it lasts.
+//! What is known about one client connection while it lasts.
 
 use crate::{
+    call::Origin,
     core::Core,
     counters::LastCell,
     error::{CallError, Denied},
-    forward::Origin,
     headers,
+    phases::Part,
     shares::Place,
 };
 use heptad_model::ServiceKey;
@@ -15,6 +16,7 @@ use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
+use tokio_util::sync::CancellationToken;
 
 /// What is addressed.
 #[derive(Clone, Debug)]
@@ -32,9 +34,9 @@ pub(crate) struct Context {
     target: Target,
     peer: Option<HeaderValue>,
     last: LastCell,
-    /// Its right to be open.
+    /// Its permit to be open.
     pub(crate) place: Arc<Place>,
-    /// Whom the request in progress calls: what it addressed by its host, and what serves it.
+    /// The target of the request in progress: the service addressed by its host, and the service that serves it.
     calls: Mutex<[Option<(ServiceKey, u16)>; 2]>,
 }
 
@@ -50,7 +52,7 @@ impl Context {
         Origin { caller, target, port, peer, last: &self.last, place }
     }
 
-    /// The service that a connection addresses, unless each request says it.
+    /// The service that a connection addresses, unless each request names its own.
     pub(crate) fn fixed_target(&self) -> Option<(&ServiceKey, u16)> {
         match &self.target {
             Target::Service(key, port) => Some((key, *port)),
@@ -58,12 +60,12 @@ impl Context {
         }
     }
 
-    /// Notes whom the request in progress calls.
+    /// Records the target of the request in progress.
     pub(crate) fn set_calls(&self, calls: [Option<(ServiceKey, u16)>; 2]) {
         *self.calls.lock().unwrap_or_else(PoisonError::into_inner) = calls;
     }
 
-    /// Why the request in progress is allowed no longer.
+    /// Why the request in progress is no longer allowed.
     pub(crate) fn revoked(&self) -> Option<Denied> {
         let table = self.core.table();
         let denied = |service: &ServiceKey, port| revoked(&table, &self.caller, service, port).map(Denied::from);
@@ -72,19 +74,29 @@ impl Context {
         fixed.or_else(|| calls.iter().flatten().find_map(|(service, port)| denied(service, *port)))
     }
 
-    /// Whether its requests are the last on their connections.
-    pub(crate) fn is_draining(&self) -> bool {
+    /// The part of the traffic with which the connection ends.
+    fn part(&self) -> Part {
         match self.target {
-            Target::Service(..) => self.core.drain.is_cancelled(),
-            Target::Host => self.core.ingress_drain.is_cancelled(),
+            Target::Service(..) => Part::All,
+            Target::Host => Part::Ingress,
         }
+    }
+
+    /// Whether current requests are the last on their connections.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.core.phases.draining(self.part()).is_cancelled()
+    }
+
+    /// Cancelled when further requests are no longer awaited.
+    pub(crate) fn stopping(&self) -> &CancellationToken {
+        self.core.phases.stopping(self.part())
     }
 
     /// The service that a request addresses by its host.
     pub(crate) fn exposed(&self, uri: &Uri, headers: &HeaderMap) -> Result<(ServiceKey, u16), CallError> {
         let given = uri.authority().map(Authority::as_str).or_else(|| headers.get(HOST)?.to_str().ok());
         let Some(given) = given.filter(|given| !given.is_empty()) else {
-            return Err(CallError::Malformed { why: "it has no Host, and services are told apart by it" });
+            return Err(CallError::Malformed { why: "it has no Host, by which services are told apart" });
         };
         let host = headers::host_of(given);
         match self.core.table().service_exposed_as(host) {

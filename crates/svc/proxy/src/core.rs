@@ -1,9 +1,11 @@
-//! What all connections of a proxy share: the table, the pool, the counters, the draws, the signal to end.
+//! What all connections of a proxy share: the table, the pool, the counters, the draws, the phase of its life.
 
-use crate::{counters::Counters, options::Options, peer::PeerConnector, peers::Peers, pool::Pool, shares::Shares};
+use crate::{
+    counters::Counters, options::Options, peer::PeerConnector, peers::Peers, phases::Phases, pool::Pool, shares::Shares,
+};
 use arc_swap::ArcSwap;
 use heptad_model::ContainerId;
-use heptad_route::{Draw, Table};
+use heptad_route::{Draw, Limits, Table};
 use std::{
     hash::{BuildHasher, RandomState},
     sync::{
@@ -12,7 +14,9 @@ use std::{
     },
 };
 use tokio::sync::watch;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How often a request is sent again to an endpoint, or to a node that has the only one, after its connection ended.
+const RESENDS_MAX: usize = 3;
 
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -22,54 +26,31 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     /// The connections of callers on this node.
     pub(crate) callers: Arc<Shares>,
-    /// Those that come by the ingress.
+    /// Those that come through the ingress.
     pub(crate) outside: Arc<Shares>,
-    /// Those that other proxies have made.
+    /// Those that other proxies opened.
     pub(crate) arrivals: Arc<Shares>,
     pub(crate) table: Arc<ArcSwap<Table>>,
     /// The revision of the table, for those who wait for one.
     pub(crate) revision: watch::Sender<u64>,
-    /// How often services, policies or rules have changed, for those who ask whether they are still allowed.
+    /// Counts changes of services, policies or rules, for those who check whether they are still allowed.
     pub(crate) rules: watch::Sender<u64>,
-    /// A table has been set: connections may be accepted.
-    pub(crate) ready: CancellationToken,
     draws: AtomicU64,
-    /// Everything that serves a client.
-    pub(crate) tasks: TaskTracker,
-    /// Those among them whose requests come from outside of the node: by the ingress, or from other proxies.
-    pub(crate) outer_tasks: TaskTracker,
-    /// Those whose requests come by the ingress; `outer_tasks` has them too.
-    pub(crate) ingress_tasks: TaskTracker,
-    /// Like `outer_drain` and `outer_stop`, but only for the ingress: a request that came by it may come back from another
-    /// node in the shape of a call that it needs.
-    pub(crate) ingress_drain: CancellationToken,
-    /// See `ingress_drain`.
-    pub(crate) ingress_stop: CancellationToken,
-    /// Like `drain` and `stop`, but only for what comes from outside: what is in progress there may need calls between
-    /// containers, which are accepted meanwhile.
-    pub(crate) outer_drain: CancellationToken,
-    /// See `outer_drain`.
-    pub(crate) outer_stop: CancellationToken,
-    /// No more connections; requests on those that are open are the last.
-    pub(crate) drain: CancellationToken,
-    /// No more waiting for requests.
-    pub(crate) stop: CancellationToken,
-    /// No more waiting for those in progress.
-    pub(crate) abort: CancellationToken,
+    /// The bounds on the attempts for one request.
+    pub(crate) limits: Limits,
+    pub(crate) phases: Phases,
 }
 
 impl Core {
-    /// Without a table nothing is accepted until one is set.
+    /// Without a table, accepts nothing until one is set.
     pub(crate) fn new(options: Options, connector: Option<Arc<dyn PeerConnector>>, table: Option<Arc<Table>>) -> Self {
         let seed = options.draw_seed.unwrap_or_else(|| RandomState::new().hash_one(0));
         let options = Arc::new(options);
-        let ready = CancellationToken::new();
+        let phases = Phases::new();
         if table.is_some() {
-            ready.cancel();
+            phases.run();
         }
         let table = table.unwrap_or_default();
-        let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
-        let (outer_drain, outer_stop) = (drain.child_token(), stop.child_token());
         Self {
             pool: Pool::new(options.node.clone()),
             peers: Peers::new(connector, Arc::clone(&options)),
@@ -80,18 +61,9 @@ impl Core {
             revision: watch::Sender::new(table.revision()),
             table: Arc::new(ArcSwap::new(table)),
             rules: watch::Sender::new(0),
-            ready,
             draws: AtomicU64::new(seed),
-            tasks: TaskTracker::new(),
-            outer_tasks: TaskTracker::new(),
-            ingress_tasks: TaskTracker::new(),
-            ingress_drain: outer_drain.child_token(),
-            ingress_stop: outer_stop.child_token(),
-            outer_drain,
-            outer_stop,
-            drain,
-            stop,
-            abort: CancellationToken::new(),
+            limits: limits(&options),
+            phases,
             options,
         }
     }
@@ -105,7 +77,7 @@ impl Core {
         if !table.has_rules_of(&before) {
             self.rules.send_modify(|count| *count += 1);
         }
-        self.ready.cancel();
+        self.phases.run();
         self.revision.send_replace(table.revision());
         self.pool.retain(&table);
         self.peers.retain(&table.endpoints_all().filter_map(|endpoint| endpoint.node.as_ref()).collect());
@@ -121,5 +93,16 @@ impl Core {
     /// The numbers are all different; `route` scrambles them.
     pub(crate) fn draw(&self) -> Draw {
         Draw(self.draws.fetch_add(0x9E37_79B9_7F4A_7C15, Relaxed))
+    }
+}
+
+fn limits(options: &Options) -> Limits {
+    Limits {
+        endpoints_max: options.connect_attempts_max,
+        resends_max: RESENDS_MAX,
+        response_wait_ms_max: options.response_wait_ms_max,
+        kept_idle_ms_max: options.pool_idle_ms_max,
+        kept_idle_unrepeatable_ms_max: options.pool_idle_unrepeatable_ms_max,
+        local_first: options.local_first,
     }
 }

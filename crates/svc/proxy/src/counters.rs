@@ -11,12 +11,12 @@ use std::{
     },
 };
 
-/// What is counted apart.
+/// The dimensions of a count.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub(crate) caller: Caller,
     pub(crate) target: ServiceKey,
-    /// The service that served; none if it did not come so far.
+    /// The service that served; `None` if the call did not get that far.
     pub(crate) backend: Option<ServiceKey>,
 }
 
@@ -29,13 +29,13 @@ impl Key {
 /// What happened to a request or connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// A response of the service with that status.
+    /// The service responded with that status.
     Response(http::StatusCode),
     /// A plain TCP connection was established.
     Tunnel,
     Denied,
     NoEndpoint,
-    /// Connecting failed, the connection broke or the response did not come in time.
+    /// The connection failed or broke, or the response did not come in time.
     Failed,
 }
 
@@ -62,14 +62,14 @@ impl Cell {
     }
 }
 
-/// What was counted of one caller, addressed service and backend since the start.
+/// The counts of one caller, addressed service and backend since the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallCount {
-    /// Who called; none where the bound on combinations was reached and calls are counted together.
+    /// Who called; `None` once the bound on combinations is reached and further calls are counted together.
     pub caller: Option<Caller>,
     /// The addressed service.
     pub target: Option<ServiceKey>,
-    /// The service that served; another than `target` if a traffic rule chose it; none if the request did not get there.
+    /// The service that served; not `target` if a traffic rule chose another; `None` if the request did not get there.
     pub backend: Option<ServiceKey>,
     /// Responses by class of status: 1xx, 2xx, 3xx, 4xx, 5xx.
     pub responses: [u64; 5],
@@ -79,7 +79,7 @@ pub struct CallCount {
     pub denied: u64,
     /// No endpoint was ready, or no such service.
     pub unavailable: u64,
-    /// Connecting failed, the connection broke or no response came in time.
+    /// The connection failed or broke, or no response came in time.
     pub failed: u64,
 }
 

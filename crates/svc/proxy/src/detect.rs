@@ -1,13 +1,13 @@
 //! Which protocol a client speaks, from its first bytes: HTTP/1 if they begin a request line, anything else is opaque.
 //! HTTP/2's preface and `CONNECT` are opaque here. Knows no socket.
 
-/// Longest method that is recognised.
+/// The longest method that is recognised.
 const METHOD_BYTES_MAX: usize = 24;
-/// Most bytes that a decision needs.
+/// The most bytes that a decision needs.
 pub(crate) const DETECT_BYTES_MAX: usize = METHOD_BYTES_MAX + 1 + ABSOLUTE.len();
 const ABSOLUTE: &[u8] = b"http://";
 
-/// What the first bytes say.
+/// What the first bytes reveal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Guess {
     Http,
@@ -16,7 +16,7 @@ pub(crate) enum Guess {
     Undecided,
 }
 
-/// Looks at the first bytes of a connection.
+/// Examines the first bytes of a connection.
 pub(crate) fn guess(bytes: &[u8]) -> Guess {
     // Empty lines before a request line are to be ignored (RFC 9112, 2.2).
     let skip = bytes.iter().take_while(|&&b| b == b'\r' || b == b'\n').take(2).count();

@@ -1,15 +1,16 @@
 //! What can go wrong: starting a proxy, and one call through it.
 //! Does not know how an error is answered over HTTP; `reply` does.
 
+use crate::{body::BoxError, counters::Outcome};
 use heptad_model::ServiceKey;
 use heptad_route::{AmbiguousPath, Caller, Denial, Direction};
 use std::{io, net::SocketAddr};
 use thiserror::Error;
 
-/// A proxy could not do what it was told.
+/// A proxy could not carry out an operation.
 #[derive(Debug, Error)]
 pub enum ProxyError {
-    /// An address cannot be listened on.
+    /// The proxy cannot listen on an address.
     #[error("the proxy cannot listen on {address} for {role}; is the address there and free?")]
     Listen {
         /// The address.
@@ -38,7 +39,7 @@ pub struct Denied {
     pub direction: Direction,
     /// The policies, `NAMESPACE/NAME`.
     pub policies: Vec<String>,
-    /// All of it in words.
+    /// The whole denial in words.
     pub text: String,
 }
 
@@ -51,7 +52,7 @@ impl From<Denial<'_>> for Denied {
     }
 }
 
-/// A call got no response of the service.
+/// A call got no response from the service.
 #[derive(Debug, Error)]
 pub enum CallError {
     /// Policies deny it; nothing reached the target.
@@ -60,7 +61,7 @@ pub enum CallError {
     /// Rules cannot judge its path; nothing reached the target.
     #[error(transparent)]
     AmbiguousPath(#[from] AmbiguousPath),
-    /// It is allowed, but nothing can serve it now.
+    /// The call is allowed, but nothing can serve it now.
     #[error("{text}")]
     NoEndpoint {
         /// The service that should serve it.
@@ -80,19 +81,19 @@ pub enum CallError {
         /// The host.
         host: String,
     },
-    /// It can be understood in more than one way, and others on its way might understand it otherwise.
+    /// The request is ambiguous, and others on its way might read it differently.
     #[error("the request is malformed: {why}")]
     Malformed {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// HTTP knows the request, this proxy does not serve it.
+    /// HTTP allows the request, but this proxy does not serve it.
     #[error("the method {method} is not served here")]
     Unsupported {
         /// The method.
         method: http::Method,
     },
-    /// No connection to any endpoint that was tried; the request was not sent.
+    /// No endpoint that was tried accepted a connection; the request was not sent.
     #[error("none of {attempts} endpoints of {service} accepts connections, the last tried was {endpoint}")]
     Unreachable {
         /// The service.
@@ -114,7 +115,7 @@ pub enum CallError {
         endpoint: SocketAddr,
         /// The cause.
         #[source]
-        source: crate::BoxError,
+        source: BoxError,
     },
     /// No response in time; whether the service acted on the request is unknown.
     #[error("the endpoint {endpoint} of {service} sent no response within {waited_ms} ms")]
@@ -123,7 +124,25 @@ pub enum CallError {
         service: ServiceKey,
         /// The endpoint.
         endpoint: SocketAddr,
-        /// How long was waited.
+        /// How long the proxy waited.
         waited_ms: u64,
     },
+}
+
+impl CallError {
+    /// How the error is counted, and against which backend.
+    pub(crate) fn counted(&self) -> (Outcome, Option<&ServiceKey>) {
+        match self {
+            Self::Denied(denied) => (Outcome::Denied, Some(&denied.target)),
+            Self::AmbiguousPath(_) => (Outcome::Denied, None),
+            Self::NoEndpoint { service, .. } => (Outcome::NoEndpoint, Some(service)),
+            Self::UnknownService { .. }
+            | Self::UnknownHost { .. }
+            | Self::Unsupported { .. }
+            | Self::Malformed { .. } => (Outcome::NoEndpoint, None),
+            Self::Unreachable { service, .. } | Self::Interrupted { service, .. } | Self::TimedOut { service, .. } => {
+                (Outcome::Failed, Some(service))
+            }
+        }
+    }
 }

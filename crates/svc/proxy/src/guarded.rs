@@ -1,5 +1,5 @@
-//! A connection to another proxy that can be broken off from outside, so that everything on it ends with an error.
-//! Does not know why.
+//! A connection to another proxy that can be broken off from outside, so that everything on it ends with an error. Does
+//! not know the reason.
 
 use crate::peer::Io;
 use std::{

@@ -1,6 +1,6 @@
-//! What a gateway changes in the head of a request or response (RFC 9110, 7.6): fields of one hop and those that only
-//! proxies may say go, `Forwarded` and its like and `X-Request-Id` come, `Host` stays. Refuses heads that have more than one
-//! meaning. Does not know where the message goes.
+//! What a gateway changes in the head of a request or response (RFC 9110, 7.6): removes fields of one hop and those
+//! that only proxies may send, adds `Forwarded` and its like and `X-Request-Id`, keeps `Host`. Refuses ambiguous heads.
+//! Does not know where the message goes.
 
 use crate::assertion;
 use heptad_model::ServiceKey;
@@ -18,9 +18,9 @@ use std::borrow::Cow;
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-/// Every field with such a name says something of earlier hops.
+/// Every field with such a name describes earlier hops.
 const FORWARDED_PREFIX: &str = "x-forwarded-";
-/// The same of other gateways, and what some servers take for the path or the client before what the request says.
+/// The same from other gateways, and fields that some servers trust for the path or the client over the request itself.
 const FORWARDED_LIKE: [HeaderName; 9] = [
     FORWARDED,
     HeaderName::from_static("x-real-ip"),
@@ -47,14 +47,14 @@ impl Headers for View<'_> {
     }
 }
 
-/// What a request gets on its way.
+/// What a request gains on its way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hop<'a> {
     /// The client's address, for `X-Forwarded-For`.
     pub(crate) peer: Option<&'a HeaderValue>,
-    /// Whether what the client says of earlier hops is believed.
+    /// Whether the client's account of earlier hops is believed.
     pub(crate) trusts_client: bool,
-    /// The service that is addressed: the `Host` if the client sent none.
+    /// The addressed service: the `Host` if the client sent none.
     pub(crate) target: &'a ServiceKey,
     pub(crate) request_id: u64,
 }
@@ -62,13 +62,13 @@ pub(crate) struct Hop<'a> {
 /// The host of `HOST` or `HOST:PORT`.
 pub(crate) fn host_of(authority: &str) -> &str {
     match authority.rsplit_once(':') {
-        // The colons in the brackets of an address of IPv6 are no port's.
+        // Colons inside the brackets of an IPv6 address do not begin a port.
         Some((host, port)) if !port.ends_with(']') => host,
         _ => authority,
     }
 }
 
-/// Refuses a request that others on its way might take for another one: its host must be clear.
+/// Refuses a request that others on its way might take for another one: its host must be unambiguous.
 pub(crate) fn clear<B>(request: &Request<B>) -> Result<(), &'static str> {
     let mut lines = request.headers().get_all(HOST).iter();
     let host = lines.next();
@@ -93,7 +93,7 @@ pub(crate) fn clear<B>(request: &Request<B>) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Prepares a request for the next hop. Says whether it asks for another protocol, such as WebSocket.
+/// Prepares a request for the next hop. Returns whether it asks for another protocol, such as WebSocket.
 pub(crate) fn prepare_request<B>(request: &mut Request<B>, hop: &Hop<'_>) -> bool {
     *request.version_mut() = Version::HTTP_11;
     if request.uri().scheme().is_some() || request.uri().authority().is_some() {
@@ -140,7 +140,7 @@ fn origin_form<B>(request: &mut Request<B>) {
     *request.uri_mut() = Uri::from(path);
 }
 
-/// The protocol that is asked for; HTTP/2 over cleartext is not passed on, since its frames could not be decided on.
+/// The requested protocol; HTTP/2 over cleartext is not passed on, because its frames could not be decided on.
 fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let protocol = headers.get(UPGRADE)?;
     let listed = connection_options(headers).any(|option| option.eq_ignore_ascii_case("upgrade"));
@@ -152,7 +152,7 @@ fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     values.flat_map(|value| value.split(',')).map(str::trim)
 }
 
-/// Fields that are for the last recipient whatever `Connection` says: a client must not be able to take away what the
+/// Fields that reach the last recipient whatever `Connection` says: a client must not be able to remove what the
 /// endpoint decides by.
 const END_TO_END: [HeaderName; 42] = [
     header::ACCEPT,
@@ -198,7 +198,7 @@ const END_TO_END: [HeaderName; 42] = [
     header::VIA,
     header::WWW_AUTHENTICATE,
 ];
-/// The same of all names that begin so.
+/// The same for all names with this prefix.
 const END_TO_END_PREFIXES: [&str; 8] =
     [FORWARDED_PREFIX, "access-control-", "content-", "sec-", "trace", "x-api-", "x-auth-", "x-request"];
 
@@ -226,10 +226,14 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// Says which client came by which hosts to here. What a client outside says of earlier hops is not believed.
+/// Records which client came here, by which hosts. An outside client's account of earlier hops is not believed.
 fn forwarded(headers: &mut HeaderMap, hop: &Hop<'_>) {
     if !hop.trusts_client {
-        let is_said = |name: &&HeaderName| name.as_str().starts_with(FORWARDED_PREFIX) || FORWARDED_LIKE.contains(name);
+        let is_said = |name: &&HeaderName| {
+            // CGI servers confuse the two.
+            let name = name.as_str().replace('_', "-");
+            name.starts_with(FORWARDED_PREFIX) || FORWARDED_LIKE.iter().any(|like| like.as_str() == name)
+        };
         let said: Vec<HeaderName> = headers.keys().filter(is_said).cloned().collect();
         for name in said {
             headers.remove(name);
@@ -239,7 +243,7 @@ fn forwarded(headers: &mut HeaderMap, hop: &Hop<'_>) {
     let host = headers.get(HOST).cloned();
     let element = forwarded_element(peer, host.as_ref());
     append(headers, FORWARDED_FOR, peer);
-    // Callers in the mesh that say nothing of their clients have none.
+    // Callers in the mesh that name no client have none.
     if !hop.trusts_client || headers.contains_key(FORWARDED) {
         element.iter().for_each(|element| append(headers, FORWARDED, element));
     }
@@ -251,7 +255,7 @@ fn forwarded(headers: &mut HeaderMap, hop: &Hop<'_>) {
     }
 }
 
-/// One hop as RFC 7239 writes it.
+/// One hop in the notation of RFC 7239.
 fn forwarded_element(peer: &HeaderValue, host: Option<&HeaderValue>) -> Option<HeaderValue> {
     let peer = peer.to_str().ok()?;
     let node = if peer.contains(':') { format!("\"[{peer}]\"") } else { peer.to_owned() };
@@ -260,7 +264,7 @@ fn forwarded_element(peer: &HeaderValue, host: Option<&HeaderValue>) -> Option<H
     HeaderValue::try_from(format!("for={node}{host};proto=http")).ok()
 }
 
-/// Adds to a list of which there may be several lines.
+/// Appends to a list that may span several lines.
 fn append(headers: &mut HeaderMap, name: HeaderName, last: &HeaderValue) {
     let earlier = View(headers).get(name.as_str()).map(Cow::into_owned);
     let all = earlier.and_then(|earlier| HeaderValue::try_from(format!("{earlier}, {}", last.to_str().ok()?)).ok());

@@ -1,5 +1,5 @@
-//! A connection whose end waits for the other side to have read it. Closed while something unread arrives, a connection
-//! is reset, and what was said last (that requests under way were not taken up) can be lost with it. Knows no HTTP.
+//! A connection whose end waits until the other side has read it. A connection closed while unread bytes arrive is
+//! reset, and the last message (that requests under way were not accepted) can be lost. Knows no HTTP.
 
 use std::{
     io,
@@ -19,7 +19,7 @@ const DISCARD_BYTES: usize = 4_096;
 #[derive(Debug)]
 pub(crate) struct Lingering<S> {
     io: S,
-    /// Until when; set when our side has been shut down.
+    /// The deadline; set when our side has been shut down.
     until: Option<Pin<Box<Sleep>>>,
 }
 
@@ -65,7 +65,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
         while until.as_mut().poll(cx).is_pending() {
             let mut discarded = [0; DISCARD_BYTES];
             let mut buffer = ReadBuf::new(&mut discarded);
-            // An error tells as well that nobody is there any more.
+            // An error also shows that nobody is there any more.
             let read = ready!(Pin::new(&mut *io).poll_read(cx, &mut buffer));
             if read.is_err() || buffer.filled().is_empty() {
                 break;
@@ -107,7 +107,7 @@ mod tests {
             here.write_all(b"the last word").await.expect("written");
             here.shutdown().await
         });
-        // More than fits between the two: it is read, though by nobody.
+        // More than fits between the two: it is read and discarded.
         there.write_all(&[7; 1_000]).await.expect("it is taken");
         assert!(!ending.is_finished());
         let mut said = Vec::new();

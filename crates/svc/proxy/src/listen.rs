@@ -1,9 +1,10 @@
-//! Accepts client connections: finds out who calls and what is addressed, within everybody's share of connections.
+//! Accepts client connections and finds out who calls and what is addressed, within each caller's share of connections.
 
 use crate::{
     context::{Context, Target},
     core::Core,
     origin::{self, CallerResolver},
+    phases::Part,
     serve_http, serve_stream,
     shares::Party,
     socket,
@@ -48,6 +49,14 @@ impl fmt::Display for Role {
 }
 
 impl Role {
+    /// The part of the traffic that comes through it.
+    pub(crate) fn part(&self) -> Part {
+        match self {
+            Self::Ingress => Part::Ingress,
+            Self::Transparent | Self::Service(..) => Part::All,
+        }
+    }
+
     /// The name under which the next process finds the listener.
     pub(crate) fn name(&self, address: SocketAddr) -> String {
         match self {
@@ -70,9 +79,9 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// Accepts from when there is a table until `stop`. Whoever else holds the listener keeps its queue.
+/// Accepts from the first table until `stop`. Another holder of the listener keeps its queue.
 pub(crate) async fn accept(shared: Arc<Shared>, listener: Arc<TcpListener>, role: Role, stop: CancellationToken) {
-    if stop.run_until_cancelled(shared.core.ready.cancelled()).await.is_none() {
+    if stop.run_until_cancelled(shared.core.phases.running().cancelled()).await.is_none() {
         return;
     }
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
@@ -84,26 +93,14 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: Arc<TcpListener>, role
                 continue;
             }
         };
-        // What was accepted is served, also when the proxy stops meanwhile.
+        // Accepted connections are served even if the proxy stops meanwhile.
         spawn(&shared, stream, peer, role.clone());
     }
 }
 
 fn spawn(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, role: Role) {
-    let (served, is_ingress) = (Arc::clone(shared), role == Role::Ingress);
-    let serving = async move {
-        tokio::select! {
-            () = served.core.abort.cancelled() => {}
-            () = serve(&served, stream, peer, role) => {}
-        }
-    };
-    match is_ingress {
-        true => {
-            let serving = shared.core.ingress_tasks.track_future(serving);
-            shared.core.tasks.spawn(shared.core.outer_tasks.track_future(serving))
-        }
-        false => shared.core.tasks.spawn(serving),
-    };
+    let (served, part) = (Arc::clone(shared), role.part());
+    shared.core.phases.spawn(part, async move { serve(&served, stream, peer, role).await });
 }
 
 async fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr, role: Role) {
@@ -122,19 +119,19 @@ async fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr, role: Role)
     let caller = if is_ingress { Caller::External } else { shared.resolver.resolve(peer, local) };
     let shares = if is_ingress { &core.outside } else { &core.callers };
     let Some(place) = shares.enter(Party::client(caller.clone(), peer.ip())) else {
-        tracing::debug!(%peer, %caller, "a connection was refused: all that there may be are in use");
+        tracing::debug!(%peer, %caller, "a connection was refused: no more are permitted at once");
         return socket::reset(stream);
     };
-    // Until it asks for something.
+    // Until it sends a request.
     place.idle().store(true, Relaxed);
     let context = Arc::new(Context::new(Arc::clone(core), caller, target, peer, Arc::new(place)));
     match is_ingress {
-        true => serve_http::serve(context, stream, Bytes::new(), &core.ingress_stop).await,
-        false => serve_stream::serve(context, stream, &core.stop).await,
+        true => serve_http::serve(context, stream, Bytes::new()).await,
+        false => serve_stream::serve(context, stream).await,
     }
 }
 
-/// The service that a redirected connection was addressed to.
+/// The service to which a redirected connection was addressed.
 fn redirected(core: &Core, stream: &TcpStream, local: SocketAddr) -> Option<Target> {
     let destination = origin::destination(stream, local);
     let SocketAddr::V4(address) = destination else { return None };

@@ -1,23 +1,23 @@
-//! What can be set of a proxy. Every bound has its unit last in its name.
+//! The settings of a proxy. Every bound has its unit last in its name.
 
 use heptad_model::NodeName;
 use std::{net::SocketAddr, time::Duration};
 
-/// What can be set of a proxy.
+/// The settings of a proxy.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where connections arrive that the node redirected from service addresses.
+    /// Where connections arrive that the node redirects from service addresses.
     pub transparent: Option<SocketAddr>,
     /// Where HTTP requests from outside arrive, told apart by their `Host`.
     pub ingress: Option<SocketAddr>,
-    /// Connections of callers on this node at one time. When there are more, whoever has most gives way, an idle connection
-    /// first; so it is with the two bounds after it.
+    /// Connections of callers on this node at one time. Beyond that, whoever has most gives way, an idle connection
+    /// first. The next two bounds work in the same way.
     pub connections_max: usize,
     /// Connections from outside at one time, counted by address.
     pub ingress_connections_max: usize,
     /// Connections of other proxies at one time, counted by node and caller.
     pub arrivals_max: usize,
-    /// Milliseconds that a client may be silent before its protocol is taken for one in which the server speaks first.
+    /// Milliseconds that a client may be silent before the proxy assumes a protocol in which the server speaks first.
     pub detect_wait_ms_max: u64,
     /// Milliseconds for the rest of first bytes that may become a request line.
     pub detect_partial_wait_ms_max: u64,
@@ -33,7 +33,7 @@ pub struct Options {
     pub connect_wait_ms_max: u64,
     /// Endpoints that are tried when connecting fails.
     pub connect_attempts_max: usize,
-    /// Milliseconds from sending a request to the head of its response.
+    /// Milliseconds from a request's beginning to the head of its response, over all attempts.
     pub response_wait_ms_max: u64,
     /// Milliseconds for which sent bytes may stay unacknowledged by either side.
     pub unacked_ms_max: u32,
@@ -51,10 +51,10 @@ pub struct Options {
     pub node: Option<NodeName>,
     /// The trust domain of the SPIFFE ids that proxies assert to each other.
     pub trust_domain: String,
-    /// Whether endpoints of this node are taken as long as there is one; else all endpoints are equal.
+    /// Whether endpoints of this node are preferred while there are any; otherwise all endpoints are equal.
     pub local_first: bool,
-    /// HTTP/2 connections to the proxy of one other node; more than one only when the streams of all are in use. With their
-    /// streams there is room for a request of every connection that may be open, so that no caller waits for another.
+    /// HTTP/2 connections to the proxy of one other node; more than one only when the streams of all are in use. Their
+    /// streams leave room for a request of every connection that may be open, so that no caller waits for another.
     pub peer_connections_max: usize,
     /// Requests in progress on one connection between two proxies; more wait.
     pub peer_streams_max: u32,
@@ -64,24 +64,24 @@ pub struct Options {
     pub peer_connect_wait_ms_max: u64,
     /// Milliseconds for one attempt to connect to another node; a request that has nowhere else to go waits as long.
     pub peer_connect_ms_max: u64,
-    /// First and longest wait between two attempts to connect to a node that cannot be reached.
+    /// The first and the longest wait between two attempts to connect to a node that cannot be reached.
     pub peer_retry_delay_ms_min: u64,
     /// See `peer_retry_delay_ms_min`.
     pub peer_retry_delay_ms_max: u64,
-    /// Milliseconds between two questions to another proxy whether it is still there.
+    /// Milliseconds between two probes of whether another proxy is still there.
     pub peer_ping_interval_ms: u64,
-    /// Milliseconds for its answer; then its connection counts as broken.
+    /// Milliseconds for its answer; after that, its connection counts as broken.
     pub peer_ping_wait_ms_max: u64,
     /// Milliseconds for which an idle connection to another proxy is kept.
     pub peer_idle_ms_max: u64,
-    /// Milliseconds that an arrival from another node waits until this node has the table by which it was decided.
+    /// Milliseconds that an arrival from another node waits until this node has the table that decided it.
     pub peer_table_wait_ms_max: u64,
     /// Milliseconds for the preamble of an opaque flow from another node.
     pub peer_preamble_wait_ms_max: u64,
     /// Bytes of a request's body that are kept so that another node's endpoint can be tried.
     pub replay_bytes_max: usize,
-    /// Milliseconds that a proxy which stops gives idle connections for a last request, which is then answered with
-    /// `connection: close`.
+    /// Milliseconds that a stopping proxy gives idle connections for a last request, which it answers with `connection:
+    /// close`.
     pub drain_idle_ms_max: u64,
     /// The seed of all random choices; drawn at the start if absent.
     pub draw_seed: Option<u64>,
@@ -132,12 +132,12 @@ impl Default for Options {
     }
 }
 
-/// Descriptors that are for other things than connections.
+/// Descriptors reserved for things other than connections.
 const FILES_RESERVED: u64 = 1_024;
 
 impl Options {
-    /// The same with bounds on connections that leave the process descriptors for everything else: a connection may need
-    /// one to an endpoint as well.
+    /// The same with bounds on connections that leave the process descriptors for everything else: a connection may
+    /// need one to an endpoint as well.
     pub fn within_open_files(self, open_files_max: u64) -> Self {
         let each = open_files_max.saturating_sub(FILES_RESERVED.min(open_files_max / 2)) / 6;
         let each = usize::try_from(each).unwrap_or(usize::MAX).max(1);
@@ -149,13 +149,13 @@ impl Options {
         }
     }
 
-    /// The window of a connection between two proxies: that of all its streams, so that slow readers of some never hold
-    /// up the others.
+    /// The window of a connection between two proxies: the sum over all its streams, so that slow readers of some never
+    /// hold up the others.
     pub(crate) fn peer_window_bytes(&self) -> u32 {
         self.peer_stream_window_bytes.saturating_mul(self.peer_streams_max).min(i32::MAX as u32)
     }
 
-    /// For the slower question whether a proxy that sends nothing is still there.
+    /// For the slower probe of whether a silent proxy is still there.
     pub(crate) fn peer_keep_alive_interval(&self) -> Duration {
         Duration::from_millis(10 * self.peer_ping_interval_ms.max(self.peer_ping_wait_ms_max))
     }

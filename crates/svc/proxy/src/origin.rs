@@ -1,14 +1,15 @@
-//! Where a connection comes from and where it was going: the caller by a resolver, the address before redirection by
-//! the kernel. Does not know services.
+//! Where a connection comes from and where it was going: a resolver identifies the caller, the kernel tells the address
+//! before redirection. Knows no services.
 
 use heptad_route::Caller;
 use nix::sys::socket::{getsockopt, sockopt::OriginalDst};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tokio::net::TcpStream;
 
-/// Tells who is at the other end of a connection. Asked once per connection, on a worker thread: it must not block long.
+/// Identifies who is at the other end of a connection. Called once per connection, on a worker thread: it must not
+/// block long.
 pub trait CallerResolver: Send + Sync + 'static {
-    /// The caller whose socket is `peer`, connected to our socket `local`. Who is unknown is `External`.
+    /// The caller whose socket is `peer`, connected to our socket `local`. An unknown caller is `External`.
     fn resolve(&self, peer: SocketAddr, local: SocketAddr) -> Caller;
 }
 
@@ -18,8 +19,8 @@ impl<F: Fn(SocketAddr, SocketAddr) -> Caller + Send + Sync + 'static> CallerReso
     }
 }
 
-/// The address that the client connected to, before redirection; our own if there was none (a listener that was opened
-/// inside the container's namespace has the service address itself).
+/// The address to which the client connected, before redirection; our own if there was none (a listener opened inside
+/// the container's namespace has the service address itself).
 pub(crate) fn destination(stream: &TcpStream, local: SocketAddr) -> SocketAddr {
     match getsockopt(stream, OriginalDst) {
         Ok(found) => {

@@ -1,17 +1,24 @@
-//! The way to the proxy of one other node: few warm HTTP/2 connections, made when they are wanted, asked by pings whether
-//! they live, made again after they broke. A node that cannot be reached is tried in the background meanwhile.
-//! Does not know what is sent.
+//! The way to the proxy of one other node: a few warm HTTP/2 connections, opened on demand, probed by pings, and
+//! reopened after they break. A node that cannot be reached is retried in the background meanwhile. Does not know what
+//! is sent.
 
 use crate::{
-    assertion::{Assertion, Refusal, Reply, ping, read_frame, write_frame},
+    assertion::{Assertion, Cause, Reply, ping, read_frame, write_frame},
     body::Body,
+    gate::Gate,
     guarded::Guarded,
     options::Options,
-    peer::{Io, PeerConnector, PeerProtocol},
-    peers::PeerStatus,
+    peer::{Io, PeerConnector, PeerProtocol, PeerStatus},
 };
 use heptad_model::NodeName;
-use hyper::client::conn::http2::{self, SendRequest};
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::{
+        TrySendError,
+        http2::{self, SendRequest},
+    },
+};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::{
     fmt, io,
@@ -28,17 +35,18 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// In so many pieces the wait for the answer to a ping is counted.
+/// The wait for the answer to a ping is counted in this many pieces.
 const PING_WAIT_PIECES: u64 = 10;
-/// Bytes of a frame of HTTP/2: enough that the cost per frame does not count.
+/// Bytes of an HTTP/2 frame: enough to make the cost per frame negligible.
 const FRAME_BYTES: u32 = 64 << 10;
 
 /// One HTTP/2 connection.
 #[derive(Debug)]
 struct Link {
     sender: SendRequest<Body>,
+    gate: Gate,
     active: AtomicUsize,
-    /// Milliseconds since the peer was made.
+    /// Milliseconds since the peer was created.
     used_at_ms: AtomicU64,
 }
 
@@ -47,11 +55,11 @@ struct Links {
     open: Vec<Arc<Link>>,
     is_connecting: bool,
     error: Option<String>,
-    /// Attempts that ended in vain since the peer was made.
+    /// Failed attempts since the peer was created.
     failures: u64,
 }
 
-/// What was exchanged.
+/// The traffic exchanged.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) requests: AtomicU64,
@@ -69,9 +77,9 @@ pub(crate) struct Peer {
     links: Mutex<Links>,
     is_reachable: AtomicBool,
     is_wanted: AtomicBool,
-    /// Told of every connection made or lost, and of every attempt that failed.
+    /// Notified of every connection opened or lost, and of every failed attempt.
     changed: watch::Sender<()>,
-    /// Someone waits: do not wait long before the next attempt.
+    /// Somebody waits: the next attempt comes soon.
     hurry: Arc<Notify>,
     pub(crate) counts: Counts,
 }
@@ -82,7 +90,7 @@ impl fmt::Debug for Peer {
     }
 }
 
-/// The right to send one request on a connection; counts as active until it is dropped.
+/// The permit to send one request on a connection; counts as active until it is dropped.
 #[derive(Debug)]
 pub(crate) struct PeerLease {
     link: Arc<Link>,
@@ -90,8 +98,14 @@ pub(crate) struct PeerLease {
 }
 
 impl PeerLease {
-    pub(crate) fn sender(&self) -> SendRequest<Body> {
-        self.link.sender.clone()
+    /// Hands a request over, and waits for the head of its response.
+    pub(crate) fn send(
+        &self,
+        request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>> + use<> {
+        let Link { sender, gate, .. } = &*self.link;
+        let mut sender = sender.clone();
+        gate.pass(|| sender.try_send_request(request))
     }
 }
 
@@ -99,19 +113,6 @@ impl Drop for PeerLease {
     fn drop(&mut self) {
         self.link.active.fetch_sub(1, Relaxed);
         self.link.used_at_ms.store(self.peer.now_ms(), Relaxed);
-    }
-}
-
-/// Why no flow could be opened.
-#[derive(Debug)]
-pub(crate) enum StreamError {
-    Io(io::Error),
-    Refused(Refusal),
-}
-
-impl From<io::Error> for StreamError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
     }
 }
 
@@ -147,8 +148,8 @@ impl Peer {
         self.is_wanted.store(is_wanted, Relaxed);
     }
 
-    /// A place on a connection. Waits for one if there is none: for the first attempt to connect, or, if the request
-    /// has nowhere else to go, for several.
+    /// A slot on a connection. If there is none, waits: for the first attempt to connect, or for several if the request
+    /// has nowhere else to go.
     pub(crate) async fn lease(self: &Arc<Self>, has_alternative: bool) -> io::Result<PeerLease> {
         if let Some(lease) = self.take(false) {
             return Ok(lease);
@@ -181,8 +182,8 @@ impl Peer {
         }
     }
 
-    /// The least busy connection. Sees to it that there is one, and another when all are full; a full one only if there
-    /// cannot be another, or with `queue`.
+    /// The least busy connection. Makes sure that there is one, and opens another when all are full; returns a full one
+    /// only if there cannot be another, or with `queue`.
     fn take(self: &Arc<Self>, queue: bool) -> Option<PeerLease> {
         let mut links = self.lock();
         links.open.retain(|link| !link.sender.is_closed());
@@ -213,7 +214,7 @@ impl Peer {
         io::Error::new(io::ErrorKind::NotConnected, format!("the node {} cannot be reached: {why}", self.node))
     }
 
-    /// One attempt. While it takes long, requests are told to go elsewhere.
+    /// One attempt to connect. If it takes long, requests are told to go elsewhere meanwhile.
     async fn attempt(self: &Arc<Self>) -> io::Result<Arc<Link>> {
         let bound = Duration::from_millis(self.options.peer_connect_ms_max);
         let connecting = timeout(bound, async {
@@ -248,12 +249,12 @@ impl Peer {
             .handshake(TokioIo::new(Guarded::new(io, &silent)))
             .await
             .map_err(io::Error::other)?;
-        let link = Link { sender, active: AtomicUsize::new(0), used_at_ms: AtomicU64::new(self.now_ms()) };
-        let link = Arc::new(link);
+        let (gate, used_at_ms) = (Gate::default(), AtomicU64::new(self.now_ms()));
+        let link = Arc::new(Link { sender, gate: gate.clone(), active: AtomicUsize::new(0), used_at_ms });
         tokio::spawn(ask_on(Arc::downgrade(&link), Arc::clone(&self.options), silent));
         let peer = Arc::downgrade(self);
         tokio::spawn(async move {
-            let ended = connection.await;
+            let ended = gate.drive(connection).await;
             if let Some(peer) = peer.upgrade() {
                 peer.closed(ended.err());
             }
@@ -270,13 +271,13 @@ impl Peer {
         self.changed.send_replace(());
     }
 
-    /// Notes an attempt in vain. Whether there is no connection left that serves.
+    /// Records a failed attempt. Returns whether no serving connection is left.
     fn failed(&self, error: &str) -> bool {
         self.lock().failures += 1;
         self.away(error)
     }
 
-    /// Notes that there is no way now, unless a connection serves. Whether there is none left.
+    /// Records that there is no way now, unless a connection serves. Returns whether none is left.
     fn away(&self, error: &str) -> bool {
         let mut links = self.lock();
         links.open.retain(|link| !link.sender.is_closed());
@@ -292,7 +293,7 @@ impl Peer {
         is_alone
     }
 
-    /// A connection ended: in order (`None`), or because it broke; then it is made again at once.
+    /// A connection ended: in order (`None`), or because it broke; in that case it is reopened at once.
     fn closed(self: &Arc<Self>, error: Option<hyper::Error>) {
         let text = error.as_ref().map(|error| match std::error::Error::source(error) {
             Some(source) => format!("{error}: {source}"),
@@ -311,7 +312,7 @@ impl Peer {
         self: &Arc<Self>,
         assertion: &Assertion,
         has_alternative: bool,
-    ) -> Result<Box<dyn Io>, StreamError> {
+    ) -> Result<Box<dyn Io>, Cause> {
         let wait_ms = match has_alternative {
             true => self.options.peer_connect_wait_ms_max,
             false => self.options.peer_connect_ms_max,
@@ -321,16 +322,16 @@ impl Peer {
             write_frame(&mut io, assertion).await?;
             let reply: Reply = read_frame(&mut io).await?;
             match reply.refused {
-                Some(refusal) => Err(StreamError::Refused(refusal)),
+                Some(refusal) => Err(Cause::Refused(refusal)),
                 None => Ok(io),
             }
         };
         let opened = timeout(Duration::from_millis(wait_ms), opening).await;
-        let opened = opened.unwrap_or_else(|_| Err(StreamError::Io(io::ErrorKind::TimedOut.into())));
+        let opened = opened.unwrap_or_else(|_| Err(Cause::Io(io::ErrorKind::TimedOut.into())));
         match &opened {
             Ok(_) => self.counts.streams.fetch_add(1, Relaxed),
-            Err(StreamError::Refused(_)) => self.counts.refused.fetch_add(1, Relaxed),
-            Err(StreamError::Io(error)) => {
+            Err(Cause::Refused(_)) => self.counts.refused.fetch_add(1, Relaxed),
+            Err(Cause::Io(error)) => {
                 if self.failed(&error.to_string()) {
                     self.connect_in_background(&mut self.lock());
                 }
@@ -340,7 +341,7 @@ impl Peer {
         opened
     }
 
-    /// Lets go of connections that have been idle for too long. Whether the peer is to be kept.
+    /// Closes connections that have been idle for too long. Returns whether to keep the peer.
     pub(crate) fn sweep(&self) -> bool {
         let now_ms = self.now_ms();
         let mut links = self.lock();
@@ -370,8 +371,8 @@ impl Peer {
     }
 }
 
-/// Asks the other proxy now and then whether it lives; `silent` if it does not answer in time. The time is counted in
-/// pieces, so that a pause of this process is not taken for silence of the other.
+/// Pings the other proxy from time to time; `silent` if it does not answer in time. The time is counted in pieces, so
+/// that a pause of this process does not look like the other's silence.
 async fn ask_on(link: Weak<Link>, options: Arc<Options>, silent: CancellationToken) {
     loop {
         sleep(Duration::from_millis(options.peer_ping_interval_ms)).await;
@@ -391,7 +392,7 @@ async fn ask_on(link: Weak<Link>, options: Arc<Options>, silent: CancellationTok
     }
 }
 
-/// Tries until there is a connection, as long as the peer is wanted.
+/// Retries until there is a connection, as long as the peer is wanted.
 async fn establish(peer: Weak<Peer>) {
     let mut delay_ms = 0;
     loop {
@@ -402,7 +403,7 @@ async fn establish(peer: Weak<Peer>) {
         };
         let is_alone = peer.failed(&error.to_string());
         if !is_alone || !peer.is_wanted.load(Relaxed) {
-            // Whoever asks again asks not at once.
+            // Repeated requests do not retry at once.
             sleep(Duration::from_millis(peer.options.peer_retry_delay_ms_min)).await;
             peer.lock().is_connecting = false;
             return;

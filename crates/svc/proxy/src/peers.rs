@@ -1,9 +1,9 @@
-//! All peers: the other nodes whose proxies are called, and the counts of what came from them.
-//! Does not choose endpoints; says which nodes are not to be chosen now.
+//! All peers: the other nodes whose proxies are called, and the counts of traffic from them. Does not choose endpoints;
+//! says which nodes must not be chosen now.
 
 use crate::{
     options::Options,
-    peer::{PeerConnector, PeerNode},
+    peer::{PeerConnector, PeerNode, PeerStatus},
     peer_link::Peer,
 };
 use heptad_model::NodeName;
@@ -16,33 +16,6 @@ use std::{
     },
 };
 
-/// What was exchanged with the proxy of one other node, and how it is reached.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PeerStatus {
-    /// The node; `server` stands for servers that are no nodes.
-    pub node: String,
-    /// HTTP/2 connections that are open to it.
-    pub connections: usize,
-    /// Requests in progress on them.
-    pub active: usize,
-    /// Whether it could be reached when that was tried last.
-    pub is_reachable: bool,
-    /// Why not.
-    pub error: Option<String>,
-    /// HTTP requests sent there.
-    pub requests: u64,
-    /// Opaque flows and upgrades opened there.
-    pub streams: u64,
-    /// Of both: refused by the proxy there.
-    pub refused: u64,
-    /// Of both: broken off, or not sent for want of a connection.
-    pub failed: u64,
-    /// Requests and flows that came from there.
-    pub received: u64,
-    /// Of those: refused here.
-    pub received_refused: u64,
-}
-
 /// Counts of what came from one node.
 #[derive(Debug, Default)]
 pub(crate) struct Arrivals {
@@ -50,7 +23,7 @@ pub(crate) struct Arrivals {
     pub(crate) refused: AtomicU64,
 }
 
-/// The name under which servers that are no nodes are counted.
+/// The name under which servers that are not nodes are counted.
 const SERVER: &str = "server";
 
 pub(crate) struct Peers {
@@ -75,7 +48,7 @@ impl Peers {
         self.peers.read().unwrap_or_else(PoisonError::into_inner).get(node).cloned()
     }
 
-    /// The peer of that node; none if this proxy has no way to other nodes.
+    /// The peer of that node; `None` if this proxy has no way to other nodes.
     pub(crate) fn peer(&self, node: &NodeName) -> Option<Arc<Peer>> {
         if let Some(found) = self.find(node) {
             return Some(found);
@@ -86,20 +59,20 @@ impl Peers {
         Some(Arc::clone(peers.entry(node.clone()).or_insert_with(made)))
     }
 
-    /// Whether the node could not be reached and has not been since.
+    /// Whether the last attempt to reach the node failed.
     pub(crate) fn is_down(&self, node: &NodeName) -> bool {
         let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
         peers.get(node).is_some_and(|peer| !peer.is_reachable())
     }
 
-    /// Notes which nodes have endpoints; others are not tried again for ever.
+    /// Records which nodes have endpoints, so that others are not retried for ever.
     pub(crate) fn retain(&self, wanted: &BTreeSet<&NodeName>) {
         for (node, peer) in self.peers.read().unwrap_or_else(PoisonError::into_inner).iter() {
             peer.set_wanted(wanted.contains(node));
         }
     }
 
-    /// Closes connections that have been idle for too long, and forgets peers that are not wanted any more.
+    /// Closes connections that have been idle for too long, and forgets peers that are no longer wanted.
     pub(crate) fn sweep(&self) {
         let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
         peers.retain(|_, peer| peer.sweep());
@@ -110,7 +83,7 @@ impl Peers {
         if let Some(found) = self.arrivals.read().unwrap_or_else(PoisonError::into_inner).get(name) {
             return Arc::clone(found);
         }
-        // Only nodes of the cluster come so far, so their number bounds this.
+        // Only nodes of the cluster get this far, so their number bounds this.
         let mut arrivals = self.arrivals.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(arrivals.entry(name.to_owned()).or_default())
     }

@@ -1,10 +1,17 @@
-//! Kept connections to endpoints, newest first, bounded per endpoint and in age; and what is in progress at each, also after
-//! it has left the table. Does not choose endpoints.
+//! Kept connections to endpoints, newest first, bounded per endpoint and in age; and what is in progress at each
+//! endpoint, even after it has left the table. Does not choose endpoints.
 
-use crate::{body::Body, last_words::LastWords, options::Options, socket};
+use crate::{body::Body, gate::Gate, last_words::LastWords, options::Options, socket};
 use heptad_model::{ContainerId, Endpoint, NodeName};
 use heptad_route::Table;
-use hyper::client::conn::http1::{self, SendRequest};
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::{
+        TrySendError,
+        http1::{self, SendRequest},
+    },
+};
 use hyper_util::rt::TokioIo;
 use std::{
     collections::{BTreeSet, HashMap},
@@ -41,7 +48,7 @@ struct Upstream {
     requests: AtomicU32,
     /// Opaque connections, and those that left HTTP.
     flows: AtomicU32,
-    /// Told when nothing of a sort is in progress any more.
+    /// Notified when no request or no flow is in progress any more.
     quiet: Notify,
     /// It is not in the table: its connections are not kept.
     is_gone: AtomicBool,
@@ -54,10 +61,11 @@ struct Idle {
     since: Instant,
 }
 
-/// A connection that speaks HTTP/1.1. Dropped, it is closed, whatever its other side does.
+/// A connection that speaks HTTP/1.1. Dropping it closes it, whatever its other side does.
 #[derive(Debug)]
 struct Line {
     sender: SendRequest<Body>,
+    gate: Gate,
     driver: Driver,
 }
 
@@ -73,8 +81,8 @@ impl Drop for Driver {
     }
 }
 
-/// All endpoints that are or were in use: those of this node, and those of others, whose addresses mean something only
-/// there.
+/// All endpoints that are or were in use: those of this node, and those of other nodes, whose addresses mean something
+/// only there.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     node: Option<NodeName>,
@@ -119,7 +127,7 @@ impl Active {
         Self(Arc::new(Count { upstream, is_flow: AtomicBool::new(false) }))
     }
 
-    /// It is no request, or none any more.
+    /// It is not, or no longer, a request.
     pub(crate) fn becomes_flow(&self) {
         let Count { upstream, is_flow } = &*self.0;
         if !is_flow.swap(true, Relaxed) {
@@ -139,25 +147,25 @@ impl Drop for Count {
 /// What is in progress at a container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InProgress {
-    /// HTTP requests without the end of their response.
+    /// HTTP requests whose response has not ended.
     pub requests: u32,
     /// Opaque connections, and those that left HTTP, such as WebSockets.
     pub flows: u32,
 }
 
-/// A connection for one exchange. Dropped, it is closed; given back, it serves again.
+/// A connection for one exchange. Dropped, it is closed; returned to the pool, it serves again.
 #[derive(Debug)]
 pub(crate) struct Lease {
     line: Line,
-    /// Whether it has served before, so that the endpoint may be closing it at this moment.
+    /// Whether it has served before, so that the endpoint may be closing it at this very moment.
     pub(crate) reused: bool,
     active: Active,
-    /// Whether the request's body was sent to its end; none if it has none.
+    /// Whether the request's body was sent to its end; `None` if it has none.
     sent: Option<Arc<AtomicBool>>,
 }
 
 impl Lease {
-    /// A connection that was made otherwise, for one exchange.
+    /// A connection for one exchange that did not come from the pool.
     pub(crate) async fn single(
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         active: Active,
@@ -166,23 +174,20 @@ impl Lease {
         Ok(Self { line: handshake(stream, options).await?, reused: false, active, sent: None })
     }
 
-    pub(crate) fn sender(&self) -> &SendRequest<Body> {
-        &self.line.sender
+    /// Hands a request over, and waits for the head of its response.
+    pub(crate) fn send(
+        &mut self,
+        mut request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>> + use<> {
+        self.sent = request.body_mut().tracked();
+        let Line { sender, gate, .. } = &mut self.line;
+        gate.pass(|| sender.try_send_request(request))
     }
 
-    pub(crate) fn sender_mut(&mut self) -> &mut SendRequest<Body> {
-        &mut self.line.sender
-    }
-
-    /// Notes the body that is about to be sent.
-    pub(crate) fn sends(&mut self, body: &mut Body) {
-        self.sent = body.tracked();
-    }
-
-    /// Keeps the connection for the next exchange; to be called when the response has been read to its end.
+    /// Keeps the connection for the next exchange; call it when the response has been read to its end.
     pub(crate) fn give_back(self) {
         let Self { line, active, sent, .. } = self;
-        // An endpoint that answered early reads the rest of the body, or does not: who knows.
+        // An endpoint that answered early may or may not read the rest of the body.
         if line.sender.is_closed() || sent.is_some_and(|sent| !sent.load(Relaxed)) {
             return;
         }
@@ -193,7 +198,7 @@ impl Lease {
         }
     }
 
-    /// Lets go of the connection, which now belongs to an upgraded protocol, but still counts it.
+    /// Releases the connection, which now belongs to an upgraded protocol, but still counts it.
     pub(crate) fn into_active(self) -> Active {
         let Self { mut line, active, .. } = self;
         line.driver.0 = None;
@@ -294,7 +299,7 @@ impl Pool {
         found.map_or(0, |upstream| upstream.requests.load(Relaxed) + upstream.flows.load(Relaxed))
     }
 
-    /// Counts an exchange with an endpoint. Who looks at the table after this and finds the endpoint there may begin.
+    /// Counts an exchange with an endpoint. If the table still has the endpoint after this, the exchange may begin.
     pub(crate) fn enter(&self, endpoint: &Endpoint, options: &Options) -> Active {
         let active = Active::new(self.upstream(endpoint, options));
         fence(SeqCst);
@@ -326,7 +331,7 @@ impl Pool {
         })
     }
 
-    /// Returns when no request, or with `flows` no flow, is in progress at a container of this node that has left the
+    /// Returns when no request (with `flows`: no flow) is in progress at a container of this node that has left the
     /// table.
     pub(crate) async fn until_quiet(&self, container: &ContainerId, flows: bool) {
         for upstream in self.of_container(container) {
@@ -368,7 +373,7 @@ impl Pool {
         }
     }
 
-    /// How many connections are kept for later.
+    /// How many idle connections are kept.
     pub(crate) fn idle_count(&self) -> usize {
         let upstreams = self.read();
         upstreams.here.values().map(|upstream| upstream.lock().len()).sum()
@@ -386,6 +391,7 @@ async fn handshake(
         .handshake(TokioIo::new(LastWords::new(stream)))
         .await
         .map_err(io::Error::other)?;
-    let task = tokio::spawn(connection.with_upgrades());
-    Ok(Line { sender, driver: Driver(Some(task.abort_handle())) })
+    let gate = Gate::default();
+    let task = tokio::spawn(gate.clone().drive(connection.with_upgrades()));
+    Ok(Line { sender, gate, driver: Driver(Some(task.abort_handle())) })
 }

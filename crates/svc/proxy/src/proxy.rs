@@ -2,15 +2,16 @@
 
 use crate::{
     body::Body,
+    call::{Answer, Origin},
     core::Core,
     counters::{CallCount, LastCell},
     error::{CallError, ProxyError},
-    forward::{Answer, Origin},
+    forward,
     listen::{self, Role, Shared},
     options::Options,
     origin::CallerResolver,
-    peer::{Io, PeerConnector, PeerNode, PeerProtocol},
-    peers::PeerStatus,
+    peer::{Io, PeerConnector, PeerNode, PeerProtocol, PeerStatus},
+    phases::Part,
     pool::InProgress,
     serve_peer, socket,
 };
@@ -25,13 +26,8 @@ use std::{
     sync::{Arc, PoisonError, Weak},
     time::Duration,
 };
-use tokio::{
-    net::TcpListener,
-    sync::Mutex,
-    task::JoinHandle,
-    time::{Instant, sleep, timeout, timeout_at},
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{net::TcpListener, sync::Mutex, task::JoinHandle, time::sleep};
+use tokio_util::sync::CancellationToken;
 
 /// A running proxy. Clones are handles of the same one; it ends by `shutdown`, or when the last handle is dropped.
 #[derive(Clone, Debug)]
@@ -44,18 +40,16 @@ struct Inner {
     shared: Arc<Shared>,
     transparent: Option<SocketAddr>,
     ingress: Option<SocketAddr>,
-    /// Those that are open from the start to the end; held here so that their queues outlive a drain.
+    /// Listeners that are open from start to end; held here so that their queues outlive a drain.
     fixed: std::sync::Mutex<BTreeMap<String, Arc<TcpListener>>>,
     services: Mutex<BTreeMap<SocketAddr, Listening>>,
-    /// Listeners of the process before, which are not used yet.
+    /// Listeners of the previous process that are not in use yet.
     inherited: std::sync::Mutex<BTreeMap<String, std::net::TcpListener>>,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.shared.core.drain.cancel();
-        self.shared.core.stop.cancel();
-        self.shared.core.abort.cancel();
+        self.shared.core.phases.break_off();
     }
 }
 
@@ -67,9 +61,9 @@ struct Listening {
     task: JoinHandle<()>,
 }
 
-/// What a proxy is given beside its options.
+/// What a proxy is given besides its options.
 pub struct Parts {
-    /// Tells who calls.
+    /// Identifies callers.
     pub resolver: Arc<dyn CallerResolver>,
     /// The way to other nodes, if there is one.
     pub connector: Option<Arc<dyn PeerConnector>>,
@@ -86,13 +80,13 @@ impl fmt::Debug for Parts {
 }
 
 impl Parts {
-    /// A resolver and nothing else.
+    /// Only a resolver, nothing else.
     pub fn new(resolver: Arc<dyn CallerResolver>) -> Self {
         Self { resolver, connector: None, inherited: BTreeMap::new(), table: None }
     }
 }
 
-/// How much a proxy has in hand.
+/// The load of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProxyStatus {
     /// Client connections that are open.
@@ -130,11 +124,12 @@ impl Proxy {
         };
         inner.transparent = inner.listen_if(transparent, Role::Transparent)?;
         inner.ingress = inner.listen_if(ingress, Role::Ingress)?;
-        tokio::spawn(sweep(Arc::downgrade(&shared.core), shared.core.stop.clone()));
+        let stopping = shared.core.phases.stopping(Part::All).clone();
+        tokio::spawn(sweep(Arc::downgrade(&shared.core), stopping));
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Replaces the table. Every request that is decided afterwards is decided by it, also on kept connections.
+    /// Replaces the table. Every later decision uses it, on kept connections too.
     pub fn set_table(&self, table: Arc<Table>) {
         self.inner.shared.core.set_table(table);
     }
@@ -155,19 +150,19 @@ impl Proxy {
     }
 
     /// Serves redirected connections on a listener opened elsewhere, for example inside a container's namespace.
-    /// It ends with the proxy or when the token that is returned is cancelled.
+    /// The listener ends with the proxy, or when the returned token is cancelled.
     pub fn adopt_transparent(&self, listener: std::net::TcpListener) -> Result<CancellationToken, ProxyError> {
         let shared = &self.inner.shared;
         listener.set_nonblocking(true).map_err(ProxyError::Adopt)?;
         let listener = TcpListener::from_std(listener).map_err(ProxyError::Adopt)?;
-        let stop = shared.core.drain.child_token();
+        let stop = shared.core.phases.draining(Role::Transparent.part()).child_token();
         let accepting = listen::accept(Arc::clone(shared), Arc::new(listener), Role::Transparent, stop.clone());
-        shared.core.tasks.spawn(accepting);
+        shared.core.phases.spawn(Part::All, accepting);
         Ok(stop)
     }
 
-    /// Listens for exactly these services: what is new is opened, what is gone is closed (its connections go on).
-    /// Says which addresses could not be opened; the others are served.
+    /// Listens for exactly these services: opens new listeners and closes old ones, whose connections go on. Returns
+    /// the addresses that could not be opened; the others are served.
     pub async fn set_service_listeners(&self, wanted: BTreeMap<SocketAddr, (ServiceKey, u16)>) -> Vec<ProxyError> {
         let mut services = self.inner.services.lock().await;
         let is_gone = |(address, listening): &(SocketAddr, Listening)| {
@@ -178,7 +173,7 @@ impl Proxy {
         for (_, Listening { listener, stop, task, .. }) in gone {
             drop(listener);
             stop.cancel();
-            // The address is free when the task is gone. If it panicked, its listener is closed as well.
+            // The address is free when the task is gone. If the task panicked, its listener is closed as well.
             let _ = task.await;
         }
         let mut failed = Vec::new();
@@ -192,13 +187,13 @@ impl Proxy {
                 Err(error) => failed.push(error),
             }
         }
-        // What nobody wants any more is closed.
+        // Listeners that nobody wants any more are closed.
         lock(&self.inner.inherited).clear();
         failed
     }
 
-    /// Calls a service from within the process, by the same decision and connections as any other call.
-    /// Without a port, the service's first is meant.
+    /// Calls a service from within the process, with the same decision and connections as any other call. Without a
+    /// port, the service's first is used.
     pub async fn call(
         &self,
         caller: &Caller,
@@ -207,18 +202,19 @@ impl Proxy {
         request: Request<Body>,
     ) -> Result<Answer, CallError> {
         let core = &self.inner.shared.core;
-        // A service without TCP ports has no port 0 either, which is then said.
+        // A service without TCP ports has no port 0 either, and the error says so.
         let port = port.or_else(|| core.table().port_default(target)).unwrap_or(0);
         let last = LastCell::default();
-        core.forward(&Origin { caller, target, port, peer: None, last: &last, place: None }, request).await
+        let origin = Origin { caller, target, port, peer: None, last: &last, place: None };
+        forward::forward(core, &origin, request).await
     }
 
-    /// What was counted since the start, ordered by caller, target and backend.
+    /// The counts since the start, ordered by caller, target and backend.
     pub fn counts(&self) -> Vec<CallCount> {
         self.inner.shared.core.counters.snapshot()
     }
 
-    /// How much is in hand.
+    /// The current load.
     pub fn status(&self) -> ProxyStatus {
         let core = &self.inner.shared.core;
         let roles = [&core.callers, &core.outside, &core.arrivals];
@@ -229,13 +225,14 @@ impl Proxy {
         }
     }
 
-    /// What is in progress at a container of this node. All that comes to it comes through this proxy, also from other nodes.
+    /// What is in progress at a container of this node. All its traffic comes through this proxy, even from other
+    /// nodes.
     pub fn in_progress(&self, container: &ContainerId) -> InProgress {
         self.inner.shared.core.pool.in_progress(container)
     }
 
-    /// Returns when the table has no endpoint of that container any more and no request is in progress there, so that
-    /// none will come.
+    /// Returns when the table no longer has an endpoint of that container and no request is in progress there, so that
+    /// none can come.
     pub async fn requests_ended(&self, container: &ContainerId) {
         let core = &self.inner.shared.core;
         core.until_unlisted(container).await;
@@ -249,24 +246,21 @@ impl Proxy {
         core.pool.until_quiet(container, true).await;
     }
 
-    /// How other nodes are reached and what was exchanged with each, ordered by name.
+    /// How other nodes are reached and the traffic exchanged with each, ordered by name.
     pub fn peers(&self) -> Vec<PeerStatus> {
         self.inner.shared.core.peers.status()
     }
 
-    /// Serves a connection that the proxy of another node has made; ends with it. Who that is must be verified.
+    /// Serves a connection that the proxy of another node opened; ends with it. The caller must have verified the
+    /// peer's identity.
     pub async fn serve_peer(&self, io: impl Io + 'static, protocol: PeerProtocol, from: PeerNode) {
-        let core = Arc::clone(&self.inner.shared.core);
-        let abort = core.abort.clone();
-        let tasks = core.tasks.clone();
-        let outer = core.outer_tasks.clone();
-        let serving = serve_peer::serve(core, Box::new(io), protocol, from);
-        let serving = tasks.track_future(abort.run_until_cancelled(serving));
-        match protocol {
-            PeerProtocol::Http => outer.track_future(serving).await,
+        let core = &self.inner.shared.core;
+        let part = match protocol {
+            PeerProtocol::Http => Part::Outer,
             // A flow may have no end; it is waited for with the others.
-            PeerProtocol::Stream => serving.await,
+            PeerProtocol::Stream => Part::All,
         };
+        core.phases.tracked(part, serve_peer::serve(Arc::clone(core), Box::new(io), protocol, from)).await;
     }
 
     /// Every listener by name, to be handed to the next process (`Parts::inherited` there). The descriptors are copies:
@@ -281,70 +275,28 @@ impl Proxy {
     }
 
     /// Accepts nothing more without closing the listeners, so that new connections wait in their queues; finishes what
-    /// is in progress, for at most `drain_ms_max`. Clients of kept connections get their last answer with
-    /// `connection: close`, other proxies are told to come again. Says whether everything ended by itself.
+    /// is in progress, for at most `drain_ms_max`. Clients of kept connections get their last answer with `connection:
+    /// close`, other proxies are told to reconnect. Returns whether everything ended by itself.
     pub async fn drain(&self, drain_ms_max: u64) -> bool {
-        let core = &self.inner.shared.core;
-        let deadline = Instant::now() + Duration::from_millis(drain_ms_max);
-        self.drain_ingress(drain_ms_max / 3).await;
-        self.drain_outer(drain_ms_max / 3).await;
-        core.drain.cancel();
-        core.tasks.close();
-        let idle_ms = core.options.drain_idle_ms_max.min(drain_ms_max / 2);
-        if timeout(Duration::from_millis(idle_ms), core.tasks.wait()).await.is_ok() {
-            return true;
-        }
-        core.stop.cancel();
-        timeout_at(deadline, core.tasks.wait()).await.is_ok()
+        let Core { phases, options, .. } = &*self.inner.shared.core;
+        phases.drain(drain_ms_max, options.drain_idle_ms_max).await
     }
 
-    /// The first step of a drain: ends what comes by the ingress. A request in progress there may come back from another
-    /// node in the shape of a call that it needs, so other proxies are still served.
+    /// Only the first part of a drain: ends what comes through the ingress.
     pub async fn drain_ingress(&self, drain_ms_max: u64) {
-        let core = &self.inner.shared.core;
-        let idle_ms = core.options.drain_idle_ms_max.min(drain_ms_max / 2);
-        step(&core.ingress_tasks, &core.ingress_drain, &core.ingress_stop, idle_ms, drain_ms_max).await;
-    }
-
-    /// Then ends what comes from other nodes. A request in progress there may call other containers, and such a call must
-    /// not wait for a proxy that waits for the request.
-    async fn drain_outer(&self, drain_ms_max: u64) {
-        let core = &self.inner.shared.core;
-        let idle_ms = core.options.drain_idle_ms_max.min(drain_ms_max / 2);
-        step(&core.outer_tasks, &core.outer_drain, &core.outer_stop, idle_ms, drain_ms_max).await;
+        let Core { phases, options, .. } = &*self.inner.shared.core;
+        phases.drain_part(Part::Ingress, drain_ms_max, options.drain_idle_ms_max).await;
     }
 
     /// Accepts nothing more and closes the listeners, lets what is in progress end for at most `drain_ms_max`, then
-    /// breaks the rest off. Says whether everything ended by itself.
+    /// breaks the rest off. Returns whether everything ended by itself.
     pub async fn shutdown(&self, drain_ms_max: u64) -> bool {
-        let Core { tasks, drain, stop, abort, .. } = &*self.inner.shared.core;
-        drain.cancel();
-        stop.cancel();
+        let phases = &self.inner.shared.core.phases;
+        phases.stop();
         lock(&self.inner.fixed).clear();
         lock(&self.inner.inherited).clear();
         self.inner.services.lock().await.clear();
-        tasks.close();
-        let drained = timeout(Duration::from_millis(drain_ms_max), tasks.wait()).await.is_ok();
-        abort.cancel();
-        tasks.wait().await;
-        drained
-    }
-}
-
-/// Lets `tasks` end: for a while those that wait for requests too.
-async fn step(
-    tasks: &TaskTracker,
-    drain: &CancellationToken,
-    stop: &CancellationToken,
-    idle_ms: u64,
-    drain_ms_max: u64,
-) {
-    let deadline = Instant::now() + Duration::from_millis(drain_ms_max);
-    drain.cancel();
-    tasks.close();
-    if timeout(Duration::from_millis(idle_ms), tasks.wait()).await.is_err() {
-        stop.cancel();
-        let _ = timeout_at(deadline, tasks.wait()).await;
+        phases.end(drain_ms_max).await
     }
 }
 
@@ -369,13 +321,10 @@ impl Inner {
             None => socket::listen(address),
         };
         let listener = Arc::new(opened.map_err(|source| not_listening(address, &role, source))?);
-        let core = &self.shared.core;
-        let stop = match role {
-            Role::Ingress => core.ingress_drain.child_token(),
-            Role::Transparent | Role::Service(..) => core.drain.child_token(),
-        };
+        let phases = &self.shared.core.phases;
+        let stop = phases.draining(role.part()).child_token();
         let accepting = listen::accept(Arc::clone(&self.shared), Arc::clone(&listener), role.clone(), stop.clone());
-        let task = core.tasks.spawn(accepting);
+        let task = phases.spawn(Part::All, accepting);
         Ok(Listening { role, listener, stop, task })
     }
 }

@@ -1,5 +1,5 @@
 //! A request's body that can be sent again as long as little of it has been read: what was read is remembered up to a
-//! bound. Bytes are shared, not copied. Does not know when sending again is right.
+//! bound. Shares bytes instead of copying them. Does not know when sending again is right.
 
 use crate::body::{Body, BoxError};
 use bytes::Bytes;
@@ -18,7 +18,7 @@ type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 pub(crate) struct Replay(Arc<Mutex<State>>);
 
 struct State {
-    /// None once it was taken back.
+    /// `None` once the body was taken back.
     body: Option<Body>,
     seen: VecDeque<Bytes>,
     seen_bytes: usize,
@@ -34,7 +34,7 @@ impl fmt::Debug for Replay {
 }
 
 impl Replay {
-    /// Splits a body into one to send and the handle by which it can be had again.
+    /// Splits a body into one to send and a handle that can recover it.
     pub(crate) fn split(body: Body, bytes_max: usize) -> (Body, Self) {
         let state = State { body: Some(body), seen: VecDeque::new(), seen_bytes: 0, bytes_max, is_lost: false };
         let state = Arc::new(Mutex::new(state));
@@ -45,7 +45,7 @@ impl Replay {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The whole body once more; none if too much of it was read. What was split off ends with an error.
+    /// The whole body again; `None` if too much of it was read. The split-off body then ends with an error.
     pub(crate) fn again(self) -> Option<Body> {
         let mut state = self.lock();
         if state.is_lost {
@@ -56,7 +56,7 @@ impl Replay {
     }
 }
 
-/// What is sent the first time.
+/// The body that is sent first.
 struct Sent(Arc<Mutex<State>>);
 
 impl Sent {
@@ -104,7 +104,7 @@ impl State {
     }
 }
 
-/// What is sent again: what was read before, then the rest.
+/// The body that is sent again: what was read before, then the rest.
 struct Again {
     seen: VecDeque<Bytes>,
     rest: Body,

@@ -1,13 +1,13 @@
-//! What the proxy answers itself over HTTP: problem details (RFC 9457) and `Proxy-Status` (RFC 9209).
-//! Does not decide anything.
+//! The responses that the proxy itself makes over HTTP: problem details (RFC 9457) and `Proxy-Status` (RFC 9209).
+//! Decides nothing.
 
-use crate::{body::ResponseBody, error::CallError};
+use crate::{error::CallError, response_body::ResponseBody};
+use heptad_model::with_causes;
 use http::{
     HeaderName, HeaderValue, Response, StatusCode,
     header::{CONTENT_TYPE, RETRY_AFTER},
 };
 use serde_json::{Value, json};
-use std::error::Error;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
@@ -31,10 +31,10 @@ fn kind(error: &CallError) -> (StatusCode, &'static str, &'static str) {
     }
 }
 
-/// The response for a call that got none of its service.
+/// The response for a call that got none from its service.
 pub(crate) fn problem(error: &CallError) -> Response<ResponseBody> {
     let (status, title, name) = kind(error);
-    let mut body = json!({ "title": title, "status": status.as_u16(), "detail": detail(error) });
+    let mut body = json!({ "title": title, "status": status.as_u16(), "detail": with_causes(error) });
     if let (CallError::Denied(denied), Value::Object(fields)) = (error, &mut body) {
         fields.insert("caller".to_owned(), denied.caller.to_string().into());
         fields.insert("target".to_owned(), denied.target.to_string().into());
@@ -52,15 +52,4 @@ pub(crate) fn problem(error: &CallError) -> Response<ResponseBody> {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
-}
-
-/// The error and its causes in one line.
-fn detail(error: &CallError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

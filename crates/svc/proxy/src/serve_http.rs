@@ -2,12 +2,13 @@
 //! Bounds the time for a head and between requests; ends in order when the proxy stops.
 
 use crate::{
-    body::{Body, ResponseBody},
+    body::Body,
+    call::Answer,
     client_io::{ClientIo, Socket},
     context::Context,
     error::CallError,
-    forward::Answer,
-    headers, reply,
+    forward, headers, reply,
+    response_body::ResponseBody,
     watch::{Look, Watch},
 };
 use bytes::Bytes;
@@ -16,10 +17,9 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 use tokio::{net::TcpStream, time::sleep};
-use tokio_util::sync::CancellationToken;
 
-/// Serves until the client or the bounds end it, or `stop` and the request in progress is answered.
-pub(crate) async fn serve(context: Arc<Context>, stream: TcpStream, read_ahead: Bytes, stop: &CancellationToken) {
+/// Serves until the client or the bounds end it, or until the proxy stops and the request in progress is answered.
+pub(crate) async fn serve(context: Arc<Context>, stream: TcpStream, read_ahead: Bytes) {
     let watch = Arc::new(Watch::new(!read_ahead.is_empty(), context.place.idle()));
     let socket = Socket::new(stream);
     let io = TokioIo::new(ClientIo { read_ahead, socket: socket.clone(), watch: Arc::clone(&watch) });
@@ -29,7 +29,7 @@ pub(crate) async fn serve(context: Arc<Context>, stream: TcpStream, read_ahead: 
     });
     let options = &context.core.options;
     let connection = http1::Builder::new()
-        // A client that sends nothing more gets its answer. One that has broken off is noticed below.
+        // A client that stops sending still gets its answer. One that has broken off is noticed below.
         .half_close(true)
         .max_headers(options.header_lines_max)
         .max_header_size(options.header_bytes_max)
@@ -48,11 +48,11 @@ pub(crate) async fn serve(context: Arc<Context>, stream: TcpStream, read_ahead: 
                 }
                 return;
             }
-            () = stop.cancelled(), if !stopping => {
+            () = context.stopping().cancelled(), if !stopping => {
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
             }
-            // A response may have no end; a client that waits for its next request is told then.
+            // A response may have no end; in that case a client that waits for its next request is told.
             Ok(()) = rules.changed() => if watch.is_busy() && context.revoked().is_some() {
                 return;
             },
@@ -74,33 +74,38 @@ async fn respond(
 ) -> Result<Response<ResponseBody>, Infallible> {
     let mut request = request.map(Body::incoming);
     let busy = watch.busy(request.body_mut().tracked());
-    let mut response = match forward(&context, request).await {
+    let mut response = match serve_one(&context, request).await {
         Ok(response) => response,
         Err(error) => reply::problem(&error),
     };
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        busy.for_good();
+        return Ok(response);
+    }
     // The client is told before its connection ends, so that it sends its next request on another.
-    if context.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    if context.is_draining() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response.map(|body| body.while_busy(busy)))
 }
 
-async fn forward(context: &Context, request: Request<Body>) -> Result<Response<ResponseBody>, CallError> {
+async fn serve_one(context: &Context, request: Request<Body>) -> Result<Response<ResponseBody>, CallError> {
     if request.method() == Method::CONNECT {
         return Err(CallError::Unsupported { method: request.method().clone() });
     }
     headers::clear(&request).map_err(|why| CallError::Malformed { why })?;
-    let exposed = match context.fixed_target() {
-        Some(_) => None,
-        None => Some(context.exposed(request.uri(), request.headers())?),
+    let mut exposed = None;
+    let (target, port) = match context.fixed_target() {
+        Some(fixed) => fixed,
+        None => {
+            let (service, port) = exposed.insert(context.exposed(request.uri(), request.headers())?);
+            (&*service, *port)
+        }
     };
-    let by_host = exposed.as_ref().map(|(service, port)| (service, *port));
-    let addressed = context.fixed_target().or(by_host);
-    let (target, port) = addressed.expect("a connection addresses a service, or each of its requests does");
     let rules = *context.core.rules.borrow();
     context.set_calls([None, None]);
     let origin = context.origin(target, port);
-    let Answer { response, taken } = context.core.forward(&origin, request).await?;
+    let Answer { response, taken } = forward::forward(&context.core, &origin, request).await?;
     context.set_calls([exposed, Some((taken.service, taken.endpoint.port))]);
     let has_changed = *context.core.rules.borrow() != rules;
     match has_changed.then(|| context.revoked()).flatten() {

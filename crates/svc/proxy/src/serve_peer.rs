@@ -1,25 +1,31 @@
-//! Connections from the proxies of other nodes: what they assert is checked by this node's own table, then the request
-//! or flow goes to the very container that was named. Does not choose endpoints.
+//! Connections from the proxies of other nodes: this node's own table checks what they assert, then the request or flow
+//! goes to exactly the named container. Does not choose endpoints.
 
 use crate::{
-    assertion::{self, Assertion, Reason, Refusal, Reply, read_frame, write_frame},
-    body::{Body, ResponseBody},
+    assertion::{self, Assertion, Cause, Reason, Refusal, Reply, read_frame, write_frame},
+    attempt::{Clock, Pick, Sending, may_repeat},
+    body::Body,
+    call::{Origin, Taken},
     core::Core,
     counters::LastCell,
-    forward::{Failure, Held, Origin, Pick, Sending, Step, Taken, is_repeatable},
-    headers,
+    exchange_here, headers,
     lingering::Lingering,
     peer::{Io, PeerNode, PeerProtocol},
     peers::Arrivals,
+    phases::Part,
     pool::Active,
+    response_body::{Held, ResponseBody},
     shares::Party,
     socket,
     standing::Standing,
+    stream::Stream,
     tunnel,
 };
 use bytes::Bytes;
 use heptad_model::ServiceKey;
-use heptad_route::{Admission, Arrival, Caller, Direction, Table, admit};
+use heptad_route::{
+    Admission, Arrival, Attempts, Caller, Direction, Draw, Limits, Reason as GivenUp, Step, Table, admit,
+};
 use http::{Request, Response, StatusCode, Version};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -31,20 +37,17 @@ use std::{
     time::Duration,
 };
 use tokio::time::timeout;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// How often a request is sent again to the container over a new connection after kept ones turned out to be closed.
-const RESENDS_MAX: usize = 3;
 /// Bytes of a frame of HTTP/2.
 const FRAME_BYTES: u32 = 64 << 10;
 
 /// Runs the streams of a connection where the proxy's end waits for them.
 #[derive(Clone)]
-struct Tracked(TaskTracker, CancellationToken);
+struct Tracked(Arc<Core>);
 
 impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Tracked {
     fn execute(&self, future: F) {
-        self.0.spawn(self.1.clone().run_until_cancelled_owned(future));
+        self.0.phases.spawn(Part::All, future);
     }
 }
 
@@ -68,8 +71,8 @@ pub(crate) async fn serve(core: Arc<Core>, io: Box<dyn Io>, protocol: PeerProtoc
 
 async fn serve_http(core: Arc<Core>, io: Box<dyn Io>, from: PeerNode, arrivals: Arc<Arrivals>) {
     let options = Arc::clone(&core.options);
-    let tracked = Tracked(core.tasks.clone(), core.abort.clone());
-    let drain = core.outer_drain.clone();
+    let tracked = Tracked(Arc::clone(&core));
+    let drain = core.phases.draining(Part::Outer).clone();
     let from = Arc::new(from);
     let service = service_fn(move |request| {
         let (core, from, arrivals) = (Arc::clone(&core), Arc::clone(&from), Arc::clone(&arrivals));
@@ -83,7 +86,7 @@ async fn serve_http(core: Arc<Core>, io: Box<dyn Io>, from: PeerNode, arrivals: 
         .max_frame_size(FRAME_BYTES)
         .max_header_list_size(options.peer_header_bytes_max())
         .max_concurrent_streams(options.peer_streams_max)
-        // Clients that go away reset their streams; that is not an attack of the node they are on.
+        // Clients that leave reset their streams; that is no attack by their node.
         .max_pending_accept_reset_streams(options.peer_streams_max as usize)
         .max_local_error_reset_streams(None)
         .keep_alive_interval(options.peer_keep_alive_interval())
@@ -142,17 +145,22 @@ async fn forward(
     let last = LastCell::default();
     let target = taken.service.clone();
     let origin = arrival_of(&caller, &target, assertion.port, &last);
-    let sending = Sending { origin: &origin, repeatable: is_repeatable(&request), upgrades: false };
+    let clock = Clock::start();
+    let limits = Limits { endpoints_max: 1, ..core.limits };
+    // There is nothing to choose.
+    let mut attempts = Attempts::new(limits, may_repeat(&request), Draw(0), clock.now_ms());
     let pick = Pick { taken, has_alternative: false, revision: 0, active };
-    for resends in 0..=RESENDS_MAX {
-        match core.step(&sending, &pick, request, resends).await {
-            Step::Answered(response, held) => return Ok((*response, held)),
-            Step::Again(again) => request = *again,
-            Step::Elsewhere(_, error) => return Err(unreachable(&pick.taken, &error)),
-            Step::Failed(failure) => return Err(failed(&pick.taken, failure)),
+    loop {
+        let sending = Sending::new(&origin, &pick, &attempts, clock);
+        let failed = match exchange_here::send(core, &sending, request).await {
+            Ok(answered) => return Ok(answered),
+            Err(failed) => failed,
+        };
+        match failed.next(&mut attempts, &pick, clock) {
+            (Step::Try(again), _) => request = *again,
+            (Step::GiveUp(reason), cause) => return Err(given_up(&pick.taken, reason, cause)),
         }
     }
-    Err(failed(&pick.taken, Failure::Lost))
 }
 
 fn arrival_of<'a>(caller: &'a Caller, target: &'a ServiceKey, port: u16, last: &'a LastCell) -> Origin<'a> {
@@ -163,23 +171,24 @@ fn unreachable(taken: &Taken, error: &io::Error) -> Refusal {
     Refusal::new(Reason::Unreachable, format!("{} accepts no connection: {error}", taken.endpoint.container))
 }
 
-fn failed(taken: &Taken, failure: Failure) -> Refusal {
+fn given_up(taken: &Taken, reason: GivenUp, cause: Cause) -> Refusal {
     let container = &taken.endpoint.container;
-    match failure {
-        Failure::Broken(error) => Refusal::new(Reason::Interrupted, format!("{container} broke off: {error}")),
-        Failure::Late => Refusal::new(Reason::TimedOut, format!("{container} sent no response in time")),
-        Failure::Lost => unreachable(taken, &io::ErrorKind::ConnectionAborted.into()),
-        Failure::Unsent(error) => unreachable(taken, &error),
-        Failure::Denied(refusal) => refusal,
+    match (reason, cause) {
+        (GivenUp::Judged, Cause::Refused(refusal)) => refusal,
+        (GivenUp::Late, _) => Refusal::new(Reason::TimedOut, format!("{container} sent no response in time")),
+        (GivenUp::Unreachable { .. }, cause) => unreachable(taken, &cause.into()),
+        (GivenUp::Broken | GivenUp::Judged, cause) => {
+            Refusal::new(Reason::Interrupted, format!("{container} broke off: {}", io::Error::from(cause)))
+        }
     }
 }
 
 impl Core {
-    /// Who calls and where it goes, if this node's own table allows it. A sender whose table is newer than this node's
-    /// may know more: then the table is waited for.
+    /// Who calls and where the call goes, if this node's own table allows it. A sender whose table is newer than this
+    /// node's may know more: then this waits for the table.
     async fn admitted(&self, from: &PeerNode, assertion: &Assertion) -> Result<(Caller, Taken, Active), Refusal> {
         let Some(caller) = assertion.caller(&self.options.trust_domain) else {
-            return Err(Refusal::new(Reason::Malformed, "the caller is none of this trust domain"));
+            return Err(Refusal::new(Reason::Malformed, "the caller does not belong to this trust domain"));
         };
         let mut result = self.admitted_now(from, assertion, &caller);
         if result.is_err() && self.table().revision() < assertion.revision {
@@ -191,7 +200,7 @@ impl Core {
         result.map(|(taken, active)| (caller, taken, active))
     }
 
-    /// Counts it as in progress before the table is looked at, so that whoever stops the container waits for it.
+    /// Counts the call as in progress before looking at the table, so that whoever stops the container waits for it.
     fn admitted_now(
         &self,
         from: &PeerNode,
@@ -235,31 +244,32 @@ impl Core {
     }
 }
 
-/// One flow: who calls which container in a frame, the answer in another, then bytes both ways.
+/// One flow: the caller and container in one frame, the answer in another, then bytes both ways.
 async fn serve_stream(core: &Core, mut io: Box<dyn Io>, from: &PeerNode, arrivals: &Arrivals) -> io::Result<()> {
     let wait = Duration::from_millis(core.options.peer_preamble_wait_ms_max);
     let asserted: Assertion = timeout(wait, read_frame(&mut io)).await??;
     let last = LastCell::default();
     let stopping = || Refusal::new(Reason::Stopping, "this proxy stops");
     let connected = match core.admitted(from, &asserted).await {
-        Ok(_) if core.outer_drain.is_cancelled() => Err(stopping()),
+        Ok(_) if core.phases.draining(Part::Outer).is_cancelled() => Err(stopping()),
         Err(refusal) => Err(refusal),
         Ok((caller, taken, active)) => {
             active.becomes_flow();
             let origin = arrival_of(&caller, &taken.service, asserted.port, &last);
             let standing = Standing::new(core, &origin, &taken);
-            let place = core.arrivals.enter(Party::Remote(from.node.clone(), caller.clone()));
-            match (place, socket::connect(taken.endpoint.address, &core.options).await) {
-                (Some(place), Ok(stream)) => Ok((active, place, stream, standing)),
-                (Some(_), Err(error)) => Err(unreachable(&taken, &error)),
-                (None, _) => Err(unreachable(&taken, &io::Error::other("this node has too many connections"))),
+            match core.arrivals.enter(Party::Remote(from.node.clone(), caller.clone())) {
+                Some(place) => match socket::connect(taken.endpoint.address, &core.options).await {
+                    Ok(stream) => Ok((active, place, stream, standing)),
+                    Err(error) => Err(unreachable(&taken, &error)),
+                },
+                None => Err(unreachable(&taken, &io::Error::other("this node has too many connections"))),
             }
         }
     };
     match connected {
         Ok((active, place, stream, standing)) => {
             timeout(wait, write_frame(&mut io, &Reply { refused: None })).await??;
-            let endpoint = tunnel::Endpoint::new(tunnel::Stream::Here(stream), active);
+            let endpoint = tunnel::Endpoint::new(Stream::Here(stream), active);
             let ended = tunnel::ended(standing, &place);
             tunnel::run(io, endpoint, Bytes::new(), core.options.tunnel_buffer_bytes, ended).await;
             Ok(())

@@ -1,12 +1,13 @@
-//! A client connection to a service whose protocol is not known yet: HTTP by its first bytes, else a plain tunnel.
-//! A client that is silent is given to the endpoint, which may speak first; if the client does so after all, its
-//! first bytes still decide.
+//! A client connection to a service whose protocol is not known yet: HTTP if its first bytes say so, else a plain
+//! tunnel. A silent client is connected to the endpoint, which may speak first; if the client speaks first after all,
+//! its first bytes still decide.
 
 use crate::{
+    call::{Origin, Taken},
+    connect,
     context::Context,
     detect::{DETECT_BYTES_MAX, Guess, guess},
     error::CallError,
-    forward::{Origin, Taken},
     options::Options,
     serve_http, socket,
     standing::Standing,
@@ -23,9 +24,8 @@ use tokio::{
     net::TcpStream,
     time::{Instant, timeout, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
 
-/// What the client's first bytes say.
+/// What the client's first bytes are.
 enum Opening {
     Http(Bytes),
     /// Any other bytes, or an end without bytes.
@@ -34,16 +34,17 @@ enum Opening {
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(context: Arc<Context>, mut stream: TcpStream, stop: &CancellationToken) {
+pub(crate) async fn serve(context: Arc<Context>, mut stream: TcpStream) {
     match opening(&mut stream, &context.core.options).await {
-        Ok(Opening::Http(bytes)) => serve_http::serve(context, stream, bytes, stop).await,
+        Ok(Opening::Http(bytes)) => serve_http::serve(context, stream, bytes).await,
         Ok(Opening::Opaque(bytes)) => tunnel_or_reset(&context, stream, bytes).await,
-        Ok(Opening::Silent) => first_to_speak(context, stream, stop).await,
+        Ok(Opening::Silent) => first_to_speak(context, stream).await,
         Err(error) => tracing::debug!(%error, "client connection"),
     }
 }
 
-/// Reads until the protocol is clear. In the end, no bytes are silence, and some bytes are what they look like.
+/// Reads until the protocol is clear. At the end of the wait, no bytes count as silence, and some bytes as what they
+/// look like.
 async fn opening(stream: &mut TcpStream, options: &Options) -> io::Result<Opening> {
     let started = Instant::now();
     let mut bytes = BytesMut::with_capacity(DETECT_BYTES_MAX);
@@ -84,19 +85,19 @@ fn origin(context: &Context) -> Origin<'_> {
 }
 
 async fn connect(context: &Context) -> Result<(Taken, tunnel::Endpoint), CallError> {
-    let connected = tunnel::connect(&context.core, &origin(context)).await;
+    let connected = connect::connect(&context.core, &origin(context)).await;
     context.place.idle().store(connected.is_err(), Relaxed);
     connected
 }
 
 fn count(context: &Context, result: Result<&Taken, &CallError>) {
-    context.core.count_tunnel(&origin(context), result);
+    connect::count(&context.core, &origin(context), result);
 }
 
-async fn first_to_speak(context: Arc<Context>, mut client: TcpStream, stop: &CancellationToken) {
+async fn first_to_speak(context: Arc<Context>, mut client: TcpStream) {
     let (taken, mut endpoint) = match connect(&context).await {
         Ok(connected) => connected,
-        Err(error) => return refuse(context, client, &error, stop).await,
+        Err(error) => return refuse(context, client, &error).await,
     };
     let mut sent = Bytes::new();
     tokio::select! {
@@ -105,7 +106,7 @@ async fn first_to_speak(context: Arc<Context>, mut client: TcpStream, stop: &Can
             match opening(&mut client, &context.core.options).await {
                 Ok(Opening::Http(bytes)) => {
                     drop(endpoint);
-                    return serve_http::serve(context, client, bytes, stop).await;
+                    return serve_http::serve(context, client, bytes).await;
                 }
                 Ok(Opening::Opaque(bytes)) => sent = bytes,
                 Ok(Opening::Silent) => {}
@@ -117,13 +118,13 @@ async fn first_to_speak(context: Arc<Context>, mut client: TcpStream, stop: &Can
     carry(&context, client, sent, &taken, endpoint).await
 }
 
-/// There is no way for the connection. A client that was only slow to ask is told why in its own protocol.
-async fn refuse(context: Arc<Context>, mut client: TcpStream, error: &CallError, stop: &CancellationToken) {
+/// There is no way for the connection. A client that was only slow to send its request is told why in its own protocol.
+async fn refuse(context: Arc<Context>, mut client: TcpStream, error: &CallError) {
     let patience = Duration::from_millis(context.core.options.detect_partial_wait_ms_max);
     if let Ok(Ok(())) = timeout(patience, client.readable()).await
         && let Ok(Opening::Http(bytes)) = opening(&mut client, &context.core.options).await
     {
-        return serve_http::serve(context, client, bytes, stop).await;
+        return serve_http::serve(context, client, bytes).await;
     }
     count(&context, Err(error));
     socket::reset(client);

@@ -1,6 +1,6 @@
-//! Who may have how many connections open. There is one bound for everybody of a role; as long as there is room, anybody
-//! takes it, and when there is none, whoever has most gives way to whoever has less: an idle connection before one that
-//! is in use. So nobody can keep another out. Knows no socket.
+//! How many connections each party may have open. Everybody in a role shares one bound. While there is room, anybody
+//! takes it; when there is none, whoever has most gives way to whoever has less, an idle connection before a busy one.
+//! So nobody can keep another out. Knows no socket.
 
 use heptad_model::NodeName;
 use heptad_route::Caller;
@@ -14,10 +14,10 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Somebody whose connections are counted together.
+/// A party whose connections are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Party {
-    /// A container, or anybody outside, by where the connection comes from.
+    /// A container, or anybody outside, by the address from which the connection comes.
     Client(Caller, IpAddr),
     /// The proxy of another node, for itself.
     Node(Option<NodeName>),
@@ -26,7 +26,7 @@ pub(crate) enum Party {
 }
 
 impl Party {
-    /// A network of IPv6 is one party: whoever has one address of it usually has all.
+    /// An IPv6 network is one party: whoever has one of its addresses usually has all.
     pub(crate) fn client(caller: Caller, address: IpAddr) -> Self {
         let address = match address.to_canonical() {
             IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
@@ -59,7 +59,7 @@ struct Entry {
     evicted: CancellationToken,
 }
 
-/// The right to have one connection open, until it is dropped or `evicted`.
+/// The permit to have one connection open, until it is dropped or `evicted`.
 #[derive(Debug)]
 pub(crate) struct Place {
     shares: Arc<Shares>,
@@ -69,7 +69,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Cancelled when the connection has to make room.
+    /// Cancelled when the connection must make room.
     pub(crate) fn evicted(&self) -> &CancellationToken {
         &self.entry.evicted
     }
@@ -95,7 +95,8 @@ impl Shares {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for one more connection of `party`; none if everybody has as few as it has, all of them in use.
+    /// A slot for one more connection of `party`; `None` if nobody would have more than `party` with it, and none of the
+    /// connections that could give way is idle.
     pub(crate) fn enter(self: &Arc<Self>, party: Party) -> Option<Place> {
         let mut state = self.lock();
         if state.open >= self.connections_max {
@@ -153,7 +154,7 @@ impl State {
         id
     }
 
-    /// None if it was removed before.
+    /// `None` if it was removed before.
     fn remove(&mut self, party: &Party, id: u64) -> Option<Entry> {
         let size = self.size(party);
         let entries = self.parties.get_mut(party)?;
@@ -232,7 +233,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever the others do, a party that has less than its equal part of the places gets one.
+        /// Whatever the others do, a party that has less than its equal part of the slots gets one.
         #[test]
         fn who_has_less_than_its_part_gets_in(steps in proptest::collection::vec((0..6_u8, 0..3_u8), 0..400)) {
             let max = 24;

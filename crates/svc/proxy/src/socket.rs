@@ -8,13 +8,13 @@ use tokio::{
     time::{error::Elapsed, timeout},
 };
 
-/// Seconds of silence after which the kernel asks whether the peer is still there.
+/// Seconds of silence after which the kernel probes whether the peer is still there.
 const KEEPALIVE_AFTER_S: u32 = 60;
 
-/// Connections that may wait to be accepted, for example while the process is replaced; the kernel bounds it further.
+/// Connections that may wait to be accepted, for example while the process is replaced; the kernel limits it further.
 const BACKLOG_MAX: u32 = 4_096;
 
-/// A listener on an address that may have been in use just before.
+/// A listener on an address that may have been in use a moment ago.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
@@ -22,7 +22,7 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG_MAX)
 }
 
-/// Applies the settings. A kernel that refuses one serves nevertheless, only less well.
+/// Applies the settings. If the kernel refuses one, the connection still serves, only less well.
 pub(crate) fn configure(stream: &TcpStream, options: &Options) {
     let _ = stream.set_nodelay(true);
     let _ = setsockopt(stream, sockopt::KeepAlive, &true);

@@ -1,8 +1,8 @@
-//! Whether a flow that was allowed when it began still is: a policy that comes later ends it. `route` decides.
+//! Whether a flow that was allowed when it began still is: a later policy can end it. `route` decides.
 
 use crate::{
+    call::{Origin, Taken},
     core::Core,
-    forward::{Origin, Taken},
 };
 use arc_swap::ArcSwap;
 use heptad_model::ServiceKey;
@@ -10,7 +10,7 @@ use heptad_route::{Caller, Table, revoked};
 use std::{future::pending, sync::Arc};
 use tokio::sync::watch;
 
-/// A flow, and by what it is judged.
+/// A flow, and the facts by which it is judged.
 #[derive(Debug)]
 pub(crate) struct Standing {
     caller: Caller,

@@ -1,51 +1,24 @@
 //! Plain connections: bytes are copied both ways until both ends are done. A broken end is passed on as a reset, so
 //! that neither side takes it for a regular end. Knows no protocol.
 
-use crate::{
-    core::Core,
-    error::CallError,
-    forward::{Attempts, Origin, Pick, Taken},
-    last_words::LastWords,
-    peer::Io,
-    peer_link::StreamError,
-    pool::Active,
-    shares::Place,
-    socket,
-    standing::Standing,
-};
+use crate::{last_words::LastWords, peer::Io, pool::Active, shares::Place, socket, standing::Standing, stream::Stream};
 use bytes::{Bytes, BytesMut};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use std::{fmt, io};
+use std::io;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes},
     net::TcpStream,
 };
 
-/// Bytes that are read to find out that an endpoint of another node speaks.
+/// Bytes that are read to find out whether an endpoint of another node speaks.
 const FIRST_BYTES: usize = 1_024;
-
-/// The way to an endpoint.
-pub(crate) enum Stream {
-    Here(TcpStream),
-    /// Through the proxy of another node.
-    Peer(Box<dyn Io>),
-}
-
-impl fmt::Debug for Stream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Here(_) => "Here",
-            Self::Peer(_) => "Peer",
-        })
-    }
-}
 
 /// A connection to an endpoint that counts as active.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     stream: Stream,
-    /// What was read to find out that it speaks.
+    /// The bytes that were read to find out whether it speaks.
     said: BytesMut,
     active: Active,
 }
@@ -55,13 +28,13 @@ impl Endpoint {
         Self { stream, said: BytesMut::new(), active }
     }
 
-    /// Waits until the endpoint says something or ends. Dropping the future loses nothing.
+    /// Waits until the endpoint speaks or ends. Dropping the future loses nothing.
     pub(crate) async fn speaks(&mut self) {
         match &mut self.stream {
             Stream::Here(stream) => _ = stream.readable().await,
             Stream::Peer(stream) => {
                 self.said.reserve(FIRST_BYTES);
-                // An end or error shows again when it is read on.
+                // An end or error shows again at the next read.
                 let _ = stream.read_buf(&mut self.said).await;
             }
         }
@@ -70,7 +43,7 @@ impl Endpoint {
 
 /// A connection that can be broken off.
 pub(crate) trait Breakable {
-    /// Ends it so that the other side notices that it is no regular end.
+    /// Ends it so that the other side notices that this is no regular end.
     fn break_off(self);
 }
 
@@ -82,40 +55,12 @@ impl Breakable for TcpStream {
 
 impl Breakable for Box<dyn Io> {
     fn break_off(self) {
-        // Without a farewell, which those connections have.
+        // Without the farewell of TLS, which those connections have.
         drop(self);
     }
 }
 
-/// Decides on a connection and connects to an endpoint; tries others if one does not accept. Counts nothing: it may still
-/// turn out to be HTTP.
-pub(crate) async fn connect(core: &Core, origin: &Origin<'_>) -> Result<(Taken, Endpoint), CallError> {
-    let draw = core.draw();
-    let mut attempts = Attempts::default();
-    loop {
-        let Some(pick) = core.route(origin, None, draw, attempts.tried())? else {
-            return Err(attempts.exhausted(origin));
-        };
-        pick.active.becomes_flow();
-        match open(core, origin, &pick).await {
-            Ok(stream) => return Ok((pick.taken, Endpoint::new(stream, pick.active))),
-            Err(StreamError::Refused(refusal)) if !refusal.is_unsent() => {
-                return Err(core.failed(refusal.into(), origin, pick.taken));
-            }
-            Err(error) => attempts.failed(pick.taken, error.into(), core.options.connect_attempts_max)?,
-        }
-    }
-}
-
-async fn open(core: &Core, origin: &Origin<'_>, pick: &Pick) -> Result<Stream, StreamError> {
-    let endpoint = &pick.taken.endpoint;
-    match core.pool.remote(endpoint) {
-        Some(node) => core.stream_to_peer(origin, pick, node).await.map(Stream::Peer),
-        None => Ok(Stream::Here(socket::connect(endpoint.address, &core.options).await?)),
-    }
-}
-
-/// Copies both ways, first the bytes that each side had sent before, until both are done or the flow is `ended`.
+/// Copies both ways, first the bytes that each side sent earlier, until both are done or the flow is `ended`.
 pub(crate) async fn run<C>(
     client: C,
     endpoint: Endpoint,
@@ -142,7 +87,7 @@ pub(crate) async fn ended(standing: Standing, place: &Place) -> io::Error {
     }
 }
 
-/// Both may say something and close before they have read everything.
+/// Both may send a last message and close before they have read everything.
 async fn copy<C, S>(
     client: C,
     stream: S,

@@ -1,5 +1,5 @@
-//! Bounds on a client's slowness without a timer per request: the connection notes its phase, and one timer per
-//! connection looks at the notes now and then. Knows no socket.
+//! Bounds a client's slowness without a timer per request: the connection records its phase, and one timer per
+//! connection checks the record from time to time. Knows no socket.
 
 use crate::options::Options;
 use std::{
@@ -22,30 +22,39 @@ pub(crate) struct Watch {
     started: Instant,
     /// Milliseconds since `started`, times `PHASES`, plus the phase.
     note: AtomicU64,
-    /// Set while it answers nothing.
+    /// Set while the connection answers nothing.
     idle: Arc<AtomicBool>,
     /// Whether the body of the last request was read to its end, if it has one.
     body_read: Mutex<Option<Arc<AtomicBool>>>,
 }
 
-/// What the look at the notes says.
+/// What the check of the record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
     /// The head of a request takes too long: close.
     HeadTooSlow,
     /// No request for too long: close in order.
     IdleTooLong,
-    /// Look again after that time.
+    /// Check again after that time.
     After(Duration),
 }
 
 /// Marks a connection as answering until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Busy(Arc<Watch>);
+pub(crate) struct Busy(Option<Arc<Watch>>);
+
+impl Busy {
+    /// The connection answers in another protocol for as long as it lives.
+    pub(crate) fn for_good(mut self) {
+        self.0 = None;
+    }
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.note(IDLE);
+        if let Some(watch) = &self.0 {
+            watch.note(IDLE);
+        }
     }
 }
 
@@ -66,18 +75,18 @@ impl Watch {
         self.idle.store(phase != BUSY, Relaxed);
     }
 
-    /// Bytes came from the client.
+    /// Bytes arrived from the client.
     pub(crate) fn received(&self) {
         if self.note.load(Relaxed) % PHASES == IDLE {
             self.note(HEAD);
         }
     }
 
-    /// A whole head has come, whose body tells by `body_read` when it has been read to its end.
+    /// A whole head has arrived; `body_read` tells when its body has been read to the end.
     pub(crate) fn busy(self: &Arc<Self>, body_read: Option<Arc<AtomicBool>>) -> Busy {
         self.note(BUSY);
         *self.body_read.lock().unwrap_or_else(PoisonError::into_inner) = body_read;
-        Busy(Arc::clone(self))
+        Busy(Some(Arc::clone(self)))
     }
 
     /// Whether a request is in progress.
@@ -85,7 +94,7 @@ impl Watch {
         self.note.load(Relaxed) % PHASES == BUSY
     }
 
-    /// Whether the client may still be sending a request, of whatever became clear before its end.
+    /// Whether the client may still be sending a request whose outcome was clear before its end.
     pub(crate) fn is_mid_request(&self) -> bool {
         let body_read = self.body_read.lock().unwrap_or_else(PoisonError::into_inner);
         let is_body_left = body_read.as_ref().is_some_and(|read| !read.load(Relaxed));

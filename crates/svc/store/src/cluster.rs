@@ -1,21 +1,20 @@
-//! What all operations share: the layout, metadata, bounds; commits of records and replicated writes of blobs.
-//! Knows no HTTP and no content.
+//! What all operations share: the layout, metadata, bounds; replicated writes of blobs. Knows no HTTP and no content.
 
 use crate::{
     BlobNode, MetaStore, ObjectName, Options, StorageError,
-    health::Health,
+    health::Noticed,
     holds::Holds,
     layout::Layout,
-    record::{ObjectRecord, Upload},
+    record::{ChunkRef, ObjectRecord, Upload, decoded},
 };
 use arc_swap::ArcSwap;
 use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use heptad_blob::{Blob, BlobError, BlobId};
-use heptad_shard::{Quorum, StorageNodeName, stable_hash};
+use heptad_shard::{Notes, Quorum, StorageNodeName};
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, Weak},
     time::Duration,
 };
 use tokio::{
@@ -24,22 +23,27 @@ use tokio::{
 };
 
 /// Commits of the same object take turns in this process; others' are told by compare-and-swap.
-const COMMIT_TURNS: usize = 64;
+pub(crate) const COMMIT_TURNS: usize = 64;
 
 /// Copies that an upload has missed. A check that begins before the upload is committed does not see them, so that they are
 /// told of again when it is.
-pub(crate) type Missed = Arc<std::sync::Mutex<Vec<(StorageNodeName, BlobId)>>>;
+pub(crate) type Missed = Arc<std::sync::Mutex<Notes>>;
 
 #[derive(Debug)]
 pub(crate) struct Cluster {
+    /// Drawn at random: the name of this coordinator's row.
+    pub(crate) id: String,
+    pub(crate) me: Weak<Self>,
     layout: ArcSwap<Layout>,
     pub(crate) meta: Arc<dyn MetaStore>,
     pub(crate) options: Options,
-    /// Uploads that are not committed yet.
-    pub(crate) uploads: Holds,
+    /// The fence as it was last seen here; none if it has to be read.
+    pub(crate) fence: std::sync::Mutex<Option<u64>>,
     /// Uploads that are being read.
     pub(crate) readers: Holds,
-    pub(crate) health: Health,
+    pub(crate) noticed: std::sync::Mutex<Noticed>,
+    /// Whoever hands over what was noticed takes a turn.
+    pub(crate) handing_over: Mutex<()>,
     /// Told when a copy was missed.
     pub(crate) repair_wanted: Notify,
     /// Checks take turns: what one has begun to see, another does not end.
@@ -53,7 +57,7 @@ pub(crate) struct Cluster {
     /// KiB of copies that are still being written.
     background: Arc<Semaphore>,
     purges: Arc<Semaphore>,
-    commit_turns: Vec<Mutex<()>>,
+    pub(crate) commit_turns: Vec<Mutex<()>>,
 }
 
 impl Cluster {
@@ -62,13 +66,17 @@ impl Cluster {
         given_up: BTreeSet<StorageNodeName>,
         meta: Arc<dyn MetaStore>,
         options: Options,
-    ) -> Self {
-        Self {
+    ) -> Result<Arc<Self>, StorageError> {
+        let id = format!("{:032x}", Upload::draw()?.0);
+        Ok(Arc::new_cyclic(|me| Self {
+            id,
+            me: me.clone(),
             layout: ArcSwap::from_pointee(layout),
             meta,
-            uploads: Holds::default(),
+            fence: Default::default(),
             readers: Holds::default(),
-            health: Health::default(),
+            noticed: Default::default(),
+            handing_over: Mutex::default(),
             repair_wanted: Notify::new(),
             checking: Mutex::default(),
             damaged: Default::default(),
@@ -78,7 +86,7 @@ impl Cluster {
             purges: Arc::new(Semaphore::new(options.purges_max)),
             commit_turns: (0..COMMIT_TURNS).map(|_| Mutex::new(())).collect(),
             options,
-        }
+        }))
     }
 
     /// The nodes and the placement in force. Whoever takes several steps takes one layout for all of them.
@@ -92,7 +100,7 @@ impl Cluster {
         self.repair_wanted.notify_one();
     }
 
-    /// An operation of a node, within its time. A node that does not answer is lost sight of.
+    /// An operation of a node, within its time.
     pub(crate) async fn timed<T>(
         &self,
         node: &dyn BlobNode,
@@ -114,39 +122,13 @@ impl Cluster {
             Err(BlobError::Unavailable { dir: node.name().as_str().into(), reason })
         };
         let result = tokio::time::timeout(limit, operation).await.unwrap_or_else(silent);
-        if result.as_ref().is_err_and(BlobError::is_silence) {
-            self.lose_sight(node.name());
-        }
+        self.heard(node.name(), result.as_ref().is_err_and(BlobError::is_silence));
         result
     }
 
     pub(crate) async fn record(&self, name: &ObjectName) -> Result<Option<ObjectRecord>, StorageError> {
         let row = self.meta.get(name.row()).await?;
-        row.map(|row| ObjectRecord::decode(&row.key, &row.value)).transpose()
-    }
-
-    /// Sets (or removes) an object's record; returns the one before.
-    pub(crate) async fn commit(
-        &self,
-        name: &ObjectName,
-        record: Option<&ObjectRecord>,
-    ) -> Result<Option<ObjectRecord>, StorageError> {
-        let row = name.row();
-        let value = record.map(ObjectRecord::encode).transpose()?;
-        let _turn = self.commit_turns[stable_hash(&row) as usize % COMMIT_TURNS].lock().await;
-        for _ in 0..self.options.commit_attempts_max {
-            let before = self.meta.get(row.clone()).await?;
-            let version = before.as_ref().map_or(0, |before| before.version);
-            let done = match &value {
-                Some(value) => self.meta.put_if(row.clone(), value.clone(), version).await?.is_some(),
-                None if version == 0 => true,
-                None => self.meta.delete_if(row.clone(), version).await?,
-            };
-            if done {
-                return before.map(|before| ObjectRecord::decode(&row, &before.value)).transpose();
-            }
-        }
-        Err(StorageError::Contended { object: name.clone(), attempts: self.options.commit_attempts_max })
+        row.map(|row| decoded(&row.key, &row.value)).transpose()
     }
 
     /// Writes a blob to its nodes; done as soon as a majority is durable. The other copies go on in the background.
@@ -161,6 +143,11 @@ impl Cluster {
         let (replicas, copies) = (layout.replicas(blob.id()), layout.placement.replication_factor);
         let mut quorum = Quorum::new(copies);
         (replicas.len()..copies).for_each(|_| quorum.fail());
+        let is_unknown = |node: &&StorageNodeName| !layout.nodes.contains_key(*node);
+        for node in layout.placement.replicas(layout.shard(blob.id())).iter().filter(is_unknown) {
+            // It joined, and was not heard of here yet.
+            self.miss_copy(node, blob.id(), missed);
+        }
         let mut writes: FuturesUnordered<JoinHandle<Result<(), BlobError>>> =
             replicas.into_iter().map(|node| self.spawn_write(node, blob.clone(), missed.clone())).collect();
         let mut failures = Vec::new();
@@ -179,6 +166,12 @@ impl Cluster {
             }
         }
         Err(refusal(name, quorum, failures))
+    }
+
+    /// A copy of an upload is missed: now, and once more when the upload is committed.
+    fn miss_copy(&self, node: &StorageNodeName, id: BlobId, missed: &Missed) {
+        missed.lock().unwrap_or_else(PoisonError::into_inner).miss(node, self.layout().shard(id));
+        self.miss(node, id);
     }
 
     fn spawn_write(
@@ -230,7 +223,7 @@ impl Cluster {
     /// is garbage for later.
     pub(crate) fn purge(self: &Arc<Self>, replaced: Option<ObjectRecord>) {
         const PATIENCE: Duration = Duration::from_secs(60);
-        let Some(record) = replaced.filter(|record| !record.chunks.is_empty()) else { return };
+        let Some(record) = replaced.filter(|record| !record.content.is_empty()) else { return };
         let Ok(room) = self.purges.clone().try_acquire_owned() else { return };
         let cluster = self.clone();
         tokio::spawn(async move {
@@ -238,17 +231,16 @@ impl Cluster {
             // Readers of other coordinators are not seen here; they get this time.
             tokio::time::sleep(Duration::from_millis(cluster.options.purge_delay_ms)).await;
             if tokio::time::timeout(PATIENCE, cluster.readers.released(record.upload)).await.is_ok() {
-                let ids: Vec<BlobId> = record.chunks.iter().map(|chunk| chunk.id).collect();
-                cluster.delete_blobs(&ids).await;
+                cluster.remove_content(record.upload, &record.content).await;
             }
         });
     }
 
-    /// Deletes blobs wherever they should be; failures leave garbage for later.
-    pub(crate) async fn delete_blobs(&self, ids: &[BlobId]) {
+    /// Deletes chunks wherever they should be; failures leave garbage for later.
+    pub(crate) async fn delete_chunks(&self, chunks: &[ChunkRef]) {
         let layout = self.layout();
         let mut by_node: BTreeMap<StorageNodeName, Vec<BlobId>> = BTreeMap::new();
-        for id in ids {
+        for ChunkRef { id, .. } in chunks {
             for name in layout.placement.replicas(layout.shard(*id)) {
                 by_node.entry(name.clone()).or_default().push(*id);
             }
@@ -261,11 +253,6 @@ impl Cluster {
             }
         };
         join_all(by_node.into_iter().map(delete)).await;
-    }
-
-    /// Whether an upload's data must stay although no record may name it.
-    pub(crate) fn is_held(&self, upload: Upload) -> bool {
-        self.uploads.is_held(upload) || self.readers.is_held(upload)
     }
 }
 
@@ -289,8 +276,7 @@ impl CopyInFlight {
 impl Drop for CopyInFlight {
     fn drop(&mut self) {
         if !self.is_durable {
-            self.missed.lock().unwrap_or_else(PoisonError::into_inner).push((self.node.name().clone(), self.id));
-            self.cluster.miss(self.node.name(), self.id);
+            self.cluster.miss_copy(self.node.name(), self.id, &self.missed);
         }
     }
 }

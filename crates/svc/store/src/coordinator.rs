@@ -4,8 +4,9 @@
 use crate::{
     BlobNode, ListPage, MetaStore, ObjectInfo, ObjectName, ObjectReader, Options, StorageError,
     cluster::Cluster,
+    commit::Guard,
     layout, maintain, read,
-    record::{ObjectRecord, Upload, check_bucket, invalid, rows_of},
+    record::{ObjectRecord, check_bucket, decoded, invalid, rows_of},
     upload::Uploader,
 };
 use bytes::Bytes;
@@ -39,7 +40,7 @@ impl DistributedStorage {
     ) -> Result<Self, StorageError> {
         let given_up = maintain::given_up(&*meta).await?;
         let layout = layout::decide(nodes, &given_up, &*meta, &options).await?;
-        Ok(Self { cluster: Arc::new(Cluster::new(layout, given_up, meta, options)) })
+        Ok(Self { cluster: Cluster::new(layout, given_up, meta, options)? })
     }
 
     /// Opens the storage as another coordinator has laid it out; none if none has yet.
@@ -49,7 +50,8 @@ impl DistributedStorage {
         options: Options,
     ) -> Result<Option<Self>, StorageError> {
         let (layout, given_up) = (layout::found(nodes, &*meta).await?, maintain::given_up(&*meta).await?);
-        Ok(layout.map(|layout| Self { cluster: Arc::new(Cluster::new(layout, given_up, meta, options)) }))
+        let cluster = layout.map(|layout| Cluster::new(layout, given_up, meta, options)).transpose()?;
+        Ok(cluster.map(|cluster| Self { cluster }))
     }
 
     /// Stores an object; what was under its name is replaced as a whole. When this returns, the data is on a durable
@@ -66,14 +68,9 @@ impl DistributedStorage {
         E: Into<BodyError>,
     {
         let name = ObjectName::new(bucket, key)?;
-        let upload = Upload::draw()?;
-        // Garbage collection leaves the upload alone until its record is committed or it failed.
-        let _in_flight = self.cluster.uploads.hold(upload);
-        let (record, missed) = Uploader::new(self.cluster.clone(), name.clone(), upload).run(body, options).await?;
-        // If this fails, the record may be committed all the same, so the data stays until it proves to be garbage.
-        let replaced = self.cluster.commit(&name, Some(&record)).await?;
-        self.cluster.miss_again(&missed);
-        self.cluster.purge(replaced);
+        let uploader = Uploader::new(self.cluster.clone(), name.clone(), options)?;
+        let (record, replaced) = uploader.run(body).await?;
+        self.cluster.purge(replaced.record);
         Ok(record.info(&name))
     }
 
@@ -112,9 +109,9 @@ impl DistributedStorage {
     /// Deletes an object. Returns whether there was one.
     pub async fn delete(&self, bucket: &str, key: &str) -> Result<bool, StorageError> {
         let name = ObjectName::new(bucket, key)?;
-        let deleted = self.cluster.commit(&name, None).await?;
-        let existed = deleted.is_some();
-        self.cluster.purge(deleted);
+        let deleted = self.cluster.commit(&name, None, Vec::new(), Guard::None).await?;
+        let existed = deleted.as_ref().is_some_and(|deleted| deleted.existed);
+        self.cluster.purge(deleted.and_then(|deleted| deleted.record));
         Ok(existed)
     }
 
@@ -147,7 +144,7 @@ impl DistributedStorage {
                     return Ok(page);
                 }
                 if let Some(name) = ObjectName::of_row(&row.key) {
-                    page.objects.push(ObjectRecord::decode(&row.key, &row.value)?.info(&name));
+                    page.objects.push(decoded::<ObjectRecord>(&row.key, &row.value)?.info(&name));
                 }
             }
         }

@@ -3,10 +3,11 @@
 use crate::MetaError;
 use heptad_blob::BlobError;
 use heptad_shard::PlacementError;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// An object by bucket and key, for messages.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An object by bucket and key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectName {
     /// The bucket.
     pub bucket: String,
@@ -109,6 +110,16 @@ pub enum StorageError {
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The upload stood still for too long, so that what it had written was given up.
+    #[error(
+        "storing {object} failed: nothing of it arrived for {silent_ms_max} ms and its upload was ended; send it again"
+    )]
+    UploadEnded {
+        /// The object.
+        object: ObjectName,
+        /// How long an upload may stand still.
+        silent_ms_max: u64,
     },
     /// Others changed the object at the same moment, again and again.
     #[error("committing {object} failed: others changed it {attempts} times meanwhile; try again")]

@@ -1,27 +1,39 @@
-//! What is known of copies: told by checks, and at once by every operation that misses a copy or gets no answer. The status
-//! made of it says nothing is whole that was not seen. Knows no disk.
+//! What is known of copies: told by checks, and by every operation of any coordinator that misses a copy or gets no answer. The
+//! status made of it says nothing is whole that was not seen. Knows no disk.
 
 use crate::{
-    DistributedStorage, NodeState, NodeStatus, StorageError, StorageStatus,
-    cluster::{Cluster, Missed},
-    layout::Layout,
-    scrub::Places,
+    DistributedStorage, NodeState, NodeStatus, ShardHealth, StorageError, StorageStatus, cluster::Cluster,
+    layout::Layout, meta::MetaRow, scrub::Places,
 };
 use bytes::Bytes;
 use futures_util::future::join_all;
 use heptad_blob::{BlobError, BlobId, Usage};
-use heptad_shard::{Knowledge, Ledger, Opening, Openings, StorageNodeName};
+use heptad_shard::{Knowledge, Notes, Opening, Openings, StorageNodeName};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
-    collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    collections::{BTreeMap, BTreeSet},
+    sync::{MutexGuard, PoisonError, Weak},
+    time::Duration,
 };
 
-/// The row of what the maintaining coordinator knows of copies.
+/// The row of what the last finished check knows of copies.
 pub(crate) const KNOWLEDGE_ROW: &[u8] = b"copies";
+/// The rows of what coordinators have noticed since, one for each.
+const NOTES: &[u8] = b"noticed/";
+const NOTES_PAGE: usize = 64;
 
+/// What this coordinator has noticed of copies.
 #[derive(Debug, Default)]
-pub(crate) struct Health(Mutex<Ledger>);
+pub(crate) struct Noticed {
+    /// Not handed over yet.
+    new: Notes,
+    /// Being handed over; whether it has arrived is not known.
+    handing: Notes,
+    /// Nodes that gave no answer when they were last asked.
+    silent: BTreeSet<StorageNodeName>,
+    /// Somebody hands over what is new.
+    is_handing: bool,
+}
 
 /// What each storage node says of itself now.
 pub(crate) type Usages = BTreeMap<StorageNodeName, Result<Usage, BlobError>>;
@@ -33,33 +45,95 @@ pub(crate) fn openings(usages: &Usages) -> Openings {
 }
 
 impl Cluster {
-    pub(crate) fn ledger<T>(&self, work: impl FnOnce(&mut Ledger) -> T) -> T {
-        work(&mut self.health.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn noticed(&self) -> MutexGuard<'_, Noticed> {
+        self.noticed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A node did not answer: nothing is known of its copies until the next check.
-    pub(crate) fn lose_sight(&self, node: &StorageNodeName) {
-        if self.ledger(|ledger| ledger.lose_sight(node)) {
+    /// A node answered, or did not. When it falls silent, nothing is known of its copies until the next check; what it misses
+    /// while it stays so is noticed one by one.
+    pub(crate) fn heard(&self, node: &StorageNodeName, is_silent: bool) {
+        if !is_silent {
+            self.noticed().silent.remove(node);
+            return;
+        }
+        let is_new = self.noticed().silent.insert(node.clone());
+        if is_new {
+            self.note(|notes| notes.lose_sight(node));
             self.repair_wanted.notify_one();
         }
     }
 
     /// A node lacks its copy of a blob until the next check.
     pub(crate) fn miss(&self, node: &StorageNodeName, id: BlobId) {
-        self.miss_still(node, id);
+        let shard = self.layout().shard(id);
+        self.note(|notes| notes.miss(node, shard));
         self.repair_wanted.notify_one();
     }
 
-    /// What an upload missed, now that it is committed and the next check sees it.
-    pub(crate) fn miss_again(&self, missed: &Missed) {
-        let missed = std::mem::take(&mut *missed.lock().unwrap_or_else(PoisonError::into_inner));
-        missed.iter().for_each(|(node, id)| self.miss(node, *id));
+    /// Notices something, and hands it over soon: at once, but not more often than nodes are watched.
+    pub(crate) fn note(&self, what: impl FnOnce(&mut Notes)) {
+        let mut noticed = self.noticed();
+        what(&mut noticed.new);
+        // Without a runtime nothing goes on here any more.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current()
+            && !std::mem::replace(&mut noticed.is_handing, true)
+        {
+            runtime.spawn(hand_over_all(self.me.clone(), Duration::from_millis(self.options.watch_interval_ms)));
+        }
     }
 
-    /// The check that goes on could not restore a copy.
-    pub(crate) fn miss_still(&self, node: &StorageNodeName, id: BlobId) {
-        let shard = self.layout().shard(id);
-        self.ledger(|ledger| ledger.miss(node, shard));
+    /// Writes down for all coordinators what this one has noticed.
+    pub(crate) async fn hand_over(&self) -> Result<(), StorageError> {
+        let _turn = self.handing_over.lock().await;
+        let notes = {
+            let mut noticed = self.noticed();
+            let new = std::mem::take(&mut noticed.new);
+            noticed.handing.add(&new);
+            noticed.handing.clone()
+        };
+        if notes.is_empty() {
+            return Ok(());
+        }
+        let key = Bytes::from([NOTES, self.id.as_bytes()].concat());
+        for _ in 0..self.options.commit_attempts_max {
+            // Others only remove the row, when they have looked at all that it says.
+            let row = self.meta.get(key.clone()).await?;
+            let version = row.as_ref().map_or(0, |row| row.version);
+            let mut all = row.as_ref().map(notes_of).transpose()?.unwrap_or_default();
+            all.add(&notes);
+            let value = serde_json::to_vec(&all).map_err(|error| StorageError::internal("writing notes", error))?;
+            if self.meta.put_if(key.clone(), value.into(), version).await?.is_some() {
+                self.noticed().handing = Notes::default();
+                return Ok(());
+            }
+        }
+        Err(StorageError::internal("handing over what was noticed of copies", "others change it all the time"))
+    }
+
+    /// The rows of what all coordinators have handed over.
+    pub(crate) async fn notes(&self) -> Result<Vec<MetaRow>, StorageError> {
+        let (mut rows, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.meta.list(Bytes::from_static(NOTES), after, NOTES_PAGE).await?;
+            let Some(last) = page.last() else { return Ok(rows) };
+            after = Some(last.key.clone());
+            rows.extend(page);
+        }
+    }
+
+    /// What the last finished check knows, and what any coordinator has noticed since.
+    pub(crate) async fn told(&self) -> Result<(Knowledge, Notes), StorageError> {
+        // In the order in which it travels: what is not here any more is in a row, what is in no row was looked at.
+        let mut notes = {
+            let noticed = self.noticed();
+            let mut notes = noticed.new.clone();
+            notes.add(&noticed.handing);
+            notes
+        };
+        for row in self.notes().await? {
+            notes.add(&notes_of(&row)?);
+        }
+        Ok((self.kept(KNOWLEDGE_ROW).await?, notes))
     }
 
     /// Asks every node of `layout` how it is.
@@ -84,14 +158,28 @@ impl Cluster {
         self.meta.put_if(key, value.into(), version).await?;
         Ok(())
     }
+}
 
-    /// What is known of copies, here or by the coordinator that maintains, whichever is newer.
-    async fn known(&self) -> Knowledge {
-        let own = self.ledger(|ledger| ledger.known().clone());
-        match self.kept::<Knowledge>(KNOWLEDGE_ROW).await {
-            Ok(other) if other.checked_unix_ms > own.checked_unix_ms => other,
-            _ => own,
+fn notes_of(row: &MetaRow) -> Result<Notes, StorageError> {
+    serde_json::from_slice(&row.value)
+        .map_err(|source| StorageError::Row { row: row.key.escape_ascii().to_string(), source })
+}
+
+/// Hands over until nothing is new, or nobody uses the storage any more.
+async fn hand_over_all(storage: Weak<Cluster>, gap: Duration) {
+    while let Some(cluster) = storage.upgrade() {
+        {
+            let mut noticed = cluster.noticed();
+            if noticed.new.is_empty() && noticed.handing.is_empty() {
+                noticed.is_handing = false;
+                return;
+            }
         }
+        if let Err(error) = cluster.hand_over().await {
+            tracing::warn!(%error, "what was noticed of copies is not handed over yet; trying again");
+        }
+        drop(cluster);
+        tokio::time::sleep(gap).await;
     }
 }
 
@@ -101,7 +189,10 @@ impl DistributedStorage {
         let cluster = &self.cluster;
         let layout = cluster.layout();
         let usages = cluster.usages(&layout).await;
-        let (now, known) = (openings(&usages), cluster.known().await);
+        let now = openings(&usages);
+        // Without the metadata nothing is known.
+        let (last, notes) = cluster.told().await.unwrap_or_default();
+        let known = last.clone().with(&notes);
         let places: Places = cluster.kept(crate::scrub::PLACES_ROW).await.unwrap_or_default();
         let load = layout.placement.load();
         let mut nodes = Vec::new();
@@ -110,9 +201,9 @@ impl DistributedStorage {
             let opening = now.get(name).copied();
             let is_checked = opening.is_some_and(|opening| known.has_seen(name, opening));
             nodes.push(NodeStatus {
-                name: name.clone(),
+                name: name.to_string(),
                 state: if usage.is_ok() { NodeState::Ready } else { NodeState::Unavailable },
-                reason: reason(usage, known.disk(name), is_checked, shards),
+                reason: reason(usage, last.disk(name), is_checked, shards),
                 checked: is_checked,
                 capacity_bytes: node.capacity_bytes(),
                 used_bytes: usage.as_ref().map_or(0, |usage| usage.used_bytes),
@@ -133,11 +224,25 @@ impl DistributedStorage {
             shards_whole: shards_total - shards_degraded.len(),
             shards_unchecked: shards_degraded.iter().filter(|shard| shard.copies_unchecked > 0).count(),
             blobs_lost: known.blobs_lost(),
-            shards_degraded,
+            records_unreadable: known.records_unreadable(),
+            shards_degraded: shards_degraded.into_iter().map(told).collect(),
             nodes,
             checked_unix_ms: known.checked_unix_ms,
         }
     }
+}
+
+/// As the API tells it.
+fn told(health: heptad_shard::ShardDamage) -> ShardHealth {
+    let heptad_shard::ShardDamage {
+        shard,
+        copies_good,
+        copies_missing,
+        copies_unchecked,
+        blob_copies_missing,
+        blobs_lost,
+    } = health;
+    ShardHealth { shard: shard.0, copies_good, copies_missing, copies_unchecked, blob_copies_missing, blobs_lost }
 }
 
 /// Why a node's copies do not count as they should; none if they do.

@@ -1,4 +1,4 @@
-//! Uploads whose data must stay: those that are being written or read now. Knows nothing of data.
+//! Uploads whose data must stay because it is being read here. Knows nothing of data.
 
 use crate::record::Upload;
 use std::{

@@ -135,7 +135,7 @@ impl StorageError {
                 ErrorCode::Unavailable
             }
             Self::TooLarge { .. } => ErrorCode::TooLarge,
-            Self::Contended { .. } => ErrorCode::Busy,
+            Self::Contended { .. } | Self::UploadEnded { .. } => ErrorCode::Busy,
             Self::DataLost { .. } | Self::Row { .. } | Self::Placement(_) | Self::Internal { .. } => {
                 ErrorCode::Internal
             }
@@ -144,13 +144,7 @@ impl StorageError {
 
     /// The problem details of the error and all its causes.
     pub fn problem(&self) -> ProblemDetails {
-        let mut detail = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            detail = format!("{detail}: {error}");
-            cause = error.source();
-        }
-        ProblemDetails::new(self.code(), detail)
+        ProblemDetails::new(self.code(), heptad_model::with_causes(self))
     }
 }
 

@@ -111,7 +111,13 @@ impl DistributedStorage {
         let mut given_up = cluster.given_up.lock().await;
         *given_up = maintain::given_up(&*cluster.meta).await?;
         if let Some(layout) = found(nodes, &*cluster.meta).await? {
+            let new = layout.placement.clone();
+            let is_new = new.epoch != cluster.layout().placement.epoch;
             cluster.set_layout(layout);
+            if is_new {
+                // What was written here since it was decided is where the placement before wanted it.
+                cluster.note(|notes| new.load().keys().for_each(|node| notes.lose_sight(node)));
+            }
         }
         Ok(())
     }

@@ -4,12 +4,12 @@
 use crate::{
     BlobNode, DistributedStorage, MetaStore, RepairReport, StorageError,
     cluster::Cluster,
-    health::{KNOWLEDGE_ROW, Usages, openings},
+    health::{Usages, openings},
     layout::{self, Layout},
 };
 use bytes::Bytes;
 use futures_util::future::join_all;
-use heptad_shard::{Knowledge, Silences, StorageNodeName};
+use heptad_shard::{Silences, StorageNodeName};
 use std::{
     collections::BTreeSet,
     sync::Arc,
@@ -19,8 +19,6 @@ use tokio::task::JoinHandle;
 
 /// How long a node may take to say how it is; less than for work, so that others are not waited with.
 const WATCH_TIMEOUT_MS: u64 = 5_000;
-/// How old the time of the last check may be that others know, while checks find nothing new.
-const TOLD_AGE_MS_MAX: u64 = 300_000;
 /// The row of the nodes that do not answer.
 const SILENCES_ROW: &[u8] = b"silences";
 
@@ -32,13 +30,6 @@ impl Drop for Maintenance {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-/// What the other coordinators were told of copies.
-#[derive(Debug, Default)]
-struct Told {
-    changes: u64,
-    known: Knowledge,
 }
 
 /// The nodes that an earlier coordinator gave up.
@@ -82,52 +73,32 @@ impl DistributedStorage {
 
     async fn watch_for_ever(&self) {
         let options = &self.cluster.options;
-        match self.cluster.kept(KNOWLEDGE_ROW).await {
-            Ok(known) => self.cluster.ledger(|ledger| ledger.inherit(known)),
-            Err(error) => tracing::warn!(%error, "what was known of copies is not known any more"),
-        }
         let mut silences: Silences = self.cluster.kept(SILENCES_ROW).await.unwrap_or_default();
         silences.resume(options.clock.unix_ms(), options.silence_ms_max);
-        let mut told = Told::default();
         loop {
-            if let Err(error) = self.watch(&mut silences, &mut told).await {
+            if let Err(error) = self.watch(&mut silences).await {
                 tracing::warn!(%error, "watching the storage nodes failed; trying again");
             }
             tokio::time::sleep(Duration::from_millis(options.watch_interval_ms)).await;
         }
     }
 
-    async fn watch(&self, silences: &mut Silences, told: &mut Told) -> Result<(), StorageError> {
+    async fn watch(&self, silences: &mut Silences) -> Result<(), StorageError> {
         let cluster = &self.cluster;
         let layout = cluster.layout();
         let usages = cluster.watched(&layout, silences).await;
         let now = openings(&usages);
-        let is_unseen =
-            cluster.ledger(|ledger| now.iter().any(|(node, opening)| !ledger.known().has_seen(node, *opening)));
-        if is_unseen {
-            cluster.repair_wanted.notify_one();
-        }
         let answers = usages.iter().map(|(name, usage)| (name, usage.is_ok()));
         if silences.note(answers, cluster.options.clock.unix_ms(), cluster.options.silence_ms_max) {
             cluster.keep(SILENCES_ROW, silences).await?;
         }
         self.give_up(silences.given_up().clone()).await?;
-        self.tell(told).await
-    }
-
-    /// Lets the other coordinators know what is known of copies, if it is anything new.
-    async fn tell(&self, told: &mut Told) -> Result<(), StorageError> {
-        let changes = self.cluster.ledger(|ledger| ledger.changes());
-        if changes == told.changes {
-            return Ok(());
+        let (known, notes) = cluster.told().await?;
+        let is_unseen = now.iter().any(|(node, opening)| !known.has_seen(node, *opening));
+        // A check that is under way removes what was noticed before it; what is left then is for the next one.
+        if (is_unseen || !notes.is_empty()) && cluster.checking.try_lock().is_ok() {
+            cluster.repair_wanted.notify_one();
         }
-        let known = self.cluster.ledger(|ledger| ledger.known().clone());
-        let age_ms = known.checked_unix_ms.unwrap_or(0).saturating_sub(told.known.checked_unix_ms.unwrap_or(0));
-        if !known.agrees(&told.known) || age_ms >= TOLD_AGE_MS_MAX {
-            self.cluster.keep(KNOWLEDGE_ROW, &known).await?;
-            told.known = known;
-        }
-        told.changes = changes;
         Ok(())
     }
 

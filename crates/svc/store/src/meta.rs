@@ -1,18 +1,14 @@
 //! What the coordinator needs of a consistent store for its rows: compare-and-swap, read, ordered listing.
-//! The binary implements it on the platform's state; `MemoryMetaStore` serves tests. Knows nothing of what rows mean.
+//! `StoreRows` are rows of the platform's state; `MemoryMetaStore` serves tests. Knows nothing of what rows mean.
 
 use bytes::Bytes;
+pub use futures_util::future::BoxFuture;
 use std::{
     collections::BTreeMap,
     fmt,
-    future::Future,
     ops::Bound,
-    pin::Pin,
     sync::{Mutex, PoisonError},
 };
-
-/// A future that can be sent between threads.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A row: its key, its value and the version that a compare-and-swap of it must name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,17 +45,58 @@ impl MetaError {
     }
 }
 
+/// A change of several rows, done as a whole or not at all. It changes each row at most once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// The version that each of these rows must have; 0 means that it is absent.
+    pub expected: Vec<(Bytes, u64)>,
+    /// Rows to set.
+    pub puts: Vec<(Bytes, Bytes)>,
+    /// Rows to remove, if they are there.
+    pub deletes: Vec<Bytes>,
+}
+
+impl Change {
+    /// The same, only if the row `key` has this version.
+    pub fn expect(mut self, key: Bytes, version: u64) -> Self {
+        self.expected.push((key, version));
+        self
+    }
+
+    /// The same, and the row `key` is set.
+    pub fn put(mut self, key: Bytes, value: Bytes) -> Self {
+        self.puts.push((key, value));
+        self
+    }
+
+    /// The same, and the row `key` is removed.
+    pub fn delete(mut self, key: Bytes) -> Self {
+        self.deletes.push(key);
+        self
+    }
+}
+
 /// Linearizable rows. Writes are durable when the answer comes. Keys are at most 1,200 bytes, values at most 1 MiB.
 pub trait MetaStore: Send + Sync + fmt::Debug {
     /// Reads a row.
     fn get(&self, key: Bytes) -> BoxFuture<'_, Result<Option<MetaRow>, MetaError>>;
 
+    /// Makes a change. Returns the version of the rows that it set, or none if a row had not the version expected of it.
+    fn change(&self, change: Change) -> BoxFuture<'_, Result<Option<u64>, MetaError>>;
+
     /// Sets a row if its version is `expected` (0: if it is absent). Returns the new version, or none if the
     /// condition did not hold.
-    fn put_if(&self, key: Bytes, value: Bytes, expected: u64) -> BoxFuture<'_, Result<Option<u64>, MetaError>>;
+    fn put_if(&self, key: Bytes, value: Bytes, expected: u64) -> BoxFuture<'_, Result<Option<u64>, MetaError>> {
+        self.change(Change::default().expect(key.clone(), expected).put(key, value))
+    }
 
-    /// Removes a row if its version is `expected`. Returns whether it did.
-    fn delete_if(&self, key: Bytes, expected: u64) -> BoxFuture<'_, Result<bool, MetaError>>;
+    /// Removes a row that is there if its version is `expected`. Returns whether it did.
+    fn delete_if(&self, key: Bytes, expected: u64) -> BoxFuture<'_, Result<bool, MetaError>> {
+        Box::pin(async move {
+            let change = Change::default().expect(key.clone(), expected).delete(key);
+            Ok(expected != 0 && self.change(change).await?.is_some())
+        })
+    }
 
     /// Rows whose key begins with `prefix` and is greater than `after` (none: from the first), in the order of their
     /// bytes. May return fewer than `limit`, but none only if there is none.
@@ -100,19 +137,17 @@ impl MetaStore for MemoryMetaStore {
         })
     }
 
-    fn put_if(&self, key: Bytes, value: Bytes, expected: u64) -> BoxFuture<'_, Result<Option<u64>, MetaError>> {
+    fn change(&self, change: Change) -> BoxFuture<'_, Result<Option<u64>, MetaError>> {
         self.with(|rows| {
-            if rows.version(&key) != expected {
+            if change.expected.iter().any(|(key, expected)| rows.version(key) != *expected) {
                 return None;
             }
             rows.version_last += 1;
-            rows.rows.insert(key, (rows.version_last, value));
-            Some(rows.version_last)
+            let version = rows.version_last;
+            rows.rows.extend(change.puts.into_iter().map(|(key, value)| (key, (version, value))));
+            change.deletes.iter().for_each(|key| drop(rows.rows.remove(key)));
+            Some(version)
         })
-    }
-
-    fn delete_if(&self, key: Bytes, expected: u64) -> BoxFuture<'_, Result<bool, MetaError>> {
-        self.with(|rows| expected != 0 && rows.version(&key) == expected && rows.rows.remove(&key).is_some())
     }
 
     fn list(
@@ -152,6 +187,19 @@ mod tests {
         assert_eq!(store.get(key.clone()).await.unwrap().unwrap().value, "y");
         assert!(store.delete_if(key.clone(), second).await.unwrap());
         assert_eq!(store.get(key).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_change_is_made_as_a_whole_or_not_at_all() {
+        let store = MemoryMetaStore::default();
+        let first = store.put_if("a".into(), "1".into(), 0).await.unwrap().expect("absent");
+        let both =
+            |expected| Change::default().expect("a".into(), expected).put("b".into(), "2".into()).delete("a".into());
+        assert_eq!(store.change(both(first + 1)).await.unwrap(), None);
+        assert_eq!(store.list("".into(), None, 9).await.unwrap().len(), 1);
+        let second = store.change(both(first)).await.unwrap().expect("unchanged");
+        let rows = store.list("".into(), None, 9).await.unwrap();
+        assert_eq!(rows, [MetaRow { key: "b".into(), value: "2".into(), version: second }]);
     }
 
     #[tokio::test]

@@ -39,7 +39,7 @@ pub trait BlobNode: Send + Sync + fmt::Debug {
     fn put(&self, blob: Blob) -> BoxFuture<'_, NodeResult<()>>;
     /// Reads a blob and verifies it.
     fn get(&self, id: BlobId) -> BoxFuture<'_, NodeResult<Blob>>;
-    /// Which of `ids` it has, by its index.
+    /// Which of `ids` it has, by its index; what it knows to be corrupt it has not.
     fn contains(&self, ids: Vec<BlobId>) -> BoxFuture<'_, NodeResult<Vec<bool>>>;
     /// Deletes blobs; those that are not there are skipped.
     fn delete(&self, ids: Vec<BlobId>) -> BoxFuture<'_, NodeResult<()>>;

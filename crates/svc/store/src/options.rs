@@ -28,10 +28,12 @@ pub struct Options {
     pub shard_count: u32,
     /// Length of an object's first chunks.
     pub chunk_bytes: usize,
-    /// Length of the chunks behind the first 64, so that large objects have short records.
+    /// Length of the chunks behind the first 64, so that large objects have short lists of them.
     pub chunk_bytes_large: usize,
-    /// Most chunks of an object.
-    pub object_chunks_max: usize,
+    /// Longest object.
+    pub object_bytes_max: u64,
+    /// Most chunks that one row lists: an object's record, or an extent of a larger object.
+    pub extent_chunks_max: usize,
     /// Chunks of one object that are written or read at once.
     pub chunks_in_flight_max: usize,
     /// Most bytes of copies that are still being written after their object was acknowledged.
@@ -48,8 +50,10 @@ pub struct Options {
     pub commit_attempts_max: usize,
     /// Most objects of a list page.
     pub list_items_max: usize,
-    /// How long data must have belonged to no object before it is removed. Longer than any upload takes when several
-    /// coordinators share the nodes.
+    /// How long an upload may stand still until it is ended.
+    pub upload_silence_ms_max: u64,
+    /// How long nothing must have named data before it is removed: readers of other coordinators may have begun before it was
+    /// replaced.
     pub garbage_grace_ms: u64,
     /// Most pieces of garbage that are remembered while their grace time runs.
     pub garbage_suspects_max: usize,
@@ -80,7 +84,8 @@ impl Default for Options {
             shard_count: heptad_shard::SHARD_COUNT_DEFAULT,
             chunk_bytes: 1 << 20,
             chunk_bytes_large: 4 << 20,
-            object_chunks_max: 4_096,
+            object_bytes_max: 5 << 40,
+            extent_chunks_max: 256,
             chunks_in_flight_max: 3,
             background_bytes_max: 64 << 20,
             purges_max: 1_024,
@@ -88,7 +93,8 @@ impl Default for Options {
             read_hedge_ms: 250,
             node_timeout_ms: 30_000,
             commit_attempts_max: 64,
-            list_items_max: 1_000,
+            list_items_max: heptad_api::STORED_PAGE_ITEMS_MAX,
+            upload_silence_ms_max: 3_600_000,
             garbage_grace_ms: 3_600_000,
             garbage_suspects_max: 100_000,
             check_interval_ms: 60_000,
@@ -111,12 +117,5 @@ impl Options {
     /// The length of an object's chunk number `index`.
     pub(crate) fn chunk_bytes_at(&self, index: usize) -> usize {
         if index < CHUNKS_SMALL { self.chunk_bytes } else { self.chunk_bytes_large.max(self.chunk_bytes) }
-    }
-
-    /// The longest object.
-    pub(crate) fn object_bytes_max(&self) -> u64 {
-        let small = self.object_chunks_max.min(CHUNKS_SMALL);
-        let large = self.object_chunks_max - small;
-        (small * self.chunk_bytes) as u64 + (large * self.chunk_bytes_at(CHUNKS_SMALL)) as u64
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     BlobNode, BoxFuture, ObjectInfo, ObjectName, StorageError,
     cluster::Cluster,
     holds::Hold,
-    record::{ChunkRef, ObjectRecord, Owner},
+    record::{ChunkRef, ObjectRecord, Owner, Upload},
 };
 use bytes::Bytes;
 use futures_util::{
@@ -58,12 +58,14 @@ pub(crate) async fn open(cluster: &Arc<Cluster>, name: ObjectName) -> Result<Obj
     for _ in 0..RESTARTS_MAX {
         let Some(record) = cluster.record(&name).await? else { return Err(StorageError::NotFound(name)) };
         let hold = cluster.readers.hold(record.upload);
-        let first = match record.chunks.first() {
-            Some(chunk) => chunk_content(cluster, &name, &record, 0, *chunk).await.map(Some),
+        let mut chunks = cluster.chunks(&name, record.upload, record.content.clone());
+        let first = match chunks.next().await {
+            Some(Ok(chunk)) => chunk_content(cluster, &name, record.upload, 0, chunk).await.map(Some),
+            Some(Err(error)) => Err(error),
             None => Ok(None),
         };
         match first {
-            Ok(first) => return Ok(reader(cluster, name, record, first, hold)),
+            Ok(first) => return Ok(reader(cluster, name, record, (first, chunks), hold)),
             // The data of a version that was replaced between the two reads is rightly gone.
             Err(_) if seen != Some(record.upload) => seen = Some(record.upload),
             Err(error) => return Err(error),
@@ -76,18 +78,15 @@ fn reader(
     cluster: &Arc<Cluster>,
     name: ObjectName,
     record: ObjectRecord,
-    first: Option<Bytes>,
+    (first, chunks): (Option<Bytes>, BoxStream<'static, Result<ChunkRef, StorageError>>),
     hold: Hold,
 ) -> ObjectReader {
-    let info = record.info(&name);
+    let (info, upload) = (record.info(&name), record.upload);
     let ahead = cluster.options.chunks_in_flight_max;
-    let context = Arc::new((cluster.clone(), name, record));
-    let rest = stream::iter(1..context.2.chunks.len()).map(move |index| {
+    let context = Arc::new((cluster.clone(), name));
+    let rest = chunks.zip(stream::iter(1..)).map(move |(chunk, index)| {
         let context = context.clone();
-        async move {
-            let (cluster, name, record) = &*context;
-            chunk_content(cluster, name, record, index, record.chunks[index]).await
-        }
+        async move { chunk_content(&context.0, &context.1, upload, index, chunk?).await }
     });
     let content = stream::iter(first.map(Ok)).chain(rest.buffered(ahead)).boxed();
     ObjectReader { info, content, _hold: hold }
@@ -96,11 +95,11 @@ fn reader(
 async fn chunk_content(
     cluster: &Arc<Cluster>,
     name: &ObjectName,
-    record: &ObjectRecord,
-    index: usize,
+    upload: Upload,
+    index: u32,
     chunk: ChunkRef,
 ) -> Result<Bytes, StorageError> {
-    let owner = Owner { object: name.clone(), upload: record.upload, index: index as u32 };
+    let owner = Owner { object: name.clone(), upload, index };
     let blob = cluster.read(name, chunk.id).await?;
     // The blob has the name in the record, so this fails only if the record itself is wrong.
     owner.content(blob, chunk.bytes).ok_or_else(|| StorageError::DataLost { object: name.clone() })
@@ -139,6 +138,7 @@ impl Cluster {
                 }
             }
         }
+        bad.iter().for_each(|node| self.miss(node.name(), id));
         match silent {
             Some(source) => Err(StorageError::Unavailable { object: name.clone(), source: Box::new(source) }),
             None => Err(StorageError::DataLost { object: name.clone() }),

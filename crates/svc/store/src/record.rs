@@ -1,11 +1,12 @@
-//! Rows and payloads: how objects are written down. An object's record lists its chunks; every chunk's blob begins with
-//! the name of the object and upload that it belongs to, so that garbage can be told from data by one look-up.
+//! Rows and payloads: how objects are written down. An object's record lists its chunks, or says in how many rows of extents
+//! they are listed; every chunk's blob begins with the name of the object and upload that it belongs to, so that data can be
+//! told from garbage by one look-up.
 
 use crate::{ObjectInfo, ObjectName, StorageError};
 use bytes::{BufMut, Bytes, BytesMut};
 use heptad_blob::{Blob, BlobId};
 use heptad_model::ids::is_label;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Longest key of an object.
 pub(crate) const KEY_BYTES_MAX: usize = 1_024;
@@ -23,7 +24,33 @@ impl Upload {
         getrandom::fill(&mut bytes).map_err(|error| StorageError::internal("drawing an upload's number", error))?;
         Ok(Self(u128::from_le_bytes(bytes)))
     }
+
+    /// The row that names the upload while it is in progress.
+    pub(crate) fn row(self) -> Bytes {
+        Bytes::from(format!("uploads/{:032x}", self.0))
+    }
+
+    /// What its rows of extents begin with.
+    pub(crate) fn extents(self) -> Bytes {
+        Bytes::from(format!("extents/{:032x}/", self.0))
+    }
+
+    /// The row of its extent number `index`; in their order.
+    pub(crate) fn extent(self, index: u32) -> Bytes {
+        Bytes::from(format!("extents/{:032x}/{index:08x}", self.0))
+    }
+
+    /// The upload of its own row, or of one of its extents.
+    pub(crate) fn of_row(row: &[u8]) -> Option<Self> {
+        let number = row.strip_prefix(UPLOADS).or(row.strip_prefix(EXTENTS))?.get(..32)?;
+        u128::from_str_radix(std::str::from_utf8(number).ok()?, 16).ok().map(Self)
+    }
 }
+
+/// The rows of uploads in progress.
+pub(crate) const UPLOADS: &[u8] = b"uploads/";
+/// The rows of extents.
+pub(crate) const EXTENTS: &[u8] = b"extents/";
 
 pub(crate) mod hexadecimal {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
@@ -45,6 +72,49 @@ pub(crate) struct ChunkRef {
     pub(crate) bytes: u64,
 }
 
+/// Where an object's chunks are listed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Content {
+    /// In the record itself.
+    Inline { chunks: Vec<ChunkRef> },
+    /// In so many rows of their own, in the order of the chunks.
+    Extents { extents: u32 },
+}
+
+/// Part of the list of an object's chunks. Its row never changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Extent {
+    /// Whose it is: what names it can be asked.
+    pub(crate) object: ObjectName,
+    pub(crate) chunks: Vec<ChunkRef>,
+}
+
+/// An upload in progress. Any change of its row is progress.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UploadRow {
+    pub(crate) object: ObjectName,
+    /// The coordinator that writes it.
+    pub(crate) coordinator: String,
+    /// The placement's epoch when it began.
+    pub(crate) epoch: u64,
+    pub(crate) begun_unix_ms: u64,
+    pub(crate) progressed_unix_ms: u64,
+    /// What has arrived.
+    pub(crate) size_bytes: u64,
+}
+
+/// The value of a row.
+pub(crate) fn encoded(row: &Bytes, value: &impl Serialize) -> Result<Bytes, StorageError> {
+    let unwritable = |source| StorageError::Row { row: row.escape_ascii().to_string(), source };
+    serde_json::to_vec(value).map(Bytes::from).map_err(unwritable)
+}
+
+/// What the value of a row says.
+pub(crate) fn decoded<T: DeserializeOwned>(row: &[u8], value: &[u8]) -> Result<T, StorageError> {
+    serde_json::from_slice(value).map_err(|source| StorageError::Row { row: row.escape_ascii().to_string(), source })
+}
+
 /// What is committed for an object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ObjectRecord {
@@ -57,20 +127,11 @@ pub(crate) struct ObjectRecord {
     /// Since when a chunk has no copy any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) lost_unix_ms: Option<u64>,
-    pub(crate) chunks: Vec<ChunkRef>,
+    #[serde(flatten)]
+    pub(crate) content: Content,
 }
 
 impl ObjectRecord {
-    pub(crate) fn decode(row: &[u8], value: &[u8]) -> Result<Self, StorageError> {
-        serde_json::from_slice(value)
-            .map_err(|source| StorageError::Row { row: row.escape_ascii().to_string(), source })
-    }
-
-    pub(crate) fn encode(&self) -> Result<Bytes, StorageError> {
-        let value = serde_json::to_vec(self);
-        value.map(Bytes::from).map_err(|source| StorageError::Row { row: self.checksum.clone(), source })
-    }
-
     pub(crate) fn info(&self, name: &ObjectName) -> ObjectInfo {
         ObjectInfo {
             bucket: name.bucket.clone(),
@@ -189,6 +250,30 @@ mod tests {
         for (bucket, key) in [("", "k"), ("A", "k"), ("a/b", "k"), ("a", ""), ("a", &"k".repeat(1025))] {
             assert!(matches!(ObjectName::new(bucket, key), Err(StorageError::InvalidName { .. })));
         }
+    }
+
+    #[test]
+    fn records_of_before_are_read_and_those_of_now_are_not_mistaken() {
+        let before = r#"{"upload":"0000000000000000000000000000002a","size_bytes":0,"checksum":"c","created_unix_ms":7,"chunks":[]}"#;
+        let mut record: ObjectRecord = decoded(b"r", before.as_bytes()).unwrap();
+        assert_eq!((record.upload, &record.content), (Upload(42), &Content::Inline { chunks: Vec::new() }));
+        let row = Bytes::from_static(b"r");
+        assert_eq!(encoded(&row, &record).unwrap(), before, "what has no extents is written as before");
+        record.content = Content::Extents { extents: 3 };
+        let now = encoded(&row, &record).unwrap();
+        assert_eq!(decoded::<ObjectRecord>(b"r", &now).unwrap(), record);
+        // A version that knows no extents must not read it as an empty object.
+        assert!(!now.windows(8).any(|part| part == b"\"chunks\""), "{now:?}");
+    }
+
+    #[test]
+    fn rows_know_their_upload_and_extents_are_in_order() {
+        let upload = Upload(0xabc);
+        for row in [upload.row(), upload.extent(0), upload.extent(u32::MAX)] {
+            assert_eq!(Upload::of_row(&row), Some(upload));
+        }
+        assert!(upload.extent(9) < upload.extent(10) && upload.extent(10).starts_with(&upload.extents()));
+        assert_eq!(Upload::of_row(b"objects/00000000000000000000000000000abc"), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use crate::{
     BlobNode, BoxFuture, NodeResult, ScrubbedBlob,
-    wire::{BODY_BYTES_MAX, Failure, Found, Ids, Recovered, Room, ScrubRequest, Scrubbed, unhex},
+    wire::{BODY_BYTES_MAX, Failure, Found, Ids, Recovered, Room, ScrubRequest, Scrubbed},
 };
 use bytes::Bytes;
 use heptad_blob::{Blob, BlobError, BlobId, Usage};
@@ -150,8 +150,7 @@ impl RemoteNode {
     }
 
     fn unavailable(&self, reason: &dyn std::error::Error) -> BlobError {
-        let cause = reason.source().map_or(String::new(), |cause| format!(": {cause}"));
-        BlobError::Unavailable { dir: self.name.as_str().into(), reason: format!("{reason}{cause}") }
+        BlobError::Unavailable { dir: self.name.as_str().into(), reason: heptad_model::with_causes(reason) }
     }
 
     fn scrubbed(&self, blob: Scrubbed) -> NodeResult<ScrubbedBlob> {
@@ -159,7 +158,7 @@ impl RemoteNode {
             dir: self.name.as_str().into(),
             reason: "it answered with a head that is not hexadecimal".to_owned(),
         };
-        let head = blob.head.map(|head| unhex(&head).ok_or_else(broken)).transpose()?;
+        let head = blob.head.map(|head| hex::decode(&head).map(Bytes::from).map_err(|_| broken())).transpose()?;
         Ok(ScrubbedBlob { id: blob.id, head, bytes: blob.bytes })
     }
 }

@@ -2,16 +2,16 @@
 //! where is decided by the plan of `heptad-shard`.
 
 use crate::{
-    BlobNode, DistributedStorage, GarbageMemory, ObjectName, RepairReport, StorageError,
+    BlobNode, DistributedStorage, GarbageMemory, MetaRow, ObjectName, RepairReport, StorageError,
     cluster::Cluster,
-    health::openings,
+    health::{KNOWLEDGE_ROW, openings},
     layout::Layout,
-    record::{OBJECTS, ObjectRecord},
+    record::{ChunkRef, Content, OBJECTS, ObjectRecord, decoded, encoded},
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, future::join_all, stream};
 use heptad_blob::{BlobError, BlobId};
-use heptad_shard::{CopyState, CopyTask, ItemCopies, StorageNodeName, plan_repair};
+use heptad_shard::{Check, CopyState, CopyTask, ItemCopies, Knowledge, StorageNodeName, plan_repair};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -51,65 +51,162 @@ impl DistributedStorage {
     pub(crate) async fn check(&self, report: &mut RepairReport) -> Result<(), StorageError> {
         let cluster = &self.cluster;
         let _turn = cluster.checking.lock().await;
+        cluster.hand_over().await?;
+        // What is noted from here on stays noted.
+        let notes = cluster.notes().await?;
+        let last = cluster.meta.get(Bytes::from_static(KNOWLEDGE_ROW)).await?;
+        let version = last.as_ref().map_or(0, |row| row.version);
+        let before: Knowledge = last.and_then(|row| serde_json::from_slice(&row.value).ok()).unwrap_or_default();
         let (layout, began_unix_ms) = (cluster.layout(), cluster.options.clock.unix_ms());
-        let before = openings(&cluster.usages(&layout).await);
-        cluster.ledger(|ledger| ledger.begin(began_unix_ms, before, layout.placement.clone()));
+        let opened = openings(&cluster.usages(&layout).await);
+        let mut check = Check::begin(began_unix_ms, opened, layout.placement.clone());
         let mut cursor = None;
         loop {
             let rows = cluster.meta.list(Bytes::from_static(OBJECTS), cursor, RECORDS_PAGE).await?;
             let Some(last) = rows.last() else { break };
             cursor = Some(last.key.clone());
-            let mut records = Vec::new();
-            for row in &rows {
-                let Some(name) = ObjectName::of_row(&row.key) else { continue };
-                report.objects_checked += 1;
-                match ObjectRecord::decode(&row.key, &row.value) {
-                    Ok(record) => records.push((name, record)),
-                    Err(error) => tracing::error!(%error, "an object's record is not readable"),
+            report.objects_checked += rows.len() as u64;
+            let records = readable(&rows, &mut check);
+            let mut small = Vec::new();
+            for (name, record) in &records {
+                match &record.content {
+                    Content::Inline { chunks } => small.push(Part { name, record, chunks }),
+                    Content::Extents { extents } => {
+                        self.check_extents(name, record, *extents, &before, &mut check, report).await?;
+                    }
                 }
             }
-            self.check_records(&records, report).await?;
+            let found = self.check_parts(&small, &before, &mut check, report).await?;
+            for (part, found) in small.iter().zip(found) {
+                cluster.mark(part.name, part.record, found).await?;
+            }
         }
-        let after = openings(&cluster.usages(&cluster.layout()).await);
-        cluster.ledger(|ledger| ledger.finish(&after));
+        let known = check.finish(&openings(&cluster.usages(&cluster.layout()).await));
+        let value = serde_json::to_vec(&known).map_err(|error| StorageError::internal("writing a count", error))?;
+        if cluster.meta.put_if(Bytes::from_static(KNOWLEDGE_ROW), value.into(), version).await?.is_none() {
+            tracing::info!("another coordinator has counted all copies meanwhile; this count is dropped");
+            return Ok(());
+        }
+        for row in notes {
+            // Whoever has noticed anything since has changed it: it stays.
+            cluster.meta.delete_if(row.key, row.version).await?;
+        }
         Ok(())
     }
 
-    async fn check_records(
+    /// The same for a large object, one extent after the other.
+    async fn check_extents(
         &self,
-        records: &[(ObjectName, ObjectRecord)],
+        name: &ObjectName,
+        record: &ObjectRecord,
+        extents: u32,
+        before: &Knowledge,
+        check: &mut Check,
         report: &mut RepairReport,
     ) -> Result<(), StorageError> {
         let cluster = &self.cluster;
-        let layout = cluster.layout();
-        cluster.ledger(|ledger| ledger.moved(&layout.placement));
-        let ids: Vec<BlobId> = records.iter().flat_map(|(_, record)| &record.chunks).map(|chunk| chunk.id).collect();
-        let unrestored = cluster.repair(&ids, BTreeSet::new(), report).await;
-        let missing: BTreeSet<BlobId> = unrestored.missing.iter().map(|(id, _)| *id).collect();
-        for (name, record) in records {
-            let has = |ids: &BTreeSet<BlobId>| record.chunks.iter().any(|chunk| ids.contains(&chunk.id));
-            let (is_lost, is_waiting) = (has(&unrestored.lost), has(&unrestored.waiting));
-            if is_lost != record.lost_unix_ms.is_some() && (is_lost || !is_waiting) {
-                cluster.mark_lost(name, record, is_lost).await?;
+        let mut all = Found::default();
+        for index in 0..extents {
+            let chunks = match cluster.extent(record.upload, index).await {
+                Ok(Some(extent)) => extent.chunks,
+                // What was replaced since it was listed is rightly gone.
+                Ok(None) if !cluster.is_still(name, record).await? => return Ok(()),
+                Ok(None) | Err(StorageError::Row { .. }) => {
+                    tracing::error!(object = %name, index, "a list of an object's chunks is gone or not readable: no shard counts; store or delete it again");
+                    check.found_unreadable();
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            };
+            for found in self.check_parts(&[Part { name, record, chunks: &chunks }], before, check, report).await? {
+                all.is_lost |= found.is_lost;
+                all.is_waiting |= found.is_waiting;
             }
+        }
+        cluster.mark(name, record, all).await
+    }
+
+    async fn check_parts(
+        &self,
+        parts: &[Part<'_>],
+        before: &Knowledge,
+        check: &mut Check,
+        report: &mut RepairReport,
+    ) -> Result<Vec<Found>, StorageError> {
+        let cluster = &self.cluster;
+        let layout = cluster.layout();
+        check.moved(&layout.placement);
+        let ids: Vec<BlobId> = parts.iter().flat_map(|part| part.chunks).map(|chunk| chunk.id).collect();
+        let unrestored = match ids.is_empty() {
+            true => Unrestored::default(),
+            false => cluster.repair(&ids, BTreeSet::new(), report).await,
+        };
+        let missing: BTreeSet<BlobId> = unrestored.missing.iter().map(|(id, _)| *id).collect();
+        let mut all = Vec::with_capacity(parts.len());
+        for part in parts {
+            let found = Found { is_lost: part.has(&unrestored.lost), is_waiting: part.has(&unrestored.waiting) };
+            all.push(found);
             // What was replaced since it was listed is rightly going.
-            if (is_lost || has(&missing)) && cluster.record(name).await?.is_some_and(|now| now.upload == record.upload)
-            {
-                let own = |id: &BlobId| record.chunks.iter().any(|chunk| chunk.id == *id);
-                unrestored
-                    .missing
-                    .iter()
-                    .filter(|(id, _)| own(id))
-                    .for_each(|(id, node)| cluster.miss_still(node, *id));
-                for id in unrestored.lost.iter().filter(|id| own(id)) {
-                    tracing::error!(object = %name, blob = %id, "no good copy of a chunk is left");
+            if (found.is_lost || part.has(&missing)) && cluster.is_still(part.name, part.record).await? {
+                for (id, node) in unrestored.missing.iter().filter(|(id, _)| part.names(id)) {
+                    let shard = layout.shard(*id);
+                    check.miss(node, shard);
+                    // Others need not wait for the end of the check to hear it, and hear it once.
+                    if !before.misses(node, shard) {
+                        cluster.note(|notes| notes.miss(node, shard));
+                    }
+                }
+                for id in unrestored.lost.iter().filter(|id| part.names(id)) {
+                    tracing::error!(object = %part.name, blob = %id, "no good copy of a chunk is left");
                     report.blobs_lost += 1;
-                    cluster.ledger(|ledger| ledger.found_lost(layout.shard(*id)));
+                    check.found_lost(layout.shard(*id));
                 }
             }
         }
-        Ok(())
+        Ok(all)
     }
+}
+
+/// Chunks of an object that are checked together.
+struct Part<'a> {
+    name: &'a ObjectName,
+    record: &'a ObjectRecord,
+    chunks: &'a [ChunkRef],
+}
+
+impl Part<'_> {
+    fn has(&self, ids: &BTreeSet<BlobId>) -> bool {
+        self.chunks.iter().any(|chunk| ids.contains(&chunk.id))
+    }
+
+    fn names(&self, id: &BlobId) -> bool {
+        self.chunks.iter().any(|chunk| chunk.id == *id)
+    }
+}
+
+/// What was found of an object's chunks.
+#[derive(Clone, Copy, Debug, Default)]
+struct Found {
+    /// One has no copy any more.
+    is_lost: bool,
+    /// One has no copy on the nodes that answered.
+    is_waiting: bool,
+}
+
+/// The objects of these rows. A row that is not readable may name any data.
+fn readable(rows: &[MetaRow], check: &mut Check) -> Vec<(ObjectName, ObjectRecord)> {
+    let mut records = Vec::new();
+    for row in rows {
+        match (ObjectName::of_row(&row.key), decoded::<ObjectRecord>(&row.key, &row.value)) {
+            (Some(name), Ok(record)) => records.push((name, record)),
+            (_, record) => {
+                let (row, reason) = (row.key.escape_ascii(), record.err().map(|error| format!("{error:?}")));
+                tracing::error!(%row, reason, "an object's record is not readable: no shard counts; store or delete it again");
+                check.found_unreadable();
+            }
+        }
+    }
+    records
 }
 
 impl Cluster {
@@ -129,14 +226,23 @@ impl Cluster {
         }
     }
 
-    /// Writes down with an object that its content is lost, or that it is back.
-    async fn mark_lost(&self, name: &ObjectName, seen: &ObjectRecord, is_lost: bool) -> Result<(), StorageError> {
+    /// Whether the object is the one that was seen.
+    async fn is_still(&self, name: &ObjectName, seen: &ObjectRecord) -> Result<bool, StorageError> {
+        Ok(self.record(name).await?.is_some_and(|now| now.upload == seen.upload))
+    }
+
+    /// Writes down with an object that its content is lost, or that it is back, if that is new.
+    async fn mark(&self, name: &ObjectName, seen: &ObjectRecord, found: Found) -> Result<(), StorageError> {
+        let Found { is_lost, is_waiting } = found;
+        if is_lost == seen.lost_unix_ms.is_some() || (is_waiting && !is_lost) {
+            return Ok(());
+        }
         let Some(row) = self.meta.get(name.row()).await? else { return Ok(()) };
-        let mut record = ObjectRecord::decode(&row.key, &row.value)?;
+        let mut record: ObjectRecord = decoded(&row.key, &row.value)?;
         if record.upload == seen.upload {
             record.lost_unix_ms = is_lost.then(|| self.options.clock.unix_ms());
             // Whoever changed it meanwhile is looked at by the next check.
-            self.meta.put_if(name.row(), record.encode()?, row.version).await?;
+            self.meta.put_if(name.row(), encoded(&row.key, &record)?, row.version).await?;
         }
         Ok(())
     }

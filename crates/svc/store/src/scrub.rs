@@ -1,10 +1,9 @@
-//! Verifying all data: every copy of every node is read, corrupt ones are replaced at once, garbage is found and goes later.
-//! How far it has come is kept in the metadata, so that a restart or another coordinator goes on there.
+//! Verifying all data: every copy of every node is read, corrupt ones are replaced at once, what nothing names is told to the
+//! collection of garbage. How far it has come is kept in the metadata, so that a restart or another coordinator goes on there.
 
 use crate::{
-    BlobNode, DistributedStorage, RepairReport, ScrubbedBlob, StorageError,
-    cluster::Cluster,
-    record::{OWNER_BYTES_MAX, Owner},
+    BlobNode, DistributedStorage, GarbageMemory, RepairReport, ScrubbedBlob, StorageError, cluster::Cluster,
+    record::OWNER_BYTES_MAX,
 };
 use heptad_blob::BlobId;
 use heptad_shard::StorageNodeName;
@@ -21,18 +20,9 @@ const BLOBS_PAGE: usize = 32;
 const KEEP_INTERVAL_MS: u64 = 30_000;
 /// How often it is looked whether a node is due.
 const LOOK_INTERVAL_MS: u64 = 60_000;
-/// Most pieces of garbage that are looked at again in one go.
-const COLLECTED_MAX: usize = 1_000;
 
 /// The row of the places.
 pub(crate) const PLACES_ROW: &[u8] = b"scrub";
-
-/// Pieces of garbage and since when they are known to be.
-type Suspects = BTreeMap<(StorageNodeName, BlobId), u64>;
-
-/// What earlier passes took for garbage, and when.
-#[derive(Debug, Default)]
-pub struct GarbageMemory(Suspects);
 
 /// How far the verification of each node has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,7 +92,7 @@ struct Pace {
 }
 
 impl DistributedStorage {
-    /// Verifies every copy on every node at full speed; what earlier passes took for garbage goes if it still is.
+    /// Verifies every copy on every node at full speed; what earlier passes found unnamed goes if it still is.
     pub(crate) async fn scrub(
         &self,
         memory: &mut GarbageMemory,
@@ -112,7 +102,7 @@ impl DistributedStorage {
         for node in self.cluster.layout().nodes.values() {
             self.scrub_node(&**node, None, memory, report).await?;
         }
-        report.garbage_waiting += memory.0.len() as u64;
+        report.garbage_waiting += memory.waiting();
         Ok(())
     }
 
@@ -125,16 +115,15 @@ impl DistributedStorage {
         // Nodes that could not be verified, and when it is tried again.
         let mut later: BTreeMap<StorageNodeName, u64> = BTreeMap::new();
         loop {
+            if let Err(error) = self.collect(&mut memory, &mut RepairReport::default()).await {
+                tracing::warn!(%error, "garbage could not be collected");
+            }
             let layout = cluster.layout();
             let now = options.clock.unix_ms();
             later.retain(|_, at| *at > now);
             let nodes = layout.nodes.keys().filter(|node| !later.contains_key(*node)).cloned().collect();
             let due = pace.places.next(&nodes, &cluster.damaged(), now, times);
             let Some((name, node)) = due.and_then(|due| layout.nodes.get_key_value(&due)) else {
-                let mut report = RepairReport::default();
-                if let Err(error) = self.collect(&mut memory, &mut report).await {
-                    tracing::warn!(%error, "garbage could not be collected");
-                }
                 let pause = Duration::from_millis(LOOK_INTERVAL_MS.min(times.gap_ms_min).min(times.interval_ms));
                 // Either end of the wait is the next look.
                 let _ = tokio::time::timeout(pause, cluster.scrub_wanted.notified()).await;
@@ -157,15 +146,29 @@ impl DistributedStorage {
     async fn scrub_node(
         &self,
         node: &dyn BlobNode,
+        pace: Option<&mut Pace>,
+        memory: &mut GarbageMemory,
+        report: &mut RepairReport,
+    ) -> Result<Passed, StorageError> {
+        // Damage that is found from here on asks for another pass.
+        let was_damaged = self.cluster.take_damaged(node.name());
+        let passed = self.pass(node, pace, was_damaged, memory, report).await;
+        if was_damaged && !matches!(passed, Ok(Passed::Done)) {
+            self.cluster.mark_damaged(node.name());
+        }
+        passed
+    }
+
+    async fn pass(
+        &self,
+        node: &dyn BlobNode,
         mut pace: Option<&mut Pace>,
+        was_damaged: bool,
         memory: &mut GarbageMemory,
         report: &mut RepairReport,
     ) -> Result<Passed, StorageError> {
         let (cluster, name) = (&self.cluster, node.name());
-        // Damage that is found from here on asks for another pass.
-        let was_damaged = cluster.take_damaged(name);
         let mut after = pace.as_mut().and_then(|pace| pace.places.at(name).after).filter(|_| !was_damaged);
-        let (began_at_start, mut found) = (after.is_none(), Suspects::new());
         loop {
             let page = match cluster.timed(node, node.scrub(after, BLOBS_PAGE, OWNER_BYTES_MAX)).await {
                 Ok(page) => page,
@@ -176,12 +179,11 @@ impl DistributedStorage {
             };
             after = page.last().map(|blob| blob.id);
             let bytes: u64 = page.iter().map(|blob| blob.bytes).sum();
-            self.scrub_page(node, page, memory, &mut found, report).await?;
+            self.scrub_page(node, page, memory, report).await?;
             if let Some(pace) = pace.as_mut() {
                 pace.reached(cluster, name, after).await?;
                 tokio::time::sleep(Duration::from_millis(bytes * 1_000 / pace.bytes_per_second.max(1))).await;
                 if after.is_some() && !was_damaged && cluster.damaged().iter().any(|other| other != name) {
-                    memory.0.extend(found);
                     return Ok(Passed::GaveWay);
                 }
             }
@@ -189,10 +191,6 @@ impl DistributedStorage {
                 break;
             }
         }
-        if began_at_start {
-            memory.0.retain(|(other, _), _| other != name);
-        }
-        memory.0.extend(found);
         Ok(Passed::Done)
     }
 
@@ -200,8 +198,7 @@ impl DistributedStorage {
         &self,
         node: &dyn BlobNode,
         page: Vec<ScrubbedBlob>,
-        memory: &GarbageMemory,
-        found: &mut Suspects,
+        memory: &mut GarbageMemory,
         report: &mut RepairReport,
     ) -> Result<(), StorageError> {
         for blob in page {
@@ -215,42 +212,7 @@ impl DistributedStorage {
                 report.blobs_lost += unrestored.lost.len() as u64;
                 continue;
             };
-            if memory.0.len() + found.len() < self.cluster.options.garbage_suspects_max
-                && self.cluster.is_garbage(&head).await?
-            {
-                let key = (node.name().clone(), blob.id);
-                let since = memory.0.get(&key).copied();
-                found.insert(key, since.unwrap_or_else(|| self.cluster.options.clock.unix_ms()));
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes what has been known as garbage for the grace time and still is.
-    async fn collect(&self, memory: &mut GarbageMemory, report: &mut RepairReport) -> Result<(), StorageError> {
-        let (cluster, now) = (&self.cluster, self.cluster.options.clock.unix_ms());
-        let old = |since: &u64| now.saturating_sub(*since) >= cluster.options.garbage_grace_ms;
-        let due: Vec<_> =
-            memory.0.iter().filter(|(_, since)| old(since)).map(|(key, _)| key.clone()).take(COLLECTED_MAX).collect();
-        let layout = cluster.layout();
-        let mut garbage: BTreeMap<StorageNodeName, Vec<BlobId>> = BTreeMap::new();
-        for key in due {
-            let Some(node) = layout.nodes.get(&key.0) else { continue };
-            match cluster.timed(&**node, node.get(key.1)).await {
-                Ok(blob) if cluster.is_garbage(blob.bytes()).await? => {
-                    garbage.entry(key.0.clone()).or_default().push(key.1);
-                }
-                Ok(_) => {}
-                Err(error) if error.wants_repair() => {}
-                Err(_) => continue,
-            }
-            memory.0.remove(&key);
-        }
-        for (name, ids) in garbage {
-            let Some(node) = layout.nodes.get(&name) else { continue };
-            report.garbage_removed += ids.len() as u64;
-            let deleted = cluster.timed(&**node, node.delete(ids)).await;
-            deleted.map_err(|source| StorageError::Node { node: name.to_string(), source: Box::new(source) })?;
+            self.cluster.suspect_garbage(node.name(), blob.id, &head, memory).await?;
         }
         Ok(())
     }
@@ -283,8 +245,12 @@ impl Pace {
 impl Cluster {
     /// A corrupt copy was found on a node: where one is, others may be.
     pub(crate) fn suspect(&self, node: &StorageNodeName) {
-        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(node.clone());
+        self.mark_damaged(node);
         self.scrub_wanted.notify_one();
+    }
+
+    fn mark_damaged(&self, node: &StorageNodeName) {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(node.clone());
     }
 
     fn damaged(&self) -> BTreeSet<StorageNodeName> {
@@ -293,17 +259,6 @@ impl Cluster {
 
     fn take_damaged(&self, node: &StorageNodeName) -> bool {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner).remove(node)
-    }
-
-    /// Whether a blob that begins with `head` belongs to no object. The upload is looked for among those in flight
-    /// before the record is read: one that is committed in between is found there.
-    async fn is_garbage(&self, head: &[u8]) -> Result<bool, StorageError> {
-        let Some(owner) = Owner::read(head) else { return Ok(true) };
-        if self.is_held(owner.upload) {
-            return Ok(false);
-        }
-        let record = self.record(&owner.object).await?;
-        Ok(record.is_none_or(|record| record.upload != owner.upload))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::{
     BlobNode, NodeResult, ScrubbedBlob,
-    wire::{BODY_BYTES_MAX, Failure, Found, Ids, Recovered, Room, ScrubRequest, Scrubbed, hex},
+    wire::{BODY_BYTES_MAX, Failure, Found, Ids, Recovered, Room, ScrubRequest, Scrubbed},
 };
 use bytes::Bytes;
 use heptad_blob::{Blob, BlobId};
@@ -104,7 +104,7 @@ fn named(id: &str) -> Result<BlobId, Failure> {
 }
 
 fn told(blob: ScrubbedBlob) -> Scrubbed {
-    Scrubbed { id: blob.id, head: blob.head.as_deref().map(hex), bytes: blob.bytes }
+    Scrubbed { id: blob.id, head: blob.head.as_deref().map(hex::encode), bytes: blob.bytes }
 }
 
 fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {

@@ -2,7 +2,6 @@
 //! whose disks are asked. Knows no connection.
 
 use crate::record::hexadecimal;
-use bytes::Bytes;
 use heptad_blob::{BlobError, BlobId, Usage};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -120,36 +119,9 @@ impl Failure {
     }
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
-
-pub(crate) fn unhex(text: &str) -> Option<Bytes> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
-    let pair = |pair: &[u8]| match pair {
-        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
-        _ => None,
-    };
-    text.as_bytes().chunks(2).map(pair).collect::<Option<Vec<u8>>>().map(Bytes::from)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bytes_survive_as_text() {
-        let all: Vec<u8> = (0..=255).collect();
-        assert_eq!(unhex(&hex(&all)), Some(Bytes::from(all)));
-        assert_eq!(unhex("0"), None);
-        assert_eq!(unhex("0g"), None);
-    }
 
     #[test]
     fn what_a_coordinator_acts_on_survives_the_way() {

@@ -18,9 +18,9 @@ use tokio::task::JoinSet;
 
 /// Connections over which nodes are registered and kept alive.
 const CALLERS: usize = 16;
-/// How often a node says that it lives.
+/// How often a node sends a heartbeat.
 const HEARTBEAT_MS: u64 = 2_000;
-/// Longest wait for one round.
+/// The longest wait for one round.
 const ROUND_S_MAX: u64 = 120;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -121,7 +121,7 @@ async fn measure(args: &Args) -> Result<Figures> {
     })
 }
 
-/// Takes in changes until so many containers have a node.
+/// Takes in changes until this many containers have a node.
 async fn follow(wire: &mut Wire, bound: &mut BTreeSet<String>, all: usize) -> Result<()> {
     while bound.len() < all {
         let mut unreadable = None;
@@ -140,7 +140,7 @@ async fn follow(wire: &mut Wire, bound: &mut BTreeSet<String>, all: usize) -> Re
     Ok(())
 }
 
-/// Registers the nodes; they say that they live until what is returned is dropped.
+/// Registers the nodes; they send heartbeats until the returned value is dropped.
 async fn register(args: &Args, server: &Server) -> Result<JoinSet<()>> {
     let mut registering = JoinSet::new();
     for caller in 0..CALLERS {

@@ -1,5 +1,5 @@
-//! Simulated nodes: each registers, says that it lives, follows its containers and the mesh's endpoints on connections of
-//! its own, and reports its containers ready after a drawn time. It reads no more of a line than it must.
+//! Simulated nodes: each registers, sends heartbeats, follows its containers and the mesh's endpoints on connections of
+//! its own, and reports its containers ready after a random time. It parses no more of a line than it must.
 
 use super::{Args, server::Server, wire::Wire};
 use anyhow::{Context, Result};
@@ -21,10 +21,10 @@ use tokio::{
 
 /// Nodes that register at once.
 const REGISTRATIONS_MAX: usize = 64;
-/// How often a node says that it lives.
+/// How often a node sends a heartbeat.
 const HEARTBEAT_MS: u64 = 2_000;
 
-/// What all nodes share.
+/// State shared by all nodes.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) args: Args,
@@ -32,7 +32,7 @@ pub(crate) struct Shared {
     pub(crate) token: String,
     bound: AtomicUsize,
     told: AtomicUsize,
-    /// The word that is waited for on all watches, and when each node saw it.
+    /// The word awaited on all watches, and when each node saw it.
     marker: Mutex<(Vec<u8>, Vec<Option<Instant>>)>,
     marker_generation: AtomicUsize,
 }
@@ -60,7 +60,7 @@ impl Shared {
         self.told.load(Ordering::Relaxed)
     }
 
-    /// From now on this word is waited for.
+    /// From now on, this word is awaited.
     pub(crate) fn wait_for(&self, word: &str) {
         let mut marker = self.marker.lock().unwrap_or_else(PoisonError::into_inner);
         *marker = (word.as_bytes().to_vec(), vec![None; self.args.agents]);
@@ -184,7 +184,7 @@ impl Agent {
     }
 }
 
-/// Containers that are bound here are started.
+/// Starts the containers that are bound here.
 async fn follow_own(
     shared: Arc<Shared>,
     number: usize,
@@ -214,7 +214,7 @@ async fn follow_own(
     }
 }
 
-/// All endpoints are followed; only the word that is waited for is looked for.
+/// Follows all endpoints; searches only for the awaited word.
 async fn follow_mesh(shared: Arc<Shared>, number: usize, mut wire: Wire) -> Result<()> {
     let (mut word, mut generation) = (Vec::new(), 0);
     loop {
@@ -237,7 +237,7 @@ async fn follow_other(mut wire: Wire) -> Result<()> {
     }
 }
 
-/// Reports what was started, and that the node lives.
+/// Reports what was started, and sends heartbeats.
 async fn report(
     shared: Arc<Shared>,
     number: usize,
@@ -278,6 +278,6 @@ pub(crate) fn ready(number: usize, ready: bool, address: &str) -> String {
 }
 
 fn contains(line: &[u8], word: &[u8]) -> bool {
-    // The rarest byte of the words that are looked for is the first one after the quotation mark; good enough here.
+    // The rarest byte of the awaited words is the first one after the quotation mark; good enough here.
     line.windows(word.len()).any(|window| window == word)
 }

@@ -1,6 +1,6 @@
-//! Many simulated nodes against one real server process with its embedded store, over loopback HTTP: how long from apply
-//! until everything is bound, how fast one changed endpoint reaches every node, what that costs the server. The nodes'
-//! side is this process; it is made light on purpose (`wire`), because in life it is a thousand machines.
+//! Many simulated nodes against one real server process with its embedded store, over loopback HTTP: how long from
+//! apply until everything is bound, how fast one changed endpoint reaches every node, what that costs the server. This
+//! process is the nodes' side; it is deliberately light (`wire`), because in reality it is a thousand machines.
 
 mod agent;
 mod fanout;
@@ -24,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Longest wait for one phase.
+/// The longest wait for one phase.
 const PHASE_S_MAX: u64 = 300;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -38,7 +38,7 @@ pub(crate) struct Args {
     /// Replicas of one service.
     #[arg(long, default_value_t = 50)]
     replicas: usize,
-    /// Milliseconds that a node needs to start a container, at most; drawn evenly.
+    /// The most milliseconds that a node needs to start a container; drawn uniformly.
     #[arg(long, default_value_t = 1_000)]
     start_ms_max: u64,
     /// Endpoint changes that are measured.

@@ -12,7 +12,7 @@ use std::{
 };
 use tokio::process::{Child, Command};
 
-/// What the server's process is told.
+/// The instructions of the server's process.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// Where its store and its token are.
@@ -23,7 +23,7 @@ pub(crate) struct Args {
     agents: usize,
 }
 
-/// Is the server's process, until it is killed or its input ends.
+/// Runs the server's process until it is killed or its input ends.
 pub(crate) fn run(args: &Args) -> Result<()> {
     tracing_subscriber::fmt().with_env_filter("warn").with_writer(std::io::stderr).init();
     let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
@@ -38,6 +38,7 @@ async fn serve(args: &Args) -> Result<()> {
     let options = Options {
         tcp: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
         token_file: Some(args.dir.join("token")),
+        // Here all agents are the user of this machine, who has one bound; nodes with certificates each have their own.
         connections_max: args.agents * 8 + 100,
         streams_max: args.agents * 6 + 100,
         requests_max: args.agents * 2 + 100,
@@ -52,7 +53,7 @@ async fn serve(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The server as its parent has it; it ends with this.
+/// The server as its parent holds it; it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) pid: u32,
@@ -63,7 +64,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// With room for the connections of so many nodes; its store is in a directory of its own below `dir`.
+    /// With room for the connections of this many nodes; its store is in a directory of its own below `dir`.
     pub(crate) async fn start(dir: &Path, agents: usize) -> Result<Self> {
         let dir = tempfile::tempdir_in(dir).context("cannot make a directory for the server")?;
         let program = std::env::current_exe().context("cannot find the own program")?;

@@ -1,5 +1,5 @@
-//! HTTP/1.1 as little as the simulated nodes need: requests in turn on a kept connection, and an endless answer whose
-//! bytes are handed on as they come. Knows no meaning of a body.
+//! The minimum of HTTP/1.1 that the simulated nodes need: consecutive requests on a kept connection, and an endless
+//! answer whose bytes are passed on as they arrive. Knows no meaning of a body.
 
 use anyhow::{Context, Result, ensure};
 use std::{io::Write, net::SocketAddr};
@@ -11,7 +11,7 @@ use tokio::{
 /// Bytes that are read at once.
 const READ_BYTES: usize = 16 << 10;
 
-/// The server answered, and did not do it.
+/// The server answered, but refused.
 #[derive(Debug, thiserror::Error)]
 #[error("{request}: {status} {problem}")]
 pub(crate) struct Refused {
@@ -87,7 +87,7 @@ impl Wire {
         Ok(answer)
     }
 
-    /// A request, on another connection if the kept one was given up meanwhile, as a server does after an idle time.
+    /// A request, on another connection if the kept one was closed meanwhile, as a server does after an idle time.
     pub(crate) async fn call_again(&mut self, method: &str, path: &str, body: &[u8]) -> Result<Vec<u8>> {
         match self.call(method, path, body).await {
             Err(error) if error.downcast_ref::<Refused>().is_none() => {
@@ -121,7 +121,7 @@ impl Wire {
             }
         }
         self.buffer.drain(..=end);
-        // What lies idle for long keeps no memory: there are thousands.
+        // An idle connection keeps no memory: there are thousands.
         if self.buffer.is_empty() {
             self.buffer = Vec::new();
         }

@@ -1,5 +1,5 @@
-//! Hosts to try things on: makes so many on this machine, says how to run programs in each, and removes them when its
-//! input ends.
+//! Hosts for experiments: creates a number of them on this machine, says how to run programs in each, and removes them
+//! when its input ends.
 
 use heptad_e2e::{Host, Lan};
 use std::{fs, io::Read, os::unix::fs::PermissionsExt, path::PathBuf, process::ExitCode};

@@ -1,5 +1,5 @@
-//! A host's control group in every hierarchy of the machine, v1, v2 or both: it is how everything of a host is found,
-//! also what a test that was killed has left. Knows no namespace.
+//! A host's control group in every hierarchy of the machine, v1, v2 or both: through it everything of a host is found,
+//! even what a killed test has left. Knows no namespace.
 
 use crate::machine::{collect_dirs, pids_of};
 use std::{
@@ -88,7 +88,7 @@ impl Groups {
         Ok(())
     }
 
-    /// The files that a process writes itself into to be in the host.
+    /// The files into which a process writes itself to be in the host.
     pub(super) fn doors(&self) -> Vec<PathBuf> {
         let inner = |top: PathBuf| if top.join(LEAF).is_dir() { top.join(LEAF) } else { top };
         self.tops().into_iter().map(|top| inner(top).join("cgroup.procs")).collect()
@@ -136,7 +136,7 @@ impl Groups {
     }
 }
 
-/// Lets groups below this one of a v2 hierarchy limit what it can limit itself. Each by itself: one may be refused.
+/// Lets groups below this one in a v2 hierarchy limit what it can limit itself. One by one, because one may be refused.
 fn give_controllers(dir: &Path) {
     let all = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
     for controller in all.split_whitespace() {

@@ -1,5 +1,5 @@
-//! Processes that hold namespaces: they live as long as their handle, and die with the process of the test however that
-//! ends, because their input ends then. What a kernel gives only to processes in a namespace dies with them.
+//! Processes that hold namespaces: they live as long as their handle, and die with the test's process however that
+//! ends, because their input ends then. What the kernel ties to processes in a namespace dies with them.
 
 use crate::machine::{children, kill};
 use nix::sys::signal::Signal;
@@ -38,7 +38,7 @@ impl Init {
         Self { child, pid }
     }
 
-    /// Kills it, as a power cut would, and all that is in its process namespace.
+    /// Kills it, as a power cut would, and everything in its process namespace.
     pub(super) fn kill(mut self) {
         self.end();
     }

@@ -1,8 +1,8 @@
 //! Hosts to test on: many on one machine, each a set of namespaces (network, mounts, processes, name, control groups) with
 //! real programs in it, on a network of their own that can be cut and slowed. Knows nothing of what runs in them.
 //!
-//! Everything of a host is held by its first process, whose input ends when the test's process ends, however it ends: then
-//! the kernel removes it. Only directories and control groups can be left, and the next run removes those.
+//! A host's first process holds everything of it, and its input ends when the test's process ends, however it ends:
+//! then the kernel removes it all. Only directories and control groups can be left, and the next run removes those.
 
 mod groups;
 mod host;
@@ -41,7 +41,7 @@ impl Lan {
         Host::start(&self.0, name, options)
     }
 
-    /// All ways are open again.
+    /// Reopens all ways.
     pub fn heal(&self) {
         self.0.heal();
     }
@@ -69,7 +69,7 @@ impl Lan {
     }
 }
 
-/// Removes what tests left that were killed; the names of what was found.
+/// Removes what killed tests left; returns the names of what was found.
 pub fn sweep_hosts() -> Vec<String> {
     sweep::sweep().into_iter().collect()
 }
@@ -87,7 +87,7 @@ impl Footprint {
         Self { name: name.to_owned(), namespaces: Vec::new() }
     }
 
-    /// Processes, control groups, mounts, disks, directories that are there. Links and rules are in namespaces, and those
+    /// Existing processes, control groups, mounts, disks, directories. Links and rules are in namespaces, and those
     /// live as long as a process is in them.
     pub fn traces(&self) -> Vec<String> {
         sweep::traces(&self.name, &self.namespaces)

@@ -15,7 +15,7 @@ const POLL: Duration = Duration::from_millis(5);
 /// Killed when dropped.
 #[derive(Debug)]
 pub struct Running {
-    /// Entered the host, and waits for the program.
+    /// Enters the host, and waits for the program.
     child: Child,
     pid: i32,
     log: PathBuf,
@@ -45,13 +45,14 @@ impl Running {
         kill(self.pid, signal);
     }
 
-    /// `kill -9`, and waits for its end. What it started goes on.
+    /// `kill -9`, and waits for its end. What it started keeps running.
     pub fn kill(&mut self) {
         self.signal(Signal::SIGKILL);
         let _ = self.child.wait();
     }
 
-    /// Stops it and all that it started (SIGSTOP), containers too, unless they are no longer its descendants.
+    /// Stops it and everything that it started (SIGSTOP), including containers unless they are no longer its
+    /// descendants.
     pub fn pause(&self) {
         pause(descendants([self.pid].into_iter()));
     }

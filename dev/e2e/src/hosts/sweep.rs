@@ -1,5 +1,5 @@
-//! What hosts leave on the machine, found by their name: the test's process number, its time of start, and a count. Removes
-//! what tests left that were killed.
+//! What hosts leave on the machine, found by their name: the test's process number, its start time, and a count.
+//! Removes what killed tests left.
 
 use super::groups::Groups;
 use crate::machine::{numbers_in, started};
@@ -11,7 +11,7 @@ use std::{
 };
 
 const PREFIX: &str = "heptad-hosts-";
-/// Not below /tmp, of which containers see a private one.
+/// Not below /tmp, because containers see a private one.
 const PARENT: &str = "/var/tmp";
 
 /// A name that no other process and no other call gives.
@@ -34,7 +34,7 @@ fn has_owner(name: &str) -> bool {
     owner.is_some_and(|pid| ticks.is_some() && started(pid) == ticks)
 }
 
-/// Removes what tests have left that were killed; their names.
+/// Removes what killed tests have left; returns their names.
 pub(super) fn sweep() -> BTreeSet<String> {
     let entries = fs::read_dir(PARENT).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());

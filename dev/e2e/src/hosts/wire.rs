@@ -133,7 +133,7 @@ impl Wire {
         self.nft("flush set bridge cuts hosts; flush set bridge cuts pairs");
     }
 
-    /// All that goes to and from the host of that process, at so many bits in a second.
+    /// Limits everything to and from that process's host to this many bits per second.
     pub(super) fn slow(&self, number: u8, pid: i32, kbit: u32) {
         let rate = format!("{kbit}kbit");
         let words = ["rate", &rate, "burst", BURST, "latency", QUEUE_MS];
@@ -141,7 +141,7 @@ impl Wire {
         self.inside(pid, &[&["tc", "qdisc", "replace", "dev", "eth0", "root", "tbf"], &words[..]].concat());
     }
 
-    /// What goes from one to the other, at so many bits in a second.
+    /// Limits what goes from one to the other to this many bits per second.
     pub(super) fn slow_from_to(&self, from: u8, to: u8, kbit: u32) {
         let (port, rate) = (format!("p{to}"), format!("{kbit}kbit"));
         let mut classful = self.classful.lock().unwrap_or_else(PoisonError::into_inner);
@@ -185,7 +185,7 @@ impl Network {
         self.0.metadata().expect("a namespace is a file").ino()
     }
 
-    /// From now on, sockets of this thread are of this network. There is no way back: let the thread end.
+    /// From now on, sockets of this thread belong to this network. There is no way back: let the thread end.
     pub fn enter_with_this_thread(&self) {
         nix::sched::setns(&*self.0, nix::sched::CloneFlags::CLONE_NEWNET).expect("root enters a network");
     }

@@ -1,7 +1,7 @@
 //! The commands that look at a running platform and act on it.
 
 use crate::{shell, stock};
-use heptad_e2e::{Platform, wait_until};
+use heptad_e2e::{Platform, Program, Said, wait_until};
 use std::{
     collections::BTreeSet,
     io::{BufRead, BufReader},
@@ -32,7 +32,7 @@ fn objects_are_shown_in_every_form() {
     assert!(!verified.contains("BROKEN"), "{verified}");
     let version = platform.ok(&["version"]);
     assert!(version.contains("heptad ") && version.contains("platform "), "{version}");
-    assert!(platform.ok(&["completion", "bash"]).contains("_heptad"));
+    assert!(Program::find().run(&["completion", "bash"]).out.contains("_heptad"));
 }
 
 #[test]
@@ -139,4 +139,33 @@ fn changes_are_watched() {
     assert_eq!(lines.next().as_deref(), Some("default/web deleted"));
     watch.kill().expect("it is ended");
     watch.wait().expect("it ends");
+}
+
+#[test]
+fn a_command_looks_at_all_that_it_is_told() {
+    let platform = Platform::start(&[]);
+    platform.apply(&[shell("web", "sleep 1000", ""), shell("shop", "sleep 1000", "namespace: other\n")].join("---\n"));
+    let listed = |words: &[&str]| {
+        let said = platform.ok(&[&["get", "containers", "-o", "name"], words].concat());
+        let name = |line: &str| line.rsplit_once('-').map(|(name, _)| name.to_owned());
+        said.lines().filter_map(name).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&[]), ["container/web"]);
+    assert_eq!(listed(&["-n", "other"]), ["container/shop"]);
+    assert_eq!(listed(&["-A"]).len(), 2);
+    assert!(platform.refused(&["get", "nodes", "-n", "other"]).contains("nodes are in no namespace"));
+    assert_eq!(platform.ok(&["describe", "service", "web", "-o", "name"]), "service/web\n");
+    let ask = |words: &[&str]| {
+        let mut command = Program::find().command();
+        let output = command.env("HEPTAD_SOCKET", platform.socket()).args(words).output().expect("it runs");
+        Said::from(output)
+    };
+    assert_eq!(ask(&["get", "nodes"]).code, 0);
+    let wrong = ask(&["--context", "nowhere", "get", "nodes"]);
+    assert!(wrong.code == 1 && wrong.err.contains("there is no context `nowhere`"), "{wrong:?}");
+    let dev = ask(&["dev", "--socket", "/tmp/api.sock"]);
+    assert!(dev.code == 2 && dev.err.contains("leave `--socket` out"), "{dev:?}");
+    let dir = platform.dir().join("other").display().to_string();
+    let server = ask(&["server", "--data-dir", &dir, "--no-agent"]);
+    assert!(server.code == 1 && server.err.contains("leave --no-agent out"), "{server:?}");
 }

@@ -1,12 +1,13 @@
 //! `heptad demo` and `heptad dev`: all checks hold, as root and as anybody else, and nothing of them stays on the machine,
 //! also when they are interrupted.
 
-use heptad_e2e::{Machine, Program, Random, require_root};
+use crate::{shell, stock};
+use heptad_e2e::{Machine, Program, Random, require_root, wait_until};
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -140,4 +141,85 @@ fn what_a_killed_platform_left_goes_with_the_next_start() {
     assert!(left.len() >= 8, "{left:?}");
     assert_eq!(traces, Vec::<String>::new(), "{}", next.said);
     next.assert_good();
+}
+
+/// Applies the text to the platform with that data directory.
+fn apply(data_dir: &Path, text: &str, words: &[&str]) {
+    let socket = data_dir.join("api.sock").display().to_string();
+    let file = tempfile::NamedTempFile::with_suffix(".yaml").expect("a file");
+    fs::write(file.path(), text).expect("it is written");
+    let file = file.path().display().to_string();
+    let applied = Program::find().run(&[&["--socket", &socket, "apply", "-f", &file], words].concat());
+    assert_eq!(applied.code, 0, "{applied:?}");
+}
+
+fn signal(pid: u32, signal: &str) {
+    heptad_e2e::run_tool("kill", &[signal, &pid.to_string()]);
+}
+
+#[test]
+fn whatever_ends_a_platform_with_a_data_directory_only_its_data_stays() {
+    require_root();
+    for signals in [&["-INT"][..], &["-TERM"], &["-HUP"], &["-INT", "-INT"], &["-TERM", "-HUP"]] {
+        let dir = tempfile::Builder::new().prefix("heptad-e2e-").tempdir_in("/var/tmp").expect("a directory");
+        let mut command = Program::find().command();
+        command.args(["dev", "--data-dir"]).arg(dir.path().join("data"));
+        let seen = run(command, move |pid, data_dir| {
+            apply(&data_dir, &stock("web", "replicas: 2\n"), &["--wait"]);
+            signals.iter().for_each(|name| signal(pid, name));
+        });
+        let mut left = seen.machine.traces();
+        left.retain(|trace| *trace != format!("path {}", seen.data_dir.display()));
+        let kept = seen.data_dir.join("platform.json").is_file();
+        seen.machine.remove();
+        assert_eq!(seen.code, Some(0), "{signals:?}: {}", seen.said);
+        assert_eq!(left, Vec::<String>::new(), "{signals:?}: {}", seen.said);
+        assert!(kept && seen.said.contains("its data stays"), "{signals:?}: {}", seen.said);
+    }
+}
+
+#[test]
+fn a_second_signal_waits_for_no_container_and_leaves_none() {
+    require_root();
+    for (first, second) in [("-INT", "-INT"), ("-HUP", "-TERM")] {
+        let mut command = Program::find().command();
+        command.arg("dev");
+        let seen = run(command, move |pid, data_dir| {
+            // Longer than an ending platform waits.
+            let stubborn = shell("stubborn", "trap '' TERM HUP INT; while true; do sleep 1; done", "")
+                .replace("stop_grace_ms: 300", "stop_grace_ms: 600000");
+            apply(&data_dir, &stubborn, &["--wait"]);
+            let socket = data_dir.join("api.sock").display().to_string();
+            let stops = || {
+                let said = Program::find().run(&["--socket", &socket, "get", "containers", "-o", "json"]);
+                said.out.contains("\"desired\": \"Stopped\"")
+            };
+            signal(pid, first);
+            wait_until("the container is asked to end", Duration::from_secs(60), stops);
+            signal(pid, second);
+        });
+        assert!(seen.said.contains("not waiting any longer for requests and containers"), "{}", seen.said);
+        seen.assert_good();
+    }
+}
+
+#[test]
+fn a_second_platform_tells_commands_that_go_to_itself() {
+    require_root();
+    let dev = || {
+        let mut command = Program::find().command();
+        command.arg("dev");
+        command
+    };
+    let (say, heard) = std::sync::mpsc::channel();
+    let first = run(dev(), move |pid, _| {
+        let second = run(dev(), |pid, _| signal(pid, "-INT"));
+        say.send((second.said.clone(), second.data_dir.clone())).expect("the test waits");
+        second.assert_good();
+        signal(pid, "-INT");
+    });
+    let (said, data_dir) = heard.recv().expect("the second ended");
+    first.assert_good();
+    let flag = format!("heptad --socket {} apply", data_dir.join("api.sock").display());
+    assert!(said.contains(&flag), "{said}");
 }

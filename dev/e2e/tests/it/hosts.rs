@@ -10,7 +10,7 @@ use std::{
 };
 
 const SOON: Duration = Duration::from_secs(60);
-/// How long it is listened to what must not come.
+/// How long to listen for what must not come.
 const SILENCE: Duration = Duration::from_millis(500);
 const PORT: u16 = 8080;
 
@@ -119,7 +119,7 @@ fn a_slow_host_or_pair_is_slow_and_others_are_not() {
         from.ok(&["curl", "-s", "-o", "/dev/null", &format!("http://{}:{PORT}/much", to.name())]);
         began.elapsed().as_secs_f64()
     };
-    // 400 kB at 2 Mbit/s take 1.6 s but for what is let through at once.
+    // 400 kB at 2 Mbit/s take 1.6 s, less what is let through at once.
     let (slow, quick) = (1.0, 0.8);
     assert!(seconds(&a, &b) < quick);
     a.slow(2_000);

@@ -81,10 +81,13 @@ fn a_tag_is_looked_at_once_per_revision() {
     let push = |version: &str| registry.push(&format!("{}:{version}", layout.display()), "team/site:stable");
     let manifest = site("web", &push("v1"));
     platform.apply(&manifest);
-    // What each replica serves.
+    // What each replica serves; what the command says of one that is just being replaced.
     let served = || {
         let all = platform.containers("web");
-        let read = |id: &str| platform.ok(&["exec", id, "--", "cat", "/www/index.html"]).trim().to_owned();
+        let read = |id: &str| {
+            let said = platform.run(&["exec", id, "--", "cat", "/www/index.html"]);
+            if said.code == 0 { said.out.trim().to_owned() } else { said.err }
+        };
         all.iter().map(|container| read(container.id.as_str())).collect::<Vec<_>>()
     };
     assert_eq!(served(), ["v1"]);

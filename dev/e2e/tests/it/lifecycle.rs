@@ -2,7 +2,10 @@
 
 use crate::{shell, stock};
 use heptad_e2e::{Load, Platform, Target, wait_until};
-use std::time::Duration;
+use std::{
+    io::{BufRead, BufReader, Read},
+    time::Duration,
+};
 
 #[test]
 fn a_crash_loop_is_called_so_and_backs_off() {
@@ -95,24 +98,27 @@ fn failures_in_the_start_period_do_not_count_and_later_ones_do() {
 #[test]
 fn the_grace_period_is_given_and_ends_in_a_kill() {
     let platform = Platform::start(&[]);
-    let polite = "trap 'echo asked to end; sleep 0.3; echo ended well; exit 0' TERM; while true; do sleep 0.05; done";
+    let polite = "trap 'echo asked to end; sleep 0.3; echo ended well; exit 0' TERM; echo begun; while true; do sleep 0.05; done";
     let stubborn = "trap '' TERM; while true; do sleep 0.05; done";
     let all = [
         shell("polite", polite, "").replace("stop_grace_ms: 300", "stop_grace_ms: 90000"),
         shell("stubborn", stubborn, "").replace("stop_grace_ms: 300", "stop_grace_ms: 700"),
     ];
     platform.apply(&all.join("---\n"));
-    let follow =
+    let mut follow =
         platform.command(&["logs", "-f", "polite"]).stdout(std::process::Stdio::piped()).spawn().expect("it starts");
     // The follower must be there before the log goes with its container.
-    std::thread::sleep(Duration::from_millis(500));
+    let (mut log, mut said) = (BufReader::new(follow.stdout.take().expect("it is a pipe")), String::new());
+    log.read_line(&mut said).expect("the first line");
+    assert!(said.contains("begun"), "{said}");
     let began = std::time::Instant::now();
     platform.ok(&["delete", "service", "polite"]);
     assert!(began.elapsed() < Duration::from_secs(60), "a program that ends is not waited for longer");
     let began = std::time::Instant::now();
     platform.ok(&["delete", "service", "stubborn"]);
     assert!(began.elapsed() >= Duration::from_millis(700), "its grace period was cut short");
-    let said = String::from_utf8_lossy(&follow.wait_with_output().expect("it ends by itself").stdout).into_owned();
+    log.read_to_string(&mut said).expect("it ends by itself");
+    follow.wait().expect("it ended");
     assert!(said.contains("asked to end") && said.contains("ended well"), "{said}");
     assert_eq!(platform.machine().container_processes(), []);
 }

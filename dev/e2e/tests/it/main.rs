@@ -2,10 +2,12 @@
 //! Debian packages that `cargo xtask test` installs; fails where they are missing.
 #![forbid(unsafe_code)]
 
+mod bounds;
 mod cluster;
 mod commands;
 mod demo;
 mod devices;
+mod document;
 mod etcd;
 mod hosts;
 mod images;
@@ -38,7 +40,7 @@ fn shell(name: &str, line: &str, more: &str) -> String {
     )
 }
 
-/// What must not change of containers that go on: names, restarts, times of their start.
+/// What must not change about containers that keep running: names, restarts, start times.
 fn essence(all: &[heptad_model::Container]) -> Vec<(String, u32, Option<u64>)> {
     all.iter().map(|c| (c.id.to_string(), c.restarts, c.started_at_ms)).collect()
 }

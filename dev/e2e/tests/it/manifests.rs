@@ -77,7 +77,7 @@ fn what_is_wrong_is_told_with_its_place_and_changes_nothing() {
         (vec!["scale", "nobody", "3"], "nobody"),
         (vec!["delete", "service", "nobody"], "nobody"),
         (vec!["get", "pods"], "possible: "),
-        (vec!["logs", "nobody"], "`heptad why nobody` says"),
+        (vec!["logs", "nobody"], "no service or container `nobody`"),
         (vec!["storage", "put", "no-key", "absent"], "write BUCKET/KEY"),
     ] {
         let said = platform.refused(&args);
@@ -105,4 +105,38 @@ fn every_example_is_a_good_file() {
         }
     }
     assert!(count >= 3, "{count} examples");
+}
+
+#[test]
+fn namespaces_are_declared_or_not_and_deleted_when_they_are_empty() {
+    let platform = Platform::start(&[]);
+    let idle = |namespace: &str| {
+        format!("service: web\nnamespace: {namespace}\nimage: host\ncommand: [sleep, '1']\nreplicas: 0\n")
+    };
+    let declared = "namespace: shop\ndescription: the web shop\nlabels: { team: a }\n";
+    let file = platform.write("shop.yaml", &[declared, &idle("shop"), &idle("wild")].join("---\n"));
+    let applied = platform.ok(&["apply", "-f", &file]);
+    assert!(applied.contains("namespace/shop created") && applied.contains("service/web created"), "{applied}");
+    let table = platform.ok(&["get", "ns", "-o", "wide"]);
+    let words = |name: &str| {
+        let row = table.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        row.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(words("shop"), "shop yes 1 service team=a the web shop", "{table}");
+    assert_eq!(words("wild"), "wild no 1 service", "{table}");
+    assert_eq!(platform.ok(&["get", "namespaces", "-o", "name"]), "namespace/shop\n");
+    let yaml = platform.ok(&["get", "namespace", "shop", "-o", "yaml"]);
+    assert!(platform.run_with(&["apply", "-f", "-"], &yaml).out.contains("namespace/shop unchanged"), "{yaml}");
+    let described = platform.ok(&["describe", "namespace", "shop"]);
+    assert!(described.contains("team: a") && described.contains("Objects: 1 service\n"), "{described}");
+    let said = platform.run(&["describe", "namespace", "wild"]);
+    let undeclared = "namespace/wild holds 1 service but is not declared; apply a file that says `namespace: wild`";
+    assert!(said.code == 1 && said.err.contains(undeclared), "{said:?}");
+
+    let said = platform.run(&["delete", "namespace", "shop"]);
+    let remedy = "it holds services (web); delete them first, as with `heptad delete service web -n shop`";
+    assert!(said.code == 1 && said.err.contains(remedy), "{said:?}");
+    let deleted = platform.ok(&["delete", "-f", &file]);
+    assert!(deleted.ends_with("namespace/shop deleted\n"), "what is in it goes first: {deleted}");
+    assert!(platform.ok(&["get", "namespaces"]).contains("no namespaces"));
 }

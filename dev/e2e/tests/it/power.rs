@@ -1,5 +1,5 @@
-//! One machine with one platform loses its power, also in the midst of work: after the next start everything runs once, and
-//! what was acknowledged is there.
+//! One machine with one platform loses its power, even in the middle of work: after the next start everything runs
+//! once, and what was acknowledged is there.
 
 use crate::stock;
 use heptad_e2e::{Fault, Host, Lan, Random, Running, time_until};

@@ -1,4 +1,4 @@
-//! Starts that cannot be, and callers that may not: told plainly, and nothing changes.
+//! Impossible starts and forbidden callers: refused plainly, and nothing changes.
 
 use crate::stock;
 use heptad_e2e::{Platform, Program, require_root};

@@ -20,7 +20,7 @@ fn a_new_image_replaces_containers_one_by_one_and_loses_no_request() {
     platform.apply(&web(&format!("oci:{}:v1", layout.display())));
     let before: Vec<_> = platform.containers("web").into_iter().map(|c| c.id).collect();
     let load = Load::start(&Target::new(platform.ingress, "web.localhost"), 2, REST);
-    std::thread::sleep(Duration::from_millis(300));
+    load.go_on(100);
     let file = platform.write("next.yaml", &web(&format!("oci:{}:v2", layout.display())));
     let plan = platform.run(&["plan", "-f", &file]);
     assert!(plan.code == 3 && plan.out.contains("replaced one by one"), "{plan:?}");
@@ -31,7 +31,7 @@ fn a_new_image_replaces_containers_one_by_one_and_loses_no_request() {
         assert!(all.iter().filter(|c| c.is_alive()).count() <= 4, "{all:#?}");
         all.len() == 3 && all.iter().all(|c| c.ready && !before.contains(&c.id))
     });
-    std::thread::sleep(Duration::from_millis(300));
+    load.go_on(100);
     let tally = load.end();
     tally.assert_none_lost("three containers get a new image");
     assert!(tally.answers.contains_key("v1") && tally.answers.contains_key("v2"), "{:?}", tally.answers);

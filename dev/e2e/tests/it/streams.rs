@@ -1,5 +1,5 @@
-//! What goes through the program to and from containers: bytes of programs inside, log lines, and text that would act on
-//! the terminal of whoever looks.
+//! What passes through the program to and from containers: bytes of programs inside, log lines, and text that would act
+//! on the terminal of whoever reads it.
 
 use crate::shell;
 use heptad_e2e::{Platform, wait_until};
@@ -47,6 +47,31 @@ fn a_program_inside_is_a_pipe_or_fails() {
     let late = platform.run(&["exec", "--timeout", "1", "box", "--", "/bin/sh", "-c", "echo begun; sleep 1000"]);
     assert_eq!((late.code, late.out.as_str()), (124, "begun\n"), "{late:?}");
     assert!(late.err.contains("longer than 1 s"), "{late:?}");
+}
+
+/// Whether `yes` with this word runs on this machine.
+fn says_yes(word: &str) -> bool {
+    let command = format!("yes\0{word}\0");
+    let processes = std::fs::read_dir("/proc").expect("processes");
+    processes
+        .flatten()
+        .any(|one| std::fs::read(one.path().join("cmdline")).is_ok_and(|line| line == command.as_bytes()))
+}
+
+#[test]
+fn a_program_inside_ends_in_time_also_while_its_output_is_not_read() {
+    let platform = Platform::start(&[]);
+    platform.apply(&shell("box", "sleep 100000", ""));
+    let word = format!("stalled-{}", std::process::id());
+    let mut command = platform.command(&["exec", "--timeout", "5", "box", "--", "yes", &word]);
+    let reader = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    wait_until("it runs", Duration::from_secs(60), || says_yes(&word));
+    wait_until("it is killed although nobody reads", Duration::from_secs(60), || !says_yes(&word));
+    // A reader that reads again gets what there is, and is told.
+    let came = reader.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&came.stderr).into_owned();
+    assert!(came.status.code() == Some(124) && said.contains("longer than 5 s"), "{:?} {said}", came.status);
+    assert!(came.stdout.starts_with(format!("{word}\n{word}\n").as_bytes()), "{} bytes", came.stdout.len());
 }
 
 #[test]
@@ -138,10 +163,10 @@ fn following_ends_when_nothing_more_can_come() {
     });
     platform.ok(&["delete", "service", "served"]);
     for follower in [served, container] {
-        // One that came late finds nothing to follow, which it says.
+        // A follower that came late finds nothing to follow, and says so.
         let output = follower.wait_with_output().expect("it ends");
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        assert!(said.contains("serves") || said.contains("no container that was started"), "{said}");
+        assert!(said.contains("serves") || said.contains("no service or container"), "{said}");
     }
-    assert!(platform.refused(&["logs", "-f", "served"]).contains("no container that was started"));
+    assert!(platform.refused(&["logs", "-f", "served"]).contains("no service or container"));
 }

@@ -1,5 +1,5 @@
-//! The server is killed, again and again, while requests come: no container notices, and no request that does not pass
-//! the killed process is lost.
+//! The server is killed repeatedly while requests arrive: no container notices, and no request that bypasses the killed
+//! process is lost.
 
 use crate::{essence, stock};
 use heptad_e2e::{Load, Platform, Random, Target, free_port};
@@ -45,7 +45,7 @@ fn containers_outlive_twenty_kills_of_the_server_and_no_request_is_lost() {
     assert_eq!(platform.machine().container_processes(), processes);
     assert!(platform.ok(&["verify"]).contains("holds"));
 
-    // What is adopted is also obeyed: logs, commands inside, calls, the end.
+    // What is adopted can also be controlled: logs, commands inside, calls, the end.
     assert!(platform.ok(&["logs", "web"]).contains("listens on"));
     assert_eq!(platform.shell("web", "exit 3").0, 3);
     platform.ok(&["mesh", "call", "other", "web"]);

@@ -1,5 +1,5 @@
-//! Finds and reads instances in a directory and those right below it. What a file is follows from its first line alone, so
-//! names do not matter: an index of planted instances, a list of nodes, a list of requests. Other files are passed over.
+//! Finds and reads instances in a directory and those directly below it. The first line of a file alone determines its
+//! kind, so names do not matter: an index of planted instances, a list of nodes, a list of requests. Skips other files.
 
 mod openb;
 mod planted;

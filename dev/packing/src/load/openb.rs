@@ -1,5 +1,5 @@
-//! The lists of the 2023 GPU-sharing cluster: one of nodes, one or more of requests. Columns beyond those named here are not
-//! looked at, so that the lists that have fewer are read alike.
+//! The lists of the 2023 GPU-sharing cluster: one of nodes, one or more of requests. Ignores columns beyond those named
+//! here, so that lists with fewer columns are read in the same way.
 
 use super::table::{LoadError, Row, Table};
 use crate::instance::{DEVICE_MILLIS, DEVICES_MAX, Devices, Item, NodeShape};

@@ -25,7 +25,7 @@ impl Columns {
         items.iter().map(|amounts| amounts[d]).sum()
     }
 
-    /// The larger nodes first, of equal ones the fuller.
+    /// The larger nodes first; of equal ones, the fuller first.
     fn ordered(&self, dimensions: usize) -> Vec<&([u64; 4], Vec<[u64; 4]>)> {
         let mut nodes: Vec<_> = self.nodes.iter().collect();
         let fill = |(capacity, items): &([u64; 4], Vec<[u64; 4]>)| {

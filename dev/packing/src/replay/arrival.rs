@@ -1,5 +1,5 @@
-//! How much of the GPUs can be given when requests for all of them have come: the protocol of Weng et al., "Beware of
-//! Fragmentation", USENIX ATC 2023, as their simulator carries it out (docs/packing.md).
+//! How much of the GPUs can be given when requests for all of them have arrived: the protocol of Weng et al., "Beware
+//! of Fragmentation", USENIX ATC 2023, as their simulator implements it (docs/packing.md).
 
 use crate::{
     cpu::CpuStart,
@@ -9,27 +9,27 @@ use crate::{
 };
 use heptad_sched::{NodeIndex, engine::Policy};
 
-/// Requests come until they amount to this share of all GPUs.
+/// Requests arrive until they amount to this share of all GPUs.
 const ARRIVED_PERCENT: u64 = 130;
-/// What was given is read where what came, rounded to whole percents, is this.
+/// The given share is read where the arrived share, rounded to whole percents, is this.
 const READ_AT_PERCENT: u64 = 100;
 
-/// What came of one order of requests.
+/// The outcome of one order of requests.
 #[derive(Clone, Debug)]
 pub struct Arrival {
     /// The mean share of the GPUs that was given over the arrivals at which it is read.
     pub given_percent: f64,
     /// Nodes that have something then.
     pub nodes_used: usize,
-    /// Requests that found no node until then.
+    /// Requests that had found no node by then.
     pub unplaced: u64,
     /// Searches for a node.
     pub decisions: u64,
     /// CPU time of the searches.
     pub cpu_seconds: f64,
-    /// The node of each request until then.
+    /// The node of each request by then.
     pub chosen: Vec<Option<NodeIndex>>,
-    /// What each GPU has free then, node by node.
+    /// What each GPU then has free, node by node.
     pub free: Vec<Vec<u32>>,
 }
 
@@ -38,7 +38,8 @@ pub fn nodes(list: &Recorded) -> Vec<NodeShape> {
     list.nodes.iter().filter(|node| node.devices > 0).cloned().collect()
 }
 
-/// The list in a random order, then requests drawn from it, until the GPUs asked are `ARRIVED_PERCENT` of `total_millis`.
+/// The list in a random order, followed by requests drawn from it, until the requested GPUs are `ARRIVED_PERCENT` of
+/// `total_millis`.
 pub fn order(list: &[Item], total_millis: u64, seed: u64) -> Vec<Item> {
     let mut draws = Draws::new(seed);
     let mut items = list.to_vec();
@@ -138,7 +139,7 @@ mod tests {
         let replayed = replay(&nodes, &[item(1, 1000)], Policy::Fragmentation, 1);
         assert_eq!((replayed.given_percent, replayed.unplaced, replayed.decisions), (50.0, 2, 4));
         assert_eq!(replayed.free, [[0, 0, 1000, 1000]]);
-        // A node that gave all its GPUs has them still.
+        // A node that gave all its GPUs still has them.
         let replayed = replay(&[node(4, 4)], &[item(1, 1000)], Policy::Pack, 1);
         assert_eq!(replayed.free, [[0, 0, 0, 0]]);
     }

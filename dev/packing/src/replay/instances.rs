@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use heptad_sched::engine::Policy;
 use std::path::PathBuf;
 
-/// Columns of at most so many resources are in a picture.
+/// A picture has columns for at most this many resources.
 const NAMES: [&str; 4] = ["CPU", "memory", "storage", "network"];
 
 /// How instances are replayed.
@@ -44,7 +44,7 @@ pub fn name(policy: Policy) -> &'static str {
     }
 }
 
-/// All instances; `tell` gets each record as soon as it is there.
+/// All instances; `tell` gets each record as soon as it is complete.
 pub fn replay(found: &Instances, options: &Options, tell: &mut dyn FnMut(&Record) -> Result<()>) -> Result<()> {
     let wanted = |name: &str| name.contains(&options.only);
     for instance in found.planted.iter().filter(|instance| wanted(&instance.name)) {
@@ -63,7 +63,7 @@ struct Nodes<'a> {
     name: &'a str,
     kind: Kind,
     dimensions: usize,
-    /// All that there are, or as many as are needed for certain.
+    /// All that exist, or as many as are certainly needed.
     nodes: Vec<NodeShape>,
     items: Vec<Item>,
     left_out: usize,
@@ -150,7 +150,7 @@ impl<'a> Nodes<'a> {
 
     /// Packs all at once; if that finds nothing, the record says why.
     fn optimise(&self, packed: &Packing, options: &Options, record: &mut Record) -> Option<Columns> {
-        // Nodes without a limit on their number need not be more than were enough.
+        // If the number of nodes is unlimited, there need not be more than were enough.
         let nodes = if self.kind == Kind::NodeList { self.nodes.len() } else { packed.nodes_used };
         let task = Task {
             nodes: &self.nodes[..nodes],
@@ -170,7 +170,7 @@ impl<'a> Nodes<'a> {
         }
     }
 
-    /// A bound for what was placed alone.
+    /// A bound for only what was placed.
     fn bound_of_placed(&self, packed: &Packing) -> usize {
         let placed = self.items.iter().zip(&packed.nodes).filter(|(_, node)| node.is_some());
         let demands: Vec<[u64; 4]> = placed.map(|(item, _)| item.amounts).collect();

@@ -1,4 +1,4 @@
-//! Requests arrive one by one, each is decided at once and stays: how many nodes are used in the end.
+//! Requests arrive one by one; each is decided at once and stays: how many nodes are used in the end.
 
 use crate::{
     cpu::CpuStart,
@@ -7,7 +7,7 @@ use crate::{
 };
 use heptad_sched::{NodeIndex, engine::Policy};
 
-/// What came of it.
+/// The outcome.
 #[derive(Clone, Debug)]
 pub struct Packing {
     /// The node of each item; none if no node could take it.

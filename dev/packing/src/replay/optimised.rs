@@ -1,5 +1,5 @@
-//! A packing from the optimiser: all items at once, the fewest nodes. Solution and certificate are checked once more here,
-//! so that the cost of the check can be told.
+//! A packing by the optimiser: all items at once, the fewest nodes. Solution and certificate are checked once more
+//! here, so that the cost of the check can be reported.
 
 use super::instances::Options;
 use crate::{

@@ -1,4 +1,4 @@
-//! The simulation itself is tried: the same seed gives the same log, and defects that are put in are found.
+//! Tests of the simulation itself: the same seed gives the same log, and planted defects are found.
 
 use std::process::{Command, Output};
 
@@ -82,6 +82,11 @@ fn agents_that_take_what_is_not_theirs_are_found() {
 #[test]
 fn agents_that_do_not_stop_containers_are_found() {
     is_found("deaf-agents");
+}
+
+#[test]
+fn agents_that_start_what_is_finished_are_found() {
+    is_found("restless-agents");
 }
 
 #[test]

@@ -76,11 +76,15 @@ impl Rule {
 
 const MODEL: &[&str] = &["heptad-model"];
 
-/// The binary and the tools know whom they like and are not listed.
+/// The binary and the tools may use any crate and are not listed.
 pub(super) const RULES: &[Rule] = &[
     rule("heptad-model", Shelf::Core, &[]),
     rule("heptad-api", Shelf::Core, MODEL),
+    rule("heptad-manifest", Shelf::Core, &["heptad-api", "heptad-model"])
+        // What is written is tested against a server with its store.
+        .tests(&["heptad-control", "heptad-pki", "heptad-state"]),
     rule("heptad-sched", Shelf::Core, &["heptad-certify", "heptad-model"]),
+    rule("heptad-life", Shelf::Core, &["heptad-sched", "heptad-model"]),
     rule("heptad-route", Shelf::Core, MODEL),
     rule("heptad-shard", Shelf::Core, MODEL),
     // It judges solvers, so it knows none.
@@ -88,6 +92,7 @@ pub(super) const RULES: &[Rule] = &[
     rule("heptad-optimize", Shelf::Core, &["heptad-certify"]),
     rule("heptad-state", Shelf::Io, MODEL),
     rule("heptad-exec", Shelf::Io, MODEL),
+    rule("heptad-image", Shelf::Io, MODEL),
     rule("heptad-net", Shelf::Io, MODEL),
     rule("heptad-blob", Shelf::Io, MODEL),
     rule("heptad-pki", Shelf::Io, MODEL),
@@ -97,6 +102,7 @@ pub(super) const RULES: &[Rule] = &[
         &[
             "heptad-state",
             "heptad-sched",
+            "heptad-life",
             "heptad-certify",
             "heptad-optimize",
             "heptad-route",
@@ -106,17 +112,39 @@ pub(super) const RULES: &[Rule] = &[
             "heptad-model",
         ],
     )
-    // Its API is tried with the client that everybody uses.
+    // Its API is tested with the client that everybody uses.
     .tests(&["heptad-client"]),
     rule(
         "heptad-agent",
         Shelf::Svc,
-        &["heptad-api", "heptad-exec", "heptad-net", "heptad-pki", "heptad-client", "heptad-model"],
+        &[
+            "heptad-life",
+            "heptad-api",
+            "heptad-exec",
+            "heptad-image",
+            "heptad-net",
+            "heptad-pki",
+            "heptad-client",
+            "heptad-model",
+        ],
     )
-    // It is tried under the real control plane.
+    // It is tested under the real control plane.
     .tests(&["heptad-control", "heptad-state"]),
-    rule("heptad-proxy", Shelf::Svc, &["heptad-route", "heptad-api", "heptad-pki", "heptad-model"]),
-    rule("heptad-store", Shelf::Svc, &["heptad-shard", "heptad-blob", "heptad-api", "heptad-pki", "heptad-model"]),
+    rule("heptad-proxy", Shelf::Svc, &["heptad-route", "heptad-api", "heptad-pki", "heptad-client", "heptad-model"]),
+    rule(
+        "heptad-store",
+        Shelf::Svc,
+        &["heptad-shard", "heptad-blob", "heptad-state", "heptad-api", "heptad-pki", "heptad-model"],
+    ),
+    rule("heptad-member", Shelf::Svc, &["heptad-pki", "heptad-state", "heptad-api", "heptad-client", "heptad-model"])
+        // Joins are tested against the real control plane.
+        .tests(&["heptad-control"]),
+    rule(
+        "heptad-cli",
+        Shelf::Svc,
+        // A person logs in over the connections with which members reach servers.
+        &["heptad-api", "heptad-client", "heptad-manifest", "heptad-member", "heptad-pki", "heptad-model"],
+    ),
     rule("heptad-client", Shelf::Svc, &["heptad-api", "heptad-model"]),
 ];
 
@@ -141,4 +169,11 @@ pub(super) const CORE_FORBIDDEN: &[(&str, &str)] = &[
     ("chrono", "time is an argument"),
     ("jiff", "time is an argument"),
     ("time", "time is an argument"),
+    ("web-time", "time is an argument"),
+];
+
+/// Arrows between libraries behind which a core crate reaches nothing, and the decision that says why.
+pub(super) const CORE_EXCEPTIONS: &[(&str, &str)] = &[
+    // ADR 12: the clock is read and decides nothing.
+    ("microlp", "web-time"),
 ];

@@ -1,5 +1,5 @@
-//! The tests that are known to have passed only when they were repeated. The list only becomes shorter: whoever adds to it
-//! says by that that a race is left where it is.
+//! The tests that are known to have passed only when repeated. The list only becomes shorter: whoever adds to it states
+//! that a race is left in place.
 
 use anyhow::{Context, Result, ensure};
 use std::{collections::BTreeSet, path::Path};

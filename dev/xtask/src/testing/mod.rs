@@ -1,4 +1,4 @@
-//! `test`: everything the tests need is there, everything is built once, and all tests run. What does not run is said.
+//! `test`: installs what the tests need, builds everything once, and runs all tests. Reports what does not run.
 
 mod baseline;
 mod packages;
@@ -6,6 +6,7 @@ mod program;
 mod promised;
 mod repeats;
 mod runs;
+mod schemathesis;
 
 pub(crate) use program::run as run_program;
 
@@ -21,7 +22,7 @@ use std::{
     time::Instant,
 };
 
-/// As many seeds as CI has time for, and a bound that means that something hangs.
+/// As many seeds as CI has time for, and a bound beyond which something hangs.
 const SIMULATION_ARGUMENTS: [&str; 4] = ["--seeds", "0..500", "--time-limit-s", "600"];
 
 /// The chore by which cargo runs each test program.
@@ -32,12 +33,16 @@ pub(crate) fn run(prepare_only: bool, args: &[String]) -> Result<()> {
     let own = std::env::current_exe().context("this program does not know its own file")?;
     let is_root = effective_user()? == 0;
     packages::provide(is_root)?;
+    let root = workspace::root()?;
+    let metadata = metadata::load(&root)?;
+    // Its test makes containers.
+    if is_root {
+        schemathesis::provide(&root, &metadata.target_directory)?;
+    }
     if prepare_only {
         return Ok(());
     }
-    let root = workspace::root()?;
-    let metadata = metadata::load(&root)?;
-    // One selection of packages for both steps, so that nothing is built twice with other features.
+    // One selection of packages for both steps, so that nothing is built twice with different features.
     let cargo = Cargo {
         repeats: Repeats::begin(metadata.target_directory.join("failed-tests"))?,
         bin: metadata.target_directory.join("debug/heptad"),
@@ -82,7 +87,7 @@ fn runner(own: &Path) -> Result<String> {
     Ok(format!("target.'cfg(unix)'.runner=[{own}, \"{PROGRAM_CHORE}\"]"))
 }
 
-/// Nobody shall take for sound what passed by luck.
+/// A test that passed by luck must not count as sound.
 fn say_repeated(repeats: &Repeats) -> Result<()> {
     let listed = repeats.listed()?;
     if !listed.is_empty() {
@@ -95,7 +100,7 @@ fn say_repeated(repeats: &Repeats) -> Result<()> {
     Ok(())
 }
 
-/// The user that we act as, asked of the system's own program so that no unsafe call is needed.
+/// The user that we act as, from the system's own program, so that no unsafe call is needed.
 fn effective_user() -> Result<u32> {
     let output = Command::new("id").arg("-u").output().context("cannot run `id -u`")?;
     String::from_utf8_lossy(&output.stdout).trim().parse().context("`id -u` says no number")
@@ -114,7 +119,7 @@ fn simulate(root: &Path, metadata: &Metadata) -> Result<()> {
     Ok(())
 }
 
-/// The cargo that runs us, and what its test programs are told.
+/// The cargo that runs us, and the arguments for its test programs.
 struct Cargo {
     root: PathBuf,
     bin: PathBuf,

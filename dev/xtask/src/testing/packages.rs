@@ -21,7 +21,7 @@ const fn tool(program: &'static str, package: &'static str, use_of_it: &'static 
     Tool { program, package, use_of_it }
 }
 
-const TOOLS: [Tool; 17] = [
+const TOOLS: [Tool; 18] = [
     tool("nft", "nftables", "container networks, and the proxy's redirection"),
     tool("ip", "iproute2", "hosts made of network namespaces"),
     tool("nsenter", "util-linux", "programs inside those hosts"),
@@ -37,6 +37,7 @@ const TOOLS: [Tool; 17] = [
     tool("etcd", "etcd-server", "state that several servers share"),
     tool("etcdctl", "etcd-client", "looking at that state, and users of it"),
     tool("openssl", "openssl", "certificates and handshakes with somebody else's TLS"),
+    tool("python3", "python3-venv", "the tool that tests the API by its document"),
     tool("coqc", "coq", "the proofs of the guarantees"),
     tool("curl", "curl", "calling the API and the proxy with somebody else's client"),
 ];

@@ -1,5 +1,6 @@
-//! One test program, as cargo starts it through us: whole systems one at a time, and tests on real parts once more if they
-//! failed, because a machine that has other things to do is no fault of theirs. Knows nothing of what is tested.
+//! One test program, as cargo starts it through us: whole systems one at a time, and failed tests on real parts once
+//! more, so that the report distinguishes a race from a defect. The run fails all the same unless the test is known for
+//! it. Knows nothing about what is tested.
 
 use super::{
     promised::{Promised, STATEMENTS},
@@ -16,12 +17,12 @@ use std::{
 };
 
 /// The packages whose integration tests run processes, containers, kernel networks and connections, which share the
-/// machine's time with everything else. Nothing that only computes is here: what fails there once is wrong.
-pub(super) const ON_REAL_PARTS: [&str; 6] =
-    ["heptad-agent", "heptad-control", "heptad-e2e", "heptad-exec", "heptad-net", "heptad-proxy"];
-/// Those whose every test is a platform or more: a second one beside it is load that the first was not made for.
+/// machine's time with everything else. Nothing that only computes is here: a second run of that would tell nothing.
+pub(super) const ON_REAL_PARTS: [&str; 7] =
+    ["heptad-agent", "heptad-control", "heptad-e2e", "heptad-exec", "heptad-image", "heptad-net", "heptad-proxy"];
+/// Packages whose every test is a platform or more: a second one beside it is load for which the first was not made.
 pub(super) const WHOLE_SYSTEMS: [&str; 1] = ["heptad-e2e"];
-/// So many tests of one program may have had bad luck; more are broken.
+/// How many tests of one program are repeated; more are broken.
 const REPEATED_MAX: usize = 4;
 
 /// What is to be done with a program.
@@ -80,7 +81,7 @@ fn run_with(command: Command, program: &Path, package: &str, repeats: &Repeats, 
         return Ok(code);
     }
     println!("== {package}: once more, alone: {}", failed.join(", "));
-    // Not `--exact` with all at once: each is to run by itself, and each is to be seen to have run.
+    // Not `--exact` with all at once: each must run by itself, and must be seen to have run.
     for test in &failed {
         let mut again = Command::new(program);
         again.args(["--exact", test, "--test-threads=1"]);
@@ -126,7 +127,7 @@ fn failures(output: impl BufRead) -> std::io::Result<Vec<String>> {
             (line, Some(list)) => match line.strip_prefix("    ").filter(|name| !name.contains(' ')) {
                 Some(name) if !name.is_empty() => list.push(name.to_owned()),
                 _ if line.is_empty() || line.starts_with("test result:") => {}
-                // It was the other part under this word: what the tests printed.
+                // It was the other section under this heading: the tests' output.
                 _ => names = None,
             },
             _ => {}

@@ -1,5 +1,5 @@
-//! Which tests are of guarantees: those that GUARANTEES.md names, by file, by directory or by name. Such a test is never run a
-//! second time.
+//! Which tests belong to guarantees: those that GUARANTEES.md names, by file, by directory or by name. Such a test is
+//! never run a second time.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -66,14 +66,14 @@ mod tests {
     fn files_directories_and_names_are_read() {
         let text = "Tests: `crates/io/state/tests/it/kill.rs`, `model.rs` beside it, `crates/svc/store/tests/it` and\n\
             `no_damage_is_read`. Run time: `heptad verify`. Predicate: `capacity`. `crates/core/sched/src/plan_tests.rs`,\n\
-            `crates/io/exec/tests/it/driver/restart.rs`.";
+            `crates/io/exec/tests/it/restart.rs`.";
         let promised = Promised::read(text);
         for (package, test) in [
             ("heptad-state", "kill::acknowledged"),
             ("heptad-state", "model::on_etcd::etcd_is_the_model"),
             ("heptad-store", "faults::anything"),
             ("heptad-store", "anything"),
-            ("heptad-exec", "driver::restart::status"),
+            ("heptad-exec", "restart::status"),
             ("heptad-blob", "reading::no_damage_is_read"),
         ] {
             assert!(promised.has(package, test), "{package} {test}");

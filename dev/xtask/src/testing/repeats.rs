@@ -1,4 +1,4 @@
-//! What passed only when it was repeated, kept in a directory, because each test program is run by a process of its own.
+//! What passed only when repeated, kept in a directory, because each test program is run by a process of its own.
 
 use super::baseline::{self, Known};
 use anyhow::{Context, Result};
@@ -37,12 +37,12 @@ impl Repeats {
         &self.dir
     }
 
-    /// What the integration tests of a package said the first time.
+    /// The output of a package's integration tests the first time.
     pub(super) fn output(&self, package: &str) -> PathBuf {
         self.dir.join(format!("{package}.txt"))
     }
 
-    /// What one of them said the second time.
+    /// The output of one of them the second time.
     pub(super) fn output_again(&self, package: &str) -> PathBuf {
         self.dir.join(format!("{package}.again.txt"))
     }

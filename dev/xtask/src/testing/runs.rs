@@ -12,9 +12,10 @@ pub(super) struct NeedsRoot {
 /// examples of these packages wait for root too.
 const INTEGRATION: &str = "all integration tests, and the examples in the documentation";
 
-pub(super) const NEEDS_ROOT: [NeedsRoot; 5] = [
+pub(super) const NEEDS_ROOT: [NeedsRoot; 6] = [
     NeedsRoot { package: "heptad-e2e", tests: INTEGRATION },
     NeedsRoot { package: "heptad-exec", tests: INTEGRATION },
+    NeedsRoot { package: "heptad-image", tests: INTEGRATION },
     NeedsRoot { package: "heptad-net", tests: INTEGRATION },
     NeedsRoot { package: "heptad-proxy", tests: "redirect::" },
     NeedsRoot { package: "heptad-state", tests: "disk_full::" },

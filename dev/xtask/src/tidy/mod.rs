@@ -10,14 +10,14 @@ use crate::workspace::{self, File};
 use anyhow::{Context, Result, bail};
 use std::{fmt, fs};
 
-/// The functions that were too long when the rule came, with their length.
+/// The functions that were too long when the rule was introduced, with their lengths.
 const BASELINE: &str = "dev/xtask/tidy-baseline.txt";
 
 /// A broken rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Finding {
     path: String,
-    /// From 1; 0 speaks of the whole file.
+    /// From 1; 0 means the whole file.
     line: usize,
     message: String,
 }

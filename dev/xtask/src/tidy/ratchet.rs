@@ -1,4 +1,4 @@
-//! Long functions as a ratchet: none comes, those that are listed may only become shorter, and then the list does too.
+//! Long functions as a ratchet: none is added, listed ones may only become shorter, and then the list does too.
 
 use super::{BASELINE, Finding, functions::functions};
 use crate::workspace::File;

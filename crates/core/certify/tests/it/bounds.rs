@@ -33,7 +33,7 @@ fn with_prices() -> impl Strategy<Value = (Problem, CapacityPrices, ItemPrices)>
     })
 }
 
-/// A bound may be refused, but never lie above the optimum.
+/// The checker may refuse to state a bound, but no bound may lie above the optimum.
 fn is_sound(problem: &Problem, certificate: &Certificate, optimum: Option<i128>) -> bool {
     match (verify(problem, certificate), optimum) {
         (Ok(bound), Some(optimum)) => bound.cost() <= optimum,
@@ -82,7 +82,7 @@ fn the_volume_bound_is_a_special_case() {
     let bound = verify(&problem, &Certificate::Capacity(prices(20, (1 << 20) / 10))).unwrap();
     assert_eq!(bound.cost(), 2);
     assert!(bound.approximate() > 1.79 && bound.approximate() <= 1.8);
-    // A price that is too high is not wrong, the four nodes only earn too much.
+    // A price that is too high is not wrong; the four nodes merely earn too much.
     assert!(verify(&problem, &Certificate::Capacity(prices(0, 1))).unwrap().cost() <= 3);
 }
 

@@ -1,4 +1,5 @@
-//! Problems of what says where containers go: selectors, taints, tolerations, affinity, spread, priority, quotas.
+//! Problems in the settings that say where containers go: selectors, taints, tolerations, affinity, spread, priority,
+//! quotas.
 
 use super::{Found, ITEMS_MAX, Problem, Validate};
 use crate::{
@@ -12,15 +13,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The highest and, negated, the lowest priority of a service.
 pub const PRIORITY_MAX: i32 = 1_000_000_000;
-/// Most rules of one kind of a service, and most taints of a node: each is looked at for every placement.
+/// The most rules of one kind of a service, and the most taints of a node: every placement evaluates each of them.
 pub const RULES_MAX: usize = 16;
-/// Longest key or value of a label, a taint or a selector.
-const WORD_BYTES_MAX: usize = 253;
+/// The longest key or value of a label, a taint or a selector.
+pub(crate) const WORD_BYTES_MAX: usize = 253;
 
 impl Found {
     fn word(&mut self, path: impl Into<String>, word: &str) {
         let good = !word.is_empty() && word.len() <= WORD_BYTES_MAX && !word.contains(char::is_whitespace);
-        self.unless(good, path, format!("`{word}` is no key; use 1 to {WORD_BYTES_MAX} bytes without white space"));
+        self.unless(good, path, format!("`{word}` is not a key; use 1 to {WORD_BYTES_MAX} bytes without white space"));
     }
 
     fn value(&mut self, path: impl Into<String>, value: &str) {

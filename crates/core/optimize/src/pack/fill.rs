@@ -1,8 +1,9 @@
-//! The choice of things from a pool that fills one node best: a depth-first search within a bound on steps. Knows no nodes.
+//! The selection of things from a pool that fills one node best: a depth-first search within a limit on steps. Knows no
+//! nodes.
 
 use crate::state::within;
 
-/// Things that a pool may hold.
+/// How many things a pool may hold.
 pub(super) const POOL_MAX: usize = 64;
 
 /// One thing of a pool.
@@ -27,8 +28,8 @@ pub(super) struct Fill<'a, const D: usize> {
 }
 
 impl<'a, const D: usize> Fill<'a, D> {
-    /// The largest total size that fits into `free`, as bits over the pool; `enough` cannot be exceeded. The order of the pool is the order
-    /// in which things are tried.
+    /// The largest total size that fits into `free`, as bits over the pool; `enough` cannot be exceeded. Things are
+    /// tried in the order of the pool.
     pub(super) fn best(pool: &'a [Thing<D>], free: &[u64; D], enough: f64, steps_max: usize) -> (u64, usize) {
         debug_assert!(pool.len() <= POOL_MAX);
         let mut rest = vec![0.0; pool.len() + 1];
@@ -55,7 +56,7 @@ impl<'a, const D: usize> Fill<'a, D> {
                 let left = std::array::from_fn(|dimension| free[dimension] - thing.demand[dimension]);
                 self.descend(at + 1, &left, size + thing.size, chosen | 1 << at);
             }
-            // A second of the same kind in the same place would only repeat the search.
+            // A second one of the same kind at the same position would only repeat the search.
             skipped = thing.class;
         }
     }

@@ -1,4 +1,5 @@
-//! First packings: decreasing sizes to the tightest node, and node after node filled from the largest. The better one is kept.
+//! First packings: by decreasing size onto the tightest node, and node after node filled from the largest. The better
+//! one is kept.
 
 use super::fill::{Fill, POOL_MAX, Thing};
 use crate::{
@@ -41,7 +42,7 @@ pub(super) fn size<const D: usize>(prices: &[f64; D], demand: &[u64; D]) -> f64 
     prices.iter().zip(demand).map(|(price, amount)| price * float(*amount)).sum()
 }
 
-/// The nodes that give most for their opening first.
+/// The nodes that give most for their opening cost first.
 fn node_order<const D: usize>(model: &Model<'_, D>, prices: &[f64; D]) -> Vec<usize> {
     let mut order: Vec<(f64, usize)> = (0..model.capacity.len())
         .map(|node| (size(prices, &model.capacity[node]) / crate::price::signed(model.opening[node].max(1)), node))

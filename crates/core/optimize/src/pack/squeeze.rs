@@ -1,5 +1,5 @@
-//! Emptying a packing's nodes one by one: a closed node's items wait in the bank, and open nodes are refilled from themselves and the
-//! bank until it is empty. Knows nothing of bounds but the goal.
+//! Empties a packing's nodes one by one: a closed node's items wait in the bank, and open nodes are refilled from their
+//! own items and the bank until it is empty. Knows no bound but the goal.
 
 use super::{
     fill::{Fill, POOL_MAX, Thing},
@@ -13,20 +13,21 @@ use crate::{
     work::Work,
 };
 
-/// How a round is made.
+/// The settings of a round.
 #[derive(Clone, Copy, Debug)]
 struct Manner {
-    /// What room that lies together is worth beside the size of the bank.
+    /// What contiguous room is worth relative to the size of the bank.
     together: f64,
-    /// Open nodes that are refilled together.
+    /// How many open nodes are refilled together.
     nodes_at_once_max: usize,
     /// Steps for refilling one node.
     fill_steps_max: usize,
 }
 
 impl Manner {
-    /// With one resource a large item needs room that lies together, and whatever fills a node exactly is good. With several, room of
-    /// one resource without the others is worth nothing, and the order in which many nodes are refilled spoils more than it finds.
+    /// With one resource, a large item needs contiguous room, and whatever fills a node exactly is good. With several,
+    /// room of one resource without the others is worth nothing, and the order in which many nodes are refilled spoils
+    /// more than it finds.
     const fn of(dimensions: usize) -> Self {
         match dimensions {
             0 | 1 => Self { together: 0.3, nodes_at_once_max: 8, fill_steps_max: 2_000 },
@@ -35,7 +36,7 @@ impl Manner {
     }
 }
 
-/// What the size of an item counts more on its present node.
+/// How much more an item's size counts on its present node.
 const HOME_BONUS: f64 = 1.1;
 
 /// The search under way.
@@ -51,7 +52,7 @@ pub(crate) struct Squeeze<'s, 'm, 'w, const D: usize> {
     best_at: Vec<u32>,
     best_cost: i64,
     patience_rounds: usize,
-    /// Differences of sizes that are rounding alone.
+    /// Differences of sizes that are only rounding.
     hair: f64,
     manner: Manner,
 }
@@ -82,12 +83,12 @@ impl<'s, 'm, 'w, const D: usize> Squeeze<'s, 'm, 'w, D> {
         squeeze
     }
 
-    /// Gives up if so many rounds do not make up for a closed node.
+    /// Gives up if this many rounds do not make up for a closed node.
     pub(crate) fn with_patience(self, patience_rounds: usize) -> Self {
         Self { patience_rounds, ..self }
     }
 
-    /// Searches until the goal is reached or the work or the patience is spent; the best packing found.
+    /// Searches until the goal is reached or the work or the patience is spent; returns the best packing found.
     pub(crate) fn run(mut self) -> Vec<u32> {
         let mut rounds = 0;
         while self.best_cost > self.goal && rounds < self.patience_rounds && self.work.goes_on() {
@@ -153,7 +154,7 @@ impl<'s, 'm, 'w, const D: usize> Squeeze<'s, 'm, 'w, D> {
         }
     }
 
-    /// Refills a few open nodes from themselves and the bank; keeps it unless the bank grows.
+    /// Refills a few open nodes from their own items and the bank; keeps the result unless the bank grows.
     fn round(&mut self) {
         if self.open.is_empty() {
             self.reset();
@@ -175,7 +176,7 @@ impl<'s, 'm, 'w, const D: usize> Squeeze<'s, 'm, 'w, D> {
         }
     }
 
-    /// What a round lowers: the size of the bank, and less for room that lies together.
+    /// What a round tries to lower: the size of the bank, minus a share for contiguous room.
     fn score(&self, nodes: &[u32]) -> f64 {
         let room = |node: &u32| {
             let free = size(&self.prices, &self.state.free[*node as usize]);
@@ -211,7 +212,7 @@ impl<'s, 'm, 'w, const D: usize> Squeeze<'s, 'm, 'w, D> {
         nodes
     }
 
-    /// The prices of the resources, somewhat changed, so that the same pool is filled in different ways.
+    /// The prices of the resources, slightly varied, so that the same pool is filled in different ways.
     fn shaken(&mut self) -> [f64; D] {
         let strength = [0.0, 0.0, 0.3, 0.9][self.random.below(4)];
         std::array::from_fn(|at| self.prices[at] * (1.0 + strength * (self.random.unit() - 0.5)))
@@ -231,11 +232,11 @@ impl<'s, 'm, 'w, const D: usize> Squeeze<'s, 'm, 'w, D> {
         self.bank.retain(|item| self.state.at[*item as usize] == BANK);
     }
 
-    /// What may go to the node, the largest first or in any order.
+    /// What may go to the node, largest first or in any order.
     fn pool(&mut self, node: u32, prices: &[f64; D], model: &Model<'_, D>) -> Vec<Thing<D>> {
         let fits = self.bank.iter().filter(|item| self.state.has_room(**item as usize, node as usize));
         let mut pool: Vec<Thing<D>> = fits.map(|item| thing(model, prices, *item as usize)).collect();
-        // Who is at home here is worth a little more than its size.
+        // An item on its present node is worth a little more than its size.
         let home = |thing: &Thing<D>| model.items[thing.item as usize].current == node;
         pool.iter_mut().filter(|thing| home(thing)).for_each(|thing| thing.size *= HOME_BONUS);
         self.random.shuffle(&mut pool);

@@ -5,7 +5,7 @@ use heptad_optimize::{Budget, optimize, pack};
 
 use crate::tiny::amounts;
 
-/// SplitMix64; the tests' own, so that a change of the optimiser's does not change its problems.
+/// SplitMix64; the tests' own, so that changing the optimiser's does not change the problems.
 pub(crate) struct Draw(pub(crate) u64);
 
 impl Draw {
@@ -17,7 +17,7 @@ impl Draw {
     }
 }
 
-/// Items of random demands and costs; the nodes have a tenth more than all need.
+/// Items of random demands and costs; the nodes have a tenth more than all items need.
 pub(crate) fn random(items: usize, nodes: usize, dimensions: usize, seed: u64) -> Problem {
     let mut draw = Draw(seed);
     let class = |_| Class {
@@ -78,7 +78,8 @@ fn a_cut_packing_is_put_together_again() {
     }
 }
 
-/// Ten nodes hold what three could: with a budget of moves as many nodes are emptied as that allows, and no more items move.
+/// Ten nodes hold what three could: with a budget of moves, as many nodes are emptied as it allows, and no more items
+/// move.
 #[test]
 fn a_move_budget_is_spent_well_and_never_exceeded() {
     let item = |at: u32| Item { current: Some(at / 3), move_price: 1, group: Some(at % 2), ..Item::default() };

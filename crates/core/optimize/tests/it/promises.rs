@@ -54,7 +54,8 @@ proptest! {
     }
 }
 
-/// Of tiny problems with a solution, nearly all must be solved to the optimum; that none is would pass the properties above.
+/// Of tiny problems with a solution, nearly all must be solved to the optimum; an optimiser that solves none would pass
+/// the properties above.
 #[test]
 fn tiny_problems_are_solved() {
     use proptest::{strategy::ValueTree as _, test_runner::TestRunner};

@@ -1,7 +1,7 @@
 //! Properties over random worlds of a few services, so that policies and rules often meet.
 
 use super::*;
-use crate::{choose, explain};
+use crate::{balance::choose, explain};
 use heptad_model::{DesiredState, Namespace, snapshot::ready_endpoints};
 use proptest::{prelude::*, sample::select};
 use std::collections::BTreeMap;

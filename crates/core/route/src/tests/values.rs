@@ -1,7 +1,11 @@
 //! The decision on chosen values.
 
 use super::*;
-use crate::{Admission, Arrival, Balancer, admit, choose, explain, revoked};
+use crate::{
+    Admission, Arrival, admit,
+    balance::{Balancer, choose},
+    explain, revoked,
+};
 use heptad_model::{DesiredState, Endpoint, Expose, NodeName};
 
 #[test]
@@ -161,13 +165,14 @@ fn what_other_nodes_send_is_admitted_by_this_nodes_own_table() {
     };
     let of = |name: &str| Caller::Service(key(name));
     assert_eq!(admitted(Some(&n2), false, of("client"), &n1, "web-1", 80), "web-1");
-    // A node speaks only for services of which it has containers; a server for whomever people name, the operator too.
+    // A node speaks only for services whose containers it has; a server for any service that people name, and for the
+    // operator.
     assert_eq!(admitted(Some(&n3), false, of("client"), &n1, "web-1", 80), "impostor");
     assert_eq!(admitted(None, true, of("client"), &n1, "web-1", 80), "web-1");
     assert!(admitted(None, true, of("stranger"), &n1, "web-1", 80).contains("may not call default/web"));
     assert_eq!(admitted(Some(&n2), false, Caller::Operator, &n1, "web-1", 80), "impostor");
     assert_eq!(admitted(None, true, Caller::Operator, &n1, "web-1", 80), "web-1");
-    // The policies of the receiving side hold, whatever the sender says that it checked.
+    // The policies of the receiving side hold, whatever the sender claims to have checked.
     assert!(admitted(Some(&n2), false, of("stranger"), &n1, "web-1", 80).contains("may not call default/web"));
     assert!(admitted(Some(&n3), false, Caller::External, &n1, "web-1", 80).contains("external may not call"));
     // Only containers of the receiving node are reached, and only on ports that they serve.
@@ -272,7 +277,7 @@ fn a_revision_gets_its_share_whatever_the_number_of_its_containers() {
         let count = of_new(&web, &containers);
         assert!((least..=most).contains(&count), "{percent} %: {count} of 4000");
     }
-    // Whoever has no ready container leaves its share to the other.
+    // A side without a ready container leaves its share to the other.
     containers[4].ready = false;
     assert_eq!(of_new(&web, &containers), 0);
     containers[4].ready = true;
@@ -296,7 +301,7 @@ fn every_spelling_of_a_path_meets_the_rules_on_it() {
         let refused = table.path_for(&key("web"), path).expect_err(path);
         assert!(refused.to_string().contains("default/web"), "{refused}");
     }
-    // What rules do not tell apart is nobody's danger, and a service without such rules gets what was sent.
+    // What rules do not distinguish is harmless, and a service without such rules gets what was sent.
     assert_eq!(table.path_for(&key("web"), "/@scope%2fname").expect("one verdict"), "/@scope%2Fname");
     for path in ["//a/../%61", "/x%2f..%2fadmin"] {
         assert_eq!(table.path_for(&key("guard"), path).expect("no rules"), path);
@@ -333,21 +338,21 @@ fn only_a_policy_ends_a_flow_that_was_allowed() {
 }
 
 #[test]
-fn an_address_at_which_nothing_can_be_served_is_named() {
+fn addresses_are_named_with_the_ports_at_which_something_can_be_served() {
     let at = |last: u8, made: Service| Service { address: Some([10, 96, 0, last].into()), ..made };
     let services = [at(1, service("web")), at(2, service("next")), service("no-address")];
-    let first = |last: u8| ([10, 96, 0, last].into(), 80);
     let ready = |service: &Service, is_ready| container(service, 1, is_ready);
     let rules = [rule("some", 0, &[("path", "Prefix", "/next")], &[("next", 1)])];
-    let unserved = |rules: &[TrafficRule], containers: &[Container]| {
+    let served = |rules: &[TrafficRule], containers: &[Container]| {
         let table = Table::build(&Inputs { services: &services, containers, policies: &[], rules });
-        table.unserved().into_iter().collect::<Vec<_>>()
+        let ports = |last: u8| table.served().remove(&[10, 96, 0, last].into()).map(Vec::from_iter);
+        (ports(1).expect("it has an address"), ports(2).expect("it has an address"))
     };
-    assert_eq!(unserved(&[], &[]), [first(1), first(2)]);
-    assert_eq!(unserved(&[], &[ready(&services[0], false)]), [first(1), first(2)]);
-    assert_eq!(unserved(&[], &[ready(&services[0], true)]), [first(2)]);
-    assert_eq!(unserved(&[], &[ready(&services[1], true)]), [first(1)]);
-    assert_eq!(unserved(&rules, &[ready(&services[1], true)]), [], "a rule may send requests there");
+    assert_eq!(served(&[], &[]), (vec![], vec![]));
+    assert_eq!(served(&[], &[ready(&services[0], false)]), (vec![], vec![]));
+    assert_eq!(served(&[], &[ready(&services[0], true)]), (vec![80], vec![]));
+    assert_eq!(served(&[], &[ready(&services[1], true)]), (vec![], vec![80]));
+    assert_eq!(served(&rules, &[ready(&services[1], true)]), (vec![80], vec![80]), "a rule may send requests there");
     let table = Table::build(&Inputs { services: &services, ..Inputs::default() });
     let with = table.with_containers(&[ready(&services[0], true)]);
     assert!(with.has_endpoint(&"web-1".into()) && !with.has_endpoint(&"next-1".into()));

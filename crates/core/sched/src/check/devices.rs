@@ -1,7 +1,7 @@
 //! The judge's own count of devices: who has which after the plan, by index, without the planner's arithmetic.
 
 use super::Finding;
-use crate::{plan::Plan, request::Request, view::NodeView};
+use crate::{allocation::Allocation, node::NodeView, request::Request};
 use heptad_model::{ContainerId, DEVICE_MILLIS};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,8 +14,6 @@ pub(super) struct Devices<'a> {
     touched: BTreeSet<(&'a str, u32)>,
     /// Containers whose new devices are not what they ask.
     wrong: Vec<&'a ContainerId>,
-    /// Kinds of which something is kept for those who wait.
-    held: BTreeSet<&'a str>,
 }
 
 impl<'a> Devices<'a> {
@@ -28,12 +26,12 @@ impl<'a> Devices<'a> {
                 }
             }
         }
-        Self { node, given, touched: BTreeSet::new(), wrong: Vec::new(), held: BTreeSet::new() }
+        Self { node, given, touched: BTreeSet::new(), wrong: Vec::new() }
     }
 
-    /// What the plan's row says that the container is given.
-    pub(super) fn give(&mut self, request: &'a Request, plan: &'a Plan) {
-        let Some(row) = plan.allocations.get(&self.node.name) else { return };
+    /// What the node's new row says that the container is given.
+    pub(super) fn give(&mut self, request: &'a Request, row: Option<&Allocation>) {
+        let Some(row) = row else { return };
         for (kind, asked) in &request.devices {
             let grant = row.devices.0.get(kind).and_then(|grants| grants.get(&request.container));
             let (millis, many) =
@@ -65,11 +63,10 @@ impl<'a> Devices<'a> {
     }
 
     /// Whether the new row has the old devices of the old containers, and for the new ones what they ask.
-    pub(super) fn row_is_right(&self, plan: &Plan, bound: &[&Request]) -> bool {
-        let Some(row) = plan.allocations.get(&self.node.name) else { return true };
+    pub(super) fn row_is_right<'b>(&self, row: &Allocation, bound: impl Iterator<Item = &'b Request> + Clone) -> bool {
         let old = &self.node.allocation.devices.0;
         let is_new = |container: &ContainerId, kind: &String| {
-            bound.iter().any(|request| request.container == *container && request.devices.contains_key(kind))
+            bound.clone().any(|request| request.container == *container && request.devices.contains_key(kind))
         };
         let kept = old.iter().all(|(kind, grants)| {
             grants
@@ -83,14 +80,10 @@ impl<'a> Devices<'a> {
         kept && explained && self.wrong.is_empty()
     }
 
-    pub(super) fn hold(&mut self, request: &'a Request) {
-        self.held.extend(request.devices.keys().map(String::as_str));
-    }
-
-    /// How often what the request asks is there still. Where something is kept for others, what is left is not looked at.
-    pub(super) fn room(&self, request: &Request) -> u64 {
+    /// How often what the request asks is there still. Of kinds that are held, some for others, what is left is not looked at.
+    pub(super) fn room(&self, request: &Request, held: &BTreeSet<&str>) -> u64 {
         let of_kind = |(kind, asked): (&String, &heptad_model::DeviceMillis)| {
-            if self.held.contains(kind.as_str()) {
+            if held.contains(kind.as_str()) {
                 return 0;
             }
             let count = self.node.devices.get(kind).copied().unwrap_or(0);

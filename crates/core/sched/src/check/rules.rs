@@ -1,65 +1,34 @@
 //! The judge's own reading of what services ask of nodes: straight from their specifications and the containers counted
 //! anew, without the planner's counters.
 
-use super::Finding;
-use crate::{
-    plan::Plan,
-    request::Request,
-    view::{NodeView, NodesView, Spread},
+use super::{
+    Finding, Present, Tally,
+    asked::One,
+    domains::{Domain, Topology},
+    laws::{Demand, Law, Lawmaker, find, name},
 };
-use heptad_model::{
-    AffinityRule, ContainerId, Dimension, Namespace, NodeStatus, Quota, Service, ServiceKey, TaintEffect,
-    TopologySpread, placement::TOPOLOGY_NODE, taint::tolerated,
-};
+use crate::{engine::NodeIndex, node::NodeView, request::Request, view::NodesView};
+use heptad_model::{Dimension, Namespace, Quota, Service, ServiceKey, TaintEffect, taint::tolerated};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a service requires of domains.
-#[derive(Clone, Copy)]
-enum Demand<'a> {
-    Near(&'a AffinityRule),
-    Apart(&'a AffinityRule),
-    Even(&'a TopologySpread),
-}
-
-/// A requirement and the containers that it looks at, once the plan is committed.
-struct Law<'a> {
-    holder: ServiceKey,
-    demand: Demand<'a>,
-    key: &'a str,
-    /// Whether the holder's own containers are among those that it speaks of.
-    speaks_of_itself: bool,
-    /// Of the services that it speaks of, by domain.
-    spoken_of: BTreeMap<&'a str, u32>,
-    /// Of the holder, by domain.
-    holders: BTreeMap<&'a str, u32>,
-    /// Whether one of those that it speaks of was on a node before the plan.
-    existed: bool,
-    /// The least count of a domain in which there is a node that the holder can use.
-    fewest: u32,
-    /// Domains with one holder and nobody else of those that it speaks of.
-    alone: usize,
-    /// Whether there is anybody of whom it speaks.
-    is_spoken_of: bool,
-}
-
-/// The specifications, and where containers are once the plan is committed.
+/// What services ask, and where containers are once the plan is committed, as far as it matters to those who ask for a node.
 pub(super) struct Judge<'a> {
     view: &'a NodesView,
-    services: BTreeMap<ServiceKey, &'a Service>,
+    /// By service that asks, its specification.
+    specs: Vec<Option<&'a Service>>,
+    topologies: Vec<Topology<'a>>,
     laws: Vec<Law<'a>>,
-    /// The laws that a service holds or that forbid others its company.
-    laws_of: BTreeMap<ServiceKey, BTreeSet<usize>>,
+    /// By service that asks: the laws that it holds or that forbid others its company.
+    laws_of: Vec<BTreeSet<usize>>,
     /// What each namespace with quotas will have: the resources, and the containers.
     taken: BTreeMap<&'a Namespace, ([u128; 4], u64)>,
 }
 
-/// The domain of a node; none if it has no such label.
-fn domain<'a>(node: &'a NodeView, key: &str) -> Option<&'a str> {
-    if key == TOPOLOGY_NODE { Some(node.name.as_str()) } else { node.labels.get(key).map(String::as_str) }
-}
-
 /// What keeps every container of the service off the node.
-fn unusable(node: &NodeView, service: Option<&Service>, pinned: bool) -> Option<String> {
+pub(super) fn unusable(node: &NodeView, service: Option<&Service>, pinned: bool) -> Option<String> {
+    if let Some(condition) = node.condition.filter(|_| !pinned) {
+        return Some(format!("it has the condition {condition}"));
+    }
     if node.draining || (node.unschedulable && !pinned) {
         return Some("it is cordoned".to_owned());
     }
@@ -74,183 +43,76 @@ fn unusable(node: &NodeView, service: Option<&Service>, pinned: bool) -> Option<
     taint.map(|taint| format!("its taint {taint} is not tolerated"))
 }
 
-fn demands<'a>(service: &'a Service) -> impl Iterator<Item = (Demand<'a>, &'a str)> {
-    let near = service.affinity.iter().filter(|rule| rule.required).map(|r| (Demand::Near(r), &r.topology_key));
-    let apart = service.anti_affinity.iter().filter(|rule| rule.required).map(|r| (Demand::Apart(r), &r.topology_key));
-    let even = service.topology_spread.iter().filter(|s| s.required).map(|s| (Demand::Even(s), &s.topology_key));
-    near.chain(apart).chain(even).map(|(demand, key)| (demand, key.as_str()))
-}
-
 impl<'a> Judge<'a> {
+    /// The judge of what is asked by the services `keys`, which are in order.
     pub(super) fn new(
         view: &'a NodesView,
-        plan: &'a Plan,
-        asked: &BTreeMap<&'a ContainerId, &'a Request>,
+        keys: &[&'a ServiceKey],
+        tallies: &[Tally<'_, 'a>],
         services: impl IntoIterator<Item = &'a Service>,
+        present: &dyn Fn(&ServiceKey) -> Option<Present<'a>>,
     ) -> Self {
-        let mut judge = Self {
-            view,
-            services: services.into_iter().map(|service| (service.key(), service)).collect(),
-            laws: Vec::new(),
-            laws_of: BTreeMap::new(),
-            taken: BTreeMap::new(),
-        };
+        let mut services: Vec<&Service> = services.into_iter().collect();
+        services.sort_by(|a, b| name(a).cmp(&name(b)));
+        let specs: Vec<_> = keys.iter().map(|key| find(&services, (&key.namespace, &key.name))).collect();
+        let mut lawmaker = Lawmaker::new(view, keys, &services, &specs, present);
+        lawmaker.enact_all(tallies);
+        let Lawmaker { topologies, laws, laws_of, .. } = lawmaker;
+        let mut taken = BTreeMap::new();
         for (namespace, room) in view.quotas() {
-            judge.taken.insert(namespace, (room.used.amounts().map(u128::from), room.containers));
+            taken.insert(namespace, (room.used.amounts().map(u128::from), room.containers));
         }
-        let mut placed: BTreeMap<&ServiceKey, Vec<&NodeView>> = BTreeMap::new();
-        for (container, node) in &plan.bindings {
-            let (Some(request), Some(at)) = (asked.get(container), view.get(node)) else { continue };
-            placed.entry(&request.service).or_default().push(at);
-            if let Some((sum, count)) = judge.taken.get_mut(&request.service.namespace) {
+        let bound = tallies.iter().flat_map(|tally| tally.bound).map(|(_, one)| one.request);
+        for request in bound.filter(|_| !view.quotas().is_empty()) {
+            if let Some((sum, count)) = taken.get_mut(&request.service.namespace) {
                 sum.iter_mut().zip(request.resources.amounts()).for_each(|(sum, more)| *sum += u128::from(more));
                 *count += 1;
             }
         }
-        let holders: Vec<&Service> = judge.services.values().copied().collect();
-        for holder in holders {
-            for (demand, key) in demands(holder) {
-                judge.enact(holder, demand, key, &placed);
-            }
-        }
-        judge
-    }
-
-    fn enact(
-        &mut self,
-        holder: &'a Service,
-        demand: Demand<'a>,
-        key: &'a str,
-        placed: &BTreeMap<&ServiceKey, Vec<&'a NodeView>>,
-    ) {
-        let selected: Vec<&Service> = match demand {
-            Demand::Even(_) => vec![holder],
-            Demand::Near(rule) | Demand::Apart(rule) => self.selected(holder, rule),
-        };
-        let (mut spoken_of, mut holders, mut existed) = (BTreeMap::new(), BTreeMap::new(), false);
-        // Even are to be those that stay; the others of a service that is being exchanged leave.
-        let of = |service: &ServiceKey| match demand {
-            Demand::Even(_) => self.view.staying_of(service),
-            Demand::Near(_) | Demand::Apart(_) => self.view.spread_of(service),
-        };
-        for service in &selected {
-            let key_of = service.key();
-            existed |= self.tally(&key_of, of(&key_of), key, placed, &mut spoken_of);
-        }
-        self.tally(&holder.key(), self.view.spread_of(&holder.key()), key, placed, &mut holders);
-        let number = self.laws.len();
-        self.laws_of.entry(holder.key()).or_default().insert(number);
-        if let Demand::Apart(_) = demand {
-            for service in &selected {
-                self.laws_of.entry(service.key()).or_default().insert(number);
-            }
-        }
-        let speaks_of_itself = selected.iter().any(|service| service.key() == holder.key());
-        let fewest = match demand {
-            Demand::Even(_) => self.fewest(holder, key, &spoken_of),
-            Demand::Near(_) | Demand::Apart(_) => 0,
-        };
-        let is_alone = |(domain, count): &(&&str, &u32)| **count == 1 && spoken_of.get(**domain) == Some(&1);
-        let alone = holders.iter().filter(is_alone).count();
-        let is_spoken_of = spoken_of.values().any(|count| *count > 0);
-        let holder = holder.key();
-        self.laws.push(Law {
-            holder,
-            demand,
-            key,
-            speaks_of_itself,
-            spoken_of,
-            holders,
-            existed,
-            fewest,
-            alone,
-            is_spoken_of,
-        });
-    }
-
-    fn fewest(&self, holder: &Service, key: &str, counts: &BTreeMap<&str, u32>) -> u32 {
-        let is_usable =
-            |node: &&NodeView| node.status == NodeStatus::Ready && unusable(node, Some(holder), false).is_none();
-        let domains = self.view.nodes().iter().filter(is_usable).filter_map(|node| domain(node, key));
-        let domains: BTreeSet<&str> = domains.collect();
-        domains.into_iter().map(|domain| counts.get(domain).copied().unwrap_or(0)).min().unwrap_or(0)
-    }
-
-    fn selected(&self, holder: &Service, rule: &AffinityRule) -> Vec<&'a Service> {
-        let namespace = rule.namespace.as_ref().unwrap_or(&holder.namespace);
-        let key = |name: &String| ServiceKey { namespace: namespace.clone(), name: name.clone() };
-        let named: BTreeSet<ServiceKey> = rule.services.iter().map(key).collect();
-        let of_name: Vec<&Service> = match named.is_empty() {
-            true => self.services.values().copied().collect(),
-            false => named.iter().filter_map(|key| self.services.get(key).copied()).collect(),
-        };
-        of_name.into_iter().filter(|service| rule.selects(&holder.namespace, service)).collect()
-    }
-
-    /// Counts the containers of a service by domain, as they will be; returns whether there were any in one before.
-    fn tally(
-        &self,
-        service: &ServiceKey,
-        before: Option<&Spread>,
-        key: &str,
-        placed: &BTreeMap<&ServiceKey, Vec<&'a NodeView>>,
-        into: &mut BTreeMap<&'a str, u32>,
-    ) -> bool {
-        let before = before.into_iter().flatten();
-        let before = before.map(|(node, count)| (&self.view.nodes()[*node], *count)).filter(|(_, count)| *count > 0);
-        let new = placed.get(service).into_iter().flatten().map(|node| (*node, 1));
-        let mut existed = false;
-        for (node, count, was_there) in
-            before.map(|(node, n)| (node, n, true)).chain(new.map(|(node, n)| (node, n, false)))
-        {
-            if let Some(domain) = domain(node, key) {
-                // Who is in no domain is near nobody.
-                existed |= was_there;
-                *into.entry(domain).or_default() += count;
-            }
-        }
-        existed
+        Self { view, specs, topologies, laws, laws_of, taken }
     }
 
     /// Whether the placement of the service's containers does not depend on others than those of the same node, and no
     /// quota bounds them.
-    pub(super) fn is_plain(&self, request: &Request) -> bool {
-        !self.laws_of.contains_key(&request.service) && !self.taken.contains_key(&request.service.namespace)
+    pub(super) fn is_plain(&self, one: &One<'_>) -> bool {
+        self.laws_of[one.service].is_empty() && !self.taken.contains_key(&one.request.service.namespace)
     }
 
-    /// What is wrong with a container of the service on the node; `own`: 1 if it is counted there itself.
-    pub(super) fn wrong(&self, request: &Request, node: &'a NodeView, own: u32) -> Option<String> {
-        let service = &request.service;
-        let spec = self.services.get(service).copied();
+    /// What is wrong with a container on the node; `own`: 1 if it is counted there itself.
+    pub(super) fn wrong(&self, one: &One<'_>, index: NodeIndex, own: u32) -> Option<String> {
+        let (request, node) = (one.request, &self.view.nodes()[index]);
         if let Some(name) = request.pinned.as_ref().filter(|name| **name != node.name) {
             return Some(format!("it is for node {name} only"));
         }
-        if let Some(why) = unusable(node, spec, request.pinned.is_some()) {
+        if let Some(why) = unusable(node, self.specs[one.service], request.pinned.is_some()) {
             return Some(why);
         }
-        let laws = self.laws_of.get(service).into_iter().flatten().map(|number| &self.laws[*number]);
-        laws.filter_map(|law| Self::broken(law, service, node, own)).next()
+        let laws = self.laws_of[one.service].iter().map(|number| &self.laws[*number]);
+        laws.filter_map(|law| self.broken(law, one.service, index, own)).next()
     }
 
-    fn broken(law: &Law<'a>, service: &ServiceKey, node: &'a NodeView, own: u32) -> Option<String> {
-        let here = domain(node, law.key);
-        let is_holder = law.holder == *service;
+    fn broken(&self, law: &Law<'a>, service: usize, node: NodeIndex, own: u32) -> Option<String> {
+        let here = self.topologies[law.topology].domain(node);
+        let is_holder = law.number == Some(service);
         let is_broken = match law.demand {
             Demand::Apart(_) => here.is_some_and(|here| {
                 let is_selected = !is_holder || law.speaks_of_itself;
-                let others = law.spoken_of(here) - if is_selected { own } else { 0 };
-                let holders = law.holders.get(here).copied().unwrap_or(0) - if is_holder { own } else { 0 };
+                let others = law.spoken_of.of(here) - if is_selected { own } else { 0 };
+                let holders = law.holders.of(here) - if is_holder { own } else { 0 };
                 (is_holder && others > 0) || (is_selected && holders > 0)
             }),
             Demand::Near(_) => here.is_none_or(|here| law.is_lonely(here, own)),
             Demand::Even(spread) => {
-                here.is_none_or(|here| law.spoken_of(here) + 1 - own > law.fewest.saturating_add(spread.max_skew))
+                here.is_none_or(|here| law.spoken_of.of(here) + 1 - own > law.fewest.saturating_add(spread.max_skew))
             }
         };
         is_broken.then(|| match law.demand {
-            Demand::Apart(rule) => format!("{} is to be apart from {rule}", law.holder),
+            Demand::Apart(rule) => format!("{} is to be apart from {rule}", law.holder.key()),
             Demand::Near(rule) => format!("nobody of {rule} is near"),
-            Demand::Even(spread) => format!("more than {} above the fewest per {}", spread.max_skew, law.key),
+            Demand::Even(spread) => {
+                let key = self.topologies[law.topology].key;
+                format!("more than {} above the fewest per {key}", spread.max_skew)
+            }
         })
     }
 
@@ -274,7 +136,10 @@ impl<'a> Judge<'a> {
     }
 
     /// Quotas that the plan exceeds: in what it gave, and not in what was exceeded before.
-    pub(super) fn quotas(&self, bound: &[&Request], found: &mut Vec<Finding>) {
+    pub(super) fn quotas<'r>(&self, bound: impl Iterator<Item = &'r Request>, found: &mut Vec<Finding>) {
+        if self.taken.is_empty() {
+            return;
+        }
         let mut given: BTreeMap<&Namespace, [bool; 4]> = BTreeMap::new();
         for request in bound {
             let gave = given.entry(&request.service.namespace).or_default();
@@ -300,19 +165,17 @@ impl<'a> Judge<'a> {
 }
 
 impl Law<'_> {
-    fn spoken_of(&self, domain: &str) -> u32 {
-        self.spoken_of.get(domain).copied().unwrap_or(0)
-    }
-
     /// Whether nobody is near. The first of its kind finds nobody; but of these there is one only.
-    fn is_lonely(&self, here: &str, own: u32) -> bool {
+    fn is_lonely(&self, here: Domain, own: u32) -> bool {
         let itself = if self.speaks_of_itself { own } else { 0 };
-        if self.spoken_of(here) > itself {
+        if self.spoken_of.of(here) > itself {
             return false;
         }
+        // Domains with one holder and nobody else of those that it speaks of.
+        let alone = || self.holders.iter().filter(|(domain, count)| *count == 1 && self.spoken_of.of(*domain) == 1);
         let is_first = match own {
-            0 => !self.is_spoken_of,
-            _ => self.alone <= 1,
+            0 => self.spoken_of.is_empty(),
+            _ => alone().count() <= 1,
         };
         !(self.speaks_of_itself && !self.existed && is_first)
     }

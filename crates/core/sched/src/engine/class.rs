@@ -1,7 +1,6 @@
 //! Request shapes: all that the engine has to know of a request, worked out once for all requests that are alike.
 
-use super::{DeviceNeed, Engine, NEEDS_MAX, NodeSet, index::Need};
-use crate::cluster::NodeIndex;
+use super::{DeviceNeed, Engine, NEEDS_MAX, NodeIndex, NodeSet, index::Need};
 use std::sync::Arc;
 
 /// A class of requests of one engine.

@@ -1,8 +1,7 @@
 //! The policy that weighs expected fragmentation: how much of a node's free devices a request drawn from the mix could
 //! not use, and by how much that grows with a request. What was worked out is kept until the node changes.
 
-use super::{Choice, ClassId, DeviceNeed, Engine, Grant, NEEDS_MAX, class::Class, devices::Pool};
-use crate::{cluster::NodeIndex, engine::ClassSpec};
+use super::{Choice, ClassId, ClassSpec, DeviceNeed, Engine, Grant, NEEDS_MAX, NodeIndex, class::Class, devices::Pool};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Growths that are kept at most, of all classes together.

@@ -1,8 +1,7 @@
 //! Nodes in the order of their room, in blocks of fixed width that the compiler compares several lanes at a time, with the
 //! most that a node of each block has. Knows no classes: what is asked are numbers per lane.
 
-use super::{Place, node_set::Bits};
-use crate::cluster::NodeIndex;
+use super::{NodeIndex, Place, node_set::Bits};
 
 /// Nodes of a block at most.
 const WIDTH: usize = 64;

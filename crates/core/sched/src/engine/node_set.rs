@@ -1,6 +1,7 @@
 //! A set of nodes as bits: one look per node, a word at a time where all are gone through.
 
-use crate::cluster::NodeIndex;
+/// Where a node stands among the nodes of a cluster; grows with the name.
+pub type NodeIndex = usize;
 
 /// Some of the nodes of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,7 +1,6 @@
 //! The searches: which node takes a request of a class, for one request or many alike.
 
-use super::{Choice, Class, ClassId, Engine, Place, Policy};
-use crate::cluster::NodeIndex;
+use super::{Choice, Class, ClassId, Engine, NodeIndex, Place, Policy};
 
 /// Before all nodes.
 const FIRST: Place = (0, 0);

@@ -153,6 +153,7 @@ impl Advice<'_> {
     fn tried(&self, (remedy, reason): Proposal) -> Option<Remedy> {
         let helps = match &remedy {
             Remedy::MakeReady { node } => self.takes_if(node, |node| node.status = NodeStatus::Ready),
+            Remedy::Mend { node, .. } => self.takes_if(node, |node| node.conditions.clear()),
             Remedy::Uncordon { node } => {
                 self.takes_if(node, |node| (node.unschedulable, node.draining) = (false, false))
             }

@@ -47,6 +47,7 @@ fn less(amount: &ResourceVector, shortfalls: &[crate::Shortfall]) -> ResourceVec
 fn carry_out(world: &mut Owned, request: &mut Request, remedy: &Remedy) {
     match remedy {
         Remedy::MakeReady { node: name } => node(world, name).status = NodeStatus::Ready,
+        Remedy::Mend { node: name, .. } => node(world, name).conditions.clear(),
         Remedy::Uncordon { node: name } => node(world, name).unschedulable = false,
         Remedy::Label { node: name, key, value } => {
             node(world, name).labels.insert(key.clone(), value.clone().expect("a value was tried"));

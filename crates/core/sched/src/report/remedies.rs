@@ -2,7 +2,8 @@
 
 use super::{Remedy, Shortfall};
 use crate::{
-    cluster::{Cluster, NodeIndex},
+    cluster::Cluster,
+    engine::NodeIndex,
     gate::{Gate, Obstacle},
     reason::Reason,
     request::{HostPort, Request},
@@ -48,7 +49,10 @@ impl<'a> Gap<'a> {
     /// so that these hold.
     fn closed(&self) -> Option<&Obstacle<'a>> {
         let (first, rest) = self.others.split_first()?;
-        let is_closed = matches!(first, Obstacle::Unfit(Unfit::NotReady(_) | Unfit::Draining | Unfit::Cordoned));
+        let is_closed = matches!(
+            first,
+            Obstacle::Unfit(Unfit::NotReady(_) | Unfit::Condition(_) | Unfit::Draining | Unfit::Cordoned)
+        );
         let only_rules = rest.iter().all(|other| matches!(other, Obstacle::Rule(..)));
         let alone = self.ports.is_empty() && self.shortfall == ResourceVector::ZERO;
         Some(first).filter(|_| is_closed && only_rules && !rest.is_empty() && alone)
@@ -86,6 +90,7 @@ fn against(reason: Reason, node: NodeName) -> Option<Remedy> {
     let relax = |rule| Remedy::Relax { node: node.clone(), rule };
     Some(match reason {
         Reason::NotReady { .. } => Remedy::MakeReady { node },
+        Reason::Condition { condition } => Remedy::Mend { node, condition },
         Reason::Cordoned | Reason::Draining => Remedy::Uncordon { node },
         Reason::NodeSelector { key, value } => label(key, Some(value)),
         Reason::NoDomain { topology_key } => label(topology_key, None),
@@ -117,10 +122,11 @@ fn single<'a>(cluster: &Cluster<'_>, request: &Request, gaps: impl Iterator<Item
         let reason = cluster.reason(gap.node, request, other);
         let order = match &reason {
             Reason::NotReady { .. } => 0,
-            Reason::Cordoned | Reason::Draining => 1,
-            Reason::NodeSelector { .. } | Reason::NoDomain { .. } => 2,
-            Reason::Taint { .. } => 3,
-            _ => 4,
+            Reason::Condition { .. } => 1,
+            Reason::Cordoned | Reason::Draining => 2,
+            Reason::NodeSelector { .. } | Reason::NoDomain { .. } => 3,
+            Reason::Taint { .. } => 4,
+            _ => 5,
         };
         let kind = found.entry(order).or_default();
         if kind.len() < PROPOSALS_MAX

@@ -3,8 +3,8 @@
 
 use crate::common::{World, node, placed, service, vector, waiting};
 use heptad_model::{
-    AffinityRule, Bytes, ContainerId, Dimension, NodeName, NodeStatus, Port, Protocol, Quota, Service, Taint,
-    TaintEffect, TopologySpread,
+    AffinityRule, Bytes, ContainerId, Dimension, NodeCondition, NodeConditionKind, NodeName, NodeStatus, Port,
+    Protocol, Quota, Service, Taint, TaintEffect, TopologySpread,
 };
 use heptad_sched::{Allocation, Finding, Plan, Request, plan};
 use serde::{Deserialize, Serialize};
@@ -195,6 +195,15 @@ fn nodes_that_take_none() -> Vec<Mutant> {
         mutant("a node that is not ready", of_status(NodeStatus::NotReady), x_on_b, not_ready(NodeStatus::NotReady)),
         mutant("a node that does not answer", of_status(NodeStatus::Unknown), x_on_b, not_ready(NodeStatus::Unknown)),
         mutant("a cordoned node", but(|world| world.nodes[1].unschedulable = true), x_on_b, not_permitted("cordoned")),
+        mutant(
+            "a node whose disk fills up",
+            but(|world| {
+                let (kind, message) = (NodeConditionKind::DiskPressure, String::new());
+                world.nodes[1].conditions.push(NodeCondition { kind, message, since_ms: 1 });
+            }),
+            x_on_b,
+            not_permitted("DiskPressure"),
+        ),
         mutant(
             "a node that is drained",
             but(|world| world.nodes[1].draining = true),

@@ -2,7 +2,7 @@
 //! rule is broken, and the judge finds whoever was left out.
 
 use crate::common::{Draws, World, node, placed, service, waiting};
-use heptad_model::{AffinityRule, NodeStatus, Port, Service, Taint, TaintEffect};
+use heptad_model::{AffinityRule, NodeCondition, NodeConditionKind, NodeStatus, Port, Service, Taint, TaintEffect};
 use heptad_sched::{ByPlacement, Cluster, Finding, NodeIndex, Request, Scheduler, plan_with};
 use std::{cell::Cell, fmt::Debug};
 
@@ -73,7 +73,12 @@ fn world(seed: u64) -> World {
     let nodes = (0..6)
         .map(|i| {
             let mut node = node(&format!("n{i}"), std::array::from_fn(|_| 4 + draws.below(24) as u64));
-            match draws.below(8) {
+            match draws.below(9) {
+                8 => node.conditions.push(NodeCondition {
+                    kind: NodeConditionKind::DiskPressure,
+                    message: String::new(),
+                    since_ms: 1,
+                }),
                 0 => node.status = NodeStatus::NotReady,
                 1 => node.unschedulable = true,
                 2 => {

@@ -51,9 +51,17 @@ async fn flipped_bits_never_change_what_is_read() {
             }
             let scrubbed = store.scrub(None, u64::MAX).unwrap();
             assert!(scrubbed.corrupt.iter().all(|id| bad.iter().any(|blob| blob.id() == *id)));
+            for blob in &blobs {
+                assert_eq!(
+                    store.contains(&blob.id()).unwrap(),
+                    !bad.contains(&blob),
+                    "whoever asks must hear what was found"
+                );
+            }
             for blob in bad {
                 store.put(blob.clone()).await.unwrap();
                 store.verify(blob.id()).unwrap();
+                assert!(store.contains(&blob.id()).unwrap());
             }
             assert_eq!(store.scrub(None, u64::MAX).unwrap().corrupt, []);
         }

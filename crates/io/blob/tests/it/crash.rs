@@ -69,7 +69,8 @@ struct Acknowledged {
     deleted: BTreeSet<BlobId>,
 }
 
-fn run_and_kill(dir: &Path, seed: u64, after: Duration, known: &mut Acknowledged) {
+/// Kills the child a while after it has acknowledged so much.
+fn run_and_kill(dir: &Path, seed: u64, acks: usize, after: Duration, known: &mut Acknowledged) {
     let mut child = Command::new(std::env::current_exe().expect("this test"))
         .args(["--exact", "crash::child", "--ignored", "--nocapture", "--test-threads=1"])
         .env(CHILD_DIR, dir)
@@ -79,11 +80,14 @@ fn run_and_kill(dir: &Path, seed: u64, after: Duration, known: &mut Acknowledged
         .spawn()
         .expect("the child starts");
     let output = BufReader::new(child.stdout.take().expect("piped"));
-    let killer = thread::spawn(move || {
+    let mut kill = || {
         thread::sleep(after);
         child.kill().expect("the child is still writing");
-        child.wait().expect("the child ends");
-    });
+    };
+    let mut acknowledged = 0;
+    if acks == 0 {
+        kill();
+    }
     for line in output.lines() {
         let line = line.expect("a line");
         let Some((word, id)) = line.split_once(' ') else { continue };
@@ -92,10 +96,15 @@ fn run_and_kill(dir: &Path, seed: u64, after: Duration, known: &mut Acknowledged
             "put" => known.put.insert(id),
             "deleting" => known.deleting.insert(id),
             "deleted" => known.deleted.insert(id),
-            _ => false,
+            _ => continue,
         };
+        acknowledged += 1;
+        if acknowledged == acks {
+            kill();
+        }
     }
-    killer.join().expect("killer");
+    assert!(acknowledged >= acks, "the child ended by itself");
+    child.wait().expect("the child ends");
 }
 
 #[test]
@@ -109,8 +118,8 @@ fn kill_minus_9_loses_nothing_acknowledged() {
             dir = tempfile::tempdir().unwrap();
             known = Acknowledged::default();
         }
-        let after = Duration::from_millis(20 + random.below(150));
-        run_and_kill(dir.path(), random.next(), after, &mut known);
+        let (acks, after) = (random.below(200) as usize, Duration::from_millis(random.below(20)));
+        run_and_kill(dir.path(), random.next(), acks, after, &mut known);
         let store = open(dir.path());
         for id in known.put.difference(&known.deleting) {
             assert!(store.get(*id).is_ok(), "round {round}: acknowledged blob {id}: {:?}", store.get(*id).err());

@@ -1,9 +1,9 @@
-//! What a new driver does with what an older one left: running containers are taken over, ended ones are known by their
-//! exit file, those without a shim are ended, half-made ones are removed.
+//! What a new driver does with what an older one left: running containers are adopted, ended ones are known by their
+//! exit file, those without a shim are ended, incomplete ones are removed.
 
 use std::fs;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::entry::{Entry, Slot};
 use super::{Engine, KILL_TIMEOUT_MS};
@@ -28,7 +28,7 @@ impl Engine {
             match self.adopt(&name) {
                 Some(entry) => {
                     tracing::info!(container = name, running = entry.exit().is_none(), "taken over");
-                    self.shared.containers().insert(name, Slot::Known(entry));
+                    self.containers().insert(name, Slot::Known(entry));
                 }
                 None => {
                     tracing::warn!(container = name, "was never started wholly; removed");
@@ -44,7 +44,7 @@ impl Engine {
         let bundle = self.bundle(id);
         let config = bundle.read_config().ok()?;
         let connection = watch(&bundle, id);
-        // Read after the shim answered: until then it may still be making the container.
+        // Read after the shim answered: until then it may still be creating the container.
         let started = match &connection {
             Some((_, started)) => started.clone(),
             None => bundle.read_started().ok()?,
@@ -54,7 +54,7 @@ impl Engine {
             Some((connection, _)) => self.watcher.watch(Arc::clone(&entry), connection),
             None => {
                 let exit = entry.bundle.read_exit().unwrap_or_else(|| end_without_shim(&entry));
-                entry.settle(exit);
+                entry.record_end(exit);
                 // A shim that told the end may still be removing the groups.
                 kill_group(&entry.cgroup, Duration::from_millis(KILL_TIMEOUT_MS));
                 entry.shim_is_gone();
@@ -68,7 +68,7 @@ impl Engine {
         if parent.is_empty() {
             return;
         }
-        let known: Vec<String> = self.shared.containers().keys().cloned().collect();
+        let known: Vec<String> = self.containers().keys().cloned().collect();
         for name in Hierarchies::find().children(parent) {
             if !known.contains(&name) {
                 tracing::warn!(group = name, "belongs to no container; removed");
@@ -102,16 +102,19 @@ pub(super) fn end_without_shim(entry: &Entry) -> Exit {
     while entry.is_alive() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(1));
     }
-    let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-    let exit = Exit { how: ExitKind::Unknown, oom_killed: false, at_ms };
+    let exit = Exit { how: ExitKind::Unknown, oom_killed: false, at_ms: sys::now_ms() };
     if let Err(error) = entry.bundle.write_exit(&exit) {
-        tracing::warn!(container = entry.id(), error = crate::error::chain(&error), "its end could not be recorded");
+        tracing::warn!(
+            container = entry.id(),
+            error = heptad_model::with_causes(&error),
+            "its end could not be recorded"
+        );
     }
     let _ = fs::remove_dir_all(entry.bundle.path("runtime"));
     exit
 }
 
-/// Everyone who was started for this bundle and kept the mark in its environment, until there is none.
+/// Kills all processes that were started for this bundle and kept the mark in their environment, until none is left.
 fn kill_marked(bundle: &Bundle) {
     let mark = format!("{MARKER_VARIABLE}={}", bundle.dir.display());
     let deadline = Instant::now() + Duration::from_millis(KILL_TIMEOUT_MS);

@@ -1,4 +1,4 @@
-//! One thread that listens to all shims for the end of their containers. It never waits for a consumer.
+//! One thread that listens to all shims for the end of their containers. It waits for nothing else.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +8,6 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::Shared;
 use super::adopt;
 use super::entry::Entry;
 use crate::proto::{Connection, Received, Reply};
@@ -40,11 +39,11 @@ impl Inbox {
 }
 
 impl Watcher {
-    pub(super) fn start(shared: Arc<Shared>) -> std::io::Result<Self> {
+    pub(super) fn start() -> std::io::Result<Self> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let inbox = Arc::new(Inbox { wake, state: Mutex::default() });
         let theirs = Arc::clone(&inbox);
-        let thread = std::thread::Builder::new().name("exec-watch".to_owned()).spawn(move || run(&theirs, &shared))?;
+        let thread = std::thread::Builder::new().name("exec-watch".to_owned()).spawn(move || run(&theirs))?;
         Ok(Self { inbox, thread: Some(thread) })
     }
 
@@ -64,7 +63,7 @@ impl Drop for Watcher {
     }
 }
 
-fn run(inbox: &Inbox, shared: &Shared) {
+fn run(inbox: &Inbox) {
     let mut watched: Vec<(Arc<Entry>, Connection)> = Vec::new();
     loop {
         {
@@ -82,16 +81,16 @@ fn run(inbox: &Inbox, shared: &Shared) {
         let mut index = 0;
         watched.retain(|(entry, connection)| {
             index += 1;
-            !ready[index] || listen(entry, connection, shared)
+            !ready[index] || listen(entry, connection)
         });
     }
 }
 
-/// Takes what a shim says; false when there is nothing more to hear.
-fn listen(entry: &Arc<Entry>, connection: &Connection, shared: &Shared) -> bool {
+/// Handles a shim's message; false when there will be no more.
+fn listen(entry: &Entry, connection: &Connection) -> bool {
     loop {
         match connection.receive::<Reply>(Duration::ZERO) {
-            Ok(Received::Message(Reply::Exited { exit }, _)) => shared.settle(entry, exit),
+            Ok(Received::Message(Reply::Exited { exit }, _)) => entry.record_end(exit),
             Ok(Received::Message(..)) => {}
             Ok(Received::Nothing) => return true,
             Ok(Received::Closed) | Err(_) => break,
@@ -99,10 +98,10 @@ fn listen(entry: &Arc<Entry>, connection: &Connection, shared: &Shared) -> bool 
     }
     if entry.exit().is_none() {
         match entry.bundle.read_exit() {
-            Some(exit) => shared.settle(entry, exit),
+            Some(exit) => entry.record_end(exit),
             None => {
                 tracing::warn!(container = entry.id(), fd = connection.as_fd().as_raw_fd(), "its shim was killed");
-                shared.settle(entry, adopt::end_without_shim(entry));
+                entry.record_end(adopt::end_without_shim(entry));
             }
         }
     }

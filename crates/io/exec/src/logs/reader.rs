@@ -1,5 +1,5 @@
-//! Reads the files of a container's output from oldest to newest, and follows them over rotation. Lines that a crash tore
-//! are passed over.
+//! Reads the files of a container's output from oldest to newest, and follows them across rotation. Skips lines torn by
+//! a crash.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,23 +12,23 @@ use std::time::{Duration, Instant};
 use super::{LINE_BYTES_MAX, LogRecord, file_path};
 
 const POLL_DELAY_MS: u64 = 50;
-/// Of the file: one record; escapes make it at most six times as long.
+/// The size of one record in the file; escapes make it at most six times as long.
 const ENTRY_BYTES_MAX: usize = 8 * super::RECORD_BYTES_MAX;
-/// Text of one record: bytes that are no UTF-8 become three each.
+/// The text of one record: bytes that are not UTF-8 become three each.
 const RECORD_TEXT_BYTES_MAX: usize = 3 * super::RECORD_BYTES_MAX;
 const FILES_MAX: u32 = 100;
 
-/// What the reader has to say.
+/// The reader's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogItem {
     Record(LogRecord),
     /// Nothing new within the timeout; ask again.
     Waiting,
-    /// All was read, and nothing more will come (or following was not asked for).
+    /// Everything was read, and nothing more will come (or following was not requested).
     End,
 }
 
-/// An open log of one container. Keeps working when the container is removed meanwhile.
+/// An open log of one container. Keeps working even if the container is removed meanwhile.
 pub struct LogReader {
     dir: PathBuf,
     file: Option<BufReader<File>>,
@@ -74,13 +74,13 @@ impl LogReader {
             if let Some(record) = self.buffered.pop_front() {
                 return Ok(LogItem::Record(record));
             }
-            // Asked before reading: what is written before the end is then always read.
+            // Checked before reading: what is written before the end is then always read.
             let ended = (self.ended)();
             if let Some(record) = self.read_line()? {
                 return Ok(LogItem::Record(record));
             }
             if !self.follow || ended {
-                // What was kept of a line without an end.
+                // The rest of a line without an end.
                 return Ok(self.open.iter_mut().find_map(Option::take).map_or(LogItem::End, LogItem::Record));
             }
             let now = Instant::now();
@@ -150,7 +150,7 @@ impl LogReader {
         }
     }
 
-    /// At the end of a file: the one written after it, if there is one.
+    /// At the end of a file: moves to the file written after it, if there is one.
     fn open_next(&mut self) -> bool {
         let age = (0..FILES_MAX).find(|age| {
             std::fs::metadata(file_path(&self.dir, *age)).is_ok_and(|metadata| metadata.ino() == self.inode)
@@ -176,7 +176,7 @@ impl LogReader {
     }
 }
 
-/// Appends up to the next line break; gives up a line that grows beyond what a record can be.
+/// Appends up to the next line break; gives up a line that is longer than any record can be.
 fn read_line(file: &mut BufReader<File>, line: &mut Vec<u8>) -> io::Result<usize> {
     let mut read = 0;
     loop {

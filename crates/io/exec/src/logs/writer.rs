@@ -1,5 +1,5 @@
-//! Writes output as JSON lines into files that rotate. A full disk loses records, never the container: what could not be
-//! written is counted, and told when writing works again.
+//! Writes output as JSON lines into files that rotate. A full disk loses records, never the container: lost records are
+//! counted, and reported when writing works again.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -123,7 +123,7 @@ impl LogWriter {
     }
 }
 
-/// How many bytes come before a character of UTF-8 that is cut off at the end.
+/// How many bytes come before a UTF-8 character that is truncated at the end.
 fn whole_characters(bytes: &[u8]) -> usize {
     let continued = bytes.iter().rev().take(3).take_while(|byte| **byte & 0xc0 == 0x80).count();
     let Some(lead) = bytes.len().checked_sub(continued + 1) else { return bytes.len() };

@@ -4,17 +4,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use heptad_model::with_causes;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use seccompiler::BpfProgram;
 
-use super::backend::{Backend, Stdio};
+use super::backend::{Backend, Broken, Stdio};
 use super::executor::SandboxExecutor;
 use super::group::{self, Group};
 use super::rootfs::open_in;
 use crate::bundle::{Bundle, ShimConfig};
 use crate::driver::{ExecCommand, Usage};
-use crate::error::chain;
 use crate::{seccomp, sys};
 
 pub(super) struct Embedded {
@@ -41,31 +41,35 @@ impl Embedded {
         let builder = ContainerBuilder::new(self.config.spec.id.clone(), SyscallType::default())
             .with_executor(executor)
             .with_root_path(self.state_dir())
-            .map_err(|error| chain(&error))?;
+            .map_err(|error| with_causes(&error))?;
         Ok(builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr))
     }
 
-    fn try_start(&mut self, stdio: Stdio) -> Result<i32, String> {
-        // After clone the child goes on without exec and allocates: any other thread's lock would stay locked in it.
+    fn try_start(&mut self, stdio: Stdio) -> Result<i32, Broken> {
+        // After clone, the child continues without exec and allocates: a lock held by any other thread would stay
+        // locked in it.
         assert_eq!(sys::thread_count().ok(), Some(1), "a shim has one thread");
         if self.config.facts.seccomp {
-            let filters = seccomp::compile(&self.config.facts.architecture).map_err(|error| chain(&error))?;
+            let filters = seccomp::compile(&self.config.facts.architecture).map_err(|error| with_causes(&error))?;
             self.filters = Rc::new(filters);
         }
         group::prepare(&self.bundle, &self.config, false)?;
-        fs::create_dir_all(self.state_dir()).map_err(|error| format!("cannot create the runtime's state: {error}"))?;
+        fs::create_dir_all(self.state_dir()).map_err(|error| Broken::doing("create the runtime's state", &error))?;
         let (executor, outcome) = self.executor(false)?;
         let created =
             self.builder(executor, stdio)?.as_init(&self.bundle.dir).with_systemd(false).with_detach(true).build();
-        let mut container = created.map_err(|error| chain(&error) + &self.hidden_cwd())?;
+        let mut container = created.map_err(|error| {
+            let broken = Broken::of(&error);
+            Broken { reason: broken.reason + &self.hidden_cwd(), ..broken }
+        })?;
         let pid = container.pid().ok_or("the runtime named no process")?.as_raw();
-        container.start().map_err(|error| chain(&error))?;
+        container.start().map_err(|error| Broken::of(&error))?;
         outcome.wait()?;
         self.pid = Some(pid);
         Ok(pid)
     }
 
-    /// What to add to the runtime's words, which do not name the directory: one below a mount is not made.
+    /// Addition to the runtime's message, which does not name the directory: one below a mount is not created.
     fn hidden_cwd(&self) -> String {
         let cwd = &self.config.spec.cwd;
         let targets = self.config.spec.mounts.iter().map(|mount| mount.target().as_path());
@@ -76,7 +80,7 @@ impl Embedded {
         })
     }
 
-    /// Says so if a command's working directory is not there.
+    /// Reports a missing working directory of a command.
     fn missing_cwd(&self, command: &ExecCommand) -> String {
         let cwd = command.cwd.as_ref().unwrap_or(&self.config.spec.cwd);
         let root = self.pid.and_then(|pid| fs::File::open(format!("/proc/{pid}/root")).ok());
@@ -103,10 +107,10 @@ impl Embedded {
 }
 
 impl Backend for Embedded {
-    fn start(&mut self, stdio: Stdio) -> Result<i32, String> {
+    fn start(&mut self, stdio: Stdio) -> Result<i32, Broken> {
         let score = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
         let result = self.try_start(stdio);
-        // The runtime gave this process the container's score, and the shim must outlive the container.
+        // The runtime gave this process the container's OOM score, but the shim must outlive the container.
         let _ = fs::write("/proc/self/oom_score_adj", score.trim());
         if result.is_err() {
             super::backend::kill_until_empty(self, std::time::Duration::from_secs(5));
@@ -123,7 +127,7 @@ impl Backend for Embedded {
         let _ = fs::write("/proc/self/oom_score_adj", score.trim());
         let _ = fs::remove_file(process);
         self.remove_exec_sockets();
-        let pid = built.map_err(|error| chain(&error) + &self.missing_cwd(command))?;
+        let pid = built.map_err(|error| with_causes(&error) + &self.missing_cwd(command))?;
         outcome.wait()?;
         Ok(pid.as_raw())
     }

@@ -23,7 +23,7 @@ const EXEC_TIMEOUT_MS: u16 = 10_000;
 /// What `ps` shows.
 const SUPERVISOR_NAME: &std::ffi::CStr = c"heptad-exec";
 
-/// The writing end of a pipe that execution closes; what comes out of it is why execution failed.
+/// The write end of a pipe that exec closes; what arrives through it is the reason why exec failed.
 #[derive(Clone)]
 pub(super) struct SandboxExecutor {
     programs: Rc<Vec<BpfProgram>>,
@@ -55,7 +55,7 @@ impl SandboxExecutor {
         if self.supervised {
             supervise()?;
         }
-        // Not `execvp`: it hands what is no program to a shell.
+        // Not `execvp`, which hands a file that is not a program to a shell.
         let Err(error) = execv(&program, &args);
         Err(format!("cannot execute {}: {}", path.display(), error.desc()))
     }
@@ -84,7 +84,7 @@ impl Executor for SandboxExecutor {
         if let Err(reason) = self.run(process) {
             let _ = self.failure.borrow_mut().write_all(reason.as_bytes());
         }
-        // Only reached when the program was not executed; nothing of this process may run any further.
+        // Reached only if the program was not executed; nothing of this process may run any further.
         // SAFETY: ends the process without running destructors that belong to its parent.
         unsafe { libc::_exit(127) }
     }
@@ -97,16 +97,16 @@ impl Executor for SandboxExecutor {
     }
 }
 
-/// Returns in a child that becomes the program. This process stays above it, takes in every process that the program
-/// leaves behind while it runs, and ends as the program does. Without it they would be the container's first process's,
-/// and most programs never wait for children that they did not make.
+/// Returns in a child that becomes the program. This process stays above it, reaps every process that the program
+/// leaves behind while it runs, and ends as the program does. Otherwise they would become children of the container's
+/// first process, and most programs never wait for children that they did not create.
 pub(super) fn supervise() -> Result<(), String> {
     nix::sys::prctl::set_child_subreaper(true).map_err(|error| format!("cannot take in orphans: {error}"))?;
     // SAFETY: this process was cloned with one thread, so no lock can be held by a thread that the child lacks.
     match unsafe { nix::unistd::fork() }.map_err(|error| format!("cannot fork: {error}"))? {
         ForkResult::Child => Ok(()),
         ForkResult::Parent { child } => {
-            // The program's pipes among them: only the program and its own may hold them open.
+            // Including the program's pipes: only the program and its descendants may hold them open.
             sys::close_from(0);
             sys::set_not_dumpable();
             sys::clear_command_line();

@@ -5,7 +5,9 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio as Redirect};
 
-use super::backend::{Backend, Stdio, kill_until_empty};
+use heptad_model::NodeFault;
+
+use super::backend::{Backend, Broken, Stdio, kill_until_empty};
 use super::group::{self, Group};
 use crate::bundle::{Bundle, ShimConfig};
 use crate::driver::{ExecCommand, Usage};
@@ -33,12 +35,16 @@ impl External {
         command
     }
 
-    fn run(&self, mut command: Command, what: &str) -> Result<(), String> {
-        let status = command.status().map_err(|error| format!("cannot run {}: {error}", self.program.display()))?;
+    fn run(&self, mut command: Command, what: &str) -> Result<(), Broken> {
+        let absent = |error| Broken {
+            fault: Some(NodeFault::Runtime),
+            ..Broken::doing(&format!("run {}", self.program.display()), &error)
+        };
+        let status = command.status().map_err(absent)?;
         if status.success() {
             return Ok(());
         }
-        Err(format!("{} {what} ended with {status}: {}", self.program.display(), self.log()))
+        Err(format!("{} {what} ended with {status}: {}", self.program.display(), self.log()).into())
     }
 
     fn log(&self) -> String {
@@ -57,7 +63,7 @@ impl External {
         text.trim().parse().map_err(|_| format!("the runtime wrote {text:?} as pid"))
     }
 
-    fn try_start(&mut self, stdio: Stdio) -> Result<i32, String> {
+    fn try_start(&mut self, stdio: Stdio) -> Result<i32, Broken> {
         group::prepare(&self.bundle, &self.config, self.config.facts.seccomp)?;
         let pid_file = self.bundle.path("init.pid");
         let mut create = self.command(&["create"]);
@@ -70,7 +76,7 @@ impl External {
 }
 
 impl Backend for External {
-    fn start(&mut self, stdio: Stdio) -> Result<i32, String> {
+    fn start(&mut self, stdio: Stdio) -> Result<i32, Broken> {
         let result = self.try_start(stdio);
         if result.is_err() {
             kill_until_empty(self, std::time::Duration::from_secs(5));
@@ -84,7 +90,8 @@ impl Backend for External {
         let pid_file = self.bundle.path("exec.pid");
         let mut exec = self.command(&["exec", "--detach"]);
         exec.arg("--process").arg(&process).arg("--pid-file").arg(&pid_file).arg(&self.config.spec.id);
-        let result = self.run(Self::with_stdio(exec, stdio), "exec").and_then(|()| self.pid_from(&pid_file));
+        let run = self.run(Self::with_stdio(exec, stdio), "exec").map_err(|broken| broken.reason);
+        let result = run.and_then(|()| self.pid_from(&pid_file));
         let _ = fs::remove_file(process);
         let _ = fs::remove_file(pid_file);
         result

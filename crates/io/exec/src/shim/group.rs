@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use heptad_model::with_causes;
+
 use crate::bundle::{Bundle, ShimConfig};
 use crate::cgroup::Hierarchies;
 use crate::container::{ContainerSpec, RootFs};
 use crate::driver::Usage;
-use crate::error::chain;
 use crate::runtime_spec::{self, Surroundings};
 
+use super::backend::Broken;
 use super::rootfs;
 
 const CGROUP_REMOVE_TIMEOUT_MS: u64 = 5_000;
@@ -50,12 +52,12 @@ impl Group {
 }
 
 /// Mounts the root file system and writes `config.json`.
-pub(super) fn prepare(bundle: &Bundle, config: &ShimConfig, with_seccomp: bool) -> Result<(), String> {
-    let rootfs_dir = rootfs::mount(&config.spec).map_err(|error| error.to_string())?;
+pub(super) fn prepare(bundle: &Bundle, config: &ShimConfig, with_seccomp: bool) -> Result<(), Broken> {
+    let rootfs_dir = rootfs::mount(&config.spec).map_err(|error| Broken::of(&error))?;
     if matches!(config.spec.rootfs, RootFs::Overlay { .. }) {
         rootfs::make_cwd(&config.spec.cwd, &config.spec.user)?;
     }
-    let etc_files = rootfs::write_etc_files(bundle, &config.spec).map_err(|error| error.to_string())?;
+    let etc_files = rootfs::write_etc_files(bundle, &config.spec).map_err(|error| Broken::of(&error))?;
     let hierarchies = Hierarchies::find();
     let around = Surroundings {
         facts: &config.facts,
@@ -66,8 +68,8 @@ pub(super) fn prepare(bundle: &Bundle, config: &ShimConfig, with_seccomp: bool) 
         hidden_dirs: &config.hidden_dirs,
         with_seccomp,
     };
-    let spec = runtime_spec::build(&config.spec, &around).map_err(|error| chain(&error))?;
-    crate::bundle::write_json(&bundle.path("config.json"), &spec, false).map_err(|error| chain(&error))
+    let spec = runtime_spec::build(&config.spec, &around).map_err(|error| with_causes(&error))?;
+    crate::bundle::write_json(&bundle.path("config.json"), &spec, false).map_err(|error| Broken::of(&error))
 }
 
 /// The process of an exec, in the file form that runtimes read.
@@ -79,6 +81,6 @@ pub(super) fn write_process(
 ) -> Result<std::path::PathBuf, String> {
     let process = runtime_spec::process(spec, &config.facts, command);
     let path = bundle.path("exec.json");
-    crate::bundle::write_json(&path, &process, false).map_err(|error| chain(&error))?;
+    crate::bundle::write_json(&path, &process, false).map_err(|error| with_causes(&error))?;
     Ok(path)
 }

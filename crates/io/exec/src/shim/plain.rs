@@ -9,7 +9,7 @@ use std::process::Command;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, setgid, setgroups, setsid, setuid};
 
-use super::backend::{Backend, Stdio};
+use super::backend::{Backend, Broken, Stdio};
 use super::executor::supervise;
 use crate::bundle::{Bundle, MARKER_VARIABLE, ShimConfig};
 use crate::container::{Limits, User};
@@ -29,7 +29,7 @@ impl Plain {
         Self { config: config.clone(), marker: bundle.dir.to_string_lossy().into_owned() }
     }
 
-    fn spawn(&self, command: &ExecCommand, stdio: Stdio, supervised: bool) -> Result<i32, String> {
+    fn spawn(&self, command: &ExecCommand, stdio: Stdio, supervised: bool) -> Result<i32, Broken> {
         let spec = &self.config.spec;
         let program = command.args.first().ok_or("no program is named")?;
         let mut process = Command::new(program);
@@ -37,7 +37,7 @@ impl Plain {
         process.env(MARKER_VARIABLE, &self.marker);
         let cwd = command.cwd.as_ref().unwrap_or(&spec.cwd);
         if !cwd.is_dir() {
-            return Err(format!("the working directory {} does not exist or is none", cwd.display()));
+            return Err(format!("the working directory {} does not exist or is none", cwd.display()).into());
         }
         process.current_dir(cwd);
         let [stdin, stdout, stderr] = stdio.map(File::from);
@@ -50,7 +50,7 @@ impl Plain {
         };
         // SAFETY: this process has one thread, so the closure may allocate after fork.
         unsafe { process.pre_exec(prepare) };
-        let child = process.spawn().map_err(|error| format!("cannot execute {program}: {error}"))?;
+        let child = process.spawn().map_err(|error| Broken::doing(&format!("execute {program}"), &error))?;
         Ok(child.id() as i32)
     }
 
@@ -88,13 +88,13 @@ fn limit(resource: Resource, wanted: u64) -> io::Result<()> {
 }
 
 impl Backend for Plain {
-    fn start(&mut self, stdio: Stdio) -> Result<i32, String> {
+    fn start(&mut self, stdio: Stdio) -> Result<i32, Broken> {
         let args = self.config.spec.args.clone();
         self.spawn(&ExecCommand { args, ..ExecCommand::default() }, stdio, false)
     }
 
     fn exec(&mut self, command: &ExecCommand, stdio: Stdio) -> Result<i32, String> {
-        self.spawn(command, stdio, true)
+        self.spawn(command, stdio, true).map_err(|broken| broken.reason)
     }
 
     fn supervises_commands(&self) -> bool {

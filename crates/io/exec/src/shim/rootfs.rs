@@ -1,5 +1,5 @@
-//! The root file system of one container, mounted in a mount namespace of the shim's own: when the shim and the container
-//! are gone, so are the mounts, however they went. The current directory is the bundle.
+//! The root file system of one container, mounted in a mount namespace of the shim's own: the mounts vanish with the
+//! shim and the container, however these end. The current directory is the bundle.
 
 use std::fs;
 use std::io;
@@ -15,7 +15,7 @@ use crate::bundle::Bundle;
 use crate::container::{ContainerSpec, RootFs, User};
 
 const ROOTFS: &str = "rootfs";
-/// What a container that sees the host's files may change: mount points only.
+/// What a container that sees the host's files may change: only mount points.
 const HOST_SCRATCH_OPTIONS: &str = "size=16m,mode=755";
 /// Parts of the host's system that are often file systems of their own.
 const HOST_SYSTEM_DIRS: &[&str] = &["/usr", "/opt", "/nix"];
@@ -52,7 +52,7 @@ pub(super) fn mount(spec: &ContainerSpec) -> Result<&'static str, RootfsError> {
     Ok(ROOTFS)
 }
 
-/// Layers are named by short links: the options of a mount have to fit in one page, and paths may hold `:` and `,`.
+/// Layers are named by short links: mount options must fit in one page, and paths may contain `:` and `,`.
 fn mount_layers(lower_dirs: &[PathBuf]) -> Result<(), RootfsError> {
     for dir in ["upper", "work", "l"] {
         fs::create_dir_all(dir).doing("create the writable layer")?;
@@ -98,8 +98,8 @@ fn bind_host_dir(point: &str) -> Result<(), RootfsError> {
         .doing("protect a part of the host's files")
 }
 
-/// Makes the working directory where the image has none: it is the container's user's, those above it are root's. No link
-/// of the image leads out of the root file system.
+/// Creates the working directory if the image has none: it belongs to the container's user, its parents to root. No
+/// link of the image leads out of the root file system.
 pub(super) fn make_cwd(cwd: &Path, user: &User) -> Result<(), String> {
     make_dirs(cwd, user).map_err(|error| {
         let problem = match error {
@@ -123,7 +123,7 @@ fn make_dirs(cwd: &Path, user: &User) -> rustix::io::Result<()> {
         parent = match open_in(&root, &path) {
             Err(rustix::io::Errno::NOENT) => {
                 rustix::fs::mkdirat(&parent, part, Mode::from_raw_mode(0o755))?;
-                // Whatever this process's mask is.
+                // Regardless of this process's mask.
                 rustix::fs::chmodat(&parent, part, Mode::from_raw_mode(0o755), AtFlags::empty())?;
                 made = true;
                 open_in(&root, &path)?
@@ -138,7 +138,7 @@ fn make_dirs(cwd: &Path, user: &User) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// The directory `path` as a process sees it whose root is `root`.
+/// The directory `path` as seen by a process whose root is `root`.
 pub(super) fn open_in(root: impl AsFd, path: &Path) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let path = path.strip_prefix("/").unwrap_or(path);
@@ -146,7 +146,7 @@ pub(super) fn open_in(root: impl AsFd, path: &Path) -> rustix::io::Result<OwnedF
     rustix::fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
 }
 
-/// Files that are shown over those of the image.
+/// Files that are shown in place of the image's.
 pub(super) fn write_etc_files(
     bundle: &Bundle,
     spec: &ContainerSpec,

@@ -1,16 +1,16 @@
-//! The loop of a shim: one poll over the container's output, its end, and those who ask. One thread, no queue that grows.
+//! The loop of a shim: one poll over the container's output, its end, and its clients. One thread, no queue that grows.
 
 mod clients;
 mod output;
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 
 use super::Pipes;
-use super::backend::{Backend, kill_until_empty};
+use super::backend::{Backend, Broken, kill_until_empty};
 use crate::bundle::{Bundle, CONTROL_SOCKET, ShimConfig, Started};
 use crate::driver::{Exit, ExitKind};
 use crate::logs::{LogStream, LogWriter};
@@ -31,12 +31,12 @@ pub(super) struct Server {
     signals: SignalFd,
     clients: Clients,
     output: Output,
-    /// When what was asked politely is no longer asked.
+    /// When a polite request turns into SIGKILL.
     kill_at: Option<Instant>,
 }
 
 impl Server {
-    /// Makes the container and tells the driver; on an error the driver has been told that instead.
+    /// Creates the container and tells the driver, which is told the error if that fails.
     pub(super) fn start(
         bundle: Bundle,
         config: ShimConfig,
@@ -48,8 +48,8 @@ impl Server {
         let begun = begin(&bundle, &config, backend.as_mut());
         let (started, output) = match begun {
             Ok(begun) => begun,
-            Err(reason) => {
-                let _ = driver.send_now(&Reply::Failed { reason });
+            Err(Broken { reason, fault }) => {
+                let _ = driver.send_now(&Reply::Failed { reason, fault });
                 return Err(());
             }
         };
@@ -114,13 +114,13 @@ impl Server {
         }
     }
 
-    /// Whether a stop still waits for those who were asked together with the first process: a shell ends by the signal
-    /// at which the program behind it begins to tidy up.
+    /// Whether a stop still waits for processes that were signalled together with the first one: a shell dies from the
+    /// signal on which the program behind it begins to clean up.
     fn has_grace_left(&self) -> bool {
         self.kill_at.is_some() && self.backend.lingers(self.started.pid)
     }
 
-    /// Takes in every ended child; how the container itself ended, if it did.
+    /// Reaps every ended child; returns how the container itself ended, if it did.
     fn reap(&mut self) -> Option<ExitKind> {
         while let Ok(Some(_)) = self.signals.read_signal() {}
         let mut ended = None;
@@ -140,13 +140,13 @@ impl Server {
             self.clients.command_ended(pid, how);
         }
         self.output.drain();
-        let exit = Exit { how, oom_killed: self.backend.oom_killed(), at_ms: now_ms() };
+        let exit = Exit { how, oom_killed: self.backend.oom_killed(), at_ms: sys::now_ms() };
         let written = self.bundle.write_exit(&exit);
         if let Err(error) = written {
-            // The watchers still learn it; only a restart of the agent would find it unknown.
+            // The watchers still learn it; it would be unknown only after a restart of the agent.
             #[allow(clippy::print_stderr, reason = "a shim's stderr is its own file in the bundle")]
             {
-                eprintln!("{}", crate::error::chain(&error));
+                eprintln!("{}", heptad_model::with_causes(&error));
             }
         }
         self.clients.container_ended(&exit);
@@ -160,27 +160,23 @@ struct Ready {
     clients: bool,
 }
 
-fn begin(bundle: &Bundle, config: &ShimConfig, backend: &mut dyn Backend) -> Result<(Started, Output), String> {
-    let log = LogWriter::open(&bundle.dir, config.spec.log.clone())
-        .map_err(|error| format!("cannot open the log: {error}"))?;
-    let pipes = Pipes::new().map_err(|error| format!("cannot make the output pipes: {error}"))?;
+fn begin(bundle: &Bundle, config: &ShimConfig, backend: &mut dyn Backend) -> Result<(Started, Output), Broken> {
+    let log = LogWriter::open(&bundle.dir, config.spec.log.clone());
+    let log = log.map_err(|error| Broken::doing("open the log", &error))?;
+    let pipes = Pipes::new().map_err(|error| Broken::doing("make the output pipes", &error))?;
     let stdio = [pipes.stdin, pipes.stdout.1, pipes.stderr.1];
     super::give_to_user(&stdio, &config.spec.user);
     let pid = backend.start(stdio)?;
     let readers = [(LogStream::Stdout, pipes.stdout.0), (LogStream::Stderr, pipes.stderr.0)];
-    let output = Output::new(log, readers).map_err(|error| format!("cannot read the output: {error}"))?;
+    let output = Output::new(log, readers).map_err(|error| Broken::doing("read the output", &error))?;
     // A zombie still has its start time: nobody but this process reaps it.
     let start_time = ProcStat::read(pid).map_or(0, |stat| stat.start_time);
     let shim_pid = std::process::id() as i32;
-    let started = Started { shim_pid, pid, start_time, started_at_ms: now_ms() };
+    let started = Started { shim_pid, pid, start_time, started_at_ms: sys::now_ms() };
     if let Err(error) = bundle.write_started(&started) {
         kill_until_empty(backend, Duration::from_millis(KILL_TIMEOUT_MS));
         backend.delete();
-        return Err(crate::error::chain(&error));
+        return Err(Broken::of(&error));
     }
     Ok((started, output))
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

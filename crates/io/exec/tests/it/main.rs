@@ -1,4 +1,10 @@
-//! Tests of this crate against the real kernel, real containers and real registries. They need root.
+//! Containers and processes as their drivers really run them. These tests need root.
 
-mod driver;
-mod image;
+mod external;
+mod limits;
+mod logs;
+mod process;
+mod restart;
+mod run;
+mod security;
+mod support;

@@ -1,4 +1,4 @@
-//! The program that the tests execute as shim; in production it is the platform's own binary with `shim` as argument.
+//! The program that the tests execute as shim; in production it is the platform's own binary with the argument `shim`.
 
 use std::process::ExitCode;
 

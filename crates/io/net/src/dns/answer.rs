@@ -1,4 +1,4 @@
-//! Decides what happens with one DNS query: answered from the table, forwarded, or ignored. Pure: bytes in, bytes out.
+//! Decides what happens to one DNS query: answer from the table, forward, or ignore. Pure: bytes in, bytes out.
 
 use hickory_proto::{
     op::{Edns, Message, MessageType, OpCode, Query, ResponseCode},
@@ -7,9 +7,9 @@ use hickory_proto::{
 
 use super::{DnsTable, below_zone, canonical};
 
-/// Every resolver takes this much over UDP.
+/// Every resolver accepts this much over UDP.
 const UDP_PAYLOAD_BYTES_MIN: u16 = 512;
-/// What we say we take, and the most we send: no fragments on any common path.
+/// The size that we advertise and the most that we send: no fragments on any common path.
 const UDP_PAYLOAD_BYTES_MAX: u16 = 1232;
 const HEADER_BYTES: usize = 12;
 
@@ -20,7 +20,7 @@ pub(crate) enum Decision {
     Reply(Vec<u8>),
     /// Ask an upstream; the request is kept for an error answer.
     Forward(Box<Request>),
-    /// Not a query: an answer could make two servers talk forever.
+    /// Not a query: answering it could make two servers talk forever.
     Ignore,
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct Request {
     message: Message,
 }
 
-/// `wire` comes from anyone.
+/// `wire` is untrusted.
 pub(crate) fn decide(wire: &[u8], table: &DnsTable, ttl_seconds: u32) -> Decision {
     let Ok(message) = Message::from_vec(wire) else { return malformed(wire) };
     if message.metadata.message_type == MessageType::Response {
@@ -52,7 +52,7 @@ pub(crate) fn decide(wire: &[u8], table: &DnsTable, ttl_seconds: u32) -> Decisio
 }
 
 impl Request {
-    /// The empty answer, with the code.
+    /// An empty answer with the code.
     pub(crate) fn error(&self, code: ResponseCode) -> Message {
         let asked = &self.message.metadata;
         let mut answer = Message::response(asked.id, asked.op_code);
@@ -68,7 +68,7 @@ impl Request {
         answer
     }
 
-    /// The answer where nobody else can be asked.
+    /// The answer when nobody else can be asked.
     pub(crate) fn without_upstreams(&self) -> Message {
         let is_below = |query: &Query| below_zone(&canonical(&query.name().to_ascii())).is_some();
         let code =
@@ -83,8 +83,8 @@ impl Request {
         answer
     }
 
-    /// The most this client takes over UDP. Larger wishes are not granted for our own answers, but an upstream has
-    /// already chosen its size by the client's wish, so those pass.
+    /// The most that this client accepts over UDP. Our own answers do not use larger sizes, but an upstream has already
+    /// chosen its size by the client's request, so its answers pass.
     pub(crate) fn udp_payload_bytes(&self) -> usize {
         usize::from(self.message.max_payload().max(UDP_PAYLOAD_BYTES_MIN))
     }
@@ -102,7 +102,7 @@ impl Request {
     }
 }
 
-/// Bytes of an answer; none if it cannot be written, which is no reason to stop serving.
+/// The bytes of an answer; `None` if it cannot be written, which is no reason to stop serving.
 pub(crate) fn encode(answer: &Message) -> Option<Vec<u8>> {
     answer.to_vec().inspect_err(|error| tracing::debug!(%error, "DNS answer not encoded")).ok()
 }
@@ -111,7 +111,7 @@ fn reply(answer: &Message) -> Decision {
     encode(answer).map_or(Decision::Ignore, Decision::Reply)
 }
 
-/// A header that can be read deserves an error; less does not.
+/// A readable header deserves an error; anything less does not.
 fn malformed(wire: &[u8]) -> Decision {
     match wire.get(..HEADER_BYTES) {
         Some(header) if header[2] & 0x80 == 0 => {

@@ -1,4 +1,4 @@
-//! Asks the host's resolvers, one after the other, with a time-out each. The query passes as it is.
+//! Asks the host's resolvers, one after another, with a time-out each. The query passes unchanged.
 
 use std::{
     io::{self, ErrorKind},
@@ -19,19 +19,19 @@ use crate::upstreams_of;
 const HEADER_BYTES: usize = 12;
 const NO_ERROR: u8 = 0;
 const NX_DOMAIN: u8 = 3;
-/// Largest UDP answer that is taken.
+/// The largest UDP answer that is accepted.
 const UDP_ANSWER_BYTES_MAX: usize = 4096;
-/// A resolver configuration is a few lines; a larger file is none.
+/// A resolver configuration is a few lines; a larger file is not one.
 const RESOLV_CONF_BYTES_MAX: usize = 64 * 1024;
 
-/// Transport of a query; an answer over UDP may be cut, then the client itself asks again over TCP.
+/// Transport of a query; an answer over UDP may be truncated, and then the client asks again over TCP.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Transport {
     Udp,
     Tcp,
 }
 
-/// The servers to ask now; `own` is our address, asking it would be a loop.
+/// The servers to ask now; `own` is our address, and asking it would be a loop.
 pub(crate) async fn servers(upstreams: &Upstreams, own: IpAddr) -> Vec<SocketAddr> {
     match upstreams {
         Upstreams::Fixed(servers) => servers.clone(),
@@ -39,13 +39,14 @@ pub(crate) async fn servers(upstreams: &Upstreams, own: IpAddr) -> Vec<SocketAdd
     }
 }
 
-/// Read for every forwarded query: a small cached file, and it is right at once when the host changes networks.
+/// Read for every forwarded query: the file is small and cached, and a change of the host's networks takes effect at
+/// once.
 async fn read(path: &Path) -> String {
     let bytes = tokio::fs::read(path).await.unwrap_or_default();
     String::from_utf8_lossy(&bytes[..bytes.len().min(RESOLV_CONF_BYTES_MAX)]).into_owned()
 }
 
-/// The first answer that says something of the name; else what the first server answered instead; none if no server did.
+/// The first answer that says something about the name; else the first server's answer; `None` if no server answered.
 pub(crate) async fn ask(wire: &[u8], servers: &[SocketAddr], transport: Transport, timeout_ms: u64) -> Option<Vec<u8>> {
     let mut excuse = None;
     for server in servers {
@@ -68,8 +69,9 @@ pub(crate) async fn ask(wire: &[u8], servers: &[SocketAddr], transport: Transpor
     excuse
 }
 
-/// Whether an answer is about the name: it exists or not. Others, such as SERVFAIL and REFUSED, are about the server, and
-/// so is an empty one of a server that only refers to others. The C library goes on to the next server likewise.
+/// Whether an answer is about the name: it exists or not. Others, such as SERVFAIL and REFUSED, are about the server,
+/// and so is an empty answer from a server that only refers to others. The C library also moves to the next server
+/// then.
 fn is_verdict(answer: &[u8]) -> bool {
     const AUTHORITATIVE_OR_TRUNCATED: u8 = 0x06;
     let flags = (answer[2], answer[3]);
@@ -82,7 +84,7 @@ fn is_verdict(answer: &[u8]) -> bool {
     }
 }
 
-/// A socket per query: the kernel's random port, and a connected socket takes packets of the server alone.
+/// A socket per query: the kernel chooses a random port, and a connected socket accepts packets only from the server.
 async fn ask_udp(wire: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
     let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).await?;
@@ -119,7 +121,7 @@ pub(crate) async fn write_framed(stream: &mut TcpStream, message: &[u8]) -> io::
     stream.write_all(&framed).await
 }
 
-/// Whether the answer is one to this query: same id, an answer at all, same question.
+/// Whether the answer belongs to this query: same id, an answer at all, same question.
 fn belongs(query: &[u8], answer: &[u8]) -> bool {
     let Some(end) = question_end(query) else { return false };
     answer.len() >= end

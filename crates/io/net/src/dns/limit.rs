@@ -1,58 +1,102 @@
-//! Bounds what is in flight, in all and for each client: one container must not silence the names of the others.
+//! Bounds the queries in flight, in all and for each client: neither one container nor a few together may silence the
+//! names of the others. When all slots are taken, the oldest of the client with the most gives way to a client that has
+//! fewer.
 
 use std::{
     collections::BTreeMap,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+
+use tokio_util::sync::CancellationToken;
 
 #[derive(Debug)]
 pub(crate) struct Limit {
     in_all_max: usize,
     per_client_max: usize,
-    counts: Mutex<Counts>,
+    held: Mutex<Held>,
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct Held {
     in_all: usize,
-    by_client: BTreeMap<IpAddr, usize>,
+    next: u64,
+    /// By age.
+    by_client: BTreeMap<IpAddr, BTreeMap<u64, CancellationToken>>,
 }
 
-/// One place in flight, given back when dropped.
+impl Held {
+    fn count(&self, client: IpAddr) -> usize {
+        self.by_client.get(&client).map_or(0, BTreeMap::len)
+    }
+
+    /// `None` if it was released before.
+    fn remove(&mut self, client: IpAddr, id: u64) -> Option<CancellationToken> {
+        let own = self.by_client.get_mut(&client)?;
+        let lost = own.remove(&id)?;
+        self.in_all -= 1;
+        if own.is_empty() {
+            self.by_client.remove(&client);
+        }
+        Some(lost)
+    }
+
+    /// Takes a slot from the client with the most, if it then still has more than `count`.
+    fn evict(&mut self, count: usize) -> Option<()> {
+        let (client, own) = self.by_client.iter().max_by_key(|(_, own)| own.len())?;
+        let (client, id) = (*client, *own.keys().next().filter(|_| own.len() > count + 1)?);
+        self.remove(client, id)?.cancel();
+        Some(())
+    }
+}
+
+/// One slot in flight, released when dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
     limit: Arc<Limit>,
     client: IpAddr,
+    id: u64,
+    lost: CancellationToken,
+}
+
+impl Permit {
+    /// Cancelled when another client has taken the slot.
+    pub(crate) fn lost(&self) -> &CancellationToken {
+        &self.lost
+    }
 }
 
 impl Limit {
-    /// A quarter of the places may be one client's, at least one.
+    /// One client may have a quarter of the slots, but at least one.
     pub(crate) fn new(in_all_max: usize) -> Arc<Self> {
         let per_client_max = in_all_max.div_ceil(4);
-        Arc::new(Self { in_all_max, per_client_max, counts: Mutex::default() })
+        Arc::new(Self { in_all_max, per_client_max, held: Mutex::default() })
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn take(self: &Arc<Self>, client: IpAddr) -> Option<Permit> {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = counts.by_client.get(&client).copied().unwrap_or_default();
-        if counts.in_all >= self.in_all_max || held >= self.per_client_max {
+        let mut held = self.held();
+        let own = held.count(client);
+        if own >= self.per_client_max {
             return None;
         }
-        counts.in_all += 1;
-        counts.by_client.insert(client, held + 1);
-        Some(Permit { limit: Arc::clone(self), client })
+        if held.in_all >= self.in_all_max {
+            held.evict(own)?;
+        }
+        let (id, lost) = (held.next, CancellationToken::new());
+        held.next += 1;
+        held.in_all += 1;
+        held.by_client.entry(client).or_default().insert(id, lost.clone());
+        Some(Permit { limit: Arc::clone(self), client, id, lost })
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut counts = self.limit.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.in_all = counts.in_all.saturating_sub(1);
-        match counts.by_client.get_mut(&self.client) {
-            Some(held) if *held > 1 => *held -= 1,
-            _ => drop(counts.by_client.remove(&self.client)),
-        }
+        self.limit.held().remove(self.client, self.id);
     }
 }
 
@@ -73,8 +117,21 @@ mod tests {
         drop(held);
         assert!(limit.take(A).is_some());
         drop(other);
-        let counts = limit.counts.lock().expect("not poisoned");
-        assert!(counts.in_all == 0 && counts.by_client.is_empty(), "{counts:?}");
+        let held = limit.held();
+        assert!(held.in_all == 0 && held.by_client.is_empty(), "{held:?}");
+    }
+
+    #[test]
+    fn a_few_who_have_everything_give_way_to_whoever_has_less() {
+        let limit = Limit::new(8);
+        let greedy: Vec<_> = (0..4).flat_map(|n| (0..2).map(move |_| IpAddr::from([10, 0, 1, n]))).collect();
+        let greedy: Vec<_> = greedy.into_iter().map(|client| limit.take(client).expect("there is room")).collect();
+        let late = limit.take(A).expect("somebody has two");
+        assert_eq!(greedy.iter().filter(|permit| permit.lost().is_cancelled()).count(), 1);
+        assert!(limit.take(A).is_none(), "nobody has more than it would have");
+        assert!(limit.take(B).is_some() && !late.lost().is_cancelled());
+        drop((greedy, late));
+        assert_eq!(limit.held().in_all, 0, "what was taken away is counted once");
     }
 
     #[test]

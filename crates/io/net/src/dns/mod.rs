@@ -1,5 +1,5 @@
-//! The DNS server of one node, UDP and TCP: names of namespaces from a table, everything else from the host's resolvers.
-//! Knows neither containers nor services; the table is given by whoever does.
+//! The DNS server of one node, UDP and TCP: answers names of namespaces from a table, everything else through the
+//! host's resolvers. Knows neither containers nor services; the caller supplies the table.
 
 mod answer;
 mod forward;
@@ -14,18 +14,18 @@ use std::{
 
 pub use server::DnsServer;
 
-/// The zone below which each namespace is a zone of its own, answered from the table and never asked outside. What else
-/// is below it belongs to others: clouds and companies use it as well.
+/// The zone below which each namespace is a zone of its own, answered from the table and never asked outside. Other
+/// names below it belong to others: clouds and companies use it as well.
 pub const ZONE: &str = "internal";
 
 /// How the server listens and forwards.
 #[derive(Clone, Debug)]
 pub struct DnsOptions {
-    /// Address of both sockets; port 0 chooses one.
+    /// The address of both sockets; port 0 chooses one.
     pub listen: SocketAddr,
-    /// Who is asked for the names of others.
+    /// The upstream that is asked for all other names.
     pub upstreams: Upstreams,
-    /// How long clients may keep an answer of the zone.
+    /// How long clients may cache an answer of the zone.
     pub ttl_seconds: u32,
     /// How long one upstream may take before the next is asked.
     pub upstream_timeout_ms: u64,
@@ -56,7 +56,7 @@ impl Default for DnsOptions {
 pub enum Upstreams {
     /// The name servers of this file, read again when it may have changed.
     ResolvConf(PathBuf),
-    /// These, in order. None: names of others are SERVFAIL, and below the zone they do not exist.
+    /// These, in order. If empty, other names are SERVFAIL, and below the zone they do not exist.
     Fixed(Vec<SocketAddr>),
 }
 
@@ -91,7 +91,7 @@ impl DnsTable {
         name == ZONE || self.names.contains_key(name) || self.parents.contains(name)
     }
 
-    /// Whether the table alone knows of the name: it is the zone itself, or in a namespace that there is.
+    /// Whether only the table knows about the name: it is the zone itself, or in an existing namespace.
     fn owns(&self, name: &str) -> bool {
         let Some(below) = below_zone(name) else { return name == ZONE };
         let namespace = below.rsplit('.').next().unwrap_or_default();

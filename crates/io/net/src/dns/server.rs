@@ -1,4 +1,4 @@
-//! Sockets and tasks of the DNS server. What is answered is decided in `answer`.
+//! The sockets and tasks of the DNS server. `answer` decides the answers.
 
 use std::{
     io::{self, ErrorKind},
@@ -12,9 +12,9 @@ use hickory_proto::op::ResponseCode;
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
     sync::watch,
-    task::JoinHandle,
     time::{sleep, timeout},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     DnsOptions, DnsTable,
@@ -25,7 +25,7 @@ use super::{
 use crate::{Error, Result};
 
 const UDP_QUERY_BYTES_MAX: usize = 4096;
-/// With port 0 the number that UDP got may be taken for TCP.
+/// With port 0, the number that UDP got may already be in use for TCP.
 const BIND_ATTEMPTS_MAX: usize = 16;
 /// Pause after an error of a listening socket, such as too many open files.
 const ACCEPT_RETRY_DELAY_MS: u64 = 50;
@@ -36,7 +36,7 @@ pub struct DnsServer {
     address: SocketAddr,
     udp: Arc<UdpSocket>,
     tcp: Arc<TcpListener>,
-    tasks: [JoinHandle<()>; 2],
+    _tasks: [AbortOnDropHandle<()>; 2],
 }
 
 #[derive(Debug)]
@@ -49,7 +49,7 @@ struct Shared {
 }
 
 impl DnsServer {
-    /// Listens on UDP and TCP. A new table counts from the next query on.
+    /// Listens on UDP and TCP. A new table applies from the next query on.
     ///
     /// # Errors
     /// If the address cannot be bound.
@@ -59,10 +59,10 @@ impl DnsServer {
         Self::serve(options, table, udp, tcp).map_err(Error::io("inspect", subject))
     }
 
-    /// Serves on the sockets of a server before this one, in which queries may wait already.
+    /// Serves on the sockets of an earlier server, in which queries may be waiting already.
     ///
     /// # Errors
-    /// If they are no such sockets.
+    /// If they are not such sockets.
     pub fn adopt(
         options: DnsOptions,
         table: watch::Receiver<Arc<DnsTable>>,
@@ -93,13 +93,13 @@ impl DnsServer {
         });
         let (udp, tcp) = (Arc::new(udp), Arc::new(tcp));
         let tasks = [
-            tokio::spawn(serve_udp(Arc::clone(&shared), Arc::clone(&udp))),
-            tokio::spawn(serve_tcp(shared, Arc::clone(&tcp))),
+            AbortOnDropHandle::new(tokio::spawn(serve_udp(Arc::clone(&shared), Arc::clone(&udp)))),
+            AbortOnDropHandle::new(tokio::spawn(serve_tcp(shared, Arc::clone(&tcp)))),
         ];
-        Ok(Self { address: own, udp, tcp, tasks })
+        Ok(Self { address: own, udp, tcp, _tasks: tasks })
     }
 
-    /// Copies of its UDP and its TCP socket, for a server after this one.
+    /// Copies of its UDP and its TCP socket, for the next server.
     ///
     /// # Errors
     /// If there are no more descriptors.
@@ -111,14 +111,6 @@ impl DnsServer {
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
-    }
-}
-
-impl Drop for DnsServer {
-    fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
     }
 }
 
@@ -173,9 +165,12 @@ async fn forward_udp(
     client: SocketAddr,
     wire: Vec<u8>,
     request: Box<Request>,
-    _permit: Permit,
+    permit: Permit,
 ) {
-    let mut answer = shared.forward(&wire, &request, Transport::Udp).await;
+    let mut answer = tokio::select! {
+        answer = shared.forward(&wire, &request, Transport::Udp) => answer,
+        () = permit.lost().cancelled() => failure(&request),
+    };
     if answer.len() > request.udp_payload_bytes() {
         answer = encode(&request.truncated()).unwrap_or_default();
     }
@@ -205,9 +200,13 @@ async fn serve_tcp(shared: Arc<Shared>, listener: Arc<TcpListener>) {
         if let Some(permit) = shared.connections.take(client.ip()) {
             let shared = Arc::clone(&shared);
             tokio::spawn(async move {
-                let _permit = permit;
-                if let Err(error) = serve_connection(&shared, stream, client.ip()).await {
-                    tracing::trace!(%error, "DNS connection ended");
+                tokio::select! {
+                    () = permit.lost().cancelled() => {}
+                    served = serve_connection(&shared, stream, client.ip()) => {
+                        if let Err(error) = served {
+                            tracing::trace!(%error, "DNS connection ended");
+                        }
+                    }
                 }
             });
         }
@@ -222,7 +221,10 @@ async fn serve_connection(shared: &Shared, mut stream: TcpStream, client: IpAddr
             Decision::Reply(answer) => answer,
             Decision::Ignore => return Ok(()),
             Decision::Forward(request) => match shared.forwards.take(client) {
-                Some(_permit) => shared.forward(&wire, &request, Transport::Tcp).await,
+                Some(permit) => tokio::select! {
+                    answer = shared.forward(&wire, &request, Transport::Tcp) => answer,
+                    () = permit.lost().cancelled() => failure(&request),
+                },
                 None => failure(&request),
             },
         };

@@ -69,14 +69,14 @@ fn addresses(message: &Message) -> Vec<RData> {
     message.answers.iter().map(|record| record.data.clone()).collect()
 }
 
-/// Plays the resolver outside: one address for every name; over UDP so many records as the name says.
+/// Plays the outside resolver: one address for every name; over UDP, as many records as the name says.
 async fn upstream() -> SocketAddr {
     let (socket, listener) = both().await;
     let address = listener.local_addr().expect("bound");
     tokio::spawn(async move {
         let mut buffer = [0; 4096];
         while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
-            // A forged answer with another question comes first and must be passed over.
+            // A forged answer with another question comes first and must be skipped.
             let _ = socket.send_to(&answer(&query("forged.example.").to_vec().expect("encodes"), 1), client).await;
             let count = if buffer[..length].windows(3).any(|part| part == b"big") { 60 } else { 1 };
             let _ = socket.send_to(&answer(&buffer[..length], count), client).await;

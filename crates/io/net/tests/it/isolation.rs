@@ -15,7 +15,7 @@ use crate::world::{
 };
 
 const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
-/// For what must come.
+/// How long to wait for what must arrive.
 const WAIT: Duration = Duration::from_secs(30);
 
 async fn tcp(from: &Attachment, ip: Ipv4Addr, port: u16) -> io::Result<String> {
@@ -67,7 +67,7 @@ fn containers_do_not_reach_listeners_of_the_host() {
             assert!(udp(&a, ip, 9000).await.is_err(), "{ip}");
         }
         greeter((Ipv4Addr::LOCALHOST, 9001));
-        // With rights of its own a container can send loopback destinations to the gateway.
+        // With rights of its own, a container can send packets with loopback destinations to the gateway.
         for rule in [
             ["link", "set", "lo", "down"].as_slice(),
             &["route", "add", "127.0.0.1", "via", "10.88.0.1", "dev", "eth0"],
@@ -114,14 +114,14 @@ fn an_address_that_is_not_its_own_gets_a_container_nowhere() {
             say(&a, stolen, (OUTSIDE_IP, 80)).await;
             assert!(heard.recv(&mut [0; 8]).is_err(), "a datagram from {stolen} left the host");
         }
-        // Answers meant for b still reach b, whatever a says about its address.
+        // Answers meant for b still reach b, whatever a claims about its address.
         inside(&b.netns_path, || greeter((ANY, 81))).await;
         assert!(greeting((b.ip, 81)).is_ok());
         network.close().await.expect("closes");
     });
 }
 
-/// A datagram under an address of the sender's choice.
+/// A datagram with a source address of the sender's choice.
 async fn say(from: &Attachment, ip: Ipv4Addr, to: (Ipv4Addr, u16)) {
     let said = inside(&from.netns_path, move || UdpSocket::bind((ip, 0))?.send_to(b"x", to));
     said.await.expect("sent into the bridge");
@@ -195,7 +195,7 @@ fn exchanged(mut stream: TcpStream) -> TcpStream {
     stream
 }
 
-/// Greets, and then says what it hears.
+/// Greets, and then echoes what it receives.
 fn holder(at: (Ipv4Addr, u16)) {
     let listener = TcpListener::bind(at).expect("a listener");
     thread::spawn(move || {

@@ -3,13 +3,20 @@
 use std::{
     fs,
     net::Ipv4Addr,
+    path::Path,
+    pin::pin,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use heptad_net::{Error, Network, Options, Protocol, facts};
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use heptad_net::{Error, Network, Options, Outside, Protocol, facts};
 use tokio::time::{sleep, timeout};
 
 use crate::world::{HOST_IP, chain, echo, ids, inside, on_a_host, output, port, process, run};
+
+/// Longer than anything here takes unless it waits for another.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_container_gets_an_address_a_route_and_a_loopback() {
@@ -119,6 +126,93 @@ fn a_failed_attach_leaves_nothing() {
     });
 }
 
+#[test]
+fn a_slow_attach_delays_no_other_container_and_gives_everything_back_when_it_fails() {
+    on_a_host(|world| async move {
+        let subnet = Some("10.88.0.0/29".parse().expect("a range"));
+        let options = Options { subnet, ..world.options("t0") };
+        let dir = options.dir.clone();
+        let network = Arc::new(Network::open(options, &ids(&[])).await.expect("opens"));
+        network.attach("there", &[]).await.expect("attaches");
+        let nft = world.hold_nft("tcp . 8080 :");
+        let ports = [port(8080, 80, Protocol::Tcp)];
+        let slow = tokio::spawn({
+            let network = network.clone();
+            async move { network.attach("slow", &ports).await }
+        });
+        timeout(PATIENCE, nft.asked()).await.expect("it comes to its ports");
+        let others = async {
+            network.attach("other", &[port(8081, 80, Protocol::Tcp)]).await.expect("attaches");
+            network.set_outside("other", Outside { reaches: false, reached: false }).await.expect("changes");
+            network.detach("there").await.expect("detaches");
+            network.attach("rival", &ports).await
+        };
+        let refused = timeout(PATIENCE, others).await.expect("nobody waits for the slow one");
+        assert!(matches!(&refused, Err(Error::HostPortPublished { holder, .. }) if holder == "slow"), "{refused:?}");
+        let mut end = pin!(network.detach("slow"));
+        assert!(end.as_mut().now_or_never().is_none(), "a container has one change at a time");
+        assert!(!slow.is_finished());
+        nft.refuse();
+        let failed = slow.await.expect("it does not panic");
+        assert!(matches!(failed, Err(Error::Nft { .. })), "{failed:?}");
+        end.await.expect("there is nothing to detach");
+        assert_eq!((entries(&dir.join("ns")), entries(&dir.join("containers"))), (1, 1), "the other one's");
+        assert_eq!(names_of_links().len(), 4, "lo, ext0, the bridge and the other one's: {:?}", names_of_links());
+        drop(std::net::TcpListener::bind((HOST_IP, 8080)).expect("the port is free"));
+        for id in ["b", "c", "d", "e"] {
+            network.attach(id, &[]).await.expect("five addresses are in the range, and one is taken");
+        }
+        network.close().await.expect("closes");
+    });
+}
+
+#[test]
+fn several_are_attached_at_once_and_one_that_fails_leaves_nothing() {
+    on_a_host(|world| async move {
+        let before = state_of_the_host();
+        let network = world.open().await;
+        let dir = world.options("t0").dir;
+        // The name of the link of one of them is taken.
+        run("ip", &["link", "add", "hvt0-5", "type", "veth", "peer", "name", "other"]);
+        let attach = |number: u16| {
+            let network = &network;
+            async move { network.attach(&format!("c{number}"), &[port(8000 + number, 80, Protocol::Tcp)]).await }
+        };
+        let mut all: FuturesUnordered<_> = (0..8).map(attach).collect();
+        let first = all.next().await.expect("eight are attached");
+        assert_eq!(
+            entries(&dir.join("containers")) + usize::from(first.is_err()),
+            8,
+            "all have begun before one has ended"
+        );
+        let mut ended: Vec<_> = all.collect().await;
+        ended.push(first);
+        let (made, failed): (Vec<_>, Vec<_>) = ended.into_iter().partition(Result::is_ok);
+        assert!(matches!(failed[..], [Err(Error::Netlink { .. })]), "{failed:?}");
+        assert_eq!((entries(&dir.join("ns")), entries(&dir.join("containers"))), (7, 7));
+        assert_eq!(names_of_links().len(), 3 + 7, "{:?}", names_of_links());
+        assert_eq!(network.list().await.len(), 7);
+        for container in made.into_iter().flatten() {
+            let held = std::net::TcpListener::bind((HOST_IP, container.host_ports[0].host_port));
+            assert!(held.is_err(), "its port is its own");
+            inside(&container.netns_path, move || echo(container.gateway)).await.expect("the gateway answers");
+        }
+        let detach = |number: u16| {
+            let network = &network;
+            async move { network.detach(&format!("c{number}")).await }
+        };
+        let gone: Vec<_> = (0..8).map(detach).collect::<FuturesUnordered<_>>().collect().await;
+        assert!(gone.iter().all(Result::is_ok), "{gone:?}");
+        assert_eq!((names_of_links().len(), entries(&dir.join("ns"))), (3, 0));
+        network.close().await.expect("closes");
+        assert_eq!(state_of_the_host(), before);
+    });
+}
+
+fn entries(dir: &Path) -> usize {
+    fs::read_dir(dir).expect("listed").count()
+}
+
 fn names_of_links() -> Vec<String> {
     let links = run("ip", &["-o", "-br", "link"]);
     links.lines().filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect()
@@ -134,7 +228,7 @@ fn an_attach_that_is_cut_short_is_cleaned_up_by_the_next_call() {
             let ports = [port(8080, 80, Protocol::Tcp)];
             let limit = Duration::from_micros(micros);
             cut += usize::from(timeout(limit, network.attach("a", &ports)).await.is_err());
-            // The thread that makes the namespace is not cut short with its caller.
+            // The thread that creates the namespace is not cut short with its caller.
             sleep(Duration::from_millis(20)).await;
             network.detach("a").await.expect("detaches");
             assert_eq!(names_of_links().len(), 3, "lo, ext0 and the bridge: {:?}", names_of_links());

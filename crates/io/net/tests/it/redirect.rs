@@ -49,7 +49,7 @@ fn one_rule_redirects_every_address_and_port_of_the_range() {
     });
 }
 
-/// Policies that select a container for ingress say who may call it, and nothing of what it may call itself.
+/// Policies that select a container for ingress say who may call it, and nothing about what it may call itself.
 #[test]
 fn a_sheltered_container_calls_services_names_and_the_outside() {
     for dns_port in [53, 5353] {
@@ -92,17 +92,25 @@ fn a_connection_to_what_nobody_serves_is_refused() {
         let service = Ipv4Addr::new(10, 89, 0, 7);
         let standing = inside(&a.netns_path, move || std::net::TcpStream::connect((service, 80))).await;
         let refused = |error: std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
-        network.set_unserved([(service, 80)].into()).await.expect("it is noted");
+        network.set_served([(service, [81].into())].into()).await.expect("it is noted");
         assert!(call(&a, service, 80).await.is_err_and(refused), "as by a host on which nobody listens");
+        assert!(call(&a, service, 82).await.is_err_and(refused), "a port of which nobody ever spoke");
         call(&a, service, 81).await.expect("another port");
-        // It stays so when the rules are loaded again, also with others in them.
+        call(&a, Ipv4Addr::new(10, 89, 0, 8), 80).await.expect("an address of which nothing is known");
+        // This stays so when the rules are loaded again, even together with others.
         network.repair().await.expect("the rules are loaded");
         let b = network.attach("b", &[]).await.expect("attaches");
         assert!(call(&b, service, 80).await.is_err_and(refused));
         let mut said = String::new();
         std::io::Read::read_to_string(&mut standing.expect("it was served"), &mut said).expect("it goes on");
         assert!(said.contains("wants 10.89.0.7:80"), "{said}");
-        network.set_unserved([].into()).await.expect("it is noted");
+        network.set_served([(service, [80].into())].into()).await.expect("it is noted");
+        call(&a, service, 80).await.expect("somebody serves again");
+        // Whoever takes the network over does not know what was refused, and sets it anew.
+        network.set_served([(service, [81].into())].into()).await.expect("it is noted");
+        drop(network);
+        let network = Network::open(world.options("t0"), &ids(&["a", "b"])).await.expect("opens again");
+        network.set_served([(service, [80].into())].into()).await.expect("it is noted");
         call(&a, service, 80).await.expect("somebody serves again");
         network.close().await.expect("closes");
     });

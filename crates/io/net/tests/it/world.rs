@@ -1,11 +1,11 @@
-//! A host of its own for each test, with an outside next to it. Knows no test.
+//! A separate host for each test, with an outside world next to it. Knows no test.
 
 use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::{self, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
-    os::fd::AsRawFd as _,
+    os::{fd::AsRawFd as _, unix::fs::PermissionsExt as _},
     panic::resume_unwind,
     path::{Path, PathBuf},
     process::Command,
@@ -117,6 +117,26 @@ impl World {
         Network::open(self.options("t0"), &ids(alive)).await.unwrap_or_else(|error| panic!("{}", chain(&error)))
     }
 
+    /// Replaces this host's `nft` by one that holds back transactions that contain `text` until it is released.
+    pub(crate) fn hold_nft(&self, text: &str) -> HeldNft {
+        let [asked, answer, real, script] = ["asked", "answer", "nft", "nft.sh"].map(|name| self.dir.path().join(name));
+        let program = ["/usr/sbin/nft", "/sbin/nft"].into_iter().find(|path| Path::new(path).exists()).expect("nft");
+        fs::copy(program, &real).expect("copied");
+        let lines = format!(
+            "#!/bin/sh\ninput=$(cat)\ncase $input in *'{text}'*)\n    touch {asked}\n    \
+             while [ ! -e {answer} ]; do sleep 0.01; done\n    echo refused >&2; exit 1;;\nesac\n\
+             printf '%s\\n' \"$input\" | {real} \"$@\"\n",
+            asked = asked.display(),
+            answer = answer.display(),
+            real = real.display(),
+        );
+        fs::write(&script, lines).expect("written");
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("set");
+        let none: Option<&str> = None;
+        mount(Some(&script), program, none, MsFlags::MS_BIND, none).expect("in the place of nft");
+        HeldNft { asked, answer }
+    }
+
     /// Runs `work` in the outside.
     pub(crate) async fn outside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         inside(&self.outside, work).await
@@ -131,6 +151,26 @@ impl Drop for World {
         for pin in pins.filter(|pin| Path::new(pin).starts_with(self.dir.path())) {
             let _ = umount2(pin, MntFlags::MNT_DETACH);
         }
+    }
+}
+
+/// An `nft` of this host that delays transactions that contain a certain text.
+pub(crate) struct HeldNft {
+    asked: PathBuf,
+    answer: PathBuf,
+}
+
+impl HeldNft {
+    /// Returns when somebody waits for it.
+    pub(crate) async fn asked(&self) {
+        while !self.asked.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// From now on it rejects that at once.
+    pub(crate) fn refuse(&self) {
+        fs::write(&self.answer, "").expect("written");
     }
 }
 
@@ -189,7 +229,7 @@ pub(crate) async fn inside<T: Send + 'static>(netns: &Path, work: impl FnOnce() 
     .await
 }
 
-/// Accepts connections for ever, and says to each one who called.
+/// Accepts connections for ever, and tells each client who called.
 pub(crate) fn greeter(at: impl Into<SocketAddr>) -> SocketAddr {
     let listener = TcpListener::bind(at.into()).expect("a listener");
     let address = listener.local_addr().expect("bound");

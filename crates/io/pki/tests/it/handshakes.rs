@@ -25,7 +25,7 @@ fn a_part_of_another_ca_is_refused_by_both_sides() {
     let them = part(&theirs, &node("a"), &bundle(&[&theirs]));
     let error = mutual(&us, &them).expect_err("the client does not know the server's CA");
     assert!(matches!(error, Error::InvalidCertificate(CertificateError::UnknownIssuer)), "{error}");
-    // A stranger that believes us is refused by our server all the same.
+    // A stranger that believes us is still refused by our server.
     let credulous = part(&theirs, &node("a"), &bundle(&[&theirs, &ours]));
     let error = mutual(&credulous, &us).expect_err("the server does not know the client's CA");
     assert!(matches!(error, Error::InvalidCertificate(CertificateError::UnknownIssuer)), "{error}");
@@ -86,7 +86,7 @@ fn without_a_certificate_one_is_nobody_or_not_connected() {
     assert_eq!(pair.seen_client(), None);
     let error = shake(&anonymous, &s1.server_config(ALPN, ClientAuth::Required)).expect_err("here not");
     assert!(matches!(error, Error::NoCertificatesPresented), "{error}");
-    // What is optional is still checked if it is shown.
+    // An optional certificate is still checked if it is presented.
     let stranger = part(&authority(), &node("a"), &trusted);
     assert!(shake(&stranger.client_config(ALPN), &s1.server_config(ALPN, ClientAuth::Optional)).is_err());
 }
@@ -130,7 +130,7 @@ fn a_rotation_of_the_ca_fails_no_connection() {
             TlsIdentity::new(&signed(&old, key, id).chain_pem, key, only_old.clone()).expect("an identity")
         })
         .collect();
-    // Made once, used all the way.
+    // Created once, used throughout.
     let servers: Vec<_> = parts.iter().map(|part| part.server_config(ALPN, ClientAuth::Required)).collect();
     let clients: Vec<_> = parts.iter().map(|part| part.client_config(ALPN)).collect();
     let mut opened = Vec::new();

@@ -1,4 +1,4 @@
-//! What an authority signs, and what it takes from a request: the public key alone.
+//! What an authority signs, and what it takes from a request: only the public key.
 
 use crate::world::{DOMAIN, HOUR, authority, bundle, node, now_ms, part, server, signed};
 use heptad_pki::{Authority, KeyPair, SpiffeId, TlsIdentity, TrustBundle};

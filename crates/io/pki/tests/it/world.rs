@@ -1,4 +1,4 @@
-//! Parts with certificates, and TLS handshakes between them in memory.
+//! Members with certificates, and TLS handshakes between them in memory.
 
 use heptad_pki::{
     Authority, ClientAuth, IssuedCertificate, KeyPair, PeerIdentity, SpiffeId, TlsIdentity, TrustBundle, peer_identity,
@@ -46,14 +46,14 @@ pub(crate) fn part(authority: &Authority, id: &SpiffeId, trusted: &TrustBundle) 
     TlsIdentity::new(&signed(authority, &key, id).chain_pem, &key, trusted.clone()).expect("an identity")
 }
 
-/// Two ends that shook hands.
+/// Two ends that completed a handshake.
 #[derive(Debug)]
 pub(crate) struct Pair {
     pub(crate) client: ClientConnection,
     pub(crate) server: ServerConnection,
 }
 
-/// Carries bytes between the ends until both are content, or one refuses.
+/// Carries bytes between the ends until both are done, or one refuses.
 pub(crate) fn shake(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> Result<Pair, rustls::Error> {
     let name = ServerName::try_from("10.0.0.1").expect("an address");
     let client = ClientConnection::new(client.clone(), name)?;
@@ -101,18 +101,18 @@ impl Pair {
         assert_eq!(&word, b"pong");
     }
 
-    /// Whom the server sees.
+    /// The identity that the server sees.
     pub(crate) fn seen_client(&self) -> Option<PeerIdentity> {
         self.server.peer_certificates().map(|certs| peer_identity(certs).expect("an identity"))
     }
 
-    /// Whom the client sees.
+    /// The identity that the client sees.
     pub(crate) fn seen_server(&self) -> PeerIdentity {
         peer_identity(self.client.peer_certificates().expect("a server has certificates")).expect("an identity")
     }
 }
 
-/// A handshake between two parts that both show certificates.
+/// A handshake between two members that both present certificates.
 pub(crate) fn mutual(client: &TlsIdentity, server: &TlsIdentity) -> Result<Pair, rustls::Error> {
     shake(&client.client_config(ALPN), &server.server_config(ALPN, ClientAuth::Required))
 }

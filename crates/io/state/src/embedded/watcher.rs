@@ -2,9 +2,7 @@
 //! at most one small chunk whatever its speed. Keeps no store open.
 
 use super::Shared;
-use crate::{
-    BoxFuture, Error, Event, Result, Revision, WatchBatch, WatchEvent, WatchRequest, WatchSource, ring::Changes,
-};
+use crate::{BoxFuture, Error, Result, Revision, WatchBatch, WatchEvent, WatchRequest, WatchSource, ring::Changes};
 use std::{
     collections::VecDeque,
     sync::{Arc, Weak},
@@ -105,18 +103,7 @@ impl Watcher {
     }
 
     fn keep<'c>(&mut self, changes: impl Iterator<Item = &'c Changes>, compacted: Revision) {
-        for change in changes {
-            let prev_kv = self.request.prev_kv && change.revision > compacted;
-            let events: Vec<Event> = change
-                .events
-                .iter()
-                .filter(|event| self.request.range.contains(&event.kv.key))
-                .map(|event| Event { prev_kv: event.prev_kv.clone().filter(|_| prev_kv), ..event.clone() })
-                .collect();
-            if !events.is_empty() {
-                self.found.push_back(WatchBatch { revision: change.revision, events });
-            }
-        }
+        self.found.extend(changes.filter_map(|change| change.seen(&self.request, compacted)));
     }
 }
 

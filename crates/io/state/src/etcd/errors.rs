@@ -54,15 +54,3 @@ pub(super) fn unwritten(endpoints: &str, error: CallError, ops_max: usize) -> Er
 pub(super) fn compacted(requested: Revision, compact_revision: Revision) -> Error {
     Error::Compacted { requested, compact_revision }
 }
-
-/// An error and its causes in one line.
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}

@@ -149,7 +149,7 @@ impl Feed {
             match self.follow(&channel).await {
                 Ok(()) => tracing::debug!("the watch of etcd is compared with another member"),
                 Err(error) => {
-                    let error = super::errors::with_causes(&error);
+                    let error = heptad_model::with_causes(&error);
                     tracing::debug!(error, "the watch of etcd begins anew");
                 }
             }

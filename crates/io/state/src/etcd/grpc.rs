@@ -8,6 +8,7 @@ use hyper::{
     body::{Body, Frame, Incoming},
     client::conn::http2::SendRequest,
 };
+use percent_encoding::percent_decode;
 use prost::Message;
 use std::{
     convert::Infallible,
@@ -190,22 +191,7 @@ fn status(headers: &HeaderMap) -> Result<(), CallError> {
 }
 
 fn percent_decoded(text: &[u8]) -> String {
-    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
-    let mut out = Vec::with_capacity(text.len());
-    let mut at = 0;
-    while let Some(byte) = text.get(at) {
-        match (byte, digit(text.get(at + 1)), digit(text.get(at + 2))) {
-            (b'%', Some(high), Some(low)) => {
-                out.push(u8::try_from(high * 16 + low).expect("two hexadecimal digits are a byte"));
-                at += 3;
-            }
-            _ => {
-                out.push(*byte);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
+    percent_decode(text).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::{
     feed::{AllKeys, Next},
 };
 use crate::{
-    BoxFuture, Error, Event, FIRST_REVISION, Result, Revision, WatchBatch, WatchEvent, WatchRequest, WatchSource,
+    BoxFuture, Error, FIRST_REVISION, Result, Revision, WatchBatch, WatchEvent, WatchRequest, WatchSource,
     ring::Changes,
 };
 use std::{
@@ -140,16 +140,7 @@ impl Watcher {
             return;
         }
         self.next = changes.revision + 1;
-        let prev_kv = self.request.prev_kv && changes.revision > compacted;
-        let events: Vec<Event> = changes
-            .events
-            .iter()
-            .filter(|event| self.request.range.contains(&event.kv.key))
-            .map(|event| Event { prev_kv: event.prev_kv.clone().filter(|_| prev_kv), ..event.clone() })
-            .collect();
-        if !events.is_empty() {
-            self.found.push_back(WatchBatch { revision: changes.revision, events });
-        }
+        self.found.extend(changes.seen(&self.request, compacted));
     }
 }
 

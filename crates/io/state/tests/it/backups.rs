@@ -121,7 +121,6 @@ async fn everything_is_copied_from_one_backend_to_another() {
     assert!(to.0.current_revision().await.unwrap() > copied.revision);
 }
 
-#[cfg(feature = "etcd")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_moves_to_etcd_and_back() {
     let (from, _dir) = embedded();

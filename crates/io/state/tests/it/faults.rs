@@ -73,7 +73,6 @@ async fn the_embedded_store_is_linearizable() {
     run("embedded", vec![store], 300, async {}).await;
 }
 
-#[cfg(feature = "etcd")]
 mod on_etcd {
     use super::*;
     use crate::etcd::{Cluster, fresh, shared};

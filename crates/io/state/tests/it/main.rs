@@ -5,14 +5,12 @@ mod backups;
 mod conformance;
 mod disk_full;
 mod durable;
-#[cfg(feature = "etcd")]
 mod etcd;
 mod faults;
 mod history;
 mod kill;
 mod migration;
 mod model;
-#[cfg(feature = "etcd")]
 mod secure;
 mod support;
 
@@ -44,7 +42,5 @@ macro_rules! conforms {
 conforms!(memory, crate::support::memory());
 conforms!(embedded, crate::support::embedded());
 conforms!(embedded_without_memory, crate::support::embedded_from_disk());
-#[cfg(feature = "etcd")]
 conforms!(etcd_cluster, crate::etcd::fresh().await);
-#[cfg(feature = "etcd")]
 conforms!(etcd_without_memory, crate::etcd::fresh_without_memory().await);

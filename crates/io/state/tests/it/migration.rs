@@ -2,8 +2,7 @@
 
 use crate::support::{embedded, memory};
 use heptad_state::{
-    BoxFuture, Bytes, Error, Limits, Op, RangeRequest, RangeResponse, Result, Revision, Store, StoreExt, Txn,
-    TxnResponse, WatchRequest, WatchStream,
+    BoxFuture, Bytes, Error, Layer, Op, Result, Store, StoreExt, Txn, TxnResponse,
     backup::Target,
     migration::{self, MARK_KEY, Migration},
 };
@@ -21,30 +20,14 @@ struct Dying {
     left: Arc<AtomicUsize>,
 }
 
-impl Store for Dying {
-    fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse>> {
-        self.inner.range(request)
+impl Layer for Dying {
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
     }
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse>> {
         let lives = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
         if lives { self.inner.txn(txn) } else { Box::pin(async { Err(Error::Closed) }) }
-    }
-
-    fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<WatchStream>> {
-        self.inner.watch(request)
-    }
-
-    fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<()>> {
-        self.inner.compact(revision)
-    }
-
-    fn current_revision(&self) -> BoxFuture<'_, Result<Revision>> {
-        self.inner.current_revision()
-    }
-
-    fn limits(&self) -> &Limits {
-        self.inner.limits()
     }
 }
 

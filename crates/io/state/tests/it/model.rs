@@ -327,7 +327,6 @@ proptest! {
     }
 }
 
-#[cfg(feature = "etcd")]
 mod on_etcd {
     use super::*;
     use heptad_state::EtcdOptions;

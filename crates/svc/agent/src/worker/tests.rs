@@ -1,9 +1,10 @@
-//! What a worker does about starts, ends, stops and restarts of the agent, over a driver and a control plane in memory.
+//! How a worker handles starts, ends, stops and restarts of the agent; with a driver and a control plane in memory.
 
 use super::*;
 use crate::fake::{self, FakeDriver, FakePlane, Told, seen};
+use heptad_api::ErrorCode;
 use heptad_exec::{ExecOutput, ExitKind};
-use heptad_model::{Bytes, HealthCheck, Job, Mode, Probe, Service};
+use heptad_model::{Bytes, HealthCheck, Job, Mode, NodeConditionKind, NodeFault, Probe, Service, StartFailure};
 use tokio::task::JoinHandle;
 
 struct Bench {
@@ -36,7 +37,7 @@ impl Bench {
         Self { _dir: dir, driver, plane, context, wish, worker }
     }
 
-    /// Another agent takes over, and finds this record.
+    /// Another agent takes over and finds this record.
     async fn restart(&mut self, wish: Wish) {
         self.kill().await;
         self.start_again(wish);
@@ -73,7 +74,7 @@ impl Bench {
         seen(&self.plane.told, what, look).await
     }
 
-    /// Waits for the worker's end; whether it told that the container is gone.
+    /// Waits for the worker's end; returns whether it reported that the container is gone.
     async fn ended(self) -> (bool, Vec<String>, Vec<Told>) {
         let told =
             tokio::time::timeout(Duration::from_secs(3_600), self.worker).await.expect("ends").expect("no panic");
@@ -85,7 +86,7 @@ impl Bench {
 fn spawn(context: &Arc<Context>, wish: Wish) -> (watch::Sender<Wish>, JoinHandle<bool>) {
     let (wish, wishes) = watch::channel(wish);
     let id = ContainerId::from("web-1");
-    let worker = Worker::new(id, context.clone(), wishes, context.driver.exits());
+    let worker = Worker::new(id, context.clone(), wishes);
     (wish, tokio::spawn(worker.live()))
 }
 
@@ -111,6 +112,32 @@ async fn a_stop_takes_the_endpoint_away_first_and_tells_the_end_last() {
     assert!(gone && matches!(told.last(), Some(Told::Gone)), "{told:?}");
     let last = told.iter().rev().find_map(|one| if let Told::Report(report) = one { Some(report) } else { None });
     assert!(last.is_some_and(|report| report.reason == "Stopping" && !report.ready), "{last:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_started_says_whose_fault_that_is_and_the_node_says_so_too() {
+    let (dir, driver, plane, context) = fake::node();
+    driver.refuse_starts(4);
+    let (wish, worker) = spawn(&context, run(container(|_| {})));
+    let mut bench = Bench { _dir: dir, driver, plane, context, wish, worker };
+    let words = |report: &ContainerReport| report.reason == "StartFailed";
+    let report = bench.report("it fails", words).await;
+    assert_eq!(report.start_failure, None, "nobody knows that it is the node's");
+    bench.kill().await;
+    bench.driver.refuse_starts_for(5, NodeFault::DiskFull);
+    let health = bench.context.health.subscribe();
+    bench.start_again(run(container(|_| {})));
+    for tries in 1..=4 {
+        let expected = Some(StartFailure { fault: NodeFault::DiskFull, tries });
+        bench.report("it fails for a reason of the node", |report| report.start_failure == expected).await;
+        let conditions = health.borrow().conditions().to_vec();
+        let kinds: Vec<_> = conditions.iter().map(|one| one.kind).collect();
+        assert_eq!(kinds == [NodeConditionKind::StartsFailing], tries >= 3, "{tries}: {conditions:?}");
+    }
+    let report = bench.report("it runs", |report| report.status == ContainerStatus::Running).await;
+    assert_eq!((report.start_failure, health.borrow().conditions().len()), (None, 0));
+    bench.stop();
+    bench.ended().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -179,11 +206,20 @@ async fn the_end_of_an_older_run_ends_no_newer_one() {
     bench.done("start web-1.0").await;
     bench.driver.end("web-1.0", ExitKind::Code(1), false, 10);
     bench.done("start web-1.1").await;
-    bench.driver.tell_again("web-1.0");
     bench.report("ready again", |report| report.ready && report.restarts == 1).await;
     bench.stop();
     let (_, done, _) = bench.ended().await;
     assert!(!done.contains(&"starting web-1.2".to_owned()), "{done:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_the_driver_has_lost_is_followed_by_another() {
+    let bench = Bench::new(run(container(|_| {})));
+    bench.done("start web-1.0").await;
+    bench.driver.lose("web-1.0");
+    bench.done("start web-1.1").await;
+    bench.stop();
+    bench.ended().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -259,6 +295,40 @@ async fn without_a_control_plane_containers_go_on_and_the_newest_state_is_told_l
     assert_eq!(report.restarts, 3);
     bench.stop();
     bench.ended().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_not_let_in_says_everything_again() {
+    for code in [ErrorCode::Unauthorized, ErrorCode::Forbidden, ErrorCode::Busy] {
+        let bench = Bench::new(run(container(|_| {})));
+        bench.report("ready", |report| report.ready).await;
+        bench.plane.refusal.send_replace(Some(code));
+        bench.driver.end("web-1.0", ExitKind::Code(1), false, 10);
+        bench.done("start web-1.1").await;
+        seen(&bench.plane.refused, "the report is refused", |all| (all.len() > 3).then_some(())).await;
+        bench.plane.refusal.send_replace(None);
+        bench.report("the newest", |report| report.ready && report.restarts == 1).await;
+        bench.plane.refusal.send_replace(Some(code));
+        bench.stop();
+        bench.done("remove web-1.1").await;
+        let before = bench.plane.refused.borrow().len();
+        seen(&bench.plane.refused, "that it is gone is refused", |all| (all.len() > before + 3).then_some(())).await;
+        assert!(!bench.worker.is_finished(), "{code:?} is no answer");
+        bench.plane.refusal.send_replace(None);
+        let (gone, _, told) = bench.ended().await;
+        assert!(gone && told.iter().any(|one| matches!(one, Told::Gone)), "{code:?}: {told:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_is_refused_is_none_unless_nobody_knows_the_container() {
+    for (code, gone) in [(ErrorCode::NotFound, true), (ErrorCode::Conflict, false)] {
+        let bench = Bench::new(run(container(|_| {})));
+        bench.report("ready", |report| report.ready).await;
+        bench.plane.refusal.send_replace(Some(code));
+        bench.stop();
+        assert_eq!(bench.ended().await.0, gone, "{code:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,8 +3,9 @@
 use crate::support::{Mood, cluster};
 use bytes::Bytes;
 use heptad_api::ErrorCode;
-use heptad_client::{Body, Error};
+use heptad_client::{Body, Error, Options};
 use heptad_model::NodeName;
+use std::time::Duration;
 
 #[tokio::test]
 async fn a_client_stays_with_the_server_that_answers() {
@@ -25,6 +26,42 @@ async fn reads_go_on_elsewhere_whatever_happens_to_a_server() {
         let (_, client) = cluster([mood, mood, Mood::Well]);
         assert_eq!(client.version().await.unwrap_or_else(|error| panic!("{mood:?}: {error}")).version, "c");
     }
+}
+
+#[tokio::test]
+async fn the_only_server_is_asked_again_if_it_is_replaced_meanwhile() {
+    let (servers, client) = cluster([Mood::IsReplaced, Mood::Down, Mood::Down]);
+    let client = client.only("a");
+    assert_eq!(client.version().await.expect("its successor answers").version, "a");
+    assert_eq!(servers.heard().len(), 2);
+    // What may have been done is not repeated, and the client gives up at some point.
+    servers.set("a", Mood::IsReplaced);
+    let fresh = client.only("a");
+    fresh.heartbeat(&NodeName("n1".to_owned())).await.expect_err("nobody knows what became of it");
+    servers.set("a", Mood::Dies);
+    servers.heard();
+    client.only("a").version().await.expect_err("it always closes");
+    assert!(servers.heard().len() <= 3);
+}
+
+#[tokio::test]
+async fn a_server_that_takes_connections_and_says_nothing_costs_little_while_there_is_another() {
+    const LONG_MS: u64 = 600_000;
+    let (_, client) = cluster([Mood::Mute, Mood::Well, Mood::Well]);
+    let patient = Options {
+        connect_timeout_ms: LONG_MS,
+        silence_ms_max: LONG_MS,
+        connect_silence_ms_max: 20,
+        ..Options::default()
+    };
+    let client = client.with_options(patient);
+    // For a read and for a write: nothing was sent.
+    let asked = async {
+        assert_eq!(client.only("b").version().await.expect("it answers").version, "b");
+        client.heartbeat(&NodeName("n1".to_owned())).await.expect("b hears it");
+        client.version().await.expect("b answers").version
+    };
+    assert_eq!(tokio::time::timeout(Duration::from_millis(LONG_MS / 10), asked).await.expect("soon"), "b");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The client against servers that die, hang or cannot work, without sockets: each server is a piece of memory.
+//! The client against servers that die, hang or cannot work, without sockets: each server lives in memory.
 #![allow(missing_docs)]
 
 mod failover;

@@ -25,13 +25,17 @@ pub(crate) enum Mood {
     Well,
     /// Refuses connections.
     Down,
+    /// Takes connections and says nothing, not even for the handshake.
+    Mute,
     /// Accepts, reads and never answers.
     Hangs,
-    /// Closes each connection as soon as a request was read.
+    /// Closes each connection as soon as it has read a request.
     Dies,
+    /// Closes one connection like that, and is well from then on.
+    IsReplaced,
     /// Answers each request with this problem.
     Refuses(ErrorCode),
-    /// Begins a watch and falls silent.
+    /// Begins a watch and then falls silent.
     FallsSilent,
 }
 
@@ -39,7 +43,7 @@ pub(crate) enum Mood {
 #[derive(Default)]
 pub(crate) struct Servers {
     moods: Mutex<BTreeMap<String, Mood>>,
-    /// `SERVER METHOD PATH` of all requests that came in.
+    /// `SERVER METHOD PATH` of all requests that arrived.
     heard: Mutex<Vec<String>>,
 }
 
@@ -65,8 +69,10 @@ impl Connector for Way {
     fn connect(&self, endpoint: &str) -> BoxFuture<'_, io::Result<Box<dyn Io>>> {
         let endpoint = endpoint.to_owned();
         Box::pin(async move {
-            if self.0.mood(&endpoint) == Mood::Down {
-                return Err(io::ErrorKind::ConnectionRefused.into());
+            match self.0.mood(&endpoint) {
+                Mood::Down => return Err(io::ErrorKind::ConnectionRefused.into()),
+                Mood::Mute => return std::future::pending().await,
+                _ => {}
             }
             let (near, far) = tokio::io::duplex(64 << 10);
             let servers = self.0.clone();
@@ -91,7 +97,7 @@ impl Servers {
         self.moods.lock().expect("no panic").get(name).copied().unwrap_or(Mood::Down)
     }
 
-    /// What came in since the last question.
+    /// The requests that arrived since the last call.
     pub(crate) fn heard(&self) -> Vec<String> {
         std::mem::take(&mut *self.heard.lock().expect("no panic"))
     }
@@ -105,6 +111,10 @@ impl Servers {
         match self.mood(name) {
             Mood::Hangs => std::future::pending().await,
             Mood::Dies | Mood::Down => Err(io::Error::other("dies")),
+            Mood::IsReplaced => {
+                self.set(name, Mood::Well);
+                Err(io::Error::other("the next one answers"))
+            }
             Mood::Refuses(code) => Ok(problem(code)),
             _ if path.contains("watch=true") => Ok(self.watch(name)),
             _ if path.starts_with("/v1/storage/") => Ok(json(format!("{{\"bytes\":{}}}", body.len()))),
@@ -117,7 +127,7 @@ impl Servers {
         }
     }
 
-    /// A watch that says every 50 ms how far it is, as long as the server is well.
+    /// A watch that reports its progress every 50 ms as long as the server is well.
     fn watch(&self, name: &str) -> Response<Body> {
         let silent = self.mood(name) == Mood::FallsSilent;
         let revision = if name == "a" { 7 } else { 9 };
@@ -134,7 +144,7 @@ impl Servers {
 
 type Lines = std::pin::Pin<Box<dyn futures_util::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send>>;
 
-/// A stream that may be shared, as boxed bodies must be; only one task ever looks.
+/// A stream that may be shared, as boxed bodies must be; only one task ever reads it.
 struct SyncStream(Mutex<Lines>);
 
 impl futures_util::Stream for SyncStream {

@@ -1,11 +1,11 @@
 //! Who asks.
 
 use crate::{objects::Writer, trust::Person};
-use heptad_api::trust::Role;
+use heptad_api::{permission::Who, trust::Role};
 use heptad_model::NodeName;
 use std::fmt;
 
-/// Who asks, as far as it was proven.
+/// The caller's identity, as far as it was proven.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Principal {
     /// The user of the platform's own machine.
@@ -14,15 +14,26 @@ pub(crate) enum Principal {
     Server(String),
     /// A node, by its certificate and the key of its row.
     Node(NodeName),
-    /// A node by a certificate that has ended, and the key of its row. It may have a new certificate, and nothing else.
+    /// A node by a certificate that has ended, and the key of its row. It may get a new certificate, and nothing else.
     Ended(NodeName),
     /// A person, by a token.
     Person(Person),
-    /// Nobody knows.
+    /// An unidentified caller.
     Anonymous,
 }
 
 impl Principal {
+    /// Who it is to the rules of what is permitted.
+    pub(super) fn who(&self) -> Who<'_> {
+        match self {
+            Self::Operator => Who::Operator,
+            Self::Server(_) => Who::Server,
+            Self::Node(name) | Self::Ended(name) => Who::Node(name.as_str()),
+            Self::Person(person) => Who::Person(&person.role),
+            Self::Anonymous => Who::Anonymous,
+        }
+    }
+
     /// On whose behalf it writes.
     pub(crate) fn writer(&self) -> Writer {
         match self {
@@ -33,7 +44,7 @@ impl Principal {
         }
     }
 
-    /// With what people know of it.
+    /// With what people know about it.
     pub(crate) fn described(&self) -> String {
         match self {
             Self::Person(person) => format!("{self} ({}, {})", person.name, person.role),

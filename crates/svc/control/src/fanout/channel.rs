@@ -1,7 +1,7 @@
-//! What can be followed: a kind whole, what proxies route by, or the containers of one node.
+//! What can be followed: a whole kind, what proxies route by, or the containers of one node.
 
-use crate::keys;
-use heptad_api::Kind;
+use crate::{keys, objects::Kept};
+use heptad_api::{Kind, with_kind};
 use heptad_model::NodeName;
 use heptad_state::KeyRange;
 
@@ -17,10 +17,9 @@ pub(crate) enum Channel {
 }
 
 impl Channel {
-    /// The channel of a kind; none if that kind is not kept ready for many.
+    /// The channel of a kind; `None` if the kind is not kept ready for many followers.
     pub(crate) fn whole(kind: Kind) -> Option<Self> {
-        let kept = matches!(kind, Kind::Nodes | Kind::Services | Kind::Containers | Kind::Policies | Kind::Rules);
-        kept.then_some(Self::Whole(kind))
+        with_kind!(kind, T => T::FOLLOWED).then_some(Self::Whole(kind))
     }
 
     /// What it is, for messages.
@@ -32,7 +31,7 @@ impl Channel {
         }
     }
 
-    /// The rows that it is made of.
+    /// The rows from which it is made.
     pub(crate) fn range(&self) -> KeyRange {
         match self {
             Self::Whole(kind) => KeyRange::prefix(keys::prefix(*kind, None)),

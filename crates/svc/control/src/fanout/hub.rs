@@ -1,5 +1,5 @@
-//! Reads what changes once, for all clients: makes the lines of every channel that somebody follows. When the store's
-//! watch breaks, the channels begin anew and the clients catch up by themselves.
+//! Reads each change once for all clients, and makes the lines of every channel that somebody follows. When the store's
+//! watch breaks, the channels start anew and the clients catch up by themselves.
 
 use super::{Channel, lines, ring::Ring};
 use crate::{
@@ -21,13 +21,13 @@ use std::{
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-/// Bytes of lines that one channel of all clients keeps.
+/// Bytes of lines that a channel shared by all clients keeps.
 const SHARED_BYTES_MAX: usize = 16 << 20;
 /// Bytes of lines that the channel of one node keeps.
 const NODE_BYTES_MAX: usize = 256 << 10;
-/// Wait after the store's watch broke.
+/// The wait after the store's watch broke.
 const RETRY_MS: u64 = 100;
-/// Revisions between two looks for channels that nobody follows any more.
+/// How many revisions lie between two searches for channels without followers.
 const SWEEP_REVISIONS: Revision = 4_096;
 
 /// Makes the lines of all channels.
@@ -35,7 +35,7 @@ const SWEEP_REVISIONS: Revision = 4_096;
 pub(crate) struct Hub {
     objects: Objects,
     channels: Mutex<BTreeMap<Channel, Arc<Ring>>>,
-    /// How many channels were ever made.
+    /// How many channels were ever created.
     made: AtomicU64,
     /// Everything up to here is in the channels.
     read: AtomicU64,
@@ -59,14 +59,14 @@ impl Hub {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The lines of a channel; made if nobody follows it yet.
+    /// The lines of a channel; creates it if nobody follows it yet.
     pub(super) fn ring(&self, channel: &Channel) -> Arc<Ring> {
         let mut channels = self.lock();
         if let Some(ring) = channels.get(channel) {
             return ring.clone();
         }
         let bytes_max = if matches!(channel, Channel::Node(_)) { NODE_BYTES_MAX } else { SHARED_BYTES_MAX };
-        // Batches are put into the channels under the same lock, and only if all channels were thought of.
+        // Batches enter the channels under the same lock, and only if all channels were considered.
         self.made.fetch_add(1, Ordering::AcqRel);
         let ring = Arc::new(Ring::new(self.read.load(Ordering::Acquire), bytes_max));
         channels.insert(channel.clone(), ring.clone());
@@ -75,7 +75,7 @@ impl Hub {
 
     /// How far a follower is that took everything up to `taken`.
     pub(super) fn reached(&self, ring: &Ring, taken: Revision) -> Revision {
-        // Read before the channel is looked at: what was read up to here is in it.
+        // Read before the channel is examined: everything read up to here is in it.
         let read = self.read.load(Ordering::Acquire);
         if read == Revision::MAX { taken } else { ring.reached(taken, read).max(taken) }
     }
@@ -88,7 +88,7 @@ impl Hub {
                 () = stop.cancelled() => return,
                 followed = self.follow() => followed,
             };
-            // Until the next watch nothing is covered, so that every client reads the store itself.
+            // Until the next watch nothing is covered, so every client reads the store itself.
             self.begin(Revision::MAX);
             if let Err(error) = broken {
                 tracing::warn!(error = with_causes(&error), "changes for clients are followed anew");
@@ -136,7 +136,7 @@ impl Hub {
         }
     }
 
-    /// The next event; none if gathered lines are due first.
+    /// The next event; `None` if gathered lines are due first.
     async fn step(&self, watch: &mut WatchStream, due: Option<Instant>) -> Result<Option<WatchEvent>> {
         let patience = async {
             match due {
@@ -182,9 +182,9 @@ impl Hub {
     async fn lines(&self, batch: &WatchBatch) -> Result<BTreeMap<Channel, lines::Line>> {
         let mut made: BTreeMap<Channel, lines::Line> = BTreeMap::new();
         for event in &batch.events {
-            let Some(kind) = kind_of(event) else { continue };
+            let Row::Object(kind, _) = keys::row(&event.kv.key) else { continue };
             if let Err(error) = self.add(kind, event, &mut made).await {
-                // A row that cannot be read is left out for all, as it is for the reconciler.
+                // An unreadable row is left out for all, as it is for the reconciler.
                 tracing::error!(error = with_causes(&error), "a change is not told");
             }
         }
@@ -197,7 +197,7 @@ impl Hub {
         if followed(&whole) {
             lines::whole(&self.objects, kind, event, made.entry(whole).or_default()).await?;
         }
-        if kind != Kind::Nodes && followed(&Channel::Mesh) {
+        if followed(&Channel::Mesh) {
             lines::mesh(event, made.entry(Channel::Mesh).or_default())?;
         }
         if kind != Kind::Containers {
@@ -208,16 +208,5 @@ impl Hub {
             lines::of_node(event, made.entry(channel).or_default())?;
         }
         Ok(())
-    }
-}
-
-fn kind_of(event: &Event) -> Option<Kind> {
-    match keys::row(&event.kv.key) {
-        Row::Node => Some(Kind::Nodes),
-        Row::Service => Some(Kind::Services),
-        Row::Container => Some(Kind::Containers),
-        Row::Policy => Some(Kind::Policies),
-        Row::Rule => Some(Kind::Rules),
-        _ => None,
     }
 }

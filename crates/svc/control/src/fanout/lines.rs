@@ -1,5 +1,5 @@
-//! A batch of changed rows as the line that clients read. What the store keeps of an object is what clients get of it, so
-//! rows are put into the line as they are, where nothing is left out or derived.
+//! A batch of changed rows as the line that clients read. Clients get an object as the store keeps it, so rows go into
+//! the line unchanged unless something is left out or derived.
 
 use super::Channel;
 use crate::{
@@ -7,12 +7,12 @@ use crate::{
     objects::{Kept, Objects, mesh_change, row_value},
 };
 use bytes::Bytes;
-use heptad_api::{ErrorCode, Kind};
-use heptad_model::{Node, NodeName};
+use heptad_api::{ErrorCode, Kind, with_kind};
+use heptad_model::NodeName;
 use heptad_state::{Event, EventKind, KeyValue, Revision, WatchBatch};
 use serde::Deserialize;
 
-/// The one field by which containers are told apart.
+/// The one field that identifies containers.
 #[derive(Deserialize)]
 struct Bound {
     node: Option<NodeName>,
@@ -28,7 +28,7 @@ pub(super) fn compacted(oldest: Revision) -> Error {
     Error::refused(ErrorCode::Compacted, detail)
 }
 
-/// The events of one line as they are put together.
+/// The events of one line under construction.
 #[derive(Debug, Default)]
 pub(super) struct Line(Vec<u8>);
 
@@ -43,7 +43,7 @@ impl Line {
         self.0.push(b'}');
     }
 
-    /// The whole line; none if nothing is in it.
+    /// The whole line; `None` if it is empty.
     pub(super) fn finish(self, revision: Revision) -> Option<Vec<u8>> {
         if self.0.is_empty() {
             return None;
@@ -55,20 +55,24 @@ impl Line {
     }
 }
 
-/// What was there before a deletion.
+/// The object before a deletion.
 fn deleted(event: &Event, revision: Revision) -> Result<&KeyValue> {
     event.prev_kv.as_ref().ok_or_else(|| compacted(revision))
 }
 
 /// Puts one change into the line of a kind.
 pub(super) async fn whole(objects: &Objects, kind: Kind, event: &Event, line: &mut Line) -> Result<()> {
+    with_kind!(kind, T => whole_of::<T>(objects, event, line).await)
+}
+
+async fn whole_of<T: Kept>(objects: &Objects, event: &Event, line: &mut Line) -> Result<()> {
     match event.kind {
         EventKind::Delete => line.push(EventKind::Delete, &deleted(event, event.kv.mod_revision)?.value),
-        EventKind::Put if kind == Kind::Nodes => {
-            let mut node: Node = row_value(&event.kv)?;
-            let (allocation, _) = objects.allocation(&node.name).await?;
-            node.derive(&allocation);
-            let object = serde_json::to_vec(&node).expect("the model's types have string keys and serialize");
+        EventKind::Put if T::ALLOCATED => {
+            let mut object: T = row_value(&event.kv)?;
+            let (allocation, _) = objects.allocation(&object.name().into()).await?;
+            object.derive(&allocation);
+            let object = serde_json::to_vec(&object).expect("the model's types have string keys and serialize");
             line.push(EventKind::Put, &object);
         }
         EventKind::Put => line.push(EventKind::Put, &event.kv.value),
@@ -76,7 +80,7 @@ pub(super) async fn whole(objects: &Objects, kind: Kind, event: &Event, line: &m
     Ok(())
 }
 
-/// Puts one change into the mesh's line, if proxies look at what was changed.
+/// Puts one change into the mesh's line, if proxies look at what changed.
 pub(super) fn mesh(event: &Event, line: &mut Line) -> Result<()> {
     if let Some((change, object)) = mesh_change(event, event.kv.mod_revision)? {
         line.push(change, &object);

@@ -1,5 +1,5 @@
-//! Watches of many clients at once: each change is read from the store and encoded once, and its bytes are shared by all
-//! who follow the same channel. Clients that are behind read the store until they have caught up. Knows no HTTP.
+//! Watches of many clients at once: each change is read from the store and encoded once, and all who follow the same
+//! channel share its bytes. Clients that are behind read the store until they have caught up. Knows no HTTP.
 
 mod channel;
 mod hub;
@@ -36,7 +36,7 @@ pub(crate) struct Follower {
 pub(crate) type Lines = (Revision, Bytes);
 
 impl Follower {
-    /// Follows a channel from behind `revision` on; none: from now on.
+    /// Follows a channel from after `revision` on; `None`: from now on.
     pub(crate) async fn new(hub: &Arc<Hub>, channel: Channel, revision: Option<Revision>) -> Result<Self> {
         let ring = hub.ring(&channel);
         let revision = match revision {
@@ -51,7 +51,7 @@ impl Follower {
         Ok(follower)
     }
 
-    /// Has the store's own watch from behind the revision that this client has.
+    /// Opens the store's own watch from after this client's revision.
     async fn fall_behind(&mut self) -> Result<()> {
         let request = WatchRequest::new(self.channel.range()).prev_kv().from(self.revision + 1);
         let store = self.hub.objects().store();
@@ -59,7 +59,7 @@ impl Follower {
         Ok(())
     }
 
-    /// The next lines; after `patience` without any, one without changes that says how far this is. Dropping the future
+    /// The next lines; after `patience` without any, one without changes that reports the progress. Dropping the future
     /// loses nothing.
     pub(crate) async fn next(&mut self, patience: Duration) -> Result<Lines> {
         let lines = match tokio::time::timeout(patience, self.lines()).await {
@@ -92,7 +92,8 @@ impl Follower {
             match self.ring.after(self.revision) {
                 Ok(Some(lines)) => return Ok(lines),
                 Ok(None) => {}
-                // It was too slow for the channel's memory; the store still has what it missed, or says that it has not.
+                // It was too slow for the channel's memory; the store still has what it missed, or says that it no
+                // longer does.
                 Err(ring::Forgotten) => {
                     self.fall_behind().await?;
                     continue;
@@ -102,7 +103,7 @@ impl Follower {
         }
     }
 
-    /// Reads on in the store; none once the channel has all that is still missing, or nothing is for this client.
+    /// Continues in the store; `None` once the channel has everything that is missing, or nothing is for this client.
     async fn catch_up(&mut self) -> Result<Option<Lines>> {
         if self.raw.is_none() && self.ring.covers(self.revision) {
             self.behind = None;

@@ -1,5 +1,5 @@
-//! The newest lines of one channel, shared by all who follow it. Bounded in bytes: who is slower than that reads the
-//! store. Knows no meaning of a line.
+//! The newest lines of one channel, shared by all who follow it. Bounded in bytes: slower followers read the store.
+//! Knows no meaning of a line.
 
 use super::Lines;
 use bytes::Bytes;
@@ -11,11 +11,11 @@ use std::{
 };
 use tokio::{sync::watch, time::Instant};
 
-/// Followers that cost one more millisecond between two wake-ups of all of them.
+/// This many followers add one more millisecond between two wake-ups of all of them.
 const FOLLOWERS_PER_MS: usize = 10;
-/// Longest time that a line waits for others.
+/// The longest time that a line waits for others.
 const GATHER_MS_MAX: usize = 100;
-/// Lines that are handed out together have about this size at most.
+/// Lines that are handed out together have at most about this size.
 const BLOCK_BYTES: usize = 256 << 10;
 
 /// What a follower missed is no longer here.
@@ -57,7 +57,7 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    /// Without lines; it has every line behind `begin`.
+    /// Without lines; it has every line after `begin`.
     pub(super) fn new(begin: Revision, bytes_max: usize) -> Self {
         Self { inner: Mutex::new(Inner { begin, ..Inner::default() }), changed: watch::Sender::new(begin), bytes_max }
     }
@@ -66,7 +66,7 @@ impl Ring {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells when there is something new.
+    /// Notifies when there is something new.
     pub(super) fn subscribe(&self) -> watch::Receiver<Revision> {
         self.changed.subscribe()
     }
@@ -81,10 +81,10 @@ impl Ring {
         revision >= self.lock().begin
     }
 
-    /// Forgets everything: lines behind `begin` come from now on.
+    /// Forgets everything: lines after `begin` come from now on.
     pub(super) fn restart(&self, begin: Revision) {
         *self.lock() = Inner { begin, ..Inner::default() };
-        // Whoever waits finds that it is behind.
+        // Followers that wait find out that they are behind.
         self.changed.send_replace(begin);
     }
 
@@ -104,7 +104,7 @@ impl Ring {
         due
     }
 
-    /// Shows what was gathered.
+    /// Shows the gathered lines.
     pub(super) fn show(&self) {
         let mut inner = self.lock();
         if inner.open_lines.is_empty() {
@@ -125,7 +125,7 @@ impl Ring {
         self.changed.send_replace(last);
     }
 
-    /// The lines behind a revision, as far as they were shown together.
+    /// The lines after a revision that were shown together.
     pub(super) fn after(&self, revision: Revision) -> Result<Option<Lines>, Forgotten> {
         let inner = self.lock();
         if revision < inner.begin {

@@ -1,4 +1,5 @@
-//! Who asks: by the way on which a connection came, by its certificate, or by a token. Decides no permission.
+//! Identifies the caller: by the way on which a connection came, by its certificate, or by a token. Decides no
+//! permission.
 
 use super::{App, Shared, local};
 use crate::{
@@ -17,14 +18,14 @@ use http::{HeaderMap, header};
 use rustls::pki_types::CertificateDer;
 use std::sync::Arc;
 
-/// How a request came in.
+/// How a request arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// Over the Unix socket, or another way on which only a user that may can come.
+    /// Over the Unix socket, or another way that only a permitted user can take.
     Unix,
     /// Over TCP, from anybody on this machine.
     Tcp,
-    /// Over TLS, from anywhere: with a certificate that was verified, or without.
+    /// Over TLS, from anywhere: with a verified certificate, or without one.
     Tls(Option<Arc<PeerIdentity>>),
 }
 
@@ -62,7 +63,7 @@ impl App {
         })
     }
 
-    /// Who asks.
+    /// Identifies the caller.
     pub(super) async fn authenticate(&self, peer: &Peer, uri: &http::Uri, headers: &HeaderMap) -> Result<Principal> {
         match peer {
             Peer::Unix => Ok(Principal::Operator),
@@ -89,8 +90,10 @@ impl App {
             SpiffeId::Node(name) => {
                 let good = match trust.roster().standing(name, &identity.key_sha256) {
                     Standing::Good => true,
-                    Standing::Refused => false,
-                    Standing::Unknown => key_of(&self.objects, name).await?.as_ref() == Some(&identity.key_sha256),
+                    // The list may be older than the node's join, and a node that is refused for long stops everything.
+                    Standing::Refused | Standing::Unknown => {
+                        key_of(&self.objects, name).await?.as_ref() == Some(&identity.key_sha256)
+                    }
                 };
                 match good {
                     true if ended => Ok(Principal::Ended(name.clone())),
@@ -112,12 +115,13 @@ async fn key_of(objects: &Objects, name: &NodeName) -> Result<Option<String>> {
 }
 
 fn removed(name: &NodeName) -> Error {
-    unauthorized(format!(
+    let detail = format!(
         "node/{name} was removed, or joined anew with another key; let this machine join again with a new join token"
-    ))
+    );
+    Error::refused(ErrorCode::NodeRemoved, detail)
 }
 
-/// On whose account, for handlers that hold something of which callers have shares.
+/// The account, for handlers that hold something of which callers have shares.
 impl FromRequestParts<Shared> for Caller {
     type Rejection = Error;
     async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self> {
@@ -125,13 +129,13 @@ impl FromRequestParts<Shared> for Caller {
     }
 }
 
-/// Who asks, for handlers that look at more than the path.
+/// The caller, for handlers that look at more than the path.
 pub(super) struct Asking(pub(super) Principal);
 
 impl FromRequestParts<Shared> for Asking {
     type Rejection = Error;
     async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self> {
-        // What did not pass the guard is nobody's.
+        // A request that did not pass the guard has no caller.
         Ok(Self(parts.extensions.get().cloned().unwrap_or(Principal::Anonymous)))
     }
 }

@@ -10,7 +10,7 @@ use http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use std::time::Duration;
 
-/// Most bytes of a body from whoever is not known: more than a request to join has.
+/// The most bytes of a body from an unidentified caller: enough for a request to join.
 const STRANGER_BODY_BYTES_MAX: usize = 64 << 10;
 
 impl App {
@@ -25,7 +25,7 @@ impl App {
     }
 }
 
-/// The whole body of a request from whoever is not known.
+/// The whole body of a request from an unidentified caller.
 pub(super) async fn of_stranger(body: Body, timeout_ms: u64) -> Result<Bytes> {
     read(body, STRANGER_BODY_BYTES_MAX, timeout_ms).await
 }
@@ -45,7 +45,7 @@ async fn read(body: Body, bytes_max: usize, timeout_ms: u64) -> Result<Bytes> {
     Ok(collected.to_bytes())
 }
 
-/// The revision of `If-Match`; none if it is absent or `*`.
+/// The revision of `If-Match`; `None` if it is absent or `*`.
 pub(crate) fn if_match(headers: &HeaderMap) -> Result<Option<Revision>> {
     let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
     let text = value.to_str().unwrap_or_default().trim();

@@ -1,5 +1,5 @@
-//! Every request passes here: from somebody who is known, within that caller's share, permitted by the policies, written to
-//! the audit log.
+//! Every request passes here: identified, within its caller's share, permitted by the rules, written to the audit
+//! log.
 
 use super::{
     App, Shared,
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     audit::Line,
-    authorize::{Asked, Principal, Verb},
+    authorize::{self, Asked, Principal, Verb},
     budget::{Caller, Full, Permit},
     error::{Error, Result},
 };
@@ -24,13 +24,13 @@ use axum::{
 use futures_util::StreamExt;
 use heptad_api::{ErrorCode, Kind, ProblemDetails};
 use heptad_model::{Container, Namespace};
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use std::time::{Duration, Instant};
 
-/// Most bytes of a path in the audit log.
+/// The most bytes of a path in the audit log.
 const PATH_BYTES_MAX: usize = 1_024;
 
-/// Lets a request through if it may, and if its caller has not too many.
+/// Admits a request if it is permitted and its caller does not have too many.
 pub(crate) async fn guard(State(app): State<Shared>, request: Request, next: Next) -> Response {
     // Heartbeats stay in memory, and count again when the store is back.
     let path = request.uri().path();
@@ -38,17 +38,14 @@ pub(crate) async fn guard(State(app): State<Shared>, request: Request, next: Nex
         return store_is_silent().into_response();
     }
     let began = Instant::now();
-    // A request of which nobody said whence it comes is treated as the least trusted.
+    // A request of unknown origin is treated as the least trusted.
     let peer = request.extensions().get::<Peer>().cloned().unwrap_or(Peer::Tcp);
-    let principal = match app.authenticate(&peer, request.uri(), request.headers()).await {
-        Ok(principal) => principal,
-        Err(error) => {
-            tracing::info!(path = request.uri().path(), %error, "somebody unknown was refused");
-            return error.into_response();
-        }
-    };
-    let mut asked = Asked::of(request.method(), request.uri().path());
     let place = request.extensions().get::<Place>().cloned();
+    let principal = match app.recognized(&peer, place.as_ref(), request.uri(), request.headers()).await {
+        Ok(principal) => principal,
+        Err(response) => return response,
+    };
+    let mut asked = Asked::of(request.method().as_str(), request.uri().path());
     let caller = Caller::of(&principal, place.as_ref().map_or("", Place::address));
     let (mut request, _permit) = match app.admitted(&caller, &asked, place.as_ref(), request).await {
         Ok(admitted) => admitted,
@@ -69,7 +66,7 @@ pub(crate) async fn guard(State(app): State<Shared>, request: Request, next: Nex
     };
     app.after(&principal, &asked, call, response.status()).await;
     if matches!(principal, Principal::Ended(_)) {
-        // What it asks next, it asks over a connection that shows the new certificate.
+        // Its next request comes over a connection that presents the new certificate.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     match token {
@@ -78,14 +75,14 @@ pub(crate) async fn guard(State(app): State<Shared>, request: Request, next: Nex
     }
 }
 
-/// What the audit log says of a request beside who and what.
+/// The part of an audit line besides who and what.
 struct Call {
     method: Method,
     path: String,
     began: Instant,
 }
 
-/// The answer to one request too many; with `close`, the connection is too.
+/// The answer to one request too many; with `close`, the connection ends too.
 fn busy(full: Full, close: bool) -> Response {
     let mut response = problem::response(&ProblemDetails::new(ErrorCode::Busy, full.to_string()));
     if close {
@@ -95,7 +92,27 @@ fn busy(full: Full, close: bool) -> Response {
 }
 
 impl App {
-    /// A request within its caller's share. The body of a stranger is read before anything is taken that others wait for.
+    /// Identifies the caller. To find out whose token it is, the store is asked; until the answer comes, this is
+    /// charged to the owner of the connection.
+    async fn recognized(
+        &self,
+        peer: &Peer,
+        place: Option<&Place>,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> std::result::Result<Principal, Response> {
+        let looked_up = *peer == Peer::Tls(None) && headers.contains_key(header::AUTHORIZATION);
+        let on_account_of = place.map_or_else(|| Caller::of(&Principal::Anonymous, ""), Place::holder);
+        let permit = looked_up.then(|| self.requests.take(&on_account_of)).transpose();
+        let _permit = permit.map_err(|full| busy(full, false))?;
+        self.authenticate(peer, uri, headers).await.map_err(|error| {
+            tracing::info!(path = uri.path(), %error, "somebody unknown was refused");
+            error.into_response()
+        })
+    }
+
+    /// A request within its caller's share. The body of an unidentified caller is read before it takes anything for
+    /// which others wait.
     async fn admitted(
         &self,
         caller: &Caller,
@@ -122,16 +139,16 @@ impl App {
         Ok((request, self.requests.take(&caller).map_err(|full| busy(full, false))?))
     }
 
-    /// Whether the policies permit it.
+    /// Whether it is permitted.
     async fn allowed(&self, principal: &Principal, asked: &mut Asked) -> Result<()> {
         let looked_at = matches!(principal, Principal::Node(_) | Principal::Person(_));
         if looked_at && asked.kind == Kind::Containers.plural() && !asked.name.is_empty() {
-            // Of a container counts where it runs and whose it is.
+            // For a container, what counts is where it runs and whose it is.
             let found = self.objects.get::<Container>(&Namespace::default(), &asked.name).await?.object;
             asked.namespace = found.service.namespace.0;
             asked.node = found.node.map(|node| node.0).unwrap_or_default();
         }
-        self.policies.require(principal, asked)?;
+        authorize::require(principal, asked)?;
         self.conditions.admit(principal, asked)?;
         if asked.kind == Kind::Policies.plural() && asked.verb != Verb::Read && !asked.name.is_empty() {
             self.may_change_policy(principal, &Namespace(asked.namespace.clone()), &asked.name).await?;
@@ -139,7 +156,7 @@ impl App {
         Ok(())
     }
 
-    /// Whether somebody may record an event about `subject`: a node only about itself and what is bound to it.
+    /// Whether the caller may record an event about `subject`: a node only about itself and what is bound to it.
     pub(super) async fn may_tell(&self, Asking(principal): &Asking, subject: &str) -> Result<()> {
         let Principal::Node(node) = principal else { return Ok(()) };
         let own = match subject.split_once('/') {
@@ -154,17 +171,19 @@ impl App {
         if own { Ok(()) } else { Err(Error::refused(ErrorCode::Forbidden, refused())) }
     }
 
-    /// What follows from an answer: a line in the audit log, and connections that are cut.
+    /// The consequences of an answer: a line in the audit log, and connections that are cut.
     async fn after(&self, principal: &Principal, asked: &Asked, call: Call, status: StatusCode) {
-        let removes = asked.verb == Verb::Delete || asked.sub == "remove";
-        let removed = removes && asked.kind == Kind::Nodes.plural() && status.is_success();
+        let removed = asked.verb == Verb::Delete && asked.kind == Kind::Nodes.plural() && status.is_success();
         if let Some(trust) = self.parts.trust.as_ref().filter(|_| removed) {
             trust.roster().remove(&asked.name.as_str().into());
         }
-        // Strangers who are refused must not push others' lines out of the log.
+        // Refused unidentified callers must not push others' lines out of the log.
         let noise = *principal == Principal::Anonymous && !status.is_success();
-        if let Some(audit) = self.audit.as_ref().filter(|_| asked.is_mutating() && !noise) {
-            audit.log(&self.line(principal, asked, call, status)).await;
+        let Some(audit) = self.audit.as_ref().filter(|_| asked.is_mutating() && !noise) else { return };
+        // Refused identified callers fill no more than their own share of it.
+        let left_out = self.refused.line(&principal.to_string(), status.is_client_error(), tokio::time::Instant::now());
+        if let Some(left_out) = left_out {
+            audit.log(&Line { left_out, ..self.line(principal, asked, call, status) }).await;
         }
     }
 
@@ -187,6 +206,7 @@ impl App {
             object: asked.name.clone(),
             status: status.as_u16(),
             duration_ms: u64::try_from(call.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            left_out: 0,
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::{
 use heptad_api::ErrorCode;
 use http::{HeaderMap, Uri, header};
 
-/// Whether a request of this machine may be what the operator asks.
+/// Whether a request of this machine may act for the operator.
 pub(super) fn permitted(uri: &Uri, headers: &HeaderMap, token: Option<&Token>) -> Result<()> {
     let forbidden = |detail: &str| Err(Error::refused(ErrorCode::Forbidden, detail));
     let mut hosts = headers.get_all(header::HOST).iter();

@@ -1,5 +1,5 @@
-//! The HTTP face: routes over the objects and reports, guarded, with problem details for every error.
-//! Decides nothing about objects.
+//! The HTTP interface: routes over the objects and reports, guarded, with problem details for every error. Decides
+//! nothing about objects.
 
 mod authenticate;
 mod body;
@@ -13,26 +13,32 @@ mod problem;
 mod reach;
 pub(crate) mod serve;
 mod server;
-pub(crate) mod strangers;
 mod stream;
 mod trust;
 mod work;
 
 pub use authenticate::Peer;
-pub use strangers::{Seat, Strangers};
 
 use crate::{
-    access::ServerParts, audit::Audit, authorize::Policies, budget::Budget, condition::Conditions, error::Error,
-    fanout::Hub, heartbeat::Liveness, leader::Leader, objects::Objects, options::Options, reconcile::Reports,
+    access::ServerParts,
+    audit::{Audit, Refused},
+    budget::Budget,
+    condition::Conditions,
+    error::Error,
+    fanout::Hub,
+    heartbeat::Liveness,
+    leader::Leader,
+    objects::{Kept, Objects},
+    options::Options,
+    reconcile::Reports,
     token::Token,
 };
 use axum::{Router, middleware};
 use heptad_api::ErrorCode;
-use heptad_model::{Config, Container, Event, NetworkPolicy, Node, Quota, Secret, Service, TrafficRule};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// What all handlers share.
+/// State shared by all handlers.
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) objects: Objects,
@@ -44,12 +50,12 @@ pub(crate) struct App {
     pub(crate) parts: ServerParts,
     /// For requests over loopback TCP.
     pub(crate) token: Option<Token>,
-    pub(crate) policies: Policies,
     pub(crate) audit: Option<Audit>,
+    pub(crate) refused: Refused,
     pub(crate) conditions: Arc<Conditions>,
-    /// Connections of callers who are known.
+    /// Connections of identified callers.
     pub(crate) connections: Budget,
-    /// Requests that are worked on.
+    /// Requests in progress.
     pub(crate) requests: Budget,
     /// Watches and log streams.
     pub(crate) streams: Budget,
@@ -60,19 +66,18 @@ pub(crate) struct App {
 
 pub(crate) type Shared = Arc<App>;
 
+impl App {
+    /// Shows an object as it is by now: what the silence of a node means may not be recorded yet.
+    pub(crate) fn see<T: Kept>(&self, object: &mut T) {
+        object.see(&|node, recorded| self.liveness.shown(node, recorded, &self.options));
+    }
+}
+
 /// All routes.
 pub(crate) fn router(app: Shared) -> Router {
     let storage = app.parts.storage.clone().unwrap_or_else(no_storage);
     Router::new()
-        .merge(objects::writable::<Node>())
-        .merge(objects::writable::<Service>())
-        .merge(objects::writable::<NetworkPolicy>())
-        .merge(objects::writable::<TrafficRule>())
-        .merge(objects::writable::<Config>())
-        .merge(objects::writable::<Secret>())
-        .merge(objects::writable::<Quota>())
-        .merge(objects::readable::<Container>())
-        .merge(objects::readable::<Event>())
+        .merge(objects::routes())
         .merge(operations::routes())
         .merge(server::routes())
         .merge(trust::routes())

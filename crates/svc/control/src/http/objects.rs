@@ -19,7 +19,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get},
 };
-use heptad_api::{ErrorCode, Kind, Object, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX, ProblemDetails};
+use heptad_api::{ErrorCode, Kind, Object, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX, ProblemDetails, Writers, with_kind};
 use heptad_model::{Namespace, NodeName, Problem, ids::NAMESPACE_DEFAULT};
 use heptad_state::Revision;
 use http::{HeaderMap, HeaderValue, Uri, header};
@@ -29,29 +29,26 @@ use std::collections::BTreeMap;
 
 type Parameters = Path<BTreeMap<String, String>>;
 
-fn object_path<T: Kept>() -> String {
-    let id = if T::KIND == heptad_api::Kind::Containers { "{id}" } else { "{name}" };
-    let kind = T::KIND;
-    if kind.is_namespaced() { format!("/v1/namespaces/{{namespace}}/{kind}/{id}") } else { format!("/v1/{kind}/{id}") }
+/// The routes of all kinds.
+pub(crate) fn routes() -> Router<Shared> {
+    Kind::ALL.into_iter().fold(Router::new(), |router, kind| {
+        router.merge(
+            with_kind!(kind, T => if kind.writers() != Writers::Servers { writable::<T>() } else { readable::<T>() }),
+        )
+    })
 }
 
-fn namespace_path<T: Kept>() -> String {
-    format!("/v1/namespaces/{{namespace}}/{}", T::KIND)
+fn readable<T: Kept>() -> Router<Shared> {
+    let router = Router::new()
+        .route(&T::KIND.collection_path(), get(list::<T>))
+        .route(&T::KIND.object_template(), get(get_one::<T>));
+    if T::KIND.is_namespaced() { router.route(&T::KIND.collection_template(), get(list::<T>)) } else { router }
 }
 
-/// The routes of a kind that clients read.
-pub(crate) fn readable<T: Kept>() -> Router<Shared> {
-    let router =
-        Router::new().route(&T::KIND.collection_path(), get(list::<T>)).route(&object_path::<T>(), get(get_one::<T>));
-    if T::KIND.is_namespaced() { router.route(&namespace_path::<T>(), get(list::<T>)) } else { router }
-}
-
-/// The routes of a kind that clients read and write.
-pub(crate) fn writable<T: Kept>() -> Router<Shared> {
-    let collection = if T::KIND.is_namespaced() { namespace_path::<T>() } else { T::KIND.collection_path() };
+fn writable<T: Kept>() -> Router<Shared> {
     readable::<T>()
-        .route(&collection, axum::routing::post(create::<T>))
-        .route(&object_path::<T>(), delete(remove::<T>).put(replace::<T>).patch(patch::<T>))
+        .route(&T::KIND.collection_template(), axum::routing::post(create::<T>))
+        .route(&T::KIND.object_template(), delete(remove::<T>).put(replace::<T>).patch(patch::<T>))
 }
 
 /// What a path names.
@@ -61,9 +58,9 @@ struct Target {
 }
 
 impl Target {
-    fn of(Path(mut parameters): Parameters) -> Self {
+    fn of<T: Kept>(Path(mut parameters): Parameters) -> Self {
         let namespace = parameters.remove("namespace").map(Namespace);
-        let name = parameters.remove("name").or_else(|| parameters.remove("id")).unwrap_or_default();
+        let name = parameters.remove(T::KIND.parameter()).unwrap_or_default();
         Self { namespace, name }
     }
 
@@ -143,7 +140,7 @@ async fn list<T: Kept>(
     parameters: Parameters,
     uri: Uri,
 ) -> Result<Response> {
-    let namespace = Target::of(parameters).namespace;
+    let namespace = Target::of::<T>(parameters).namespace;
     let asked: ListQuery = query(&uri)?;
     let channel = asked.channel::<T>(namespace.as_ref())?;
     if asked.watch {
@@ -162,13 +159,16 @@ async fn list<T: Kept>(
         let detail = format!("limit {limit} is not from 1 to {PAGE_ITEMS_MAX}");
         return Err(Error::refused(ErrorCode::BadRequest, detail));
     }
-    let page = app.objects.page::<T>(namespace.as_ref(), limit, asked.next.as_deref()).await?;
+    let mut page = app.objects.page::<T>(namespace.as_ref(), limit, asked.next.as_deref()).await?;
+    page.items.iter_mut().for_each(|item| app.see(&mut item.object));
     Ok(Json(page).into_response())
 }
 
 async fn get_one<T: Kept>(State(app): State<Shared>, parameters: Parameters) -> Result<Response> {
-    let target = Target::of(parameters);
-    app.objects.get::<T>(&target.namespace(), &target.name).await.map(object_response)
+    let target = Target::of::<T>(parameters);
+    let mut found = app.objects.get::<T>(&target.namespace(), &target.name).await?;
+    app.see(&mut found.object);
+    Ok(object_response(found))
 }
 
 async fn create<T: Kept>(
@@ -177,7 +177,7 @@ async fn create<T: Kept>(
     parameters: Parameters,
     body: Body,
 ) -> Result<Response> {
-    let target = Target::of(parameters);
+    let target = Target::of::<T>(parameters);
     let mut value = body_json(&app.body(body).await?)?;
     app.may_write::<T>(&principal, &value)?;
     target.complete(&mut value);
@@ -193,7 +193,7 @@ async fn replace<T: Kept>(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response> {
-    let target = Target::of(parameters);
+    let target = Target::of::<T>(parameters);
     let expected = if_match(&headers)?;
     let mut value = body_json(&app.body(body).await?)?;
     app.may_write::<T>(&principal, &value)?;
@@ -209,7 +209,7 @@ async fn patch<T: Kept>(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response> {
-    let target = Target::of(parameters);
+    let target = Target::of::<T>(parameters);
     let expected = if_match(&headers)?;
     let patch = body_json(&app.body(body).await?)?;
     app.may_write::<T>(&principal, &patch)?;
@@ -218,7 +218,7 @@ async fn patch<T: Kept>(
 }
 
 async fn remove<T: Kept>(State(app): State<Shared>, parameters: Parameters, headers: HeaderMap) -> Result<Response> {
-    let target = Target::of(parameters);
+    let target = Target::of::<T>(parameters);
     let expected = if_match(&headers)?;
     app.objects.delete::<T>(&target.namespace(), &target.name, expected).await.map(object_response)
 }

@@ -32,7 +32,7 @@ use heptad_state::Revision;
 use http::{StatusCode, Uri};
 use serde::Deserialize;
 
-/// Longest search for a better placement when the guarantees are looked at.
+/// The longest search for a better placement when the guarantees are evaluated.
 const VERIFY_SEARCH_MS_MAX: u64 = 500;
 
 /// The routes of this module.
@@ -76,7 +76,7 @@ async fn heartbeat(State(app): State<Shared>, Path(name): Path<String>) -> Resul
 async fn create_event(State(app): State<Shared>, principal: Asking, body: Body) -> Result<Response> {
     let event: Event = body_value(&app.body(body).await?, "event")?;
     app.may_tell(&principal, &event.subject).await?;
-    app.objects.create_event(event).await.map(object_response)
+    app.objects.create_event(event, Some(&principal.0.to_string())).await.map(object_response)
 }
 
 async fn report_container(State(app): State<Shared>, Path(id): Path<String>, body: Body) -> Result<Response> {

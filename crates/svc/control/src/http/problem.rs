@@ -1,4 +1,4 @@
-//! Errors as responses: `application/problem+json`, whoever made them.
+//! Errors as responses: `application/problem+json`, whatever part made them.
 
 use crate::error::Error;
 use axum::response::{IntoResponse, Response};
@@ -39,7 +39,7 @@ pub(crate) async fn method_not_allowed(method: Method, uri: Uri) -> Error {
     Error::refused(ErrorCode::MethodNotAllowed, format!("{} does not take {method}", uri.path()))
 }
 
-/// Errors that the framework made itself become problem details too.
+/// Errors from the framework itself become problem details too.
 pub(crate) async fn everywhere(answer: Response) -> Response {
     let status = answer.status();
     let content = answer.headers().get(header::CONTENT_TYPE);

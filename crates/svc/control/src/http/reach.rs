@@ -3,7 +3,7 @@
 
 use super::{App, authenticate::Asking};
 use crate::{
-    authorize::{Asked, Principal},
+    authorize::{self, Asked, Principal, Verb},
     error::Result,
     objects::Kept,
 };
@@ -11,18 +11,13 @@ use heptad_api::{Kind, Manifest, operations::ApplyRequest};
 use heptad_model::{Namespace, NetworkPolicy};
 use serde_json::Value;
 
-fn kind() -> &'static str {
-    Kind::Policies.plural()
-}
-
 impl App {
     /// Whether every object of an apply may be written.
     pub(super) async fn may_apply(&self, Asking(principal): &Asking, request: &ApplyRequest) -> Result<()> {
         for manifest in &request.objects {
-            let (kind, namespace) = (manifest.kind().plural(), manifest.namespace());
-            self.policies.require(principal, &Asked::update(kind, namespace.as_str(), manifest.name()))?;
+            authorize::require(principal, &Asked::object(Verb::Update, manifest))?;
             if let Manifest::Policy(policy) = manifest {
-                self.may_change_policy(principal, namespace, &policy.name).await?;
+                self.may_change_policy(principal, &policy.namespace, &policy.name).await?;
                 let selected = policy.selector.namespace.as_ref();
                 self.may_select(principal, selected.map(Namespace::as_str), &policy.name)?;
             }
@@ -33,10 +28,8 @@ impl App {
     /// Whether what a plan would say of every object may be read: it tells whether an object is there, and, of one that is
     /// the same, its values.
     pub(super) fn may_plan(&self, Asking(principal): &Asking, request: &ApplyRequest) -> Result<()> {
-        request.objects.iter().try_for_each(|manifest| {
-            let (kind, namespace) = (manifest.kind().plural(), manifest.namespace());
-            self.policies.require(principal, &Asked::read(kind, namespace.as_str(), manifest.name()))
-        })
+        let mut objects = request.objects.iter();
+        objects.try_for_each(|manifest| authorize::require(principal, &Asked::object(Verb::Read, manifest)))
     }
 
     /// Whether an object, or a patch of one, may be written as it is in a body.
@@ -53,7 +46,11 @@ impl App {
 
     fn may_select(&self, principal: &Principal, namespace: Option<&str>, name: &str) -> Result<()> {
         match namespace {
-            Some(namespace) => self.policies.require(principal, &Asked::update(kind(), namespace, name)),
+            Some(namespace) => {
+                let asked =
+                    Asked { namespace: namespace.to_owned(), ..Asked::named(Verb::Update, Kind::Policies, name) };
+                authorize::require(principal, &asked)
+            }
             None => Ok(()),
         }
     }

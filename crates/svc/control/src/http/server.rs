@@ -1,4 +1,4 @@
-//! Handlers about the servers themselves: do they work, what is in their way, and a backup of all that they know.
+//! Handlers about the servers themselves: whether they work, why not, and a backup of the whole state.
 
 use super::Shared;
 use crate::{
@@ -53,7 +53,7 @@ async fn servers(State(app): State<Shared>) -> Result<Json<Vec<ServerStatus>>> {
     Ok(Json(all))
 }
 
-/// The whole state at one revision. One that breaks off lacks its end, which whoever reads it notices.
+/// The whole state at one revision. A backup that breaks off lacks its end, which its reader notices.
 async fn backup(State(app): State<Shared>, caller: Caller) -> Result<Response> {
     let permit = app.stream_permit(&caller)?;
     let export = Export::begin(app.objects.store().clone()).await.during("back up", "the state")?;

@@ -1,5 +1,5 @@
-//! Newline-delimited JSON: watches and logs. A line is made when the client has taken the one before, so that a slow
-//! client costs one line of memory and is caught up by the store, or told that the history is compacted.
+//! Newline-delimited JSON: watches and logs. A line is made when the client has taken the previous one, so a slow
+//! client costs one line of memory, and then catches up from the store or learns that the history is compacted.
 
 use super::{App, Shared};
 use crate::{
@@ -23,18 +23,18 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 impl App {
-    /// The right to one more watch or log stream.
+    /// The permit for one more watch or log stream.
     pub(crate) fn stream_permit(&self, caller: &Caller) -> Result<Permit> {
         self.streams.take(caller).map_err(|full| Error::refused(ErrorCode::Busy, full.to_string()))
     }
 
-    /// The right to one more search for a better placement.
+    /// The permit for one more search for a better placement.
     pub(crate) fn search_permit(&self, caller: &Caller) -> Result<Permit> {
         self.searches.take(caller).map_err(|full| Error::refused(ErrorCode::Busy, full.to_string()))
     }
 }
 
-/// What can be sent as a stream of batches.
+/// A source that can be sent as a stream of batches.
 pub(crate) trait Watched: Send + 'static {
     /// What changes.
     type Object: Serialize + Send;
@@ -56,7 +56,7 @@ pub(crate) struct Feed<W> {
     revision: Revision,
     ended: bool,
     stop: CancellationToken,
-    /// Whether the store is silent: the watch would be too, and another server may know more.
+    /// Whether the store is silent: then the watch is silent too, and another server may know more.
     silent: watch::Receiver<bool>,
     _permit: Permit,
 }
@@ -69,7 +69,7 @@ impl<W: Watched> Feed<W> {
         Self { watch, bookmark, revision, ended: false, stop, silent, _permit: permit }
     }
 
-    /// The next line; none at the end, which comes after an error and when the server stops.
+    /// The next line; `None` at the end, after an error or when the server stops.
     async fn next(&mut self) -> Option<Bytes> {
         if self.ended {
             return None;
@@ -98,7 +98,7 @@ pub(super) fn store_is_silent() -> Error {
     Error::refused(ErrorCode::NotLeader, detail)
 }
 
-/// Lines that are made once for all, sent to one client.
+/// Lines made once for all clients, sent to one.
 struct SharedFeed {
     follower: Follower,
     bookmark: Duration,
@@ -110,7 +110,7 @@ struct SharedFeed {
 }
 
 impl SharedFeed {
-    /// As [`Feed::next`].
+    /// Like [`Feed::next`].
     async fn next(&mut self) -> Option<Bytes> {
         if self.ended {
             return None;
@@ -128,7 +128,7 @@ impl SharedFeed {
     }
 }
 
-/// A channel as a response, from a revision on; none: from now on.
+/// A channel as a response, from a revision on; `None`: from now on.
 pub(crate) async fn shared(
     app: &Shared,
     caller: &Caller,

@@ -1,4 +1,4 @@
-//! Handlers about the life of workloads: rollouts, revisions, nodes that are emptied or gone.
+//! Handlers about the life of workloads: rollouts, revisions, nodes that are being emptied or gone.
 
 use super::{Shared, objects::object_response};
 use crate::{error::Result, objects::body_value};
@@ -45,7 +45,7 @@ async fn revisions(State(app): State<Shared>, path: ServicePath) -> Result<Json<
     Ok(Json(app.objects.revisions(&key(path)).await?))
 }
 
-/// The body of an order that may say nothing.
+/// The body of an order, which may be empty.
 async fn order<T: Default + serde::de::DeserializeOwned>(app: &Shared, body: Body, what: &str) -> Result<T> {
     let body = app.body(body).await?;
     if body.is_empty() { Ok(T::default()) } else { body_value(&body, what) }
@@ -88,7 +88,9 @@ async fn drain(State(app): State<Shared>, Path(name): Path<String>) -> Result<Re
 }
 
 async fn drain_status(State(app): State<Shared>, Path(name): Path<String>) -> Result<Json<DrainStatus>> {
-    Ok(Json(app.objects.drain_status(&NodeName(name)).await?))
+    let name = NodeName(name);
+    let silence_ms = app.liveness.silence_ms(&name);
+    Ok(Json(app.objects.drain_status(&name, silence_ms).await?))
 }
 
 async fn fence(State(app): State<Shared>, Path(name): Path<String>) -> Result<Response> {
@@ -101,7 +103,7 @@ async fn admit(State(app): State<Shared>, Path(name): Path<String>) -> Result<Re
 
 async fn remove(State(app): State<Shared>, Path(name): Path<String>, body: Body) -> Result<Response> {
     let request = order::<RemoveNodeRequest>(&app, body, "request to remove a node").await?;
-    app.objects.remove_node(&NodeName(name), request.force).await.map(object_response)
+    app.objects.remove_node(&NodeName(name), &request).await.map(object_response)
 }
 
 async fn liveness(State(app): State<Shared>) -> Json<Vec<NodeSilence>> {

@@ -1,23 +1,21 @@
 //! Several objects staged for one transaction: old state read, new state admitted and validated, conditions collected.
 
-use super::{Kept, Objects, Pending, hosts::Hosts, subject};
+use super::{Kept, Objects, Pending, Writer, events, hosts::Hosts, subject};
 use crate::{
     error::{Error, Result, StoreContext},
     keys, random,
 };
 use heptad_api::{ErrorCode, Kind, Object, ProblemDetails, operations::Outcome};
-use heptad_model::{EventKind, Namespace, Quota, Secret, Service, ServiceKey};
+use heptad_model::{Namespace, Quota, Service, ServiceKey};
 use heptad_sched::Allocation;
 use heptad_state::{KeyRange, Revision, StoreExt};
 use serde::Deserialize;
 use std::{
-    any::Any,
     collections::{BTreeMap, BTreeSet},
-    hash::{DefaultHasher, Hash, Hasher},
     net::Ipv4Addr,
 };
 
-/// What is wanted of an object that is written.
+/// The expected state of an object that is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// It must be new.
@@ -36,18 +34,18 @@ pub(crate) struct Staged<T> {
 
 /// A transaction over objects.
 #[derive(Debug)]
-pub(crate) struct Batch<'a> {
+pub struct Batch<'a> {
     pub(super) objects: &'a Objects,
     pub(crate) pending: Pending,
     addresses: Option<Taken>,
     pub(super) hosts: Hosts,
-    /// Namespaces whose quotas are guarded by this transaction.
+    /// Namespaces whose quotas this transaction guards.
     guarded: BTreeSet<Namespace>,
     /// How many services it adds to namespaces in which they are counted.
     services: BTreeMap<Namespace, usize>,
 }
 
-/// The service addresses that are taken, and the revision of the row that guards them.
+/// The service addresses in use, and the revision of the row that guards them.
 #[derive(Debug)]
 struct Taken {
     addresses: BTreeSet<Ipv4Addr>,
@@ -73,7 +71,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Reads what is there and stages the object to be as `new`; unchanged objects are compared but not written.
+    /// Reads the present state and stages the object as `new`; unchanged objects are compared but not written.
     pub(crate) async fn stage<T: Kept>(&mut self, mut new: T, mode: Mode) -> Result<Staged<T>> {
         let key = keys::of(&new);
         let old = self.objects.find_row::<T>(&key).await?;
@@ -82,23 +80,16 @@ impl<'a> Batch<'a> {
         expected(mode, old.as_ref().map(|old| old.revision), &subject)?;
         let (id, writer) = (random::word(12, "an identifier")?, self.objects.writer);
         let mut given = super::Given { id, writer, ..super::Given::default() };
-        if T::KIND == Kind::Nodes {
+        if T::ALLOCATED {
             given.allocation = self.compared_allocation(new.name()).await?;
         }
         let before = old.as_ref().map(|old| &old.object);
-        // Problems first: an object that is refused takes no address.
+        // Problems first: a refused object takes no address.
         let problems = new.problems(&given);
         if !problems.is_empty() {
             return Err(ProblemDetails::invalid(format!("{subject} was not written"), problems).into());
         }
-        self.permit_priority(before, &new).await?;
-        if T::ADDRESSED && new.wants_address(before) {
-            given.address = Some(self.free_address(&namespace, new.name()).await?);
-        }
-        if let Some(secret) = (&mut new as &mut dyn Any).downcast_mut::<Secret>() {
-            let before = before.and_then(|before| (before as &dyn Any).downcast_ref());
-            self.objects.seal(secret, before, &mut self.pending).await?;
-        }
+        new.claim(before, &mut given, self).await?;
         new.admit(before, &given);
         self.pending.expect(&key, old.as_ref().map_or(0, |old| old.revision));
         let outcome = match before {
@@ -109,77 +100,22 @@ impl<'a> Batch<'a> {
         if outcome != Outcome::Unchanged {
             self.pending.put(&key, &new);
         }
-        if let Some((reason, message)) = new.warning(before) {
-            let event = self.objects.event(EventKind::Warning, reason, &subject, message)?;
+        for (kind, reason, message) in new.told(before) {
+            let mut event = self.objects.event(kind, &reason, &subject, message)?;
+            if self.objects.writer == Writer::Node {
+                // What follows from a node's words is of its part.
+                event.id += &events::tag(&subject);
+            }
             self.pending.event(&event);
         }
-        if let Some(service) = (&new as &dyn Any).downcast_ref::<Service>() {
-            self.hosts.stage(before.and_then(|before| (before as &dyn Any).downcast_ref()), service);
-        }
-        if T::KIND == Kind::Services && outcome == Outcome::Created {
-            self.count_service(&namespace, &subject).await?;
-        }
-        if T::KIND == Kind::Quotas && outcome != Outcome::Unchanged {
-            let read_at = self.quota_guard(&namespace).await?;
-            self.guard_quota(&namespace, read_at);
-        }
-        if outcome == Outcome::Updated {
-            self.stage_fewer(before, &new).await?;
-        }
+        new.stage(before, outcome, self).await?;
         Ok(Staged { old, new, outcome })
     }
 
-    /// If fewer replicas are asked, the surplus is stopped in the same transaction, so that it is never too many.
-    async fn stage_fewer<T: Kept>(&mut self, old: Option<&T>, new: &T) -> Result<()> {
-        let old = old.and_then(|old| (old as &dyn Any).downcast_ref::<Service>());
-        let new = (new as &dyn Any).downcast_ref::<Service>();
-        if let (Some(old), Some(new)) = (old, new)
-            && (new.replicas < old.replicas || new.template() != old.template())
-        {
-            self.objects.stage_surplus(&new.key(), Some(new), &mut self.pending).await?;
-        }
-        Ok(())
-    }
-
-    /// A priority above 0 takes the places of others' containers, so it is what a quota permits, or what somebody gives who
-    /// may write everywhere. One that stands may stay.
-    async fn permit_priority<T: Kept>(&mut self, old: Option<&T>, new: &T) -> Result<()> {
-        let of = |object: &T| (object as &dyn Any).downcast_ref::<Service>().map_or(0, |service| service.priority);
-        let (asked, stands) = (of(new), old.map_or(0, of));
-        if asked <= stands.max(0) {
-            return Ok(());
-        }
-        let namespace = new.namespace().cloned().unwrap_or_default();
-        let subject = subject(T::KIND, &namespace, new.name());
-        let guard = self.quota_guard(&namespace).await?;
-        let quotas = self.objects.list::<Quota>(Some(&namespace)).await?.items;
-        let bound = quotas.iter().filter_map(|item| Some((item.object.priority_max?, &item.object.name))).min();
-        match bound {
-            Some((priority_max, quota)) if asked > priority_max => {
-                let detail = format!(
-                    "{subject} was not written: quota {quota} of namespace {namespace} permits priorities of at most \
-                     {priority_max}, and it has {asked}"
-                );
-                Err(Error::refused(ErrorCode::QuotaExceeded, detail))
-            }
-            None if self.objects.writer != super::Writer::Admin => {
-                let detail = format!(
-                    "{subject} was not written: priority {asked} is above 0 and takes the places of others' containers; an \
-                     administrator gives it, or permits it with `priority_max` in a quota of namespace {namespace}"
-                );
-                Err(Error::refused(ErrorCode::Forbidden, detail))
-            }
-            Some(_) => {
-                self.guard_quota(&namespace, guard);
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
-
     /// One more service: refused if a quota of the namespace does not permit it.
-    async fn count_service(&mut self, namespace: &Namespace, subject: &str) -> Result<()> {
-        // The guard is read first: whatever is added between the reads changes it.
+    pub(super) async fn count_service(&mut self, service: &Service) -> Result<()> {
+        let namespace = &service.namespace;
+        // The guard is read first: any addition between the two reads changes it.
         let guard = self.quota_guard(namespace).await?;
         let quotas = self.objects.list::<Quota>(Some(namespace)).await?.items;
         let bounds = quotas.iter().filter_map(|item| Some((item.object.services?, &item.object.name)));
@@ -190,6 +126,7 @@ impl<'a> Batch<'a> {
         let used = there + *added;
         *added += 1;
         if used >= limit as usize {
+            let subject = subject(Kind::Services, namespace, &service.name);
             let detail = format!(
                 "{subject} was not written: quota {quota} of namespace {namespace} permits {limit} services, and there \
                  are {used}; raise it or delete a service"
@@ -200,14 +137,14 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    async fn quota_guard(&self, namespace: &Namespace) -> Result<Revision> {
+    pub(super) async fn quota_guard(&self, namespace: &Namespace) -> Result<Revision> {
         let key = keys::quota_guard(namespace);
         let guard = self.objects.store.get(key.clone()).await.during("read", &key)?;
         Ok(guard.map_or(0, |kv| kv.mod_revision))
     }
 
-    /// Whoever takes a part of the namespace's quotas at the same time does not.
-    fn guard_quota(&mut self, namespace: &Namespace, read_at: Revision) {
+    /// Excludes all others that take a part of the namespace's quotas at the same time.
+    pub(super) fn guard_quota(&mut self, namespace: &Namespace, read_at: Revision) {
         if self.guarded.insert(namespace.clone()) {
             let key = keys::quota_guard(namespace);
             self.pending.expect(&key, read_at);
@@ -215,21 +152,20 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// What the node gave; the transaction holds only if that stays so.
+    /// What the node gave; the transaction holds only if that does not change.
     async fn compared_allocation(&mut self, node: &str) -> Result<Allocation> {
         let (allocation, revision) = self.objects.allocation(&node.into()).await?;
         self.pending.expect(&keys::allocation(&node.into()), revision);
         Ok(allocation)
     }
 
-    async fn free_address(&mut self, namespace: &Namespace, name: &str) -> Result<Ipv4Addr> {
+    pub(super) async fn free_address(&mut self, key: &ServiceKey) -> Result<Ipv4Addr> {
         if self.addresses.is_none() {
             self.addresses = Some(self.objects.taken_addresses().await?);
         }
         let cidr = self.objects.service_cidr;
         let taken = self.addresses.as_mut().expect("it was filled just now");
-        let key = ServiceKey::new(namespace.as_str(), name);
-        let free = free_address(&cidr, &taken.addresses, &key).ok_or_else(|| {
+        let free = free_address(&cidr, &taken.addresses, key).ok_or_else(|| {
             let detail = format!("all addresses of {cidr} are taken by services; delete some or widen the range");
             Error::refused(ErrorCode::InsufficientSpace, detail)
         })?;
@@ -260,22 +196,20 @@ pub(crate) fn expected(mode: Mode, found: Option<Revision>, subject: &str) -> Re
     }
 }
 
-/// The first free address behind a place that follows from the name, so that a service that is made again tends to get
-/// the address that it had. Network and broadcast addresses are not given.
+/// The first free address from a position derived from the name on, so that a service that is recreated tends to get
+/// its former address. Network and broadcast addresses are not assigned.
 fn free_address(cidr: &ipnet::Ipv4Net, taken: &BTreeSet<Ipv4Addr>, key: &ServiceKey) -> Option<Ipv4Addr> {
     let first = u32::from(cidr.network()) + 1;
     let count = u32::from(cidr.broadcast()).checked_sub(first).filter(|count| *count > 0)?;
-    // The default hasher has fixed keys: the same name, the same place.
-    let mut hasher = DefaultHasher::new();
-    (key.namespace.as_str(), &key.name).hash(&mut hasher);
-    let start = u32::try_from(hasher.finish() % u64::from(count)).expect("it is below a u32");
+    let place = heptad_shard::stable_hash_two(key.namespace.as_str().as_bytes(), key.name.as_bytes());
+    let start = u32::try_from(place % u64::from(count)).expect("it is below a u32");
     let address = |i: u32| Ipv4Addr::from(first + (u64::from(start) + u64::from(i)).rem_euclid(count.into()) as u32);
     (0..count).map(address).find(|address| !taken.contains(address))
 }
 
 impl Objects {
     async fn taken_addresses(&self) -> Result<Taken> {
-        // The guard is read first: an address that is taken between the two reads changes it.
+        // The guard is read first: an address taken between the two reads changes it.
         let guard = self.store.get(keys::ADDRESSES).await.during("read", keys::ADDRESSES)?;
         let rows = self.rows_at(KeyRange::prefix(keys::prefix(Kind::Services, None)), None).await?.0;
         let mut addresses = BTreeSet::new();

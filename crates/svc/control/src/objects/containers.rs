@@ -1,7 +1,8 @@
-//! What nodes say of containers that are bound to them: where they stand, and that a stopped one is gone.
+//! What nodes report about containers bound to them: their state, and that a stopped one is gone.
 
 use super::{Objects, Pending, row_object, subject};
 use crate::{
+    clock::now_ms,
     error::{Error, Result},
     fanout::bound_row,
     keys,
@@ -9,20 +10,31 @@ use crate::{
 use heptad_api::{ErrorCode, Kind, List, Object, operations::ContainerReport};
 use heptad_model::{Container, ContainerId, DesiredState, EventKind, Namespace, NodeName, Placement};
 use heptad_sched::{Allocation, AllocationError, Request};
-use heptad_state::KeyRange;
+use heptad_state::{KeyRange, KeyValue, Revision};
+use std::collections::BTreeMap;
+
+/// The rows of all containers that have a node, at one revision.
+#[derive(Debug)]
+pub(super) struct ByNode {
+    revision: Revision,
+    rows: BTreeMap<NodeName, Vec<KeyValue>>,
+}
 
 fn name(id: &ContainerId) -> String {
     subject(Kind::Containers, &Namespace::default(), id.as_str())
 }
 
-/// The record with what the node says.
-fn merged(container: &Container, report: &ContainerReport) -> Container {
+/// The record with the node's report, received at `now_ms`.
+fn merged(container: &Container, report: &ContainerReport, now_ms: u64) -> Container {
     let report = report.clone();
+    let is_new = report.started_at_ms != container.started_at_ms;
     Container {
+        heard_at_ms: if is_new { report.started_at_ms.map(|_| now_ms) } else { container.heard_at_ms },
         status: report.status,
         ready: report.ready,
         reason: report.reason,
         message: report.message,
+        start_failure: report.start_failure,
         addresses: report.addresses,
         restarts: report.restarts,
         exit_code: report.exit_code,
@@ -46,25 +58,32 @@ impl Objects {
         found.ok_or_else(|| Error::not_found(&name(id)))
     }
 
-    /// All containers that are bound to a node, at one revision; among them those of jobs that are finished and hold
-    /// nothing of it any more, since what is left of them is there.
+    /// All containers that are bound to a node, at one revision, read once for all nodes that ask at the same time.
+    /// Includes those of finished jobs, which hold nothing of it any more, since their logs are still on the node.
     pub(crate) async fn containers_on(&self, node: &NodeName) -> Result<List<Container>> {
-        let (rows, revision) = self.rows_at(KeyRange::prefix(keys::prefix(Kind::Containers, None)), None).await?;
-        let mut items = Vec::new();
-        for row in &rows {
-            if bound_row(row)?.as_ref() == Some(node) {
-                items.push(row_object(row)?);
-            }
-        }
-        Ok(List { revision, items, next: None })
+        let all = self.by_node.get(async || self.rows_by_node().await).await?;
+        let rows = all.rows.get(node).map_or(&[][..], Vec::as_slice);
+        let items = rows.iter().map(row_object).collect::<Result<_>>()?;
+        Ok(List { revision: all.revision, items, next: None })
     }
 
-    /// Merges a node's report into the record; nothing is written if nothing changes.
+    async fn rows_by_node(&self) -> Result<ByNode> {
+        let (all, revision) = self.rows_at(KeyRange::prefix(keys::prefix(Kind::Containers, None)), None).await?;
+        let mut rows: BTreeMap<NodeName, Vec<KeyValue>> = BTreeMap::new();
+        for row in all {
+            if let Some(node) = bound_row(&row)? {
+                rows.entry(node).or_default().push(row);
+            }
+        }
+        Ok(ByNode { revision, rows })
+    }
+
+    /// Merges a node's report into the record; writes nothing if nothing changes.
     pub async fn report(&self, id: &ContainerId, report: &ContainerReport) -> Result<Object<Container>> {
         for _ in 0..super::WRITE_TRIES_MAX {
             let old = self.container(id).await?;
             bound_to(&old.object, &report.node)?;
-            let new = merged(&old.object, report);
+            let new = merged(&old.object, report, now_ms());
             if new == old.object {
                 return Ok(old);
             }
@@ -84,7 +103,7 @@ impl Objects {
         Err(Error::refused(ErrorCode::Busy, format!("{} is changed by too many at once; try again", name(id))))
     }
 
-    /// The change between ready and not ready is an event, unless the container is being stopped.
+    /// A change between ready and not ready is an event, unless the container is being stopped.
     fn stage_health_event(&self, old: &Container, new: &Container, pending: &mut Pending) -> Result<()> {
         if old.ready == new.ready || new.desired == DesiredState::Stopped {
             return Ok(());
@@ -152,6 +171,38 @@ impl Objects {
                 *row = Allocation::of(others.filter(|c| c.node.as_ref() == Some(node) && c.id != container.id));
                 Ok(())
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use heptad_model::{
+        Service,
+        container::{RESTARTED_STEADY_MS, UNCHECKED_STEADY_MS},
+    };
+
+    #[test]
+    fn the_clock_of_a_node_does_not_say_who_is_steady() {
+        const NOW_MS: u64 = 1_000_000_000;
+        let first = Container::pending("web-1".into(), &Service::new("web", "host"), 0);
+        for node_now_ms in [NOW_MS - 600_000, NOW_MS, NOW_MS + 600_000] {
+            let runs = |restarts, after_ms: u64| ContainerReport {
+                restarts,
+                started_at_ms: Some(node_now_ms + after_ms),
+                ..ContainerReport::default()
+            };
+            let started = merged(&first, &runs(0, 0), NOW_MS);
+            assert!(!started.is_steady(NOW_MS + UNCHECKED_STEADY_MS - 1), "{node_now_ms}");
+            // A repeated report on the same run changes nothing.
+            let again = merged(&started, &runs(0, 0), NOW_MS + 4_000);
+            assert!(again == started && again.is_steady(NOW_MS + UNCHECKED_STEADY_MS), "{node_now_ms}");
+            let restarted = merged(&again, &runs(1, 20_000), NOW_MS + 20_000);
+            assert!(!restarted.is_steady(NOW_MS + 20_000 + RESTARTED_STEADY_MS - 1), "{node_now_ms}");
+            assert!(restarted.is_steady(NOW_MS + 20_000 + RESTARTED_STEADY_MS), "{node_now_ms}");
+            let gone = merged(&restarted, &ContainerReport::default(), NOW_MS + 40_000);
+            assert_eq!(gone.heard_at_ms, None);
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Reading objects strictly: from rows, where an error names the row, and from clients, where it names the field.
+//! Strict parsing of objects: from rows, where an error names the row, and from clients, where it names the field.
 
 use crate::{
     error::{Error, Result},
     keys,
     objects::Kept,
 };
-use heptad_api::{ErrorCode, Object, ProblemDetails, fields_of};
+use heptad_api::{ErrorCode, Object, ProblemDetails};
 use heptad_model::Problem;
 use heptad_state::KeyValue;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -16,7 +16,7 @@ pub(crate) fn row_value<T: DeserializeOwned>(kv: &KeyValue) -> Result<T> {
     serde_json::from_slice(&kv.value).map_err(|source| Error::Decode { key: keys::shown(&kv.key), source })
 }
 
-/// The value of a row, with parts of the row in it.
+/// The value of a row, borrowing parts of the row.
 pub(crate) fn row_value_in<'a, T: Deserialize<'a>>(kv: &'a KeyValue) -> Result<T> {
     serde_json::from_slice(&kv.value).map_err(|source| Error::Decode { key: keys::shown(&kv.key), source })
 }
@@ -31,7 +31,7 @@ pub(crate) fn body_json(body: &[u8]) -> Result<Value> {
     serde_json::from_slice(body).map_err(|error| Error::refused(ErrorCode::BadRequest, format!("the body: {error}")))
 }
 
-/// A value of a type from a request's body; what does not fit the type is a problem of the object.
+/// A value of a type from a request's body; whatever does not fit the type is a problem of the object.
 pub(crate) fn body_value<T: DeserializeOwned>(body: &[u8], what: &str) -> Result<T> {
     serde_json::from_slice(body).map_err(|error| {
         if error.is_data() {
@@ -47,9 +47,8 @@ fn invalid(what: &str, message: String) -> Error {
     ProblemDetails::invalid(format!("the body is no {what}"), problems).into()
 }
 
-/// An object from a request's body: the object itself, or `{"revision", "object"}` as it was read before.
-/// Returns the revision beside it, if there was one.
-/// `complete` adds what the object may leave out.
+/// An object from a request's body: the object itself, or `{"revision", "object"}` as it was read before. Returns the
+/// accompanying revision, if there was one. `complete` adds what the object may omit.
 pub(crate) fn body_object<T: Kept>(body: &mut Value, complete: impl FnOnce(&mut Value)) -> Result<(T, Option<u64>)> {
     let revision = wrapped(body);
     let object = match revision.and_then(|_| body.get_mut("object")) {
@@ -66,21 +65,18 @@ fn wrapped(body: &Value) -> Option<u64> {
     map.get("revision")?.as_u64()
 }
 
-/// An object from JSON, no field unknown.
+/// An object from JSON, with no unknown field.
 pub(crate) fn object_of<T: Kept>(value: &Value) -> Result<T> {
     let what = T::KIND.singular();
     let object: T = T::deserialize(value).map_err(|error| invalid(what, error.to_string()))?;
-    if !T::STRICT
-        && let Some(given) = value.as_object()
-    {
-        unknown_fields::<T>(given)?;
+    if let (Some(known), Some(given)) = (T::fields(), value.as_object()) {
+        unknown_fields::<T>(known, given)?;
     }
     Ok(object)
 }
 
-/// Of types that do not refuse unknown fields themselves. A field that is left out when it is empty is a known one.
-fn unknown_fields<T: Kept>(given: &Map<String, Value>) -> Result<()> {
-    let known = fields_of::<T>();
+/// For types that do not refuse unknown fields themselves. A field that is omitted when empty counts as known.
+fn unknown_fields<T: Kept>(known: &[String], given: &Map<String, Value>) -> Result<()> {
     let unknown = given.keys().filter(|key| !known.contains(key));
     let problems: Vec<Problem> = unknown
         .map(|key| {
@@ -92,6 +88,62 @@ fn unknown_fields<T: Kept>(given: &Map<String, Value>) -> Result<()> {
         return Ok(());
     }
     Err(ProblemDetails::invalid(format!("the body is no {}", T::KIND.singular()), problems).into())
+}
+
+/// The most fields of one map of a patch that are examined as second names.
+const SECOND_NAMES_MAX: usize = 8;
+/// More keys than any type has fields: such a map is a user's own.
+const FIELDS_MAX: usize = 64;
+
+/// Merges `patch` into `object` (RFC 7396), each field under the name by which the object is stored: a second name of a
+/// field, such as `cpu` for `cpu_millis`, would otherwise stand beside the first.
+pub(crate) fn patched<T: Kept>(object: &T, patch: &Value) -> Result<T> {
+    let mut value = serde_json::to_value(object).expect("the model's types serialize");
+    let mut patch = patch.clone();
+    first_names(object, &value, "", &mut patch);
+    merge_patch(&mut value, &patch);
+    object_of(&value)
+}
+
+/// Renames the fields of `patch`, which belongs at `pointer` of the object, that have another name there.
+fn first_names<T: Kept>(object: &T, whole: &Value, pointer: &str, patch: &mut Value) {
+    let (Some(here), Some(patch)) = (whole.pointer(pointer).and_then(Value::as_object), patch.as_object_mut()) else {
+        return;
+    };
+    let strange: Vec<String> = patch.keys().filter(|key| !here.contains_key(*key)).cloned().collect();
+    if strange.len() <= SECOND_NAMES_MAX && here.len() <= FIELDS_MAX {
+        for second in strange {
+            // The object with the field under its other name is the same object; with both names it is invalid.
+            let mut first = None;
+            for (name, value) in here.iter().filter(|(name, _)| !patch.contains_key(*name)) {
+                let with = |change: &dyn Fn(&mut Map<String, Value>)| {
+                    let mut changed = whole.clone();
+                    changed.pointer_mut(pointer).and_then(Value::as_object_mut).map(change);
+                    T::deserialize(&changed)
+                };
+                let both = |fields: &mut Map<String, Value>| _ = fields.insert(second.clone(), value.clone());
+                let renamed = |fields: &mut Map<String, Value>| {
+                    both(fields);
+                    fields.remove(name);
+                };
+                // What may stand beside one is a name of its own.
+                if with(&both).is_ok() {
+                    break;
+                }
+                if with(&renamed).is_ok_and(|read| read == *object) {
+                    first = Some(name);
+                    break;
+                }
+            }
+            if let Some((first, value)) = first.and_then(|first| Some((first, patch.remove(&second)?))) {
+                patch.insert(first.clone(), value);
+            }
+        }
+    }
+    for (key, inner) in patch.iter_mut().filter(|(_, inner)| inner.is_object()) {
+        let key = key.replace('~', "~0").replace('/', "~1");
+        first_names(object, whole, &format!("{pointer}/{key}"), inner);
+    }
 }
 
 /// Merges `patch` into `target` (RFC 7396).
@@ -118,6 +170,28 @@ mod tests {
     use super::*;
     use heptad_model::{Node, Service};
     use serde_json::json;
+
+    #[test]
+    fn a_patch_may_name_a_field_by_its_second_name() {
+        let text = r#"{"service":"web","image":"nginx","resources":{"cpu":1,"memory":"64Mi"},"labels":{"cpu":"a"}}"#;
+        let web: Service = serde_json::from_str(text).expect("a service");
+        let patch = json!({"resources": {"cpu": "250m"}, "labels": {"cpu_millis": "b"}, "service": "web"});
+        let new = patched(&web, &patch).expect("it is read");
+        assert_eq!((new.resources.cpu_millis.0, new.resources.memory), (250, web.resources.memory));
+        let labels: Vec<_> = new.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(labels, ["cpu=a", "cpu_millis=b"], "keys of maps are no names of fields");
+        let gone = patched(&web, &json!({"resources": {"cpu": null}})).expect("it is read");
+        assert_eq!(gone.resources.cpu_millis.0, 0);
+        assert!(patched(&web, &json!({"resources": {"cpu": 1, "cpu_millis": 2}})).is_err(), "both");
+        assert!(patched(&web, &json!({"resources": {"cpus": 1}})).is_err());
+        let node: Node = serde_json::from_str(r#"{"name":"n1","capacity":{"cpu":4}}"#).expect("a node");
+        let given = patched(&node, &json!({"disks": [{"name": "n1/disk1", "capacity_bytes": 1}]})).expect("it is read");
+        assert_eq!((given.disks.len(), given.taints.len()), (1, 0), "two empty fields are not one");
+        let zero: Node = serde_json::from_str(r#"{"name":"n1","capacity":{}}"#).expect("a node");
+        assert_eq!(patched(&zero, &json!({"capacity": {"cpu": 0}})).expect("it is read"), zero);
+        let grown = patched(&node, &json!({"capacity": {"cpu": 8}})).expect("it is read");
+        assert_eq!(grown.capacity.cpu_millis.0, 8_000);
+    }
 
     #[test]
     fn merge_patches_are_as_in_the_rfc() {
@@ -153,7 +227,7 @@ mod tests {
         assert_eq!(error.code(), ErrorCode::Invalid);
         let error = object::<Node>(json!({"name":"n","capacity":{},"statsu":"Ready"})).expect_err("unknown");
         assert_eq!(error.problem().problems[0].path, "statsu");
-        // What is left out when it is empty is known nevertheless.
+        // What is omitted when empty is still known.
         let empty = json!({"name":"n","capacity":{},"disks":[],"allocated_devices":{},"draining":false,"address":null});
         assert_eq!(object::<Node>(empty).expect("all are fields").0.disks, []);
         assert_eq!(body_json(b"{").expect_err("no JSON").code(), ErrorCode::BadRequest);

@@ -1,5 +1,5 @@
 //! Containers that a write of their service makes superfluous: stopped in the same transaction, so that no committed
-//! state has a running container without its service, or more of them than are asked.
+//! state has a running container without its service, or more containers than wanted.
 
 use super::{Objects, Pending, row_object, row_value};
 use crate::{
@@ -8,13 +8,11 @@ use crate::{
     keys,
 };
 use heptad_api::{Kind, Object};
+use heptad_life::{Action, ServiceView, StopReason, next_steps};
 use heptad_model::{
     Container, ContainerId, DesiredState, Event, EventKind, Node, Revision, Rollout, Service, ServiceKey,
 };
-use heptad_sched::{
-    NodesView,
-    reconcile::{self, Action, ServiceView, StopReason},
-};
+use heptad_sched::NodesView;
 use heptad_state::{KeyRange, StoreExt};
 use std::collections::BTreeMap;
 
@@ -22,14 +20,14 @@ use std::collections::BTreeMap;
 const STOPS_MAX: usize = 100;
 
 impl Objects {
-    /// Stages the stops of containers of `key` that `service` (none: deleted) does not want any more.
+    /// Stages the stops of containers of `key` that `service` (`None`: deleted) no longer wants.
     pub(crate) async fn stage_surplus(
         &self,
         key: &ServiceKey,
         service: Option<&Service>,
         pending: &mut Pending,
     ) -> Result<()> {
-        // Whoever adds containers changes this row, so none that is not seen here is missed.
+        // Whoever adds containers changes this row, so none is missed here.
         let guard = keys::replicas(key);
         let revision = self.store.get(guard.clone()).await.during("read", &guard)?.map_or(0, |kv| kv.mod_revision);
         pending.expect(&guard, revision);
@@ -54,9 +52,9 @@ impl Objects {
             revisions: revisions.iter().collect(),
             now_ms: now_ms(),
         };
-        // Only stops are taken, so that the identifiers of what would be created do not matter.
+        // Only stops are used, so the identifiers of what would be created do not matter.
         let mut drawn = 0u64;
-        let steps = reconcile::service(&view, || {
+        let steps = next_steps(&view, || {
             drawn += 1;
             format!("surplus-{drawn}")
         });
@@ -77,7 +75,7 @@ impl Objects {
         Ok(())
     }
 
-    /// What is remembered of a service: how far the exchange of its containers is, and its revisions.
+    /// What is remembered about a service: how far its rollout is, and its revisions.
     pub(crate) async fn remembered(&self, key: &ServiceKey) -> Result<(Option<Object<Rollout>>, Vec<Revision>)> {
         let row = self.store.get(keys::rollout(key)).await.during("read", keys::rollout(key))?;
         let rollout = row.as_ref().map(row_object).transpose()?;
@@ -89,7 +87,9 @@ impl Objects {
     pub(crate) fn stop_event(&self, id: &ContainerId, reason: StopReason) -> Result<Event> {
         let (kind, word) = match reason {
             StopReason::ScaledDown => (EventKind::Normal, "Scaled"),
-            StopReason::NodeNotReady | StopReason::NodeGone => (EventKind::Warning, "Stopping"),
+            StopReason::NodeNotReady | StopReason::NodeCannotStart | StopReason::NodeGone => {
+                (EventKind::Warning, "Stopping")
+            }
             _ => (EventKind::Normal, "Stopping"),
         };
         self.event(kind, word, &format!("container/{id}"), reason.to_string())
@@ -110,7 +110,7 @@ impl Objects {
     }
 }
 
-/// Stages that a container is stopped; one without a node is nowhere and just deleted.
+/// Stages the stop of a container; one without a node runs nowhere and is simply deleted.
 fn stage_stop(container: &Object<Container>, pending: &mut Pending) {
     let key = keys::container(&container.object.id);
     pending.expect(&key, container.revision);

@@ -1,5 +1,5 @@
-//! Hosts of exposed services: each belongs to the first service that has it, for as long as it has it.
-//! Says who has a host only to those of the same namespace, since others may not see it.
+//! Hosts of exposed services: each belongs to the first service that has it, for as long as that service has it. Tells
+//! the owner only to callers of the same namespace, since others may not see it.
 
 use super::{Batch, row_value, subject};
 use crate::{
@@ -15,9 +15,9 @@ use std::collections::BTreeMap;
 /// What a transaction does to hosts.
 #[derive(Debug, Default)]
 pub(super) struct Hosts {
-    /// The host, or none, that each of its services will have.
+    /// The host, if any, that each of its services will have.
     staged: BTreeMap<ServiceKey, Option<String>>,
-    /// Those of them that had another before.
+    /// Those of them that had another one before.
     claims: Vec<ServiceKey>,
 }
 
@@ -36,7 +36,7 @@ fn host_of(expose: Option<&Expose>) -> Option<String> {
 }
 
 impl Hosts {
-    /// Notes a service that is staged.
+    /// Records a service that is staged.
     pub(super) fn stage(&mut self, before: Option<&Service>, now: &Service) {
         let host = host_of(now.expose.as_ref());
         if host.is_some() && before.is_none_or(|before| host_of(before.expose.as_ref()) != host) {
@@ -45,7 +45,7 @@ impl Hosts {
         self.staged.insert(now.key(), host);
     }
 
-    /// The claim that cannot be, and the service that has the host; `taken` is who has which now.
+    /// The claim that must be refused, and the service that has the host; `taken` maps hosts to their present services.
     fn refused<'a>(
         &'a self,
         taken: impl Iterator<Item = &'a (ServiceKey, String)>,
@@ -62,13 +62,13 @@ impl Hosts {
 }
 
 impl Batch<'_> {
-    /// To be called when everything is staged: refuses a host that another service has and does not give up in the same
+    /// Call this when everything is staged: refuses a host that another service has and does not give up in the same
     /// transaction.
     pub(super) async fn claim_hosts(&mut self) -> Result<()> {
         if self.hosts.claims.is_empty() {
             return Ok(());
         }
-        // The guard is read first: a host that is taken between the two reads changes it.
+        // The guard is read first: a host taken between the two reads changes it.
         let guard = self.objects.store.get(keys::HOSTS).await.during("read", keys::HOSTS)?;
         let rows = self.objects.rows_at(KeyRange::prefix(keys::prefix(Kind::Services, None)), None).await?.0;
         let mut taken = Vec::new();

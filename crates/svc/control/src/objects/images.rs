@@ -1,5 +1,5 @@
-//! What a tag was when a revision began: the first digest that a node found for it. All containers of the revision run
-//! that one, on whatever node and however often they are started.
+//! The meaning of a tag when a revision began: the first digest that a node found for it. All containers of the
+//! revision run that digest, on any node and however often they are started.
 
 use super::{Objects, Pending, row_value};
 use crate::{
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Serialize, Deserialize)]
 struct ImageRow {
-    /// A service made again under the same name has revisions of its own.
+    /// A service recreated under the same name has revisions of its own.
     service_id: String,
     digest: String,
 }
@@ -26,7 +26,7 @@ fn is_digest(text: &str) -> bool {
 }
 
 impl Objects {
-    /// The digest that the container is to run. If none is known yet, it is the one that is proposed, from now on.
+    /// The digest that the container is to run. If none is known yet, the proposed one is used from now on.
     pub async fn container_image(&self, id: &ContainerId, proposed: ImagePin) -> Result<ImagePin> {
         if let Some(text) = proposed.digest.as_deref().filter(|text| !is_digest(text)) {
             let detail = format!("`{text}` is not a digest such as sha256:0123...");
@@ -46,7 +46,7 @@ impl Objects {
             }
             let Some(digest) = proposed.digest.clone() else { return Ok(proposed) };
             let Some(revision) = self.store.get(of.clone()).await.during("read", &of)? else {
-                // It is forgotten, and whatever is still of it is about to be replaced.
+                // The revision is forgotten, and its remaining containers are about to be replaced.
                 return Ok(proposed);
             };
             if row_value::<Revision>(&revision)?.service_id != container.service_id {

@@ -1,7 +1,7 @@
 //! What proxies route by: services, containers, policies and rules, read at one revision, and what each change of a
 //! row means to them. Containers go out once they have a node, and without what routing does not look at.
 
-use super::{Objects, row_value, row_value_in, watch::compacted};
+use super::{Kept, Objects, row_value, row_value_in, watch::compacted};
 use crate::{
     error::Result,
     keys::{self, Row},
@@ -9,8 +9,9 @@ use crate::{
 use heptad_api::{
     Kind,
     mesh::{MeshObject, MeshState},
+    with_kind,
 };
-use heptad_model::{Container, ContainerStatus, DesiredState, Service};
+use heptad_model::{Container, ContainerStatus, DesiredState};
 use heptad_state::{Event, EventKind, KeyRange, KeyValue, Revision};
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, collections::BTreeMap};
@@ -20,7 +21,7 @@ impl Objects {
     pub async fn mesh(&self) -> Result<MeshState> {
         let mut state = MeshState::default();
         let mut at = None;
-        for kind in [Kind::Services, Kind::Policies, Kind::Rules, Kind::Containers] {
+        for kind in Kind::ALL.into_iter().filter(is_routed) {
             let (rows, revision) = self.rows_at(KeyRange::prefix(keys::prefix(kind, None)), at).await?;
             (state.revision, at) = (revision, Some(revision));
             for row in &rows {
@@ -40,10 +41,11 @@ impl Objects {
 /// A change that matters to proxies, and the object as they read it; none if it does not. Thousands may follow, so that
 /// what is not said here counts.
 pub(crate) fn mesh_change(event: &Event, revision: Revision) -> Result<Option<(EventKind, Vec<u8>)>> {
-    if !keys::mesh_row(&event.kv.key) {
+    let Row::Object(kind, _) = keys::row(&event.kv.key) else { return Ok(None) };
+    if !is_routed(&kind) {
         return Ok(None);
     }
-    let is_container = keys::row(&event.kv.key) == Row::Container;
+    let is_container = kind == Kind::Containers;
     match (event.kind, &event.prev_kv) {
         // What was deleted is compacted, so that nobody can say it any more.
         (EventKind::Delete, None) => Err(compacted(revision)),
@@ -74,16 +76,19 @@ fn json(object: &impl Serialize) -> Vec<u8> {
 }
 
 fn typed(row: &KeyValue) -> Result<Option<MeshObject>> {
-    Ok(match keys::row(&row.key) {
-        Row::Service => {
-            let service: Service = row_value(row)?;
-            Some(MeshObject::Service(Service { created_revision: row.create_revision, ..service }))
-        }
-        Row::Container => Routed::of(row)?.map(|routed| routed.container(row)).transpose()?.map(MeshObject::Container),
-        Row::Policy => Some(MeshObject::Policy(row_value(row)?)),
-        Row::Rule => Some(MeshObject::Rule(row_value(row)?)),
-        _ => None,
-    })
+    match keys::row(&row.key) {
+        Row::Object(kind, _) => with_kind!(kind, T => T::ROUTED.map_or(Ok(None), |read| read(row))),
+        _ => Ok(None),
+    }
+}
+
+fn is_routed(kind: &Kind) -> bool {
+    with_kind!(*kind, T => T::ROUTED.is_some())
+}
+
+/// A container as proxies route by it; none while it has no node.
+pub(super) fn routed_container(row: &KeyValue) -> Result<Option<MeshObject>> {
+    Ok(Routed::of(row)?.map(|routed| routed.container(row)).transpose()?.map(MeshObject::Container))
 }
 
 /// A part of a row, copied only if it has escapes.
@@ -153,6 +158,7 @@ impl<'a> Routed<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use heptad_model::Service;
 
     fn row(container: &Container) -> KeyValue {
         let key = keys::container(&container.id).into();

@@ -8,7 +8,7 @@ mod events;
 mod fewer;
 mod hosts;
 mod images;
-mod kept;
+mod kinds;
 mod liveness;
 mod mesh;
 mod nodes;
@@ -16,6 +16,7 @@ mod pending;
 mod read;
 mod rollouts;
 mod settings;
+mod together;
 mod watch;
 mod write;
 
@@ -25,10 +26,11 @@ pub(crate) use pending::Pending;
 pub(crate) use settings::version as settings_version;
 pub(crate) use write::distinct;
 
-pub use kept::{Given, Kept};
+pub use kinds::{Given, Kept};
 pub(crate) use mesh::mesh_change;
 pub use watch::ObjectWatch;
 
+use self::together::Together;
 use heptad_api::Kind;
 use heptad_model::Namespace;
 use heptad_pki::Keyring;
@@ -62,6 +64,7 @@ pub struct Objects {
     events_made: Arc<AtomicU64>,
     /// How many had been made when somebody last looked whether there are too many.
     events_looked_at: Arc<AtomicU64>,
+    by_node: Arc<Together<containers::ByNode>>,
     writer: Writer,
 }
 
@@ -75,6 +78,7 @@ impl Objects {
             events_max,
             events_made: Arc::default(),
             events_looked_at: Arc::default(),
+            by_node: Arc::default(),
             writer: Writer::default(),
         }
     }

@@ -1,5 +1,5 @@
-//! Orders about nodes: no new containers, no containers at all, certainly off, no longer part of the cluster.
-//! The reconciler moves what has to be moved.
+//! Orders about nodes: no new containers, no containers at all, certainly off, no longer part of the cluster. The
+//! reconciler moves what has to be moved.
 
 use super::{Objects, Pending};
 use crate::{
@@ -8,9 +8,11 @@ use crate::{
 };
 use heptad_api::{
     ErrorCode, Object,
-    work::{DrainLeft, DrainStatus},
+    work::{DrainLeft, DrainStatus, RemoveNodeRequest},
 };
-use heptad_model::{Container, DesiredState, EventKind, Mode, Node, NodeName, NodeStatus, Service};
+use heptad_model::{
+    Container, DesiredState, EventKind, Mode, Node, NodeName, NodeStatus, Service, lease::stopped_after_ms,
+};
 
 fn subject(name: &NodeName) -> String {
     format!("node/{name}")
@@ -20,13 +22,40 @@ fn contended(name: &NodeName) -> Error {
     Error::refused(ErrorCode::Busy, format!("node/{name} is changed by too many at once; try again"))
 }
 
+/// Records that the machine is off, unless that cannot be.
+fn fence(node: &mut Node) -> Result<()> {
+    if node.status == NodeStatus::Ready {
+        let detail = format!(
+            "node/{} reports, or did a few seconds ago, so its containers run; drain it instead, or, if its machine was just \
+             switched off, try again in 10 s",
+            node.name
+        );
+        return Err(Error::refused(ErrorCode::Conflict, detail));
+    }
+    node.fenced = true;
+    Ok(())
+}
+
+/// What the removal of a silent node waits for if it has a container that must never run twice.
+fn waits_for_certainty(node: &Node, container: &Container, silence_ms: u64) -> String {
+    let name = &node.name;
+    let stops = match stopped_after_ms(container.template.stop_grace_ms).saturating_sub(silence_ms) {
+        0 => "should have stopped it by now".to_owned(),
+        left_ms => format!("stops it within {} s", left_ms.div_ceil(1000)),
+    };
+    format!(
+        "it must never run twice, and node/{name} does not report; if the machine is off, `heptad node remove {name} --fenced`; \
+         if it is only cut off from all servers, its agent, if that lives, {stops}"
+    )
+}
+
 impl Objects {
     async fn node(&self, name: &NodeName) -> Result<Object<Node>> {
         let found = self.find_row::<Node>(&keys::node(name)).await?;
         found.ok_or_else(|| Error::not_found(&subject(name)))
     }
 
-    /// Takes no new containers on that node; those that are there stay.
+    /// Stops placing new containers on that node; those that are there stay.
     pub async fn cordon(&self, name: &NodeName) -> Result<Object<Node>> {
         self.change_node(name, "Cordoned", "it takes no new containers", |node| {
             node.unschedulable = true;
@@ -35,16 +64,16 @@ impl Objects {
         .await
     }
 
-    /// Takes new containers again, and stops moving those away that are there.
+    /// Places new containers there again, stops emptying the node, and cancels its removal.
     pub async fn uncordon(&self, name: &NodeName) -> Result<Object<Node>> {
         self.change_node(name, "Uncordoned", "it takes new containers", |node| {
-            (node.unschedulable, node.draining) = (false, false);
+            (node.unschedulable, node.draining, node.removing) = (false, false, false);
             Ok(())
         })
         .await
     }
 
-    /// Has all containers moved away, but those of services that are on every node.
+    /// Moves all containers away, except those of services on every node.
     pub async fn drain(&self, name: &NodeName) -> Result<Object<Node>> {
         self.change_node(name, "Draining", "its containers are moved away", |node| {
             (node.unschedulable, node.draining) = (true, true);
@@ -53,25 +82,17 @@ impl Objects {
         .await
     }
 
-    /// Takes note that nothing runs on a node that does not report: what must never run twice may run elsewhere.
+    /// Records that nothing runs on a node that does not report: what must never run twice may then run elsewhere.
     pub async fn fence(&self, name: &NodeName) -> Result<Object<Node>> {
-        self.change_node(name, "Fenced", "somebody said that nothing runs on it any more", |node| {
-            if node.status == NodeStatus::Ready {
-                let detail = format!("node/{name} reports, so its containers run; drain it instead");
-                return Err(Error::refused(ErrorCode::Conflict, detail));
-            }
-            node.fenced = true;
-            Ok(())
-        })
-        .await
+        self.change_node(name, "Fenced", "somebody said that nothing runs on it any more", fence).await
     }
 
-    /// Takes what the agent of a node told beyond what it was admitted with.
+    /// Accepts what a node's agent reported beyond what the node was admitted with.
     pub async fn admit_node(&self, name: &NodeName) -> Result<Object<Node>> {
         self.change_node(name, "Admitted", "what its agent tells of the machine counts", |node| {
             if let Some(offered) = node.offered.take() {
-                (node.capacity, node.devices) = (offered.capacity, offered.devices.clone());
-                node.admitted = Some(offered);
+                node.set_machine(&offered);
+                (node.admitted, node.set_by_person) = (Some(offered), false);
             }
             Ok(())
         })
@@ -104,62 +125,66 @@ impl Objects {
         Err(contended(name))
     }
 
-    /// Takes a node out of the cluster. One that still has containers of other services than those on every node only by
-    /// `force`: they are forgotten, and made anew elsewhere.
-    pub async fn remove_node(&self, name: &NodeName, force: bool) -> Result<Object<Node>> {
-        let (key, row) = (keys::node(name), keys::allocation(name));
-        for _ in 0..super::WRITE_TRIES_MAX {
-            let old = self.node(name).await?;
-            let (allocation, revision) = self.allocation(name).await?;
-            // Services that are on every node leave with it.
-            let left = if force { Vec::new() } else { self.drain_status(name).await?.left };
-            if let Some(first) = left.first() {
+    /// Begins to take a node out of the cluster: it gets nothing more, what it runs is stopped, and its row goes once
+    /// nothing is left that could do harm. If the node has containers of services other than those on every node, this
+    /// needs `force`.
+    pub async fn remove_node(&self, name: &NodeName, request: &RemoveNodeRequest) -> Result<Object<Node>> {
+        let left = match request {
+            RemoveNodeRequest { force: false, fenced: false } => self.drain_status(name, 0).await?.left,
+            _ => Vec::new(),
+        };
+        self.change_node(name, "Removing", "what it runs is stopped, then it leaves the cluster", |node| {
+            if let Some(first) = left.first().filter(|_| !node.removing) {
                 let (count, first) = (left.len(), &first.container);
                 let detail = format!(
-                    "node/{name} has {count} containers, such as {first}; drain it first, or, if it is lost for good, \
-                     remove it by force"
+                    "node/{name} has {count} containers, such as {first}; drain it first, or remove it by force: they are \
+                     stopped there and made anew elsewhere"
                 );
                 return Err(Error::refused(ErrorCode::Conflict, detail));
             }
-            let mut pending = Pending::default();
-            pending.expect(&key, old.revision);
-            pending.delete(&key);
-            pending.expect(&row, revision);
-            if revision > 0 {
-                pending.delete(&row);
+            if request.fenced {
+                fence(node)?;
             }
-            let message =
-                format!("it is no longer part of the cluster; {} containers went", allocation.containers.len());
-            pending.event(&self.event(EventKind::Normal, "Removed", &subject(name), message)?);
-            if pending.commit(&*self.store).await?.is_some() {
-                return Ok(old);
-            }
-        }
-        Err(contended(name))
+            (node.unschedulable, node.draining, node.removing) = (true, true, true);
+            Ok(())
+        })
+        .await
     }
 
-    /// How far the emptying of a node is.
-    pub async fn drain_status(&self, name: &NodeName) -> Result<DrainStatus> {
+    /// How far the emptying, or the removal, of a node is that has not reported for this long.
+    pub async fn drain_status(&self, name: &NodeName, silence_ms: u64) -> Result<DrainStatus> {
         let node = self.node(name).await?.object;
-        let (allocation, _) = self.allocation(name).await?;
-        let mut status = DrainStatus { node: name.clone(), draining: node.draining, left: Vec::new(), staying: 0 };
-        for id in &allocation.containers {
-            let Some(container) = self.find_row::<Container>(&keys::container(id)).await? else { continue };
-            let container = container.object;
-            let service = self.find_row::<Service>(&keys::service(&container.service)).await?;
-            if service.is_some_and(|service| service.object.mode == Mode::Daemon) && container.is_alive() {
+        let (draining, removing) = (node.draining, node.removing);
+        let mut status = DrainStatus { node: name.clone(), draining, removing, left: Vec::new(), staying: 0 };
+        let mut containers = Vec::new();
+        if removing {
+            // Including those that have ended and take nothing of it any more.
+            containers.extend(self.containers_on(name).await?.items);
+        } else {
+            for id in &self.allocation(name).await?.0.containers {
+                containers.extend(self.find_row::<Container>(&keys::container(id)).await?);
+            }
+        }
+        for container in containers.into_iter().map(|item| item.object) {
+            let service = self.find_row::<Service>(&keys::service(&container.service)).await?.map(|row| row.object);
+            if !removing && service.as_ref().is_some_and(|s| s.mode == Mode::Daemon) && container.is_alive() {
                 status.staying += 1;
                 continue;
             }
-            let waits_for = self.waits_for(&container).await?;
-            status.left.push(DrainLeft { container: id.clone(), service: container.service, waits_for });
+            let never_twice = service.is_some_and(|service| service.never_twice);
+            let waits_for = match node.status {
+                NodeStatus::Ready => self.waits_for(&container).await?,
+                _ if removing && never_twice => waits_for_certainty(&node, &container, silence_ms),
+                _ => "its node does not report".to_owned(),
+            };
+            status.left.push(DrainLeft { container: container.id, service: container.service, waits_for });
         }
         Ok(status)
     }
 
     async fn waits_for(&self, container: &Container) -> Result<String> {
         if container.desired == DesiredState::Stopped {
-            return Ok("stopping".to_owned());
+            return Ok(if container.message.is_empty() { "stopping".to_owned() } else { container.message.clone() });
         }
         if container.template.retries.is_some() {
             return Ok("it is part of a job and runs to its end".to_owned());

@@ -1,4 +1,4 @@
-//! A transaction that is being put together: what must still hold, and what is then written. Knows no meaning of rows.
+//! A transaction under construction: what must still hold, and what is then written. Knows no meaning of rows.
 
 use crate::{
     error::{Result, StoreContext},
@@ -11,7 +11,7 @@ use serde::Serialize;
 
 /// Conditions and writes of one transaction.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Pending {
+pub struct Pending {
     compares: Vec<Compare>,
     ops: Vec<Op>,
     bytes: usize,
@@ -33,7 +33,7 @@ impl Pending {
         self.put_bytes(key, serde_json::to_vec(value).expect("the model's types have string keys and serialize"));
     }
 
-    /// A row that is no JSON.
+    /// A row that is not JSON.
     pub(crate) fn put_bytes(&mut self, key: &str, value: Vec<u8>) {
         self.first_key.get_or_insert_with(|| key.to_owned());
         self.bytes += key.len() + value.len();
@@ -49,7 +49,7 @@ impl Pending {
         self.put(&keys::of(event), event);
     }
 
-    /// Rows that it compares or writes, whichever are more.
+    /// The number of rows that it compares or writes, whichever is larger.
     pub(crate) fn len(&self) -> usize {
         self.ops.len().max(self.compares.len())
     }
@@ -63,7 +63,7 @@ impl Pending {
         self.ops.is_empty()
     }
 
-    /// Commits it whole; none if a condition does not hold any more. Without writes it is nothing to do.
+    /// Commits the transaction; `None` if a condition no longer holds. Without writes there is nothing to do.
     pub(crate) async fn commit(self, store: &dyn Store) -> Result<Option<Revision>> {
         let subject = self.first_key.unwrap_or_default();
         let (limit, len) = (store.limits().txn_ops_max, self.ops.len().max(self.compares.len()));

@@ -1,11 +1,11 @@
-//! Reading objects: one, a page at one revision, all. Nodes get what they gave from their allocation rows.
+//! Reading objects: one, a page at one revision, all. Nodes are completed from their allocation rows.
 
 use super::{Kept, Objects, decode::row_object, row_value, subject};
 use crate::{
     error::{Error, Result, StoreContext},
     keys,
 };
-use heptad_api::{ErrorCode, Kind, List, Object};
+use heptad_api::{ErrorCode, List, Object};
 use heptad_model::{Namespace, NodeName};
 use heptad_sched::Allocation;
 use heptad_state::{KeyRange, KeyValue, RangeRequest, RangeResponse, Revision, StoreExt};
@@ -23,7 +23,7 @@ impl Objects {
         let Some(mut found) = self.find_row::<T>(&keys::object(T::KIND, namespace, name)).await? else {
             return Ok(None);
         };
-        if T::KIND == Kind::Nodes {
+        if T::ALLOCATED {
             let (allocation, _) = self.allocation(&name.into()).await?;
             found.object.derive(&allocation);
         }
@@ -45,7 +45,7 @@ impl Objects {
         }
     }
 
-    /// One page of at most `limit` objects; `next` is what the page before gave, whose revision it continues.
+    /// One page of at most `limit` objects; `next` comes from the previous page, whose revision it continues.
     pub async fn page<T: Kept>(
         &self,
         namespace: Option<&Namespace>,
@@ -78,9 +78,9 @@ impl Objects {
         Ok(List { revision, items, next: None })
     }
 
-    /// Fills in what is derived, from the rows of the same revision.
+    /// Fills in derived fields, from the rows of the same revision.
     async fn derive<T: Kept>(&self, items: &mut [Object<T>], revision: Revision) -> Result<()> {
-        if T::KIND != Kind::Nodes || items.is_empty() {
+        if !T::ALLOCATED || items.is_empty() {
             return Ok(());
         }
         let rows = self.rows_at(KeyRange::prefix(keys::ALLOCATIONS), Some(revision)).await?.0;
@@ -96,7 +96,7 @@ impl Objects {
         Ok(())
     }
 
-    /// All rows of a range at one revision, the present one if none is given.
+    /// All rows of a range at one revision, the present one by default.
     pub(crate) async fn rows_at(
         &self,
         range: KeyRange,
@@ -117,7 +117,7 @@ impl Objects {
     }
 }
 
-/// `REVISION.NAME` as it is given to clients; opaque for them.
+/// `REVISION.NAME` as it is given to clients, to whom it is opaque.
 fn next_page(page: &RangeResponse, prefix: &str, revision: Revision) -> Option<String> {
     let last = page.kvs.last().filter(|_| page.more)?;
     let name = keys::shown(&last.key);

@@ -1,4 +1,4 @@
-//! What people ask and order of a service's rollout: how it stands, its revisions, undo, pause, resume, restart. The
+//! What people ask and order about a service's rollout: its progress, its revisions, undo, pause, resume, restart. The
 //! orders are written as wishes; the reconciler carries them out.
 
 use super::{Objects, Pending};
@@ -11,12 +11,13 @@ use heptad_api::{
     ErrorCode, Object,
     work::{RevisionInfo, RevisionList, RolloutStatus},
 };
+use heptad_life::nodes_wanted;
 use heptad_model::{
     Container, EventKind, Mode, Node, Revision, Rollout, RolloutPhase, Service, ServiceKey, Strategy, standing,
 };
-use heptad_sched::{NodesView, nodes_wanted};
+use heptad_sched::NodesView;
 
-/// A service with what is remembered of it.
+/// A service with what is remembered about it.
 struct Known {
     service: Object<Service>,
     rollout: Option<Object<Rollout>>,
@@ -32,7 +33,7 @@ impl Known {
         self.rollout.as_ref().map_or(0, |item| item.object.revision)
     }
 
-    /// The revision that shall be wanted again.
+    /// The revision to go back to.
     fn target(&self, to: Option<u64>) -> Result<&Revision> {
         let (key, current) = (self.key(), self.current());
         let known: Vec<String> = self.revisions.iter().map(|revision| revision.number.to_string()).collect();
@@ -42,7 +43,8 @@ impl Known {
                 return Err(Error::refused(ErrorCode::BadRequest, detail));
             }
             Some(number) => self.revisions.iter().find(|revision| revision.number == number),
-            // One that never was ready as a whole, such as the one that an automatic return left, is no way back.
+            // A revision that was never completely ready, such as one abandoned by an automatic rollback, is no way
+            // back.
             None => self.revisions.iter().filter(|r| r.number != current && r.proved).max_by_key(|r| r.used),
         };
         found.ok_or_else(|| {
@@ -74,7 +76,7 @@ impl Objects {
         Ok(Known { service, rollout, revisions })
     }
 
-    /// How the rollout of a service stands.
+    /// The progress of a service's rollout.
     pub async fn rollout_status(&self, key: &ServiceKey) -> Result<RolloutStatus> {
         let known = self.known(key).await?;
         let service = &known.service.object;
@@ -88,7 +90,7 @@ impl Objects {
             }
             _ => 0,
         };
-        // Before the reconciler has seen the present specification, nothing that is remembered speaks of it.
+        // Before the reconciler has seen the present specification, nothing that is remembered concerns it.
         let template = service.template();
         let present = |number: u64| known.revisions.iter().any(|r| r.number == number && r.template == template);
         let rollout = known.rollout.as_ref().map(|item| item.object.clone()).filter(|r| present(r.revision));
@@ -133,7 +135,7 @@ impl Objects {
         Ok(RevisionList { service: key.clone(), revisions: revisions.collect() })
     }
 
-    /// Makes an earlier revision the wanted one again: the latest other one that was ready as a whole if none is named.
+    /// Makes an earlier revision the wanted one again: by default the latest other one that was completely ready.
     pub async fn undo_rollout(&self, key: &ServiceKey, to: Option<u64>) -> Result<()> {
         self.change_service(key, "RolloutUndone", |known, service| {
             let target = known.target(to)?;
@@ -143,7 +145,7 @@ impl Objects {
         .await
     }
 
-    /// Has all containers of a service replaced by new ones of the same specification; a job runs again.
+    /// Replaces all containers of a service by new ones of the same specification; a job runs again.
     pub async fn restart_rollout(&self, key: &ServiceKey) -> Result<()> {
         self.change_service(key, "RestartAsked", |_, service| {
             service.restarts_asked = service.restarts_asked.saturating_add(1);
@@ -175,12 +177,12 @@ impl Objects {
         Err(contended(key))
     }
 
-    /// Stops the exchange of a service's containers where it is; a schedule starts no run.
+    /// Pauses the rollout of a service; a schedule starts no run.
     pub async fn pause_rollout(&self, key: &ServiceKey) -> Result<()> {
         self.change_rollout(key, "RolloutPaused", |_, rollout| rollout.paused = true).await
     }
 
-    /// Goes on: with what was paused, with the next step of a canary, with the end of a switch, with what had failed.
+    /// Resumes a paused rollout, the next step of a canary, the end of a switch, or a failed rollout.
     pub async fn resume_rollout(&self, key: &ServiceKey) -> Result<()> {
         self.change_rollout(key, "RolloutResumed", |service, rollout| {
             let was_paused = std::mem::take(&mut rollout.paused);

@@ -1,5 +1,5 @@
-//! The values of configs and secrets: sealed when a secret is written, opened for the containers that use them. The sealed
-//! values have a row of their own, so that no list and no watch carries them.
+//! The values of configs and secrets: sealed when a secret is written, opened for the containers that use them. The
+//! sealed values have a row of their own, so that no list and no watch carries them.
 
 use super::{Objects, Pending, row_value};
 use crate::{
@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 
 type Values = BTreeMap<String, String>;
 
-/// What the version of a config or secret is made of.
+/// What determines the version of a config or secret.
 #[derive(Debug, Deserialize)]
 struct Versioned {
     #[serde(default)]
@@ -29,7 +29,7 @@ struct Versioned {
     generation: u64,
 }
 
-/// What tells one state of a config or secret from all others, also from those of one that was deleted.
+/// What distinguishes one state of a config or secret from all others, including those of a deleted one.
 pub(crate) fn version(row: &heptad_state::KeyValue) -> Result<String> {
     let Versioned { id, generation } = row_value(row)?;
     Ok(format!("{id}.{generation}"))
@@ -63,7 +63,7 @@ impl Objects {
         Ok((values, row.mod_revision))
     }
 
-    /// Takes the values out of a secret that is written, and stages them sealed if they are others than before.
+    /// Takes the values out of a secret that is written, and stages them sealed if they changed.
     pub(crate) async fn seal(&self, secret: &mut Secret, before: Option<&Secret>, pending: &mut Pending) -> Result<()> {
         let key = keys::vault(&secret.namespace, &secret.name);
         let subject = format!("secret/{}/{}", secret.namespace, secret.name);
@@ -107,7 +107,7 @@ impl Objects {
         }
     }
 
-    /// What a container takes of its configs and secrets, as they are now.
+    /// What a container currently takes from its configs and secrets.
     pub async fn container_settings(&self, id: &ContainerId) -> Result<ContainerSettings> {
         let container = self.get::<Container>(&Namespace::default(), id.as_str()).await?.object;
         let (namespace, template) = (&container.service.namespace, &container.template);
@@ -140,7 +140,7 @@ impl Objects {
         Ok(settings)
     }
 
-    /// The versions of what a service uses, as they are now; what does not exist is left out.
+    /// The current versions of what a service uses; what does not exist is left out.
     pub(crate) async fn with_settings(&self, service: &Service) -> Result<Service> {
         let mut filled = service.clone();
         for reference in service.settings_refs() {

@@ -5,7 +5,7 @@ use crate::{
     error::{Error, Result, StoreContext},
     keys,
 };
-use heptad_api::{ErrorCode, Kind, WatchBatch, WatchChange, WatchEvent};
+use heptad_api::{ErrorCode, WatchBatch, WatchChange, WatchEvent};
 use heptad_model::Namespace;
 use heptad_state::{EventKind, KeyRange, Revision, WatchRequest, WatchStream};
 use std::marker::PhantomData;
@@ -36,7 +36,7 @@ impl Objects {
 }
 
 impl<T: Kept> ObjectWatch<T> {
-    /// The next changes; a batch without events says how far the watch is. Dropping the future loses nothing.
+    /// The next changes; a batch without events only reports the watch's progress. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<WatchBatch<T>> {
         use heptad_state::WatchEvent as Raw;
         if self.raw.is_none() {
@@ -62,11 +62,11 @@ async fn typed<T: Kept>(objects: &Objects, event: &heptad_state::Event, revision
     let (change, row) = match (event.kind, &event.prev_kv) {
         (EventKind::Put, _) => (WatchChange::Put, &event.kv),
         (EventKind::Delete, Some(previous)) => (WatchChange::Delete, previous),
-        // What was deleted is compacted, so that nobody can say it any more.
+        // The deleted object is compacted, so nobody can show it any more.
         (EventKind::Delete, None) => return Err(compacted(revision)),
     };
     let mut object: T = row_value(row)?;
-    if T::KIND == Kind::Nodes && change == WatchChange::Put {
+    if T::ALLOCATED && change == WatchChange::Put {
         let (allocation, _) = objects.allocation(&object.name().into()).await?;
         object.derive(&allocation);
     }

@@ -3,7 +3,7 @@
 use super::{
     Batch, Kept, Objects, Pending, Staged,
     batch::{Mode, expected},
-    decode::{merge_patch, object_of},
+    decode::patched,
     subject,
 };
 use crate::{
@@ -12,10 +12,11 @@ use crate::{
     reports::diff,
 };
 use heptad_api::{
-    ErrorCode, Kind, Manifest, Object, ProblemDetails,
+    ErrorCode, Manifest, Object, ProblemDetails,
     operations::{APPLY_OBJECTS_MAX, ApplyRequest, ApplyResponse, ApplyResult, Outcome},
+    with_manifest,
 };
-use heptad_model::{Namespace, ServiceKey};
+use heptad_model::Namespace;
 use heptad_state::Revision;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -57,7 +58,7 @@ impl Objects {
                 None => return Ok(None),
             },
         };
-        if T::KIND == Kind::Nodes {
+        if T::ALLOCATED {
             let (allocation, _) = self.allocation(&done.object.name().into()).await?;
             done.object.derive(&allocation);
         }
@@ -77,9 +78,7 @@ impl Objects {
         for _ in 0..super::WRITE_TRIES_MAX {
             let old = self.find_row::<T>(&key).await?.ok_or_else(|| Error::not_found(&subject))?;
             expected(Mode::Replace(revision), Some(old.revision), &subject)?;
-            let mut value = serde_json::to_value(&old.object).expect("the model's types serialize");
-            merge_patch(&mut value, patch);
-            let new: T = object_of(&value)?;
+            let new = patched(&old.object, patch)?;
             if keys::of(&new) != key {
                 let detail = format!("{subject} cannot be renamed or moved; make a new one and delete this");
                 return Err(Error::refused(ErrorCode::BadRequest, detail));
@@ -116,38 +115,12 @@ impl Objects {
             let mut pending = Pending::default();
             pending.expect(&key, old.revision);
             pending.delete(&key);
-            match T::KIND {
-                Kind::Nodes => self.stage_node_removal(name, &mut pending).await?,
-                Kind::Services => {
-                    let service = ServiceKey::new(namespace.as_str(), name);
-                    self.stage_surplus(&service, None, &mut pending).await?;
-                    pending.delete(&keys::replicas(&service));
-                }
-                Kind::Secrets => pending.delete(&keys::vault(namespace, name)),
-                _ => {}
-            }
+            T::unstage(self, namespace, name, &mut pending).await?;
             if pending.commit(&*self.store).await?.is_some() {
                 return Ok(old);
             }
         }
         Err(contended(&subject))
-    }
-
-    async fn stage_node_removal(&self, name: &str, pending: &mut Pending) -> Result<()> {
-        let (allocation, revision) = self.allocation(&name.into()).await?;
-        if let Some(first) = allocation.containers.first() {
-            let detail = format!(
-                "node/{name} has {} containers, such as {first}; delete or scale down their services first",
-                allocation.containers.len()
-            );
-            return Err(Error::refused(ErrorCode::Conflict, detail));
-        }
-        let key = keys::allocation(&name.into());
-        pending.expect(&key, revision);
-        if revision > 0 {
-            pending.delete(&key);
-        }
-        Ok(())
     }
 
     /// Makes objects as they are written, all in one transaction; what is so already is not written.
@@ -174,7 +147,7 @@ impl Objects {
             match stage_manifest(&mut batch, manifest).await {
                 Ok(result) => results.push(result),
                 Err(Error::Refused(refused)) if refused.code == ErrorCode::Invalid => {
-                    let subject = subject(manifest.kind(), manifest.namespace(), manifest.name());
+                    let subject = named(manifest);
                     problems.extend(refused.problems.into_iter().map(|mut problem| {
                         problem.path = format!("objects[{i}].{}", problem.path);
                         problem.message = format!("{} ({subject})", problem.message);
@@ -192,6 +165,11 @@ impl Objects {
     }
 }
 
+/// The object for messages.
+fn named(manifest: &Manifest) -> String {
+    subject(manifest.kind(), &manifest.namespace().cloned().unwrap_or_default(), manifest.name())
+}
+
 /// The request names each object once and not too many.
 pub(crate) fn distinct(request: &ApplyRequest) -> Result<()> {
     let count = request.objects.len();
@@ -201,7 +179,7 @@ pub(crate) fn distinct(request: &ApplyRequest) -> Result<()> {
     }
     let mut seen = BTreeSet::new();
     for manifest in &request.objects {
-        let subject = subject(manifest.kind(), manifest.namespace(), manifest.name());
+        let subject = named(manifest);
         if !seen.insert(subject.clone()) {
             return Err(Error::refused(ErrorCode::BadRequest, format!("{subject} is written twice")));
         }
@@ -210,18 +188,11 @@ pub(crate) fn distinct(request: &ApplyRequest) -> Result<()> {
 }
 
 async fn stage_manifest(batch: &mut Batch<'_>, manifest: &Manifest) -> Result<ApplyResult> {
-    let mode = Mode::Replace(None);
-    let (outcome, changes) = match manifest {
-        Manifest::Service(x) => summed(batch.stage(x.clone(), mode).await?),
-        Manifest::Policy(x) => summed(batch.stage(x.clone(), mode).await?),
-        Manifest::Rule(x) => summed(batch.stage(x.clone(), mode).await?),
-        Manifest::Config(x) => summed(batch.stage(x.clone(), mode).await?),
-        Manifest::Secret(x) => summed(batch.stage(x.clone(), mode).await?),
-        Manifest::Quota(x) => summed(batch.stage(x.clone(), mode).await?),
-    };
+    let (outcome, changes) =
+        with_manifest!(manifest, object => summed(batch.stage(object.clone(), Mode::Replace(None)).await?));
     Ok(ApplyResult {
         kind: manifest.kind(),
-        namespace: manifest.namespace().clone(),
+        namespace: manifest.namespace().cloned().unwrap_or_default(),
         name: manifest.name().to_owned(),
         outcome,
         changes,

@@ -1,6 +1,6 @@
 //! Nodes for containers that have none: planned together once, judged by the independent check, committed in as few
-//! transactions as the store takes, each with the rows compared that the plan was made on. What another one took meanwhile
-//! is lost with its own transaction only, and planned anew.
+//! transactions as the store takes, each comparing the rows on which the plan is based. What another leader took
+//! meanwhile is lost only with its own transaction, and planned anew.
 
 use super::{
     PASSES_MAX, Phase, Reconciler, Session,
@@ -10,10 +10,10 @@ use super::{
 };
 use crate::{clock::now_ms, error::Result, objects::Pending, rows::Rows};
 use heptad_model::{Container, EventKind, NodeName, Placement, Service, ServiceKey};
-use heptad_sched::{Cluster, NodesView, Plan, Report, Request, check_with, plan};
+use heptad_sched::{Cluster, NodesView, Plan, Report, Request, check_with_exchanges, plan};
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
-/// Plans with more bindings than this say them in one event per service.
+/// Plans with more bindings than this report them in one event per service.
 const EVENTS_OF_PLAN_MAX: usize = 200;
 
 /// What was planned, and on which state.
@@ -24,7 +24,7 @@ pub(super) struct Planned {
     pub(super) report: Report,
 }
 
-/// What became of the pieces of a plan.
+/// The outcome of the pieces of a plan.
 #[derive(Default)]
 struct Committed<'a> {
     newest: u64,
@@ -35,7 +35,7 @@ struct Committed<'a> {
 }
 
 impl Reconciler {
-    /// Binds all containers that can be bound and says why of the others.
+    /// Binds all containers that can be bound and reports why others cannot.
     pub(super) async fn bind(&self, session: &mut Session) -> Result<Phase> {
         let mut conflicts = 0;
         for _ in 0..PASSES_MAX {
@@ -59,13 +59,15 @@ impl Reconciler {
         Ok(Phase::Contended)
     }
 
-    /// A plan for all containers without a node; none if its check refuses it: a defect of the planner, of whose plan
-    /// nothing is committed, and which is asked again when something changes.
+    /// A plan for all containers without a node; `None` if its check refuses it, which is a defect of the planner. Then
+    /// nothing of the plan is committed, and the planner is called again when something changes.
     fn planned(&self, rows: &Rows) -> Option<Planned> {
         let requests = requests(rows);
         let view = rows.nodes_view();
         let (plan, report) = plan(&view, &requests);
-        let findings = check_with(&view, &plan, &requests, rows.services.values().map(|item| &item.object));
+        let services = rows.services.values().map(|item| &item.object);
+        let present = |key: &ServiceKey| Some((rows.service(key)?, rows.containers_of(key)));
+        let findings = check_with_exchanges(&view, &plan, &requests, services, &present);
         if let Some(first) = findings.first() {
             tracing::error!(count = findings.len(), %first, "the plan was refused by its check");
             return None;
@@ -73,7 +75,8 @@ impl Reconciler {
         Some(Planned { requests, view, plan, report })
     }
 
-    /// Commits a plan in pieces, some side by side. Returns whether all of it is committed; what is not must be planned anew.
+    /// Commits a plan in pieces, some side by side. Returns whether all of it is committed; the rest must be planned
+    /// anew.
     async fn commit(&self, session: &mut Session, planned: &Planned, room: Room) -> Result<bool> {
         let mut done = self.commit_pieces(&session.rows, planned, room).await?;
         if planned.plan.bindings().len() > EVENTS_OF_PLAN_MAX {
@@ -86,8 +89,8 @@ impl Reconciler {
 
     async fn commit_pieces<'p>(&self, rows: &Rows, planned: &'p Planned, room: Room) -> Result<Committed<'p>> {
         let mut read_at = ReadAt::new(rows, &planned.view);
-        // What was planned is done again step by step, so that each piece has the rows as they are after it, and the
-        // one rule of feasibility refuses what would exceed a node, whatever planner and check said.
+        // The plan is repeated step by step, so that each piece has the rows as they are after it, and the one rule of
+        // feasibility refuses what would exceed a node, whatever planner and check said.
         let mut cluster = Cluster::new(&planned.view);
         let (mut flight, mut done) = (Flight::new(self.objects.store()), Committed::default());
         let bindings = in_order(planned);
@@ -109,9 +112,10 @@ impl Reconciler {
             })?;
             left = &left[count..];
             while flight.is_full() || flight.tags().any(|other| piece.builds_on(other)) {
-                settle(&mut flight, &mut read_at, &mut done).await?;
+                take_end(&mut flight, &mut read_at, &mut done).await?;
             }
-            // A gang is committed whole or not at all; and no rows may speak of containers that are not bound after all.
+            // A gang is committed as a whole or not at all, and no rows may mention containers that are not bound after
+            // all.
             if torn || done.lost.iter().any(|lost| piece.builds_on(lost)) {
                 done.lost.push(piece);
                 continue;
@@ -120,7 +124,7 @@ impl Reconciler {
             let pending = std::mem::take(&mut piece.pending);
             flight.send(pending, piece);
         }
-        while settle(&mut flight, &mut read_at, &mut done).await? {}
+        while take_end(&mut flight, &mut read_at, &mut done).await? {}
         Ok(done)
     }
 
@@ -149,7 +153,7 @@ impl Reconciler {
 }
 
 /// Waits for the end of one piece. Returns whether one was under way.
-async fn settle<'p>(
+async fn take_end<'p>(
     flight: &mut Flight<Piece<'p>>,
     read_at: &mut ReadAt<'_>,
     done: &mut Committed<'p>,
@@ -168,8 +172,9 @@ async fn settle<'p>(
     Ok(true)
 }
 
-/// The bindings of a plan in the order in which they are committed: those that look around as they were planned, since
-/// each holds only after those before it; the others node by node, so that few rows of nodes are written more than once.
+/// The bindings of a plan in the order of their commits: those that look at other nodes in the order planned, since
+/// each holds only after those before it; the others node by node, so that few rows of nodes are written more than
+/// once.
 fn in_order(planned: &Planned) -> Vec<(&Request, &NodeName)> {
     let bound = planned.requests.iter().filter_map(|r| Some((r, planned.plan.bindings().get(&r.container)?)));
     let (mut ordered, mut others): (Vec<_>, Vec<_>) =
@@ -179,7 +184,7 @@ fn in_order(planned: &Planned) -> Vec<(&Request, &NodeName)> {
     gather(ordered)
 }
 
-/// What the containers without a node ask: the highest priority first, of these those for whom room is kept, then the
+/// The requests of the containers without a node: highest priority first, then those for which room is kept, then the
 /// oldest.
 fn requests(rows: &Rows) -> Vec<Request> {
     let now_ms = now_ms();

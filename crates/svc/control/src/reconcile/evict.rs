@@ -1,18 +1,19 @@
-//! Who has to leave a node: containers that do not bear its taints, and those of lower priority in whose place another one
-//! comes. Decided by `sched`; here it is committed, and the room is kept until they are gone.
+//! Containers that have to leave a node: those that do not tolerate its taints, and those of lower priority that
+//! another one replaces. `sched` decides; this file commits, and keeps the room until they are gone.
 
 use super::{Reconciler, Session, bind::Planned};
 use crate::{clock::now_ms, error::Result, keys, objects::Pending, rows::Rows};
+use heptad_life::evictions;
 use heptad_model::{Container, ContainerId, DesiredState, EventKind, Reservation};
-use heptad_sched::{Preemption, evictions, preempt};
+use heptad_sched::{Preemption, preempt};
 
-/// Containers that one transaction stops.
+/// How many containers one transaction stops.
 const STOPS_MAX: usize = 100;
-/// Kept beyond the longest time that those who leave may take to stop.
+/// How much longer the room is kept than those who leave may take to stop.
 const RESERVATION_MARGIN_MS: u64 = 30_000;
 
 impl Reconciler {
-    /// Stops containers on nodes whose taints say that they must go. Returns whether nothing else had changed.
+    /// Stops containers on nodes whose taints they do not tolerate. Returns whether nothing else had changed.
     pub(super) async fn evict(&self, session: &mut Session) -> Result<bool> {
         let tainted = |rows: &Rows| rows.nodes.values().any(|item| !item.object.taints.is_empty());
         if !tainted(&session.rows) {
@@ -55,7 +56,7 @@ impl Reconciler {
     fn stage_preemption(&self, rows: &Rows, preemption: &Preemption) -> Result<Pending> {
         let mut pending = Pending::default();
         let mut grace_ms = 0;
-        // Whose priority counted, and who needs how many, is as it was.
+        // The containers whose priority counted, and how many are needed, are unchanged.
         let services = preemption.victims.iter().filter_map(|id| rows.containers.get(id));
         let mut services: Vec<_> = services.map(|item| item.object.service.clone()).collect();
         services.push(preemption.service.clone());

@@ -1,5 +1,5 @@
-//! Transactions on their way to the store, a few at once: while one is made durable the next one is put together, and the
-//! store makes durable together what waits together. Knows no rows; who sends sees to it that none builds on another.
+//! Transactions on their way to the store, a few at once: while one is made durable the next is put together, and the
+//! store makes waiting ones durable together. Knows no rows; the sender ensures that none builds on another.
 
 use super::Reconciler;
 use crate::{error::Result, objects::Pending};
@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 /// Transactions that are under way at once.
 const IN_FLIGHT_MAX: usize = 4;
-/// A phase that lost often makes transactions of this size, in rows.
+/// After losing often, a phase makes transactions of this size, in rows.
 const ROWS_MIN: usize = 64;
 
 /// How much one transaction may hold.
@@ -21,7 +21,7 @@ pub(super) struct Room {
 }
 
 impl Reconciler {
-    /// As much as the store takes; less after every lost race, so that less is lost with the next one.
+    /// As much as the store takes; less after every lost race, so that the next one loses less.
     pub(super) fn room(&self, conflicts: usize) -> Room {
         let limits = self.objects.store().limits();
         let most = limits.txn_ops_max.min(limits.txn_keys_max);
@@ -31,13 +31,13 @@ impl Reconciler {
 }
 
 impl Room {
-    /// Whether so many more rows are too many.
+    /// Whether that many more rows are too many.
     pub(super) fn is_full(&self, rows: usize, more: usize, bytes: usize) -> bool {
         rows + more >= self.rows_max || bytes >= self.bytes_max
     }
 }
 
-/// Transactions that are under way, each with what its sender wants to know again at its end.
+/// Transactions that are under way, each with a note that its sender gets back at its end.
 pub(super) struct Flight<T> {
     store: Arc<dyn Store>,
     tasks: JoinSet<(usize, Result<Option<Revision>>)>,
@@ -67,7 +67,7 @@ impl<T> Flight<T> {
         self.tasks.spawn(async move { (number, pending.commit(&*store).await) });
     }
 
-    /// Waits until one has ended: what it was sent with, and its revision if it was not refused. None if none is under way.
+    /// Waits until one has ended: its note, and its revision if it was not refused. `None` if none is under way.
     pub(super) async fn next(&mut self) -> Result<Option<(T, Option<Revision>)>> {
         let Some(ended) = self.tasks.join_next().await else { return Ok(None) };
         let (number, done) = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));

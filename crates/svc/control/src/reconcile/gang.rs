@@ -1,5 +1,5 @@
-//! Which containers without a node are placed together: those of a service, or of a run of a job, that says `gang`.
-//! Who is placed is the planner's to decide.
+//! Which containers without a node are placed together: those of a service, or of a run of a job, with `gang`. The
+//! planner decides their nodes.
 
 use crate::rows::Rows;
 use heptad_model::{Container, Service, ServiceKey};
@@ -20,8 +20,8 @@ impl Gangs {
     }
 }
 
-/// How many containers must be placed together: as many as are wanted at once, less those that have a node. There may be
-/// fewer containers as long as not all of them are made.
+/// How many containers must be placed together: as many as are wanted at once, less those that have a node. There may
+/// be fewer containers as long as not all of them are created.
 fn missing(rows: &Rows, service: &Service, run: Option<u64>) -> u32 {
     let key = service.key();
     let runs = rows.rollouts.get(&key).map(|item| &item.object.runs);
@@ -33,7 +33,7 @@ fn missing(rows: &Rows, service: &Service, run: Option<u64>) -> u32 {
     wanted.saturating_sub(u32::try_from(placed).unwrap_or(u32::MAX))
 }
 
-/// How many of `bindings`, from the first on, are committed together: the first and those of its gang.
+/// How many of `bindings`, from the first on, are committed together: the first and the others of its gang.
 pub(super) fn together<T>(bindings: &[(&Request, T)]) -> usize {
     let gang = |request: &Request| request.gang.map(|gang| gang.group);
     let Some((first, _)) = bindings.first().filter(|(first, _)| first.gang.is_some()) else { return 1 };
@@ -41,7 +41,7 @@ pub(super) fn together<T>(bindings: &[(&Request, T)]) -> usize {
     bindings.iter().take_while(same).count()
 }
 
-/// Moves those of each gang to where the first of it stands.
+/// Moves the members of each gang to the position of its first.
 pub(super) fn gather<'a, T>(bindings: Vec<(&'a Request, T)>) -> Vec<(&'a Request, T)> {
     let mut first: BTreeMap<(&'a ServiceKey, u64), usize> = BTreeMap::new();
     let mut ordered = Vec::with_capacity(bindings.len());

@@ -1,11 +1,12 @@
-//! The loop that leads the cluster from what is to what is wanted. Level-triggered: every pass starts from the rows as
-//! they are, plans purely, and commits with compares, so that any number of such loops on one store is harmless.
+//! The loop that leads the cluster from its present to its wanted state. Level-triggered: every pass starts from the
+//! present rows, plans purely, and commits with compares, so that any number of such loops on one store is harmless.
 
 mod bind;
 mod evict;
 mod flight;
 mod gang;
 mod piece;
+mod removal;
 mod services;
 mod unplaced;
 
@@ -25,14 +26,14 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-/// Passes of one phase before it pauses for the next wake, whatever is left to do.
+/// How many passes of one phase run before it pauses for the next wake-up, whatever is left to do.
 const PASSES_MAX: usize = 10_000;
-/// Longest wait for the change that a lost compare proves to have happened.
+/// The longest wait for the change that a lost compare proves to have happened.
 const CONFLICT_WAIT_MS_MAX: u64 = 100;
-/// Shortest wait for the time of a service, whatever the clock does.
+/// The shortest wait for a service's time, whatever the clock does.
 const DUE_WAIT_MS_MIN: u64 = 10;
 
-/// Leads the cluster on. Made by the control plane, or by tests beside it.
+/// Brings the cluster to its wanted state. Created by the control plane, or by tests beside it.
 #[derive(Clone, Debug)]
 pub struct Reconciler {
     pub(crate) objects: Objects,
@@ -41,7 +42,7 @@ pub struct Reconciler {
     options: Arc<Options>,
 }
 
-/// Rows and the watch that moves them on.
+/// Rows and the watch that advances them.
 struct Session {
     rows: Rows,
     watch: WatchStream,
@@ -52,7 +53,7 @@ struct Session {
 enum Phase {
     /// Nothing is left to do.
     Done,
-    /// Concurrent changes won too often; the next wake goes on.
+    /// Concurrent changes won too often; the next wake-up continues.
     Contended,
 }
 
@@ -66,7 +67,7 @@ impl Reconciler {
         Self::new(objects, Arc::default(), Arc::default(), Arc::new(options))
     }
 
-    /// Works until `stop`; failures are logged and tried again ever more slowly.
+    /// Works until `stop`; failures are logged and retried ever more slowly.
     pub async fn run(self, stop: CancellationToken) {
         let mut delay_ms = self.options.retry_delay_ms_min;
         while !stop.is_cancelled() {
@@ -131,6 +132,10 @@ impl Reconciler {
                     session.catch_conflict().await?;
                 }
             }
+            if !self.remove_nodes(session).await? {
+                session.rows.nodes_changed = true;
+                session.catch_conflict().await?;
+            }
             session.rows.spread_dirt();
             let services = self.services(session).await?;
             let bindings = self.bind(session).await?;
@@ -147,7 +152,7 @@ impl Reconciler {
 }
 
 impl Session {
-    /// Applies what the watch says next. Returns whether it matters. Dropping the future loses nothing.
+    /// Applies what the watch reports next. Returns whether it matters. Dropping the future loses nothing.
     async fn step(&mut self) -> Result<bool> {
         match self.watch.next().await.during("watch", "the cluster")? {
             WatchEvent::Batch(batch) => self.rows.apply(&batch),
@@ -162,7 +167,7 @@ impl Session {
         }
     }
 
-    /// Waits for a change that matters, at most `resync`, then takes in what comes within `debounce`.
+    /// Waits for a change that matters, at most `resync`, then takes in what arrives within `debounce`.
     async fn wake(&mut self, resync: Duration, debounce: Duration) -> Result<()> {
         let resync = Instant::now() + resync;
         // Some services wait for a time, not for a change.
@@ -181,8 +186,8 @@ impl Session {
                 break;
             }
         }
-        let settled = Instant::now() + debounce;
-        while let Ok(stepped) = timeout_at(settled, self.step()).await {
+        let quiet_at = Instant::now() + debounce;
+        while let Ok(stepped) = timeout_at(quiet_at, self.step()).await {
             stepped?;
         }
         self.rows.take_due(crate::clock::now_ms());
@@ -197,7 +202,8 @@ impl Session {
         Ok(())
     }
 
-    /// Takes in the change that made a compare fail: it is committed, so it comes soon; and whatever is there already.
+    /// Takes in the change that made a compare fail: it is committed, so it arrives soon; and whatever has arrived
+    /// already.
     async fn catch_conflict(&mut self) -> Result<()> {
         let mut patience = Duration::from_millis(CONFLICT_WAIT_MS_MAX);
         while let Ok(stepped) = timeout(patience, self.step()).await {

@@ -7,12 +7,12 @@ use heptad_sched::{Cluster, NodesView, Request};
 use heptad_state::Revision;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Rows that one binding may compare or change: the container, its node's two, an event, its service, three guards.
+/// How many rows one binding may compare or change: the container, its node's two, an event, its service, three guards.
 const ROWS_OF_BINDING_MAX: usize = 8;
-/// Rows that one binding more on the same node may compare or change: the container, its service, a guard.
+/// How many rows one more binding on the same node may compare or change: the container, its service, a guard.
 const ROWS_OF_NEXT_BINDING_MAX: usize = 3;
 
-/// One transaction in the making.
+/// A transaction under construction.
 #[derive(Default)]
 pub(super) struct Piece<'a> {
     pub(super) pending: Pending,
@@ -20,13 +20,13 @@ pub(super) struct Piece<'a> {
     pub(super) services: BTreeMap<&'a ServiceKey, usize>,
     nodes: BTreeSet<&'a NodeName>,
     namespaces: BTreeSet<&'a Namespace>,
-    /// Of these those that have quotas: it changes their guards.
+    /// Those of them that have quotas: it changes their guards.
     guarded: BTreeSet<&'a Namespace>,
     looks_around: bool,
 }
 
 impl<'a> Piece<'a> {
-    /// Stages bindings as long as there is room, at least one; all of one node together if that is possible, so that pieces
+    /// Stages bindings as long as there is room, at least one; all of one node together if possible, so that pieces
     /// have no node in common. Returns how many.
     pub(super) fn take(
         &mut self,
@@ -54,12 +54,12 @@ impl<'a> Piece<'a> {
         Ok(taken)
     }
 
-    /// Rows that it will compare or change at most, with those that are staged when it is complete.
+    /// The most rows that it will compare or change, including those that are staged when it is complete.
     fn rows(&self) -> usize {
         self.pending.len() + self.nodes.len() + self.namespaces.len() + 1
     }
 
-    /// Whether it has rows in common with another piece of the same plan that both change.
+    /// Whether it shares rows with another piece of the same plan that both change.
     pub(super) fn builds_on(&self, other: &Self) -> bool {
         (self.looks_around && other.looks_around)
             || !self.guarded.is_disjoint(&other.guarded)
@@ -67,7 +67,7 @@ impl<'a> Piece<'a> {
     }
 }
 
-/// The revisions of the rows that a plan was made on, moved on by its own transactions only.
+/// The revisions of the rows on which a plan is based, advanced only by its own transactions.
 pub(super) struct ReadAt<'r> {
     rows: &'r Rows,
     view: &'r NodesView,
@@ -89,7 +89,7 @@ impl<'r> ReadAt<'r> {
         }
     }
 
-    /// Stages one binding, but for the rows that all bindings of the piece change together.
+    /// Stages one binding, except for the rows that all bindings of the piece change together.
     pub(super) fn stage<'a>(
         &self,
         piece: &mut Piece<'a>,
@@ -107,7 +107,7 @@ impl<'r> ReadAt<'r> {
         if piece.nodes.insert(node) {
             piece.pending.expect(&keys::node(node), self.rows.nodes.get(node).map_or(0, |item| item.revision));
         }
-        // What a service asks of nodes is part of what was decided on.
+        // What a service requires of nodes is part of the basis of the decision.
         let count = piece.services.entry(&request.service).or_default();
         *count += 1;
         if *count == 1 && self.view.asks_something(&request.service) {
@@ -121,7 +121,7 @@ impl<'r> ReadAt<'r> {
         piece.looks_around |= self.view.looks_around(&request.service);
     }
 
-    /// Stages the rows that all bindings of a piece change together, when those that it builds on are committed.
+    /// Stages the rows that all bindings of a piece change together, when those on which it builds are committed.
     pub(super) fn stage_rows(&self, piece: &mut Piece<'_>, cluster: &Cluster<'_>) {
         let Piece { pending, nodes, namespaces, guarded, looks_around, .. } = piece;
         for node in nodes.iter() {

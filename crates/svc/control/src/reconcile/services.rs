@@ -1,22 +1,20 @@
-//! The steps of services: containers that are added, stopped, forgotten. The plan is `sched`'s; here it is committed.
+//! The steps of services: containers that are added, stopped, forgotten. `life` plans them; this file commits them.
 
 use super::{
     PASSES_MAX, Phase, Reconciler, Session,
     flight::{Flight, Room},
 };
 use crate::{clock::now_ms, error::Result, keys, objects::Pending, random, rows::Rows};
+use heptad_life::{Action, ServiceView, Steps, StopReason, next_steps};
 use heptad_model::{Container, ContainerId, ContainerStatus, DesiredState, EventKind, ServiceKey};
-use heptad_sched::{
-    NodesView,
-    reconcile::{self, Action, ServiceView, Steps, StopReason},
-};
+use heptad_sched::NodesView;
 use heptad_state::Revision;
 use std::collections::BTreeMap;
 
-/// The services that were looked at, each with the time at which it is to be looked at again.
+/// The services that were checked, each with the time of its next check.
 type LookedAt = BTreeMap<ServiceKey, Option<u64>>;
 
-/// Rows that one step may compare or change: the service, its guard, what is remembered, the record, events.
+/// How many rows one step may compare or change: the service, its guard, what is remembered, the record, events.
 const ROWS_OF_STEP_MAX: usize = 16;
 
 impl Reconciler {
@@ -38,19 +36,19 @@ impl Reconciler {
         Ok(Phase::Contended)
     }
 
-    /// One step of every service that changed. The steps of two services have no row in common, so they are committed side
-    /// by side; the rows stay as they are until all of them are. Returns whether none was refused.
+    /// One step of every service that changed. The steps of two services share no row, so they are committed side by
+    /// side; the rows stay as they are until all of them are committed. Returns whether none was refused.
     async fn round(&self, session: &mut Session, room: Room) -> Result<bool> {
         let mut flight = Flight::new(self.objects.store());
         let (mut newest, mut lost) = (0, Vec::new());
-        let mut settle = |(looked_at, done): (LookedAt, Option<Revision>)| match done {
+        let mut take_end = |(looked_at, done): (LookedAt, Option<Revision>)| match done {
             Some(revision) => newest = revision.max(newest),
             None => lost.push(looked_at),
         };
         let (nodes, now_ms) = (session.rows.nodes_view(), now_ms());
         while !session.rows.dirty.is_empty() {
             if flight.is_full() {
-                flight.next().await?.into_iter().for_each(&mut settle);
+                flight.next().await?.into_iter().for_each(&mut take_end);
             }
             let (pending, looked_at) = self.next_steps(&session.rows, &nodes, now_ms, room)?;
             for (key, due_ms) in &looked_at {
@@ -65,7 +63,7 @@ impl Reconciler {
             }
         }
         while let Some(ended) = flight.next().await? {
-            settle(ended);
+            take_end(ended);
         }
         session.catch_up(newest).await?;
         session.rows.dirty.extend(lost.iter().flat_map(LookedAt::keys).cloned());
@@ -92,7 +90,7 @@ impl Reconciler {
 
     fn plan_service(&self, view: &ServiceView<'_>) -> Result<Steps> {
         let mut failed = None;
-        let steps = reconcile::service(view, || {
+        let steps = next_steps(view, || {
             random::word(6, "a container's identifier").unwrap_or_else(|error| {
                 failed = Some(error);
                 String::new()
@@ -101,7 +99,7 @@ impl Reconciler {
         failed.map_or(Ok(steps), Err)
     }
 
-    /// Stages steps of one service. They hold only if neither the service nor its set of containers was changed.
+    /// Stages steps of one service. They hold only if neither the service nor its set of containers has changed.
     fn stage_steps(
         &self,
         rows: &Rows,
@@ -142,7 +140,7 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Stages what is remembered of a service, what of it the control plane itself changes, and what people are told.
+    /// Stages what is remembered about a service, the fields that the control plane itself changes, and events.
     fn stage_memory(&self, rows: &Rows, key: &ServiceKey, steps: &Steps, pending: &mut Pending) -> Result<()> {
         let rollout = keys::rollout(key);
         let revision = rows.rollouts.get(key).map_or(0, |item| item.revision);
@@ -156,7 +154,7 @@ impl Reconciler {
         for revision in &steps.revisions {
             pending.put(&keys::revision(key, revision.number), revision);
         }
-        // A service that was deleted and made again counts from one: what is written needs no deletion.
+        // A service that was deleted and recreated counts from one: what is written needs no deletion.
         let written = |number: u64| steps.revisions.iter().any(|revision| revision.number == number);
         for number in steps.forgotten.iter().filter(|number| !written(**number)) {
             pending.delete(&keys::revision(key, *number));
@@ -182,10 +180,18 @@ impl Reconciler {
         }
         pending.put(&key, &stopped);
         pending.event(&self.objects.stop_event(id, reason)?);
+        if reason == StopReason::NodeCannotStart {
+            // The container's own events can no longer be found once it is gone.
+            let node = item.object.node.as_ref().map(ToString::to_string).unwrap_or_default();
+            let why = item.object.start_failure.map(|failure| failure.fault.to_string()).unwrap_or_default();
+            let message = format!("{id} could not be started on node {node}: {why}; it is replaced elsewhere");
+            let subject = format!("service/{}", item.object.service);
+            pending.event(&self.objects.event(EventKind::Warning, "CannotStart", &subject, message)?);
+        }
         Ok(())
     }
 
-    /// Containers are deleted here only if they have no node, or one that is gone with its row: nothing is released.
+    /// Containers are deleted here only if they have no node, or one whose row is gone: nothing is released.
     fn stage_delete(&self, rows: &Rows, id: &ContainerId, reason: StopReason, pending: &mut Pending) -> Result<()> {
         let Some(item) = rows.containers.get(id) else { return Ok(()) };
         let key = keys::container(id);
@@ -207,7 +213,7 @@ fn stage_loss(rows: &Rows, id: &ContainerId, still_ready: bool, pending: &mut Pe
     pending.put(&key, &lost);
 }
 
-/// Nobody can say how the container stands; its node says so anew when it is back.
+/// The container's state is unknown; its node reports it anew when it is back.
 fn lose(container: &mut Container, still_ready: bool) {
     (container.status, container.ready) = (ContainerStatus::Unknown, still_ready);
     container.reason = "NodeLost".to_owned();

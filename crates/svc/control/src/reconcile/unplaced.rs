@@ -1,4 +1,4 @@
-//! Containers that no node can take: their status says so in a sentence, the whole report is kept for `why`.
+//! Containers that no node can take: their status says so in a sentence, and the whole report is kept for `why`.
 
 use super::{Reconciler, Session};
 use crate::{error::Result, keys, objects::Pending, rows::Rows};
@@ -10,9 +10,9 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// The reason of containers without a node.
+/// The reason shown for containers without a node.
 const UNSCHEDULABLE: &str = "Unschedulable";
-/// Containers whose status one transaction changes.
+/// How many containers' statuses one transaction changes.
 const STATUSES_MAX: usize = 100;
 
 /// The latest report of the planner.
@@ -30,7 +30,7 @@ impl Reports {
         self.set(Report::default());
     }
 
-    /// Why that container has no node, as far as it was looked at.
+    /// Why that container has no node, as far as it was examined.
     pub(crate) fn of(&self, container: &ContainerId) -> Option<Unplaced> {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         latest.of(container).cloned()
@@ -61,8 +61,8 @@ impl Reconciler {
     }
 }
 
-/// The containers whose status does not say what the report says, each with the number of its group and the new message. Those that
-/// only get another text are few at a time: the text changes with every placement elsewhere.
+/// The containers whose status differs from the report, each with the number of its group and the new message. Only a
+/// few at a time merely get another text: the text changes with every placement elsewhere.
 fn changed(rows: &Rows, report: &Report) -> Vec<(Object<Container>, usize, String)> {
     let mut reworded = 0;
     let mut out = Vec::new();

@@ -4,10 +4,10 @@ use heptad_api::operations::FieldChange;
 use serde::Serialize;
 use serde_json::Value;
 
-/// Fields that the server keeps; they are no change that somebody asked for.
+/// Fields that the server keeps; they are not changes that anybody requested.
 const SERVER_FIELDS: [&str; 3] = ["id", "generation", "address"];
 
-/// The fields that differ, by their paths. Lists are compared as wholes.
+/// The fields that differ, by their paths. Lists are compared as a whole.
 pub(crate) fn changes(before: &impl Serialize, after: &impl Serialize) -> Vec<FieldChange> {
     let value = |object: Result<Value, serde_json::Error>| object.expect("the model's types serialize");
     let (before, after) = (value(serde_json::to_value(before)), value(serde_json::to_value(after)));

@@ -1,5 +1,5 @@
-//! Placement in words: which nodes refuse a container and what would help, or why its node was chosen. Decided by `sched`
-//! on the rows as they are now; here it is asked and put into the words of the API.
+//! Placement in words: which nodes refuse a container and what would help, or why its node was chosen. `sched` decides
+//! on the present rows; this file asks it and uses the words of the API.
 
 use crate::{clock::now_ms, rows::Rows};
 use heptad_api::report::{self, LostNodes, NodeNote, NodeRefusal, RefusalGroup};
@@ -10,15 +10,15 @@ use heptad_sched::{
 };
 use std::collections::BTreeMap;
 
-/// Nodes that an answer lists by name.
+/// How many nodes an answer lists by name.
 const REFUSALS_MAX: usize = 100;
 
-/// What is asked about placement, on the rows of one revision.
+/// The state for questions about placement: the rows of one revision.
 pub(super) struct Explainer<'a> {
     world: World<'a>,
 }
 
-/// Who waits for a node on which room is kept for it.
+/// Containers that wait for a node on which room is kept for them.
 pub(super) fn kept(rows: &Rows) -> Vec<Request> {
     let now_ms = now_ms();
     let waiting = rows.unbound.iter().filter_map(|id| rows.containers.get(id)).map(|item| &item.object);
@@ -68,7 +68,7 @@ impl<'a> Explainer<'a> {
     }
 }
 
-/// Why something has no node, as it travels.
+/// Why something has no node, in the API's form.
 pub(super) fn api_unplaced(unplaced: &Unplaced, container: Option<ContainerId>) -> report::Unplaced {
     report::Unplaced {
         container,
@@ -83,7 +83,7 @@ pub(super) fn api_unplaced(unplaced: &Unplaced, container: Option<ContainerId>) 
     }
 }
 
-/// The refusals by reason, the most frequent first; of each the nodes that lack the least.
+/// The refusals by reason, the most frequent first; for each, the nodes that lack the least.
 fn groups(unplaced: &Unplaced) -> Vec<RefusalGroup> {
     let mut by_word: BTreeMap<String, Vec<&Refusal>> = BTreeMap::new();
     for refusal in &unplaced.refusals {
@@ -128,7 +128,7 @@ fn api_refusal(refusal: &Refusal) -> NodeRefusal {
     out
 }
 
-/// Why a node is chosen, as it travels.
+/// Why a node is chosen, in the API's form.
 pub(super) fn api_decision(decision: &Decision) -> report::Decision {
     let lost = |losers: &Losers| LostNodes {
         reason: decision.loss(losers),

@@ -1,4 +1,4 @@
-//! Answers for people: why a service is not as wanted, what an apply would do, whether the guarantees hold.
+//! Answers for people: why a service is not in its wanted state, what an apply would do, whether the guarantees hold.
 
 pub(crate) mod diff;
 mod explain;

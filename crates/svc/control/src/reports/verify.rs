@@ -1,5 +1,5 @@
-//! The guarantees on one revision of the live state. The predicates and figures are the model's; here they are only asked
-//! and put into words.
+//! The guarantees on one revision of the live state. The model supplies the predicates and figures; this file evaluates
+//! them and puts the results into words.
 
 use crate::{
     error::{Result, with_causes},
@@ -17,7 +17,7 @@ use heptad_model::{
     utilisation,
 };
 
-/// Everything that holds or does not hold now; the search for a better placement takes `search_ms` at most.
+/// Everything that holds or fails now; the search for a better placement takes `search_ms` at most.
 pub(crate) async fn verify(objects: &Objects, search_ms: u64) -> Result<VerifyResponse> {
     let rows = Rows::load(objects, true).await?;
     let snapshot = rows.snapshot();
@@ -68,7 +68,7 @@ fn report(id: Guarantee, snapshot: &Snapshot) -> GuaranteeReport {
     report
 }
 
-/// The times that make up the bound of G6, of the service that is noticed last.
+/// The times that make up the bound of G6, for the service whose death is noticed last.
 fn convergence(services: &[Service]) -> Vec<String> {
     let bound_ms = |check: &HealthCheck| u64::from(check.retries) * check.interval_ms + check.timeout_ms;
     let checked = services.iter().filter_map(|service| Some((service.key(), service.health_check.as_ref()?)));

@@ -1,5 +1,5 @@
-//! Why a service is not as wanted, or a container where it is: why no node takes it or why its node won, decided anew as
-//! things stand now, and the latest events.
+//! Why a service is not in its wanted state, or why a container is where it is: why no node takes it or why its node
+//! won, decided anew on the present state; and the latest events.
 
 use super::explain::{Explainer, api_decision, api_unplaced, kept};
 use crate::{
@@ -13,11 +13,11 @@ use heptad_api::report::{ContainerWhy, Placed, RepeatedEvent, WhyResponse};
 use heptad_model::{Container, ContainerId, ContainerStatus, DesiredState, Event, Service, ServiceKey};
 use std::collections::BTreeMap;
 
-/// Events that an answer carries.
+/// How many events an answer carries.
 const EVENTS_MAX: usize = 20;
-/// Containers with a node of which an answer about a service says why they are there.
+/// For how many containers with a node an answer about a service says why they are there.
 const PLACED_MAX: usize = 5;
-/// Containers without a node for which it is tried out what would help; those of one service mostly ask the same.
+/// For how many containers without a node remedies are tried out; those of one service mostly request the same.
 const ADVISED_MAX: usize = 3;
 
 /// The answer for the service `key`.
@@ -36,7 +36,7 @@ pub(crate) async fn why(objects: &Objects, reports: &Reports, key: &ServiceKey) 
     Ok(WhyResponse { placed: asking.placed(well.copied()), ..answer(objects, service, &own, containers).await? })
 }
 
-/// The answer for one container, whether something is wrong with it or not.
+/// The answer for one container, whether anything is wrong with it or not.
 pub(crate) async fn container_why(objects: &Objects, reports: &Reports, id: &ContainerId) -> Result<WhyResponse> {
     let rows = Rows::load(objects, false).await?;
     let item = rows.containers.get(id).ok_or_else(|| Error::not_found(&format!("container/{id}")))?;
@@ -78,7 +78,7 @@ async fn answer(
     })
 }
 
-/// What is looked at to answer.
+/// The state that answers are derived from.
 struct Asking<'a> {
     kept: Vec<heptad_sched::Request>,
     rows: &'a Rows,
@@ -90,8 +90,8 @@ impl Asking<'_> {
         Explainer::new(self.rows, &self.kept)
     }
 
-    /// What keeps the first of those without a node from every node. What the planner said last is told where a node
-    /// takes one by itself but not with those it is to be placed with.
+    /// What keeps the first of those without a node from every node. If a node takes it by itself but not together with
+    /// the rest of its gang, the planner's last report is used.
     fn explain_unplaced(&self, containers: &mut [ContainerWhy]) {
         let explainer = self.explainer();
         let unplaced = containers.iter_mut().filter(|why| why.node.is_none());
@@ -115,7 +115,7 @@ impl Asking<'_> {
     }
 }
 
-/// Whether it ends again and again: that it runs at this moment says little.
+/// Whether it ends repeatedly, so that running at this moment means little.
 fn is_restarting(container: &Container, now_ms: u64) -> bool {
     container.restarts > 0 && !container.is_steady(now_ms)
 }
@@ -169,7 +169,7 @@ fn summary(service: &Service, own: &[&Container], wrong: &[ContainerWhy], ready:
     parts.join("; ")
 }
 
-/// In a word or two: the sentence on it stands beside each container.
+/// In a word or two: a whole sentence stands beside each container.
 fn cause(container: &ContainerWhy) -> String {
     let reason = &container.reason;
     match (&container.node, container.status, reason.is_empty()) {
@@ -188,7 +188,7 @@ fn subjects(key: &ServiceKey, own: &[&Container]) -> Vec<String> {
     subjects
 }
 
-/// The latest events of `subjects`, which are in order.
+/// The latest events of `subjects`, which are sorted.
 async fn events(objects: &Objects, subjects: &[String]) -> Result<Vec<RepeatedEvent>> {
     let all = objects.list::<Event>(None).await?.items.into_iter().map(|item| item.object);
     let own = all.filter(|event| subjects.binary_search(&event.subject).is_ok());

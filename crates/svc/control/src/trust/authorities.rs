@@ -1,5 +1,6 @@
-//! Which CA signs and which are trusted: a function of the rows and the time, the same on every server. A rotation needs no
-//! second command: a new CA is first only trusted, then signs; the old one is trusted until all that it signed has ended.
+//! Which CA signs and which are trusted: a function of the rows and the time, the same on every server. A rotation
+//! needs no second command: a new CA is at first only trusted, then signs; the old one is trusted until everything that
+//! it signed has ended.
 
 use super::{Trust, failed, rows, rows::AuthorityRow};
 use crate::{
@@ -28,12 +29,12 @@ impl Authorities {
         Self { rows, revision }
     }
 
-    /// The newest whose time to sign has come; before that of any, the first.
+    /// The newest CA whose time to sign has come; before that, the first.
     pub(crate) fn signing(&self, now_ms: u64) -> Option<&AuthorityRow> {
         self.rows.iter().rev().find(|row| row.signs_from_ms <= now_ms).or(self.rows.first())
     }
 
-    /// When a CA is trusted no more: when all has ended that it signed before its successor began.
+    /// When a CA is no longer trusted: when everything has ended that it signed before its successor took over.
     fn trusted_until_ms(&self, index: usize, certificate_ttl_ms: u64) -> Option<u64> {
         let successor = self.rows.get(index + 1)?;
         Some(successor.signs_from_ms.saturating_add(certificate_ttl_ms).saturating_add(2 * CLOCK_SKEW_MS_MAX))
@@ -45,7 +46,7 @@ impl Authorities {
         self.rows.iter().enumerate().filter(move |(index, _)| live(*index)).map(|(_, row)| row)
     }
 
-    /// What each does, the newest first.
+    /// What each one does, newest first.
     pub(crate) fn infos(&self, now_ms: u64, certificate_ttl_ms: u64) -> Vec<AuthorityInfo> {
         let signing = self.signing(now_ms).map(|row| row.pin.clone());
         let trusted: Vec<&str> = self.trusted(now_ms, certificate_ttl_ms).map(|row| row.pin.as_str()).collect();
@@ -73,7 +74,7 @@ impl Authorities {
     }
 }
 
-/// The row that two rotations at once both change.
+/// The row that two concurrent rotations both change.
 const ROTATION: &str = "/trust/rotation";
 
 impl Trust {
@@ -82,7 +83,7 @@ impl Trust {
         Ok(self.authorities().await?.infos(now_ms(), self.options.certificate_ttl_ms))
     }
 
-    /// Makes a new CA. Refused while a rotation before it has not gone far enough.
+    /// Creates a new CA. Refused while an earlier rotation has not gone far enough.
     pub(crate) async fn rotate(&self) -> Result<()> {
         let now = now_ms();
         let authorities = self.authorities().await?;
@@ -102,7 +103,7 @@ impl Trust {
         let ca = Authority::generate(&self.cluster.trust_domain, now, ttl).map_err(failed("make a CA"))?;
         let row = AuthorityRow::seal(&ca, &self.keyring, now, now + self.options.authority_spread_ms)?;
         let mut pending = Pending::default();
-        // Whoever rotated since the look above has changed this row.
+        // If another server rotated since the check above, it has changed this row.
         pending.expect_unchanged(ROTATION, authorities.revision);
         pending.put(ROTATION, &row.pin);
         pending.put(&rows::authority(&row.pin), &row);
@@ -159,7 +160,7 @@ mod tests {
 
     #[test]
     fn what_is_signed_is_trusted_whatever_the_times() {
-        // Any signature made at `t` by whoever signs then is trusted until it ends.
+        // Any signature made at `t` by the CA that then signs is trusted until it ends.
         let cas = Authorities::new(vec![row("a", 0, 0), row("b", 100, 700), row("c", 900, 1_500)], 1);
         for signed_at in (0..3_000).step_by(50) {
             let signer = cas.signing(signed_at).expect("there is one").pin.clone();

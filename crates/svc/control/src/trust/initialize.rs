@@ -1,4 +1,4 @@
-//! The first day of a cluster: its name, its first CA, and a token for its first administrator, all in one transaction.
+//! The creation of a cluster: its name, its first CA, and a token for its first administrator, all in one transaction.
 
 use super::{
     HOUR_MS, Trust, failed, rows,
@@ -16,14 +16,14 @@ use heptad_state::Store;
 use ipnet::Ipv4Net;
 use std::{net::Ipv4Addr, time::Duration};
 
-/// How a cluster is made.
+/// How a cluster is created.
 #[derive(Clone, Debug)]
 pub struct ClusterInit {
     /// The domain of its SPIFFE ids.
     pub trust_domain: String,
-    /// The range of services' addresses.
+    /// The range of service addresses.
     pub service_cidr: Ipv4Net,
-    /// Life of the first CA.
+    /// The life of the first CA.
     pub authority_ttl_ms: u64,
 }
 
@@ -37,19 +37,20 @@ impl Default for ClusterInit {
     }
 }
 
-/// What was made.
+/// What was created.
 #[derive(Clone, Debug)]
 pub struct Initialized {
     /// What the cluster is.
     pub cluster: ClusterRow,
-    /// What its CA is known by.
+    /// The pin of its CA.
     pub ca_pin: CaPin,
-    /// The token of the first administrator; it is kept nowhere.
+    /// The token of the first administrator; it is stored nowhere.
     pub admin_token: Credential,
 }
 
 impl Trust {
-    /// Makes the rows of a new cluster in `store`, its CA's key sealed by `keyring`. Fails if there is a cluster already.
+    /// Creates the rows of a new cluster in `store`, with its CA's key sealed by `keyring`. Fails if there is a cluster
+    /// already.
     pub async fn initialize(store: &dyn Store, keyring: &Keyring, init: &ClusterInit) -> Result<Initialized> {
         let now = now_ms();
         let ttl = Duration::from_millis(init.authority_ttl_ms);

@@ -1,5 +1,5 @@
-//! Join tokens, and what joining is: the token's use and the node's key are written in one transaction, then a certificate is
-//! signed. Whoever asks again with the same key after a lost answer is answered again.
+//! Join tokens and joining: one transaction records the token's use and the node's key, then a certificate is signed. A
+//! machine that asks again with the same key after a lost answer gets another answer.
 
 use super::{
     Trust, failed, rows,
@@ -24,9 +24,9 @@ use heptad_pki::{IssuedCertificate, JoinToken, SpiffeId};
 use heptad_state::{Revision, StoreExt};
 use std::net::SocketAddr;
 
-/// Join tokens that are kept.
+/// How many join tokens are kept.
 const JOIN_TOKENS_MAX: usize = 1_000;
-/// Commits of one join that are tried against others at the same time.
+/// How many commits of one join are tried against concurrent ones.
 const JOIN_TRIES_MAX: usize = 32;
 
 impl JoinTokenRow {
@@ -72,7 +72,7 @@ impl Trust {
         let now = now_ms();
         let mut pending = Pending::default();
         let kept = self.join_token_rows().await?;
-        // Those that have ended make room.
+        // Expired ones make room.
         for (id, _, revision) in kept.iter().filter(|(_, row, _)| row.expires_at_ms <= now) {
             pending.expect(&rows::join_token(id), *revision);
             pending.delete(&rows::join_token(id));
@@ -125,9 +125,10 @@ impl Trust {
         }
     }
 
-    /// Lets a machine in. The role of the token is the machine's, whatever it says of itself.
+    /// Admits a machine. The token's role is the machine's role, whatever the machine claims.
     pub(crate) async fn join(&self, request: &JoinRequest) -> Result<(JoinRole, CertificateResponse)> {
-        let token = JoinToken::parse(&request.token).map_err(|_| refused("this is no join token: ID.SECRET"))?;
+        let token = JoinToken::parse(&request.token)
+            .map_err(|_| refused("this is not a join token; it has the form ID.SECRET"))?;
         if !is_label(&request.name) {
             let detail = format!("`{}` is not a name; use lower-case letters, digits and `-`", request.name);
             return Err(Error::refused(ErrorCode::BadRequest, detail));
@@ -147,7 +148,7 @@ impl Trust {
         Err(Error::refused(ErrorCode::Busy, "too many join at this moment; try again"))
     }
 
-    /// The row of a token whose secret is right and that is still good for this machine.
+    /// The row of a token whose secret is right and that is still valid for this machine.
     async fn good_token(&self, token: &JoinToken, request: &JoinRequest) -> Result<(JoinTokenRow, Revision)> {
         let unknown = || refused("this join token is not known; make one with `heptad node join-token`");
         let key = rows::join_token(token.id());
@@ -177,7 +178,7 @@ impl Trust {
         }
     }
 
-    /// Stages the use of the token and the key of the machine; nothing if this machine was let in with it before.
+    /// Stages the use of the token and the key of the machine; nothing if it admitted this machine before.
     async fn stage_join(
         &self,
         token: &JoinToken,
@@ -209,7 +210,7 @@ impl Trust {
                 return Ok(());
             }
         }
-        // One that was removed and comes again with its old key uses the token once more.
+        // A node that was removed and comes back with its old key uses the token once more.
         if row.used.len() >= usize::try_from(row.uses_max).unwrap_or(usize::MAX) {
             return Err(refused("this join token is used up; make a new one with `heptad node join-token`"));
         }
@@ -225,7 +226,7 @@ impl Trust {
         row.as_ref().map(row_object).transpose()
     }
 
-    /// Makes the node of a machine whose server holds the keyring: no token is needed, and an older key is replaced.
+    /// Creates the node of a machine whose server holds the keyring: it needs no token, and replaces an older key.
     pub async fn enroll_node(
         &self,
         name: &NodeName,
@@ -253,7 +254,7 @@ fn taken(subject: &str) -> Error {
     Error::refused(ErrorCode::AlreadyExists, detail)
 }
 
-/// Stages a node to have this key and address; a new one has room for nothing until its agent says what it has.
+/// Stages a node with this key and address; a new one has room for nothing until its agent reports what it has.
 fn stage_node(
     name: &NodeName,
     old: Option<Object<Node>>,
@@ -273,8 +274,12 @@ fn stage_node(
         }
     };
     if before.as_ref().is_some_and(|before| before.key_sha256.as_deref() != Some(key_sha256)) {
-        // Another machine, or the same after a person let it in again: its agent says anew what it has.
-        (node.admitted, node.offered) = (None, None);
+        // Another machine, or the same one that a person admitted again: its agent reports anew what it has.
+        (node.admitted, node.offered, node.set_by_person) = (None, None, false);
+        // A wish to remove or empty the old machine does not apply to this one.
+        if std::mem::take(&mut node.removing) {
+            (node.draining, node.unschedulable) = (false, false);
+        }
     }
     node.key_sha256 = Some(key_sha256.to_owned());
     node.address = address.or(node.address);

@@ -1,5 +1,5 @@
-//! A server's own identity over the years: its certificate is renewed at half its life and when another CA signs, its roots
-//! follow the cluster's. It holds the keyring, so it asks nobody.
+//! Keeps a server's own identity valid: its certificate is renewed at half its life and when another CA signs, and its
+//! roots follow the cluster's. The server holds the keyring, so it asks nobody.
 
 use super::Trust;
 use crate::{
@@ -19,7 +19,7 @@ impl Trust {
         TlsIdentity::new(&answer.certificate_pem, key, self.bundle().await?).map_err(&made)
     }
 
-    /// Keeps the identity that [`Trust::server_identity`] made good, until `stop`.
+    /// Keeps the identity from [`Trust::server_identity`] valid, until `stop`.
     pub async fn maintain(
         self: Arc<Self>,
         identity: TlsIdentity,
@@ -44,7 +44,7 @@ impl Trust {
         }
     }
 
-    /// Looks once; returns by whom the certificate is signed.
+    /// Checks once; returns which CA signed the certificate.
     async fn maintain_once(
         &self,
         identity: &TlsIdentity,

@@ -1,4 +1,4 @@
-//! Identity in the cluster's state: its CAs, join tokens, tokens of people, and whose key a node's is. Rows hold hashes of
+//! Identity in the cluster's state: its CAs, join tokens, tokens of people, and the keys of nodes. Rows hold hashes of
 //! tokens, and CA keys sealed by the keyring. Knows no HTTP and no permission.
 
 mod authorities;
@@ -33,13 +33,13 @@ const HOUR_MS: u64 = 3_600_000;
 /// Times of certificates and CAs.
 #[derive(Clone, Debug)]
 pub struct TrustOptions {
-    /// Life of a certificate of a server or a node.
+    /// The life of a server's or node's certificate.
     pub certificate_ttl_ms: u64,
-    /// Life of a CA.
+    /// The life of a CA.
     pub authority_ttl_ms: u64,
-    /// A new CA is trusted so long before it signs; every part must have fetched the roots by then.
+    /// How long a new CA is trusted before it signs; every member must have fetched the roots by then.
     pub authority_spread_ms: u64,
-    /// How often a server looks whether its own certificate or the roots must be replaced.
+    /// How often a server checks whether its own certificate or the roots must be replaced.
     pub maintain_interval_ms: u64,
 }
 
@@ -64,21 +64,21 @@ pub struct Trust {
     roster: Roster,
 }
 
-/// A failure of certificates that is no client's fault.
+/// A failure with certificates that is not a client's fault.
 pub(crate) fn failed(operation: &'static str) -> impl Fn(heptad_pki::Error) -> Error {
     move |source| Error::Trust { operation, source }
 }
 
 impl Trust {
-    /// The identity of the cluster whose rows are in `store`. Fails if the cluster was never initialized, or if `keyring` is
-    /// another cluster's.
+    /// The identity of the cluster whose rows are in `store`. Fails if the cluster was never initialised, or if
+    /// `keyring` belongs to another cluster.
     pub async fn open(store: Arc<dyn Store>, keyring: Keyring, options: TrustOptions) -> Result<Arc<Self>> {
         let row = store.get(rows::CLUSTER).await.during("read", rows::CLUSTER)?;
         let cluster = rows::decoded(&row.ok_or_else(|| {
             Error::refused(ErrorCode::NotFound, "this state store holds no cluster; make one with `heptad server init`")
         })?)?;
         let trust = Self { store, keyring, options, cluster, roster: Roster::default() };
-        // A keyring that does not fit is said now, not by the first request.
+        // A keyring that does not match is reported now, not by the first request.
         trust.signing().await?;
         Ok(Arc::new(trust))
     }
@@ -122,7 +122,7 @@ impl Trust {
         TrustBundle::from_pem(&pem).map_err(failed("read the roots"))
     }
 
-    /// Signs a certificate; what is wrong with the request is the client's.
+    /// Signs a certificate; errors in the request are the client's.
     async fn sign(&self, csr_pem: &str, id: &SpiffeId, hosts: &[String]) -> Result<IssuedCertificate> {
         let ttl = Duration::from_millis(self.options.certificate_ttl_ms);
         self.signing().await?.sign(csr_pem, id, hosts, ttl, now_ms()).map_err(|error| {
@@ -141,8 +141,8 @@ impl Trust {
         Ok(CertificateResponse { certificate_pem: issued.chain_pem, trust_bundle_pem })
     }
 
-    /// A new certificate for a part that showed its present one, over the key with the hash `key_sha256`. Another key needs
-    /// another join: the key is what a part is known by.
+    /// A new certificate for a member that presented its current one, for the key with the hash `key_sha256`. Another
+    /// key needs another join: a member is known by its key.
     pub(crate) async fn renew(&self, id: &SpiffeId, key_sha256: &str, csr_pem: &str) -> Result<CertificateResponse> {
         let issued = self.sign(csr_pem, id, &[]).await?;
         if issued.key_sha256 != key_sha256 {
@@ -157,7 +157,7 @@ impl Trust {
         Servers::new(self.store.clone())
     }
 
-    /// What the cluster is at this moment, as a server of `version` tells it.
+    /// The cluster's current description, as given by a server of `version`.
     pub async fn cluster_info(&self, version: &str) -> Result<ClusterInfo> {
         let servers = self.servers().list().await?.into_iter();
         Ok(ClusterInfo {

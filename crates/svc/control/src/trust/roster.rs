@@ -1,5 +1,5 @@
-//! The keys of the nodes that there are, in memory, kept by a watch: whether whoever shows a certificate is still that node
-//! is known without the store, and connections of a node that was removed are cut at once.
+//! The keys of all nodes, in memory, kept up to date by a watch: it tells without the store whether the presenter of a
+//! certificate is still that node, and cuts connections of a removed node at once.
 
 use crate::{
     error::{Result, with_causes},
@@ -15,7 +15,7 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Wait before a watch that broke is begun anew.
+/// The wait before a broken watch is restarted.
 const RETRY_DELAY_MS: u64 = 200;
 
 /// Whether a key is a node's.
@@ -25,7 +25,7 @@ pub(crate) enum Standing {
     Good,
     /// There is no such node, or it has another key.
     Refused,
-    /// It is not known at this moment; the store knows.
+    /// Unknown at this moment; the store knows.
     Unknown,
 }
 
@@ -63,7 +63,7 @@ impl Roster {
         }
     }
 
-    /// Cancelled when the key is no longer the node's; none if it is not now.
+    /// Cancelled when the key is no longer the node's; `None` if it is not now.
     pub(crate) fn cut(&self, name: &NodeName, key_sha256: &str) -> Option<CancellationToken> {
         let nodes = self.lock();
         let entry = nodes.entries.get(name).filter(|entry| entry.key_sha256.as_deref() == Some(key_sha256))?;
@@ -89,7 +89,7 @@ impl Roster {
         }
     }
 
-    /// Takes in all nodes that there are; returns the revision at which they were.
+    /// Takes over all nodes; returns the revision at which they were read.
     pub(crate) async fn sync(&self, objects: &Objects) -> Result<Revision> {
         let list = objects.list::<Node>(None).await?;
         let present: BTreeSet<NodeName> = list.items.iter().map(|item| item.object.name.clone()).collect();

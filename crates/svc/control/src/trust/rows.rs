@@ -1,4 +1,4 @@
-//! The rows of identity in the state store. No secret is in them but CA keys, which are sealed.
+//! The rows of identity in the state store. The only secrets in them are CA keys, which are sealed.
 
 use super::failed;
 use crate::{
@@ -32,7 +32,7 @@ pub(super) fn decoded<T: DeserializeOwned>(kv: &KeyValue) -> Result<T> {
     row_value(kv)
 }
 
-/// What a cluster is, from its first day on.
+/// A cluster's description, fixed at its creation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterRow {
     /// Its identifier.
@@ -56,28 +56,13 @@ pub(crate) struct AuthorityRow {
     pub(crate) not_after_ms: u64,
 }
 
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect();
-    let digits = digits.filter(|digits| digits.len() % 2 == 0)?;
-    Some(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
-}
-
 impl AuthorityRow {
     pub(super) fn seal(ca: &Authority, keyring: &Keyring, created_at_ms: u64, signs_from_ms: u64) -> Result<Self> {
         let pin = ca.pin().to_string();
         let sealed = keyring.seal(&authority(&pin), ca.key_pem().as_bytes()).map_err(failed("seal the key of a CA"))?;
         Ok(Self {
             certificate_pem: ca.certificate_pem().to_owned(),
-            key_sealed: hex(&sealed),
+            key_sealed: hex::encode(sealed),
             created_at_ms,
             signs_from_ms,
             not_after_ms: ca.not_after_ms(),
@@ -87,7 +72,7 @@ impl AuthorityRow {
 
     pub(super) fn open(&self, keyring: &Keyring) -> Result<Authority> {
         let operation = "open the key of a CA with this keyring";
-        let sealed = unhex(&self.key_sealed).unwrap_or_default();
+        let sealed = hex::decode(&self.key_sealed).unwrap_or_default();
         let key = keyring.open(&authority(&self.pin), &sealed).map_err(failed(operation))?;
         let key = std::str::from_utf8(&key)
             .map_err(|_| Error::refused(heptad_api::ErrorCode::Internal, "the key of a CA is no text"))?;
@@ -95,7 +80,7 @@ impl AuthorityRow {
     }
 }
 
-/// A machine that a join token let in.
+/// A machine that a join token admitted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Use {
     pub(crate) name: String,
@@ -123,16 +108,4 @@ pub(crate) struct TokenRow {
     pub(crate) created_by: String,
     pub(crate) created_at_ms: u64,
     pub(crate) expires_at_ms: Option<u64>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_survive_as_text() {
-        let bytes: Vec<u8> = (0..=255).collect();
-        assert_eq!(unhex(&hex(&bytes)), Some(bytes));
-        assert_eq!((unhex("0"), unhex("zz")), (None, None));
-    }
 }

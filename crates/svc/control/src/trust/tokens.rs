@@ -9,17 +9,16 @@ use crate::{
 };
 use heptad_api::{
     ErrorCode, ProblemDetails,
-    trust::{Role, TokenCreated, TokenInfo, TokenRequest},
+    trust::{Role, TOKEN_NAME_BYTES_MAX, TokenCreated, TokenInfo, TokenRequest},
 };
 use heptad_model::Problem;
 use heptad_pki::Credential;
 use heptad_state::StoreExt;
 
-/// Tokens that are kept; more people than this need another way.
+/// How many tokens are kept; more people than this need another way.
 const TOKENS_MAX: usize = 10_000;
-const NAME_BYTES_MAX: usize = 120;
 
-/// Who showed a good token.
+/// The person who presented a valid token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Person {
     pub(crate) id: String,
@@ -42,8 +41,8 @@ impl TokenRow {
 
 fn checked(request: &TokenRequest) -> Result<()> {
     let mut problems = Vec::new();
-    if request.name.trim().is_empty() || request.name.len() > NAME_BYTES_MAX {
-        let message = format!("say whose it is in 1 to {NAME_BYTES_MAX} bytes");
+    if request.name.trim().is_empty() || request.name.len() > TOKEN_NAME_BYTES_MAX {
+        let message = format!("say whose it is in 1 to {TOKEN_NAME_BYTES_MAX} bytes");
         problems.push(Problem { path: "name".into(), message });
     }
     if request.name.chars().any(char::is_control) {
@@ -56,7 +55,7 @@ fn checked(request: &TokenRequest) -> Result<()> {
 }
 
 impl Trust {
-    /// The person of a token; an error that says what to do, but not what exactly was wrong.
+    /// The person of a token; the error gives the remedy, but not what exactly was wrong.
     pub(crate) async fn person(&self, token: &[u8]) -> Result<Person> {
         let wrong = || Error::refused(ErrorCode::Unauthorized, "this token is not known; log in with one that is");
         let text = std::str::from_utf8(token).map_err(|_| wrong())?;
@@ -107,7 +106,7 @@ impl Trust {
         infos.collect()
     }
 
-    /// Revokes a token. The last token of an administrator that does not end stays: without it nobody could make another.
+    /// Revokes a token. The last administrator's token without an end stays: without it, nobody could make another.
     pub(crate) async fn delete_token(&self, id: &str) -> Result<()> {
         let lasting = |info: &&TokenInfo| info.role == Role::Admin && info.expires_at_ms.is_none();
         let infos = self.tokens().await?;

@@ -202,7 +202,7 @@ async fn nodes_show_what_they_gave_and_cannot_go_or_shrink_before_it_is_back() {
 async fn a_silent_node_is_unknown_then_not_ready_and_ready_when_it_reports() {
     let store = std::sync::Arc::new(heptad_state::MemoryStore::new());
     let quick = |options: &mut heptad_control::Options| {
-        (options.node_unknown_ms, options.node_not_ready_ms, options.heartbeat_check_ms) = (300, 900, 20);
+        (options.node_unknown_ms, options.node_not_ready_ms, options.heartbeat_check_ms) = (1_500, 3_000, 20);
     };
     let world = World::with(store, quick, Default::default()).await;
     let client = &world.client;

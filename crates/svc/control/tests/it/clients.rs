@@ -1,4 +1,4 @@
-//! The other parts over the API: logs, exec, mesh, storage, as the binary gives them; and how requests end.
+//! The other parts over the API: logs, exec, mesh, storage, as the binary supplies them; and how requests end.
 
 use crate::common::{Agent, World, all_ready, node, service};
 use axum::{Router, extract::Path, routing::get};

@@ -1,4 +1,4 @@
-//! A server in a directory of its own, an agent that says what a real one would, and waiting with a bound.
+//! A server in a directory of its own, an agent that reports what a real one would, and waiting with a bound.
 
 use heptad_api::{List, operations::ContainerReport};
 use heptad_client::{Client, watch_state};
@@ -11,7 +11,7 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 use tempfile::TempDir;
 use tokio::{task::JoinHandle, time::Instant};
 
-/// Longest wait for a state that must come.
+/// The longest wait for a state that must come.
 const WAIT_S_MAX: u64 = 20;
 
 pub(crate) struct World {
@@ -55,17 +55,19 @@ impl World {
         snapshot
     }
 
-    /// The revision once nothing is written any more.
+    /// Waits until the loop has checked all services again: it has said that one which needs more than any node has no
+    /// room.
+    pub(crate) async fn looked_again(&self) {
+        let mark = Service { resources: resources(1_000_000, 64).into(), ..service("mark", 1) };
+        let of_mark = |container: &Container| container.service == mark.key();
+        self.client.create(&mark).await.expect("created");
+        self.containers_until(|all| all.iter().any(|c| of_mark(c) && c.reason == "Unschedulable")).await;
+        self.client.delete::<Service>(&mark.namespace, &mark.name, None).await.expect("deleted");
+        self.containers_until(|all| !all.iter().any(of_mark)).await;
+    }
+
     pub(crate) async fn quiet_revision(&self) -> u64 {
-        let mut before = 0;
-        loop {
-            let now = self.client.version().await.expect("a version").revision;
-            if now == before {
-                return now;
-            }
-            before = now;
-            tokio::time::sleep(Duration::from_millis(300)).await;
-        }
+        quiet_revision(&self.client).await
     }
 
     pub(crate) async fn containers(&self) -> Vec<Container> {
@@ -73,7 +75,7 @@ impl World {
         list.items.into_iter().map(|item| item.object).collect()
     }
 
-    /// Waits until the containers are so, and returns them.
+    /// Waits until the condition holds for the containers, and returns them.
     pub(crate) async fn containers_until(&self, so: impl Fn(&[Container]) -> bool) -> Vec<Container> {
         let deadline = Instant::now() + Duration::from_secs(WAIT_S_MAX);
         loop {
@@ -84,6 +86,21 @@ impl World {
             assert!(Instant::now() < deadline, "the containers are still {containers:#?}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+}
+
+/// The revision once nothing more is written.
+pub(crate) async fn quiet_revision(client: &Client) -> u64 {
+    let deadline = Instant::now() + Duration::from_secs(WAIT_S_MAX);
+    let mut before = 0;
+    loop {
+        let now = client.version().await.expect("a version").revision;
+        if now == before {
+            return now;
+        }
+        assert!(Instant::now() < deadline, "something is still written at revision {now}");
+        before = now;
+        tokio::time::sleep(Duration::from_millis(300)).await;
     }
 }
 
@@ -108,12 +125,12 @@ pub(crate) fn service(name: &str, replicas: u32) -> Service {
     Service { replicas, command, resources: resources(100, 64).into(), ..Service::new(name, "host") }
 }
 
-/// All wanted containers are ready, and there are so many of them and no others.
+/// All wanted containers are ready, and there are exactly this many of them.
 pub(crate) fn all_ready(count: usize) -> impl Fn(&[Container]) -> bool {
     move |containers| containers.len() == count && containers.iter().all(|c| c.ready && c.is_alive())
 }
 
-/// An agent without containers: it says of each that it runs, is ready, is gone. Dropping it ends it.
+/// An agent without containers: it reports each as running, ready, gone. Dropping it ends it.
 pub(crate) struct Agent {
     task: JoinHandle<()>,
 }

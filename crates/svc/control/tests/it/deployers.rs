@@ -7,10 +7,7 @@ use heptad_model::{
     invariants::{Guarantee, verify},
 };
 use heptad_sched::Allocation;
-use heptad_state::{
-    BoxFuture, Limits, MemoryStore, RangeRequest, RangeResponse, Revision, Store, StoreExt, Txn, TxnResponse,
-    WatchRequest, WatchStream,
-};
+use heptad_state::{BoxFuture, Layer, MemoryStore, RangeRequest, RangeResponse, Store, StoreExt, Txn, TxnResponse};
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -34,7 +31,11 @@ struct Contended {
     done: AtomicUsize,
 }
 
-impl Store for Contended {
+impl Layer for Contended {
+    fn inner(&self) -> &dyn Store {
+        &self.inner
+    }
+
     fn range(&self, request: RangeRequest) -> BoxFuture<'_, heptad_state::Result<RangeResponse>> {
         Box::pin(async move {
             tokio::task::yield_now().await;
@@ -50,22 +51,6 @@ impl Store for Contended {
             counter.fetch_add(1, Ordering::Relaxed);
             Ok(done)
         })
-    }
-
-    fn watch(&self, request: WatchRequest) -> BoxFuture<'_, heptad_state::Result<WatchStream>> {
-        self.inner.watch(request)
-    }
-
-    fn compact(&self, revision: Revision) -> BoxFuture<'_, heptad_state::Result<()>> {
-        self.inner.compact(revision)
-    }
-
-    fn current_revision(&self) -> BoxFuture<'_, heptad_state::Result<Revision>> {
-        self.inner.current_revision()
-    }
-
-    fn limits(&self) -> &Limits {
-        self.inner.limits()
     }
 }
 

@@ -47,7 +47,7 @@ async fn devices_are_given_by_index_kept_and_given_to_the_next() {
     world.containers_until(told).await;
     let node: Node = world.client.get(&Namespace::default(), "n1").await.expect("the node").object;
     assert_eq!(node.allocated_devices["gpu"], DeviceMillis(3_000));
-    // What the agent says of a container, and a restart of it, leave it its devices.
+    // An agent's reports on a container, and a restart, leave it its devices.
     let again: Container = world.client.get(&Namespace::default(), pair.id.as_str()).await.expect("it is there").object;
     assert_eq!(indices(&again), [0, 1]);
     let why = world.client.why(&service("late", 1).key()).await.expect("a report");
@@ -90,7 +90,7 @@ async fn a_gang_waits_whole_with_its_reason_and_is_placed_when_room_comes() {
         all.len() == 4 && all.iter().all(says)
     };
     world.containers_until(waits).await;
-    // What it does not hold is for others.
+    // What it does not hold is available to others.
     world.client.create(&asking("other", 1, 1_000)).await.expect("created");
     world.containers_until(|all| all.iter().any(|c| c.service.name == "other" && c.ready)).await;
     let why = world.client.why(&service("train", 1).key()).await.expect("a report");
@@ -125,7 +125,7 @@ async fn a_large_plan_is_committed_in_pieces_and_no_gang_is_parted_by_them() {
     for i in 0..20 {
         objects.create(node(&format!("n{i}"), 8_000, 8_192)).await.expect("registered");
     }
-    // They are planned in an order in which every piece ends in the midst of something.
+    // They are planned in an order in which every piece ends in the middle of a gang.
     for (i, size) in [30, 1, 50, 7, 128, 3, 40].into_iter().enumerate() {
         for (name, gang) in [(format!("gang{i}"), true), (format!("single{i}"), false)] {
             let mut service = Service { gang, ..service(&name, size) };
@@ -164,8 +164,8 @@ impl Deployer {
         Self { name, reconciler: Reconciler::standalone(objects.clone(), options), objects }
     }
 
-    /// Gangs of several sizes come and go; each time all that is bound is looked at. Returns how many gangs had nodes,
-    /// and how many had to wait.
+    /// Gangs of several sizes come and go; each time, everything that is bound is checked. Returns how many gangs had
+    /// nodes, and how many had to wait.
     async fn work(self) -> (usize, usize) {
         let (mut placed, mut waiting) = (0, 0);
         for round in 0..ROUNDS {
@@ -196,7 +196,7 @@ impl Deployer {
     }
 }
 
-/// Of every gang that is wanted all containers have nodes or none has; gives those that have.
+/// Of every wanted gang, either all containers have nodes or none has; returns those that have.
 async fn whole(objects: &Objects) -> BTreeMap<String, Vec<ContainerId>> {
     let snapshot = objects.snapshot().await.expect("a snapshot");
     assert_eq!(verify(&snapshot), [], "revision {}", snapshot.revision);

@@ -1,4 +1,4 @@
-//! What the tag of an image is: found once per revision, and the same for all of its containers.
+//! The digest of an image's tag: resolved once per revision, and the same for all of its containers.
 
 use crate::common::{Agent, World, all_ready, node, service};
 use heptad_api::{ErrorCode, operations::ImagePin};

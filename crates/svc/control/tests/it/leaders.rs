@@ -2,11 +2,8 @@
 
 use crate::common::{Agent, World, all_ready, node, service, until};
 use heptad_control::{ControlHandle, Leadership, Options, ServerParts, Servers};
-use heptad_model::{Event, Namespace, Node, NodeStatus, Service};
-use heptad_state::{
-    BoxFuture, Compare, Limits, MemoryStore, Op, RangeRequest, RangeResponse, Result, Revision, Store, StoreExt, Txn,
-    TxnResponse, WatchRequest, WatchStream,
-};
+use heptad_model::{Container, ContainerStatus, Event, Namespace, Node, NodeStatus, Service};
+use heptad_state::{BoxFuture, Compare, Layer, MemoryStore, Op, Result, Store, StoreExt, Txn, TxnResponse};
 use std::{
     sync::{
         Arc, Mutex,
@@ -26,8 +23,9 @@ struct Gate {
     inner: Arc<MemoryStore>,
     open: watch::Sender<bool>,
     waited: AtomicUsize,
+    came_late: Arc<AtomicUsize>,
     /// What was written late.
-    passed_late: Mutex<Vec<Vec<Op>>>,
+    passed_late: Arc<Mutex<Vec<Vec<Op>>>>,
 }
 
 /// What a server says of itself it may say at any time.
@@ -42,7 +40,8 @@ impl Gate {
             inner,
             open: watch::Sender::new(true),
             waited: AtomicUsize::new(0),
-            passed_late: Mutex::default(),
+            came_late: Arc::default(),
+            passed_late: Arc::default(),
         })
     }
 
@@ -61,41 +60,27 @@ impl Gate {
         let inner = self.inner.clone();
         txn.compares.retain(|compare: &Compare| compare.key == FENCE);
         let asked = txn.then.clone();
+        let (came_late, passed_late) = (self.came_late.clone(), self.passed_late.clone());
         let late = tokio::spawn(async move {
             let _ = open.wait_for(|open| *open).await;
-            inner.txn(txn).await
+            let done = inner.txn(txn).await;
+            if writes && done.as_ref().is_ok_and(|done| done.succeeded) {
+                passed_late.lock().expect("nobody panics").push(asked);
+            }
+            came_late.fetch_add(usize::from(writes), Ordering::SeqCst);
+            done
         });
-        let done = late.await.expect("no panic")?;
-        if writes && done.succeeded {
-            self.passed_late.lock().expect("nobody panics").push(asked);
-        }
-        Ok(done)
+        late.await.expect("no panic")
     }
 }
 
-impl Store for Gate {
-    fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse>> {
-        self.inner.range(request)
+impl Layer for Gate {
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
     }
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse>> {
         Box::pin(self.pass(txn))
-    }
-
-    fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<WatchStream>> {
-        self.inner.watch(request)
-    }
-
-    fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<()>> {
-        self.inner.compact(revision)
-    }
-
-    fn current_revision(&self) -> BoxFuture<'_, Result<Revision>> {
-        self.inner.current_revision()
-    }
-
-    fn limits(&self) -> &Limits {
-        self.inner.limits()
     }
 }
 
@@ -160,8 +145,10 @@ async fn late_writes_of_a_paused_leader_are_refused() {
     b.containers_until(|all| all.iter().filter(|container| container.node.is_some()).count() == 3).await;
     let before = store.current_revision().await.expect("read");
     gate.open.send_replace(true);
-    // Several rounds of everything that it does.
-    tokio::time::sleep(Duration::from_millis(LEASE_MS)).await;
+    until("all that waited has come", async || {
+        gate.came_late.load(Ordering::SeqCst) == gate.waited.load(Ordering::SeqCst)
+    })
+    .await;
     let passed = gate.passed_late.lock().expect("nobody panics").clone();
     assert!(passed.is_empty(), "of {} that waited: {passed:?}", gate.waited.load(Ordering::SeqCst));
     let rows = store.list("/").await.expect("read").0;
@@ -214,13 +201,46 @@ async fn a_new_leader_gives_every_node_the_full_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_off_is_shown_so_though_nobody_can_write_it() {
+    let store = Arc::new(MemoryStore::new());
+    let gate = Gate::new(store.clone());
+    let quick = |options: &mut Options| {
+        (options.node_unknown_ms, options.node_not_ready_ms, options.heartbeat_check_ms) = (100, 200, 60_000);
+    };
+    let a = server("a", gate.clone(), quick).await;
+    leads(&a.control).await;
+    a.client.replace(&node("n1", 4000, 4096), None).await.expect("registered");
+    a.client.create(&service("web", 1)).await.expect("created");
+    let bound = a.containers_until(|all| all.iter().any(|container| container.node.is_some())).await.remove(0);
+    gate.open.send_replace(false);
+    until("it is off", async || {
+        let node = a.client.get::<Node>(&Namespace::default(), "n1").await.expect("a node");
+        node.object.status == NodeStatus::NotReady
+    })
+    .await;
+    let listed = a.client.list::<Node>().await.expect("a list").items.remove(0).object;
+    assert_eq!(listed.status, NodeStatus::NotReady, "in a list too");
+    let container = a.client.get::<Container>(&Namespace::default(), bound.id.as_str()).await.expect("there").object;
+    assert_eq!(
+        (container.status, a.containers().await[0].status),
+        (ContainerStatus::Unknown, ContainerStatus::Unknown)
+    );
+    let rows = store.list("/nodes/").await.expect("read").0;
+    assert!(String::from_utf8_lossy(&rows[0].value).contains("\"status\":\"Ready\""), "nothing was written");
+    a.client.heartbeat(&"n1".into()).await.expect("heard");
+    let back = a.client.get::<Node>(&Namespace::default(), "n1").await.expect("a node").object;
+    assert_eq!(back.status, NodeStatus::Ready);
+    gate.open.send_replace(true);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_is_alone_writes_nothing_while_idle() {
     let store = Arc::new(MemoryStore::new());
     let world = World::with(store.clone(), |_| {}, ServerParts::default()).await;
     assert!(world.control.is_leader(), "at once");
-    tokio::time::sleep(Duration::from_millis(50)).await;
     let revision = store.current_revision().await.expect("read");
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // The clock goes on as soon as nobody has anything to do.
+    tokio::time::sleep(Duration::from_hours(1)).await;
     assert_eq!(store.current_revision().await.expect("read"), revision);
     let rows = store.list("/").await.expect("read").0;
     assert_eq!(rows.iter().map(|kv| &kv.key[..]).collect::<Vec<_>>(), [FENCE]);

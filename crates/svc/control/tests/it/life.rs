@@ -33,7 +33,7 @@ async fn services_scale_up_and_down_to_zero_and_leave_nothing() {
     scale(&world, 9).await;
     world.containers_until(all_ready(9)).await;
     scale(&world, 1).await;
-    // Never too many, at no committed moment.
+    // Never too many, at any committed moment.
     for _ in 0..20 {
         world.snapshot().await;
     }
@@ -112,11 +112,11 @@ async fn what_has_no_room_is_pending_with_a_reason_until_there_is() {
     let said = [&refusal.asked, &refusal.allocatable, &refusal.allocated, &refusal.free].map(Option::as_deref);
     assert_eq!(said, [Some("100m"), Some("150m"), Some("100m"), Some("50m")]);
     assert!(why.summary.contains("1 of 2 replicas are ready"), "{}", why.summary);
-    // Nothing is written while nothing changes.
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    let revision = client.version().await.expect("a version").revision;
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(client.version().await.expect("a version").revision, revision);
+    // What did not change is not written.
+    world.quiet_revision().await;
+    let before = client.list::<Container>().await.expect("a list").items;
+    world.looked_again().await;
+    assert_eq!(client.list::<Container>().await.expect("a list").items, before);
     let _large = Agent::start(client, &node("n2", 1000, 4096)).await;
     world.containers_until(all_ready(2)).await;
     let why = client.why(&service("web", 2).key()).await.expect("an answer");
@@ -161,7 +161,7 @@ async fn a_restart_on_the_same_store_loses_nothing() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     drop(agent);
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    crate::common::quiet_revision(&client).await;
     let before = client.snapshot().await.expect("a snapshot");
     control.shutdown().await;
     let control = start().await;

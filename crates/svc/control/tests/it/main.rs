@@ -13,6 +13,7 @@ mod optimize;
 mod parts;
 mod placement;
 mod racing;
+mod removal;
 mod settings;
 mod sockets;
 mod trust;

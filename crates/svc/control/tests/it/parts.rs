@@ -1,4 +1,5 @@
-//! Parts of the containers: what a node follows ends as what it would list, whoever follows since when.
+//! Parts of the containers: following a node's part gives the same result as listing it, whoever follows, and from
+//! whatever revision on.
 
 use crate::common::{Agent, World, all_ready, node, running, service, until};
 use heptad_api::{Object, WatchChange, operations::ContainerReport};
@@ -7,7 +8,7 @@ use heptad_model::{Container, ContainerStatus, DesiredState, Job, Mode, Namespac
 use serde_json::json;
 use std::collections::BTreeMap;
 
-/// What a reader of a part knows of each container.
+/// What a reader of a part knows about each container.
 fn known(state: &State<Container>) -> BTreeMap<String, Container> {
     let view = state.view();
     view.objects.iter().map(|(key, item)| (key.clone(), item.object.clone())).collect()
@@ -46,8 +47,8 @@ async fn every_part_ends_as_what_is_there() {
     assert!(client.list_part::<Service>(&Part::Node("n1".into())).await.is_err(), "only containers are on nodes");
 }
 
-/// What is finished holds nothing of its node any more, but what is left of it is there: a node that comes back must know
-/// it, or it could never be deleted.
+/// A finished container holds nothing of its node any more, but its record stays: a node that comes back must know it,
+/// or the container could never be deleted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_comes_back_knows_what_has_finished_there() {
     let world = World::new().await;
@@ -71,7 +72,7 @@ async fn a_node_that_comes_back_knows_what_has_finished_there() {
     until("nothing is left", async || known(&back).is_empty()).await;
 }
 
-/// The lines that are shared, and those of a watch that reads the store itself, say the same.
+/// The shared lines, and those of a watch that reads the store itself, say the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_comes_late_is_told_the_same() {
     let world = World::new().await;
@@ -84,7 +85,7 @@ async fn whoever_comes_late_is_told_the_same() {
     scale(&world, 0).await;
     world.containers_until(<[_]>::is_empty).await;
     let last = client.version().await.expect("a version").revision;
-    // This one's beginning is older than its channel.
+    // This one begins earlier than its channel.
     let mut node = client.watch_part::<Container>(&Part::Node("n1".into()), Some(from)).await.expect("a watch");
     let mut late = client.watch::<Container>(Some(from)).await.expect("a watch");
     let mut direct = world.control.objects().watch::<Container>(None, Some(from)).await.expect("a watch");

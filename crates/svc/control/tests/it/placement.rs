@@ -1,7 +1,11 @@
 //! Quotas, priorities and taints over the API: what is bound, who leaves, who comes.
 
 use crate::common::{Agent, World, all_ready, node, service};
-use heptad_model::{Container, CpuMillis, Event, Namespace, Node, NodeName, Quota, ResourceVector, Service};
+use heptad_api::operations::ContainerReport;
+use heptad_model::{
+    Container, CpuMillis, Event, Namespace, Node, NodeFault, NodeName, Port, Quota, ResourceVector, Service,
+    StartFailure,
+};
 use serde_json::json;
 
 fn of<'a>(all: &'a [Container], name: &str) -> Vec<&'a Container> {
@@ -88,6 +92,57 @@ async fn taints_stop_what_does_not_bear_them_and_cordoned_nodes_take_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_container_publishes_a_port_of_the_platforms_own() {
+    let world = World::new().await;
+    for (port, refused) in [(53, true), (7_443, true), (7_444, true), (15_001, true), (7_445, false)] {
+        let ports = vec![Port { host_port: Some(port), ..Port::tcp(80) }];
+        let web = Service { ports, ..service(&format!("web-{port}"), 1) };
+        let created = world.client.create(&web).await;
+        let words = created.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        assert_eq!(words.contains("ports[0].host_port"), refused, "{port}: {words}");
+        assert_eq!(created.is_err(), refused, "{port}: {words}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_cannot_start_goes_elsewhere_and_people_are_told() {
+    let world = World::new().await;
+    let (client, everywhere) = (&world.client, Namespace::default());
+    client.replace(&node("n1", 4000, 4096), None).await.expect("registered");
+    client.create(&with_cpu("web", 1, 10)).await.expect("created");
+    let bound = world.containers_until(|all| all.iter().any(|c| c.node.is_some())).await.remove(0);
+    let _agent = Agent::start(client, &node("n2", 4000, 4096)).await;
+    let start_failure = Some(StartFailure { fault: NodeFault::DiskFull, tries: 3 });
+    let reason = "StartFailed".to_owned();
+    let report = ContainerReport { node: "n1".into(), start_failure, reason, ..ContainerReport::default() };
+    client.report_container(&bound.id, &report).await.expect("heard");
+    let conditions = json!([{"kind": "DiskPressure", "message": "the disk of /x fills up", "since_ms": 7}]);
+    client.patch::<Node>(&everywhere, "n1", &json!({ "conditions": conditions }), None).await.expect("heard");
+    world.containers_until(|all| all.iter().any(|c| c.id == bound.id && !c.is_alive())).await;
+    client.delete_container(&bound.id, &"n1".into()).await.expect("gone");
+    let moved = world.containers_until(all_ready(1)).await.remove(0);
+    assert_eq!(moved.node, Some(NodeName::from("n2")));
+    let why = client.why(&moved.service).await.expect("an answer");
+    let told =
+        why.events.iter().any(|one| one.event.message.contains("could not be started on node n1: its disk is full"));
+    assert!(told, "{:#?}", why.events);
+
+    // Nothing new is placed on it, and the report includes a remedy; once the condition is over, it takes containers
+    // again.
+    client
+        .create(&Service { node_selector: [("x".into(), "y".into())].into(), ..with_cpu("late", 1, 10) })
+        .await
+        .expect("created");
+    client.patch::<Node>(&everywhere, "n1", &json!({"labels": {"x": "y"}}), None).await.expect("labelled");
+    let waits = |all: &[Container]| of(all, "late").iter().any(|c| c.message.contains("1 DiskPressure"));
+    world.containers_until(waits).await;
+    client.patch::<Node>(&everywhere, "n1", &json!({"conditions": []}), None).await.expect("heard");
+    world.containers_until(|all| of(all, "late").iter().any(|c| c.node == Some("n1".into()))).await;
+    let told = reasons(&world).await;
+    assert!(["DiskPressure", "DiskPressureEnded"].iter().all(|word| told.iter().any(|one| one == word)), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_says_why_its_node_won_and_one_without_what_would_help() {
     let world = World::new().await;
     let _agents = [
@@ -118,7 +173,7 @@ async fn a_container_says_why_its_node_won_and_one_without_what_would_help() {
     let absent = world.client.container_why(&"nobody".into()).await.expect_err("there is none");
     assert!(absent.is_not_found(), "{absent}");
 
-    // Both ask for more than is left; the remedies are those of what would be, not of what is.
+    // Both request more than is left; the remedies apply to the planned state, not to the present one.
     let large = Service { priority: 1, ..with_cpu("large", 2, 3800) };
     let request = heptad_api::operations::ApplyRequest { objects: vec![heptad_api::Manifest::Service(large.clone())] };
     let plan = world.client.plan(&request).await.expect("a plan");
@@ -133,7 +188,7 @@ async fn a_container_says_why_its_node_won_and_one_without_what_would_help() {
     let groups: Vec<_> = unplaced.groups.iter().map(|group| (group.reason.as_str(), group.nodes)).collect();
     assert_eq!(groups, [("cpu", 3)]);
     assert_eq!(unplaced.groups[0].examples[0].node.as_str(), "n2", "the one with the most left comes first");
-    // A higher priority would be that of its own replica on n1 too, so it would not help.
+    // A higher priority would also be that of its own replica on n1, so it would not help.
     let expected = [
         "lower cpu to 1500m (by 2300m) to fit node n2",
         "free 3600m of cpu on node n1",

@@ -9,10 +9,7 @@ use heptad_model::{
     placement::{AffinityRule, TopologySpread},
 };
 use heptad_sched::Allocation;
-use heptad_state::{
-    BoxFuture, Limits, MemoryStore, RangeRequest, RangeResponse, Result, Revision, Store, Txn, TxnResponse,
-    WatchRequest, WatchStream,
-};
+use heptad_state::{BoxFuture, Layer, Limits, MemoryStore, Result, Store, Txn, TxnResponse};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -58,29 +55,13 @@ impl Leader {
     }
 }
 
-impl Store for Leader {
-    fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse>> {
-        self.inner.range(request)
+impl Layer for Leader {
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
     }
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse>> {
         Box::pin(self.commit(txn))
-    }
-
-    fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<WatchStream>> {
-        self.inner.watch(request)
-    }
-
-    fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<()>> {
-        self.inner.compact(revision)
-    }
-
-    fn current_revision(&self) -> BoxFuture<'_, Result<Revision>> {
-        self.inner.current_revision()
-    }
-
-    fn limits(&self) -> &Limits {
-        self.inner.limits()
     }
 }
 

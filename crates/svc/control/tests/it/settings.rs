@@ -43,7 +43,7 @@ async fn a_secret_is_sealed_in_the_store_and_redacted_everywhere_else() {
     for kv in &all.kvs {
         assert!(!kv.value.windows(PASSWORD.len()).any(|part| part == PASSWORD.as_bytes()), "{:?}", kv.key);
     }
-    // What was read can be written back and changes nothing; one value alone can be changed.
+    // What was read can be written back without changing anything; a single value can be changed.
     assert_eq!(client.replace(&read.object, None).await.expect("unchanged"), read);
     let patch = json!({ "data": { "password": "new" } });
     let patched = client.patch::<Secret>(&home(), "db", &patch, None).await.expect("patched");
@@ -96,10 +96,10 @@ async fn a_container_is_given_what_it_names_and_replaced_when_that_changes() {
     let second = world.containers_until(changed).await.remove(0);
     assert_eq!(client.container_settings(&second.id).await.expect("settings").environment["DB_password"], "new");
 
-    // What nobody uses rolls nobody.
+    // A change that nobody uses rolls nobody.
     let other: Config = serde_json::from_value(json!({ "config": "other", "data": { "x": "y" } })).expect("a config");
     client.create(&other).await.expect("created");
-    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    world.looked_again().await;
     assert_eq!(world.containers().await[0].id, second.id);
 
     client.delete::<Config>(&home(), "app", None).await.expect("deleted");

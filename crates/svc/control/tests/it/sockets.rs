@@ -1,10 +1,15 @@
-//! Who may drive the API: the sockets' modes and owners, the token, hosts and origins.
+//! Who may drive the API: the sockets' modes and owners, the token, hosts and origins; and sockets that outlive their server.
 
 use crate::common::{World, options};
 use heptad_client::Client;
-use heptad_control::{Control, Error, ServerParts};
+use heptad_control::{Control, Error, Options, ServerParts};
 use heptad_state::MemoryStore;
 use std::{net::SocketAddr, os::unix::fs::PermissionsExt, process::Command, sync::Arc};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+};
+use tokio_util::sync::CancellationToken;
 
 fn status(arguments: &[String]) -> u16 {
     let output = Command::new("curl")
@@ -63,7 +68,7 @@ async fn sockets_are_private_replaced_when_stale_and_never_taken_from_a_live_ser
     assert!(!socket.exists());
     let error = client.version().await.expect_err("nobody is there");
     assert!(error.to_string().contains("is `heptad dev` running"), "{error}");
-    // A socket that nobody listens on is what a killed server leaves.
+    // A killed server leaves a socket on which nobody listens.
     drop(std::os::unix::net::UnixListener::bind(&socket).expect("bound"));
     let again = Control::start(options(&dir), Arc::new(MemoryStore::new()), ServerParts::default()).await;
     let again = again.expect("the stale socket is replaced");
@@ -83,4 +88,91 @@ async fn other_addresses_than_loopback_are_refused() {
     options.tcp = Some(SocketAddr::from(([0, 0, 0, 0], 0)));
     let error = Control::start(options, Arc::new(MemoryStore::new()), ServerParts::default()).await;
     assert!(matches!(error, Err(Error::Option { option: "tcp", .. })), "{error:?}");
+}
+
+/// Sends requests repeatedly, each on a connection of its own, until `stop`; returns the errors, and the number of
+/// answers.
+async fn ask_always(client: impl Fn() -> Client, stop: CancellationToken) -> (Vec<String>, usize) {
+    let (mut errors, mut good) = (Vec::new(), 0);
+    while !stop.is_cancelled() {
+        match client().version().await {
+            Ok(_) => good += 1,
+            Err(error) => errors.push(error.to_string()),
+        }
+    }
+    (errors, good)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_handovers_nobody_is_refused_and_no_request_breaks_off() {
+    let store = Arc::new(MemoryStore::new());
+    let world = World::with(store.clone(), |_| {}, ServerParts::default()).await;
+    let (token, stop) = (world.token(), CancellationToken::new());
+    let World { dir, mut control, client } = world;
+    let (address, socket) = (control.tcp().expect("an address"), control.socket().expect("a socket").to_owned());
+    let unix = tokio::spawn(ask_always(move || Client::unix(&socket), stop.clone()));
+    let tcp = tokio::spawn(ask_always(move || Client::tcp(address, token.clone()), stop.clone()));
+    let kept = tokio::spawn(ask_always(
+        {
+            let client = client.clone();
+            move || client.clone()
+        },
+        stop.clone(),
+    ));
+    for _ in 0..5 {
+        let inherited = control.sockets().expect("copies");
+        control.hand_over().await;
+        let parts = ServerParts { inherited, ..ServerParts::default() };
+        control = Control::start(options(&dir), store.clone(), parts).await.expect("it takes the sockets over");
+        assert_eq!(control.tcp(), Some(address));
+        for _ in 0..20 {
+            client.version().await.expect("it answers");
+        }
+    }
+    stop.cancel();
+    for (what, load) in [("unix", unix), ("tcp", tcp), ("kept", kept)] {
+        let (errors, good) = load.await.expect("a load ends");
+        assert!(errors.is_empty() && good > 5, "{what}: {good} good, {errors:#?}");
+    }
+    let socket = control.socket().expect("a socket").to_owned();
+    control.shutdown().await;
+    assert!(!socket.exists(), "the last one takes its file along");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_accepted_before_a_handover_is_answered_and_told_to_come_again() {
+    let patient = |options: &mut Options| options.drain_idle_ms_max = 3_000;
+    let world = World::with(Arc::new(MemoryStore::new()), patient, ServerParts::default()).await;
+    let World { dir: _dir, control, client } = world;
+    let socket = control.socket().expect("a socket").to_owned();
+    let ask = async |stream: &mut UnixStream| {
+        stream.write_all(b"GET /v1/version HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("sent");
+        let mut head = vec![0; 4_096];
+        let read = stream.read(&mut head).await.expect("an answer");
+        String::from_utf8_lossy(&head[..read]).to_lowercase()
+    };
+    let mut kept = UnixStream::connect(&socket).await.expect("connected");
+    let first = ask(&mut kept).await;
+    assert!(first.starts_with("http/1.1 200") && !first.contains("connection: close"), "{first}");
+    let mut silent = UnixStream::connect(&socket).await.expect("connected");
+    let mut watch = client.watch::<heptad_model::Node>(None).await.expect("a watch, accepted after the others");
+    let held = control.sockets().expect("copies");
+    let handing_over = tokio::spawn(control.hand_over());
+    let mut last = ask(&mut kept).await;
+    while !last.contains("connection: close") {
+        last = ask(&mut kept).await;
+    }
+    assert!(last.starts_with("http/1.1 200"), "{last}");
+    assert_eq!(kept.read(&mut [0]).await.expect("the end"), 0);
+    let only = ask(&mut silent).await;
+    assert!(only.starts_with("http/1.1 200") && only.contains("connection: close"), "{only}");
+    while watch.next().await.expect("no error").is_some() {}
+    handing_over.await.expect("handed over");
+    // New connections wait for the next holder of the sockets.
+    let mut late = UnixStream::connect(&socket).await.expect("not refused");
+    let (_, unix) = held.into_iter().find(|(name, _)| name == "unix").expect("it is among them");
+    let next = std::os::unix::net::UnixListener::from(unix);
+    let (mut served, _) = next.accept().expect("it waited");
+    std::io::Write::write_all(&mut served, b"x").expect("sent");
+    assert_eq!(late.read(&mut [0]).await.expect("an answer"), 1);
 }

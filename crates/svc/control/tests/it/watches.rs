@@ -48,7 +48,7 @@ async fn a_view_follows_over_a_restart_of_the_server() {
     let only_b = |view: &heptad_client::View<Service>| view.objects.keys().eq(["default/b"]);
     until("the view has b only", async || only_b(&state.view())).await;
 
-    // While nobody serves, the store moves on and forgets: the view lists again.
+    // While nobody serves, the store advances and forgets: the view lists again.
     control.shutdown().await;
     let objects = heptad_control::Objects::new(store.clone(), heptad_control::Options::default().service_cidr, 100);
     objects.create(service("c", 0)).await.expect("created");
@@ -75,7 +75,7 @@ async fn a_watch_of_forgotten_history_is_told_so() {
     let error = told.await.expect_err("compacted");
     assert_eq!(error.code(), Some(ErrorCode::Compacted));
     assert!(error.is_compacted());
-    // A list that was begun before is told so too.
+    // A list that was begun earlier is told so too.
     let page = world.client.page::<Service>(None, 2, Some("2.default/s1".into())).await;
     assert_eq!(page.expect_err("compacted").code(), Some(ErrorCode::Compacted));
 }
@@ -103,7 +103,7 @@ async fn pages_are_of_one_revision() {
 async fn too_many_watches_and_a_client_that_does_not_read_hurt_nobody() {
     let store = Arc::new(MemoryStore::new());
     let world = World::with(store, |options| options.streams_max = 2, ServerParts::default()).await;
-    // A client that asks and never reads.
+    // A client that sends a request and never reads.
     let socket = world.control.socket().expect("it has a socket");
     let mut deaf = tokio::net::UnixStream::connect(socket).await.expect("connected");
     let ask = b"GET /v1/services?watch=true&revision=1 HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -133,7 +133,7 @@ async fn too_many_watches_and_a_client_that_does_not_read_hurt_nobody() {
     while seen < 100 {
         seen += watch.next().await.expect("no error").expect("no end").events.len();
     }
-    // When it reads at last, it gets all from the store's history.
+    // When it reads at last, it gets everything from the store's history.
     let mut read = Vec::new();
     while read.windows(2).filter(|w| w == b"99").count() < 1 || read.len() < 100 * 30_000 {
         let mut buffer = vec![0; 64 << 10];
@@ -145,7 +145,7 @@ async fn too_many_watches_and_a_client_that_does_not_read_hurt_nobody() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_applied_together_is_seen_together_by_proxies() {
-    // Nobody speaks for the node.
+    // Nobody reports for the node.
     let patient = |options: &mut Options| (options.node_unknown_ms, options.node_not_ready_ms) = (600_000, 900_000);
     let world = World::with(Arc::new(MemoryStore::new()), patient, ServerParts::default()).await;
     world.client.replace(&node("n1", 16_000, 16_384), None).await.expect("registered");

@@ -120,7 +120,7 @@ async fn idle_connections_of_one_caller_keep_nobody_out() {
     let ingress = proxy.ingress_address().expect("it listens");
     let (mut flood, mut denied) = (Vec::new(), Vec::new());
     for _ in 0..40 {
-        // Of a caller that may not call, of which some have been told so; and of somebody outside.
+        // Two callers: one that is denied, some of whose connections were told so, and one outside.
         let mut client = Client::connect(address).await;
         assert_eq!(client.get("/").await.0, 403);
         denied.push(client);
@@ -135,7 +135,7 @@ async fn idle_connections_of_one_caller_keep_nobody_out() {
             callers.push(client);
         }
     }
-    // And whoever has all of its own can still call.
+    // And whoever uses all of its own slots can still call.
     assert_eq!(Client::connect_from("127.0.0.1", ingress).await.get("/").await.0, 200);
     for client in &mut callers {
         assert_eq!(client.get("/").await.0, 200, "those that have less stay");
@@ -176,6 +176,70 @@ async fn busy_connections_of_one_caller_keep_nobody_out() {
         assert!(served, "who has most gives way");
         many.push(stream);
     }
+}
+
+/// An endpoint that switches to another protocol, and how many bytes it got until its client ended, after the endpoint
+/// ended its half.
+async fn upgrading() -> (std::net::SocketAddr, tokio::sync::mpsc::Receiver<usize>) {
+    let (told, counts) = tokio::sync::mpsc::channel(8);
+    let (endpoint, _server) = tcp_server(move |mut stream| {
+        let told = told.clone();
+        async move {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                assert!(stream.read_buf(&mut head).await.expect("a request") > 0);
+            }
+            let agreed = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nbye";
+            stream.write_all(agreed).await.expect("it reads");
+            stream.shutdown().await.expect("it is open");
+            let mut all = Vec::new();
+            let _ = stream.read_to_end(&mut all).await;
+            let _ = told.send(all.len()).await;
+        }
+    })
+    .await;
+    (endpoint, counts)
+}
+
+/// A connection in another protocol whose endpoint says nothing more.
+async fn upgraded(address: std::net::SocketAddr) -> tokio::net::TcpStream {
+    let mut stream = connect_from("127.0.0.1", address).await;
+    let head = b"GET /chat HTTP/1.1\r\nHost: web\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    stream.write_all(head).await.expect("it reads");
+    let mut text = String::new();
+    let ended = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut text)).await.expect("the half ends");
+    assert!(ended.is_ok() && text.starts_with("HTTP/1.1 101") && text.ends_with("bye"), "{ended:?} {text}");
+    stream
+}
+
+#[tokio::test]
+async fn what_a_client_sends_after_its_endpoint_ended_in_another_protocol_arrives() {
+    const SIZE: usize = 8 << 20;
+    let (endpoint, mut counts) = upgrading().await;
+    let (_proxy, address) = World::new().service("web", &[endpoint]).serve("web").await;
+    let mut stream = upgraded(address).await;
+    stream.write_all(&vec![7; SIZE]).await.expect("it reads");
+    stream.shutdown().await.expect("it is open");
+    assert_eq!(tokio::time::timeout(PATIENCE, counts.recv()).await.expect("it ends"), Some(SIZE));
+}
+
+#[tokio::test]
+async fn a_connection_in_another_protocol_is_in_use() {
+    let (endpoint, mut counts) = upgrading().await;
+    let world = World::new().service("web", &[endpoint]).service("idle", &[named("idle").await]);
+    let (proxy, address) = world.serve_with("web", Options { connections_max: 4, ..Options::default() }).await;
+    let mut chat = upgraded(address).await;
+    chat.write_all(b"hello").await.expect("it reads");
+    let idle = listen(&proxy, "idle").await;
+    let mut clients = Vec::new();
+    for from in ["127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.2", "127.0.0.2"] {
+        let mut client = Client::connect_from(from, idle).await;
+        assert_eq!(client.get("/").await.0, 200);
+        clients.push(client);
+    }
+    chat.write_all(b"there").await.expect("it reads");
+    chat.shutdown().await.expect("it is open");
+    assert_eq!(tokio::time::timeout(PATIENCE, counts.recv()).await.expect("it ends"), Some(10));
 }
 
 #[tokio::test]

@@ -96,7 +96,7 @@ async fn service_listeners_follow_what_is_wanted() {
     assert_eq!(kept.get("/").await.1, "web", "connections of a listener that is gone go on");
     assert!(set(&[(second, "web")]).await.is_empty());
     assert!(TcpStream::connect(first).await.is_err());
-    // What cannot be opened is said, and the rest is served.
+    // Addresses that cannot be opened are reported, and the rest is served.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let taken_address = taken.local_addr().expect("it is bound");
     let failed = set(&[(second, "web"), (taken_address, "api")]).await;

@@ -1,4 +1,4 @@
-//! Clients that send nothing more and wait for their answer, endpoints that answer before they have heard everything.
+//! Clients that stop sending and wait for their answer; endpoints that answer before they have read everything.
 
 use crate::{nodes::*, support::*};
 use heptad_proxy::Options;
@@ -9,7 +9,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// A request whose client closes its half at once, and what it got until the end.
+/// A request whose client closes its sending half at once, and what that client got until the end.
 async fn ask(to: SocketAddr, head: &str) -> String {
     let mut stream = connect_from("127.0.0.1", to).await;
     stream.write_all(head.as_bytes()).await.expect("it is open");

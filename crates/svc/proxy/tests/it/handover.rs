@@ -30,7 +30,7 @@ async fn get(stream: &mut tokio::net::TcpStream, path: &str) -> bool {
     !String::from_utf8_lossy(&text).contains("connection: close")
 }
 
-/// A proxy with the listeners of the one before.
+/// A proxy with the listeners of the previous one.
 async fn next(world: &World, before: &Proxy, service: SocketAddr, ingress: Option<SocketAddr>) -> Proxy {
     let listeners = before.listeners().await.expect("descriptors can be copied");
     let inherited = listeners.into_iter().map(|(name, fd)| (name, fd.into())).collect();
@@ -84,7 +84,7 @@ async fn listeners_change_hands_under_load() {
             ["ingress", &format!("service/{service}")]
         );
         assert!(proxy.drain(10_000).await, "everything ended");
-        // As long as it takes to start a process, nobody accepts.
+        // Nobody accepts for as long as it takes to start a process.
         sleep(Duration::from_millis(150)).await;
         let following = next(&world, &proxy, service, Some(ingress)).await;
         proxy.shutdown(0).await;
@@ -106,16 +106,20 @@ async fn a_kept_connection_is_told_before_it_ends() {
         let proxy = proxy.clone();
         async move { proxy.drain(4_000).await }
     });
-    sleep(Duration::from_millis(300)).await;
-    assert!(!get(&mut used, "/").await, "it is served, and told that this was the last");
+    let last = async { while get(&mut used, "/").await {} };
+    timeout(PATIENCE, last).await.expect("it is served, and told that this was the last");
     assert_eq!(used.read(&mut [0]).await.expect("it ends in order"), 0);
     assert_eq!(timeout(PATIENCE, idle.read(&mut [0])).await.expect("it ends").expect("in order"), 0);
     assert!(draining.await.expect("no panic"));
     // New connections are not refused; they wait for whoever has the listener next.
     let mut waiting = connect_from("127.0.0.1", address).await;
     waiting.write_all(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").await.expect("the kernel takes it");
-    assert!(timeout(Duration::from_millis(200), waiting.read(&mut [0])).await.is_err());
+    let before = proxy.counts();
+    let following = next(&world, &proxy, address, None).await;
+    assert!(waiting.read(&mut [0]).await.is_ok_and(|count| count == 1), "it is served by the next");
+    assert_eq!(proxy.counts(), before);
     proxy.shutdown(0).await;
+    following.shutdown(0).await;
     assert!(tokio::net::TcpStream::connect(address).await.is_err(), "after the end the listener is closed");
 }
 
@@ -125,6 +129,7 @@ async fn without_a_table_connections_wait() {
     let proxy = Proxy::start_with(Options::default(), Parts::new(resolver())).await.expect("the proxy starts");
     let address = listen(&proxy, "web").await;
     let getting = tokio::spawn(async move { Client::connect(address).await.get("/").await });
+    // Enough time to be refused, if that were to happen.
     sleep(Duration::from_millis(200)).await;
     assert!(!getting.is_finished());
     proxy.set_table(world.table());
@@ -136,7 +141,7 @@ async fn a_request_from_outside_that_needs_another_service_ends_while_draining()
     let (calls, next_call) = tokio::sync::watch::channel(SocketAddr::from(([127, 0, 0, 1], 1)));
     let (reached, is_reached) = tokio::sync::oneshot::channel::<()>();
     let reached = Arc::new(std::sync::Mutex::new(Some(reached)));
-    // The endpoint of `web` calls `back` through the proxy, a while after it was asked.
+    // The endpoint of `web` calls `back` through the proxy, some time after it was called itself.
     let front = http_server(move |_| {
         let (back, reached) = (*next_call.borrow(), reached.clone());
         async move {

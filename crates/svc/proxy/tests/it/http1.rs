@@ -210,7 +210,7 @@ async fn exposed_services_are_told_apart_by_host() {
     };
     let (status, text) = client.send(get("WEB.example.com:8080")).await.expect("a response");
     assert_eq!(status, 200);
-    // What a client outside says of earlier hops is not believed.
+    // An outside client's account of earlier hops is not believed.
     assert!(text.contains("x-forwarded-for: 127.0.0.1\n"), "{text}");
     let of_hops = [
         ("x-forwarded-for", "1.2.3.4"),
@@ -220,6 +220,8 @@ async fn exposed_services_are_told_apart_by_host() {
         ("x-forwarded-prefix", "/evil"),
         ("x-forwarded-port", "1"),
         ("x-real-ip", "1.2.3.4"),
+        ("x_real_ip", "1.2.3.4"),
+        ("x_forwarded_proto", "https"),
         ("x-original-url", "/evil"),
         ("heptad-caller", "operator"),
     ];

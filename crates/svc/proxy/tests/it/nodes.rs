@@ -25,7 +25,7 @@ pub(crate) enum Fault {
     None,
     /// Connections are refused and those that stand are broken.
     Dead,
-    /// Nothing passes any more, and nobody says so.
+    /// Nothing passes any more, and neither side is told.
     Cut,
 }
 
@@ -47,7 +47,7 @@ impl Wires {
         self.fault_of(&node.into()).send_replace(fault);
     }
 
-    /// What arrives at a node from now on goes to that proxy.
+    /// From now on, that proxy gets whatever arrives at a node.
     pub(crate) fn attach(&self, node: &str, proxy: &Proxy) {
         self.proxies.lock().expect("no panic").insert(node.into(), proxy.clone());
     }
@@ -63,7 +63,7 @@ impl Wires {
 
 pub(crate) struct Wire {
     pub(crate) wires: Arc<Wires>,
-    /// As whom the receiver takes the sender.
+    /// The identity that the receiver sees for the sender.
     pub(crate) from: PeerNode,
 }
 
@@ -140,7 +140,7 @@ pub(crate) async fn node(wires: &Arc<Wires>, name: &str, world: &World, options:
     proxy
 }
 
-/// A node `n1` from which `client` calls `web`, all of whose endpoints are elsewhere.
+/// A node `n1` on which `client` calls `web`, whose endpoints are all elsewhere.
 pub(crate) fn from_n1(world: World) -> World {
     world.caller_on("n1", "client").caller_on("n1", "stranger")
 }

@@ -122,7 +122,7 @@ async fn policies_hold_at_both_ends() {
     assert_eq!(client.get("/").await, (200, "web".to_owned()));
     assert_eq!(stranger.get("/").await.0, 403);
     assert_eq!(n2.peers()[0].received, 1, "what the sender denies is not sent");
-    // A sender whose table knows no policy, be it old or a lie.
+    // A sender whose table has no policy, whether outdated or lying.
     n1.set_table(open.table());
     assert_eq!(client.get("/").await.0, 200);
     let (status, text) = stranger.get("/").await;
@@ -178,7 +178,7 @@ async fn a_node_speaks_only_for_services_of_which_it_has_containers() {
 async fn weights_hold_over_nodes() {
     let (old, new) = (named("old").await, named("new").await);
     let world = from_n1(World::new().service("web", &[]).service("web-v2", &[]));
-    // The more endpoints there are of a version, and the further away they are, the less that shall matter.
+    // The more endpoints a version has, and the further away they are, the less this may matter.
     let world =
         world.on("n2", "web", &[old]).on("n3", "web", &[old]).on("n1", "web", &[old]).on("n3", "web-v2", &[new]);
     let world = world.split("web", "/", &[("web", 90), ("web-v2", 10)]);

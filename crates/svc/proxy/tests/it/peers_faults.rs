@@ -1,8 +1,8 @@
-//! Nodes that die, are cut off, come back or stop in order: what can be sent elsewhere is.
+//! Nodes that die, are cut off, come back or stop in order: what can go elsewhere does.
 
 use crate::{nodes::*, support::*};
 use heptad_proxy::{Options, Proxy};
-use http::Request;
+use http::{Request, Response};
 use std::{
     net::SocketAddr,
     sync::{
@@ -11,7 +11,10 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 /// `web` on n2 and n3, called from n1.
 async fn three() -> (Arc<Wires>, [Proxy; 3], SocketAddr) {
@@ -22,7 +25,7 @@ async fn three() -> (Arc<Wires>, [Proxy; 3], SocketAddr) {
     (wires, proxies, address)
 }
 
-/// Clients that get until they are told to stop; how many responses they got, and the longest wait for one.
+/// Clients that send GETs until told to stop; returns how many responses they got, and the longest wait for one.
 struct Load {
     running: Arc<AtomicBool>,
     done: Arc<AtomicUsize>,
@@ -170,4 +173,39 @@ async fn a_node_whose_proxy_is_replaced_loses_no_request() {
     running.store(false, Relaxed);
     let all = clients.join_all().await;
     println!("{} requests, the longest took {:?}", done.load(Relaxed), all.iter().max());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_in_progress_at_a_node_whose_proxy_ends_is_sent_once() {
+    let served = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&served);
+    let endpoint = http_server(move |request: Request<hyper::body::Incoming>| {
+        let is_slow = request.method() == http::Method::POST;
+        counted.fetch_add(usize::from(is_slow), Relaxed);
+        async move {
+            if is_slow {
+                sleep(Duration::from_millis(1_000)).await;
+            }
+            Response::new("done".to_owned())
+        }
+    });
+    let world = from_n1(World::new().service("web", &[])).on("n2", "web", &[endpoint.await.0]);
+    let (wires, [n1, n2]) = nodes(&world, ["n1", "n2"]).await;
+    let address = listen(&n1, "web").await;
+    let posting = tokio::spawn(async move {
+        let request = Request::post("/").header("host", "web").body("once".to_owned()).expect("a request");
+        Client::connect(address).await.send(request).await
+    });
+    until("it is in progress", || served.load(Relaxed) == 1).await;
+    let _next = node(&wires, "n2", &world, Options::default()).await;
+    let draining = tokio::spawn(async move { n2.drain(10_000).await });
+    // These find the connection closed to new requests, and take another.
+    let mut client = Client::connect(address).await;
+    while !posting.is_finished() {
+        assert_eq!(client.get("/").await, (200, "done".to_owned()));
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(posting.await.expect("no panic").expect("a response"), (200, "done".to_owned()));
+    assert_eq!(served.load(Relaxed), 1);
+    assert!(timeout(PATIENCE, draining).await.expect("it ends").expect("no panic"), "everything ended by itself");
 }

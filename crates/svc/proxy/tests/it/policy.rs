@@ -31,7 +31,7 @@ async fn http_callers_that_are_slow_to_ask_are_told_so_all_the_same() {
     let (proxy, address) = world.serve("db").await;
     for (address, expected) in [(address, "HTTP/1.1 403 "), (listen_too(&proxy, address).await, "HTTP/1.1 503 ")] {
         let mut stream = connect_from("127.0.0.2", address).await;
-        // For longer than a client is waited for whose server may speak first.
+        // Longer than the proxy waits for a client whose server may speak first.
         tokio::time::sleep(Duration::from_millis(200)).await;
         let asked = b"GET / HTTP/1.1\r\nhost: db\r\nconnection: close\r\n\r\n";
         stream.write_all(asked).await.expect("it is accepted");
@@ -96,7 +96,7 @@ async fn a_rule_does_not_lead_around_a_policy() {
     let mut client = Client::connect(address).await;
     assert_eq!(client.get("/").await.0, 200);
     assert_eq!(client.get("/db").await.0, 403);
-    // A client that is silent at first, or hesitates, is still decided by what it asks.
+    // A client that is silent at first, or hesitates, is still judged by its request.
     for first in ["", "GE"] {
         let mut stream = connect_from("127.0.0.1", address).await;
         stream.write_all(first.as_bytes()).await.expect("it reads");

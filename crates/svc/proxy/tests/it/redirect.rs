@@ -75,7 +75,7 @@ async fn redirected() {
     let mut stream = connect_from("127.0.0.1", (Ipv4Addr::new(10, 96, 9, 9), 80).into()).await;
     stream.write_all(b"\x01").await.expect("it is accepted");
     assert!(stream.read(&mut [0; 1]).await.is_err(), "it is reset");
-    // A table with another address holds for the next connection.
+    // A table with another address applies to the next connection.
     let mut moved = world.clone();
     moved.services.iter_mut().for_each(|s| s.address = if s.name == "web" { Some(DB) } else { None });
     proxy.set_table(Arc::new(heptad_route::Table::build(&heptad_route::Inputs {

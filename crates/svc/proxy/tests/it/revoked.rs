@@ -1,4 +1,4 @@
-//! Policies that come while something is open: what they deny ends, what they allow goes on.
+//! Policies that arrive while connections are open: what they deny ends, what they allow goes on.
 
 use crate::{nodes::*, support::*};
 use http::{Request, Response};
@@ -11,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-/// Says back what it hears.
+/// Echoes what it receives.
 async fn endless() -> SocketAddr {
     let serve = |mut stream: TcpStream| async move {
         let (mut read, mut write) = stream.split();
@@ -20,7 +20,7 @@ async fn endless() -> SocketAddr {
     tcp_server(serve).await.0
 }
 
-/// Says back what it hears on WebSockets, and answers `/stream` without end.
+/// Echoes what it receives on WebSockets, and answers `/stream` without end.
 async fn websockets_and_streams() -> SocketAddr {
     let (endpoint, _) = http_server(|mut request: Request<Incoming>| async move {
         if request.uri().path() == "/stream" {

@@ -28,9 +28,9 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// No wait of a test is meant to take so long.
+/// No wait in a test should take this long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-/// Room for all who connect at once to a server that a busy machine lets wait.
+/// Enough for all who connect at once to a server that a busy machine holds up.
 const BACKLOG: u32 = 4_096;
 
 pub(crate) fn key(name: &str) -> ServiceKey {

@@ -1,15 +1,16 @@
-//! kill -9 of a process that stores objects (G9): every acknowledged object is read back, whole, also without one node.
+//! kill -9 of a process that stores objects (G9): every acknowledged object is read back, whole, also without one node; what
+//! the dead had begun goes, and nothing else.
 
-use crate::support::{Random, blob_options, open, options};
+use crate::support::{Random, blob_options, collected, open, options};
 use bytes::Bytes;
-use heptad_store::{BoxFuture, GarbageMemory, MemoryMetaStore, MetaError, MetaRow, MetaStore};
+use heptad_store::{BoxFuture, Change, GarbageMemory, MemoryMetaStore, MetaError, MetaRow, MetaStore, Options};
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -22,32 +23,24 @@ const CHILD_SEED: &str = "HEPTAD_TEST_CHILD_SEED";
 #[derive(Debug)]
 struct LoggedMetaStore {
     rows: MemoryMetaStore,
-    log: Mutex<File>,
+    log: tokio::sync::Mutex<File>,
 }
 
 impl LoggedMetaStore {
     async fn open(path: &Path) -> Self {
         let rows = MemoryMetaStore::default();
         for line in fs::read_to_string(path).unwrap_or_default().lines() {
-            let Ok((key, value)) = serde_json::from_str::<(Vec<u8>, Option<Vec<u8>>)>(line) else { continue };
-            let key = Bytes::from(key);
-            let version = rows.get(key.clone()).await.unwrap().map_or(0, |row| row.version);
-            match value {
-                Some(value) => drop(rows.put_if(key, value.into(), version).await.unwrap()),
-                None => drop(rows.delete_if(key, version).await.unwrap()),
-            }
+            let Ok((puts, deletes)) = serde_json::from_str::<(Vec<(Vec<u8>, Vec<u8>)>, Vec<Vec<u8>>)>(line) else {
+                continue;
+            };
+            let puts = puts.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+            let deletes = deletes.into_iter().map(Bytes::from).collect();
+            rows.change(Change { puts, deletes, ..Change::default() }).await.unwrap().expect("nothing is expected");
         }
         let mut log = OpenOptions::new().create(true).append(true).open(path).unwrap();
         // Whatever half line the last life left ends here.
         log.write_all(b"\n").unwrap();
-        Self { rows, log: Mutex::new(log) }
-    }
-
-    fn write(&self, key: &Bytes, value: Option<&Bytes>) {
-        let line = serde_json::to_string(&(key.as_ref(), value.map(Bytes::as_ref))).unwrap();
-        let mut log = self.log.lock().unwrap();
-        log.write_all(format!("{line}\n").as_bytes()).unwrap();
-        log.sync_data().unwrap();
+        Self { rows, log: tokio::sync::Mutex::new(log) }
     }
 }
 
@@ -56,23 +49,19 @@ impl MetaStore for LoggedMetaStore {
         self.rows.get(key)
     }
 
-    fn put_if(&self, key: Bytes, value: Bytes, expected: u64) -> BoxFuture<'_, Result<Option<u64>, MetaError>> {
+    /// One line for each change: after a kill it is there as a whole or not at all.
+    fn change(&self, change: Change) -> BoxFuture<'_, Result<Option<u64>, MetaError>> {
         Box::pin(async move {
-            let version = self.rows.put_if(key.clone(), value.clone(), expected).await?;
+            let mut log = self.log.lock().await;
+            let puts: Vec<_> = change.puts.iter().map(|(key, value)| (key.as_ref(), value.as_ref())).collect();
+            let deletes: Vec<_> = change.deletes.iter().map(Bytes::as_ref).collect();
+            let line = serde_json::to_string(&(puts, deletes)).unwrap();
+            let version = self.rows.change(change).await?;
             if version.is_some() {
-                self.write(&key, Some(&value));
+                log.write_all(format!("{line}\n").as_bytes()).unwrap();
+                log.sync_data().unwrap();
             }
             Ok(version)
-        })
-    }
-
-    fn delete_if(&self, key: Bytes, expected: u64) -> BoxFuture<'_, Result<bool, MetaError>> {
-        Box::pin(async move {
-            let done = self.rows.delete_if(key.clone(), expected).await?;
-            if done {
-                self.write(&key, None);
-            }
-            Ok(done)
         })
     }
 
@@ -118,7 +107,8 @@ fn child() {
     });
 }
 
-fn run_and_kill(dir: &Path, first: u64, after: Duration, known: &mut BTreeMap<String, u64>) {
+/// Kills the child a while after it has acknowledged so many objects.
+fn run_and_kill(dir: &Path, first: u64, puts: usize, after: Duration, known: &mut BTreeMap<String, u64>) {
     let mut child = Command::new(std::env::current_exe().expect("this test"))
         .args(["--exact", "crash::child", "--ignored", "--nocapture", "--test-threads=1"])
         .env(CHILD_DIR, dir)
@@ -127,19 +117,27 @@ fn run_and_kill(dir: &Path, first: u64, after: Duration, known: &mut BTreeMap<St
         .spawn()
         .expect("the child starts");
     let output = BufReader::new(child.stdout.take().expect("piped"));
-    let killer = thread::spawn(move || {
+    let mut kill = || {
         thread::sleep(after);
         child.kill().expect("the child is still writing");
-        child.wait().expect("the child ends");
-    });
+    };
+    let mut acknowledged = 0;
+    if puts == 0 {
+        kill();
+    }
     for line in output.lines() {
         let line = line.expect("a line");
         let words: Vec<&str> = line.split(' ').collect();
         if let ["put", key, version] = words[..] {
             known.insert(key.to_owned(), version.parse().expect("a number"));
+            acknowledged += 1;
+            if acknowledged == puts {
+                kill();
+            }
         }
     }
-    killer.join().expect("killer");
+    assert!(acknowledged >= puts, "the child ended by itself");
+    child.wait().expect("the child ends");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -149,10 +147,12 @@ async fn kill_minus_9_loses_no_acknowledged_object() {
     let mut known = BTreeMap::new();
     for round in 0..ROUNDS as u64 {
         let first = round * 1_000_000;
-        let after = Duration::from_millis(60 + random.below(300));
+        // Some die while they open, and the last wrote long enough.
+        let puts = if round + 1 == ROUNDS as u64 { 100 } else { random.below(60) as usize };
+        let after = Duration::from_millis(random.below(60));
         let path = dir.path().to_owned();
         let run = move || {
-            run_and_kill(&path, first, after, &mut known);
+            run_and_kill(&path, first, puts, after, &mut known);
             known
         };
         known = tokio::task::spawn_blocking(run).await.unwrap();
@@ -174,4 +174,14 @@ async fn kill_minus_9_loses_no_acknowledged_object() {
         assert_eq!(report.blobs_lost, 0, "{report:?}");
     }
     assert!(known.len() == 20, "the child hardly wrote: {known:?}");
+    let meta = Arc::new(LoggedMetaStore::open(&dir.path().join("rows")).await);
+    let options = Options { upload_silence_ms_max: 100, ..options() };
+    let storage = open(dir.path(), meta.clone(), blob_options(), options.clone()).await;
+    collected(&storage, &*meta, "data", &options).await;
+    for key in known.keys() {
+        storage
+            .get_bytes("data", key, u64::MAX)
+            .await
+            .unwrap_or_else(|error| panic!("{key} after collecting: {error}"));
+    }
 }

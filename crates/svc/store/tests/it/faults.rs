@@ -191,7 +191,7 @@ async fn a_broken_or_wrong_upload_leaves_the_old_object() {
     assert!(matches!(error, StorageError::ChecksumMismatch { .. }), "{error}");
     assert_eq!(world.storage.get_bytes("data", "key", 100).await.unwrap(), "old");
     let huge = stream::iter((0..2_000).map(|_| Ok::<_, BodyError>(Bytes::from(vec![1; 50_000]))));
-    let world = World::with(blob_options(), heptad_store::Options { object_chunks_max: 4, ..options() }).await;
+    let world = World::with(blob_options(), heptad_store::Options { object_bytes_max: 100_000, ..options() }).await;
     let error = world.storage.put("data", "huge", huge, PutOptions::default()).await.unwrap_err();
     assert!(matches!(error, StorageError::TooLarge { .. }), "{error}");
 }
@@ -203,7 +203,7 @@ async fn an_upload_that_is_given_up_leaves_no_data() {
     let endless = stream::iter([Ok::<_, BodyError>(Bytes::from(vec![1; 100_000]))]).chain(stream::pending());
     let put = world.storage.put("data", "key", endless, PutOptions::default());
     assert!(tokio::time::timeout(Duration::from_millis(300), put).await.is_err());
-    for _ in 0..500 {
+    for _ in 0..3_000 {
         tokio::time::sleep(Duration::from_millis(10)).await;
         if world.storage.status().await.nodes.iter().all(|node| node.blobs == 0) {
             return;

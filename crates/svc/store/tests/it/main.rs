@@ -3,8 +3,10 @@
 
 mod crash;
 mod faults;
+mod history;
 mod http;
 mod model;
 mod remote;
 mod returns;
 mod support;
+mod uploads;

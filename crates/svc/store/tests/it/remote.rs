@@ -46,7 +46,12 @@ impl Machine {
     }
 
     pub(crate) fn nodes(self: &Arc<Self>) -> Vec<Arc<dyn BlobNode>> {
-        let host = RemoteHost::new(Arc::new(Way(self.clone())));
+        self.nodes_by(&Arc::default())
+    }
+
+    /// The same by a way of its own, which is barred as long as `is_barred` says so.
+    pub(crate) fn nodes_by(self: &Arc<Self>, is_barred: &Arc<AtomicBool>) -> Vec<Arc<dyn BlobNode>> {
+        let host = RemoteHost::new(Arc::new(Way(self.clone(), is_barred.clone())));
         let node = |disk| RemoteNode::new(&self.name, disk, 64 << 20, host.clone());
         DISKS.map(|disk| Arc::new(node(disk)) as Arc<dyn BlobNode>).to_vec()
     }
@@ -93,12 +98,12 @@ impl Machine {
 }
 
 #[derive(Debug)]
-struct Way(Arc<Machine>);
+struct Way(Arc<Machine>, Arc<AtomicBool>);
 
 impl BlobConnector for Way {
     fn connect(&self) -> BoxFuture<'_, io::Result<Box<dyn Io>>> {
         Box::pin(async move {
-            if self.0.is_down.load(SeqCst) {
+            if self.0.is_down.load(SeqCst) || self.1.load(SeqCst) {
                 return Err(io::ErrorKind::ConnectionRefused.into());
             }
             let (near, far) = tokio::io::duplex(PIPE_BYTES);

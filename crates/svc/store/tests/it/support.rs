@@ -1,7 +1,9 @@
 //! Three directories as storage nodes, and seeded numbers.
 
 use bytes::Bytes;
-use heptad_store::{BlobNode, BlobOptions, DistributedStorage, LocalNode, MemoryMetaStore, MetaStore, Options};
+use heptad_store::{
+    BlobNode, BlobOptions, DistributedStorage, GarbageMemory, LocalNode, MemoryMetaStore, MetaStore, Options,
+};
 use std::{
     fs::{self, OpenOptions},
     os::unix::fs::FileExt,
@@ -10,6 +12,7 @@ use std::{
 };
 
 /// SplitMix64: enough for tests, and the seed says all.
+#[derive(Debug)]
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -52,12 +55,13 @@ pub(crate) fn blob_options() -> BlobOptions {
     BlobOptions { capacity_bytes: 64 << 20, segment_bytes_max: 256 << 10, ..BlobOptions::default() }
 }
 
-/// Small chunks, no grace: what must happen happens soon.
+/// Small chunks, few of them in a row, no grace: what must happen happens soon.
 pub(crate) fn options() -> Options {
     Options {
         shard_count: 50,
         chunk_bytes: 8 << 10,
         chunk_bytes_large: 16 << 10,
+        extent_chunks_max: 3,
         garbage_grace_ms: 0,
         ..Options::default()
     }
@@ -134,6 +138,36 @@ impl World {
             file.write_all_at(&[byte[0] ^ (1 << random.below(8))], at).expect("write");
         }
     }
+}
+
+/// Collects until there is nothing but what the objects of `bucket` are made of, on three nodes that hold copies of all.
+pub(crate) async fn collected(storage: &DistributedStorage, meta: &dyn MetaStore, bucket: &str, options: &Options) {
+    let chunks = |bytes: u64| {
+        let small = bytes.div_ceil(options.chunk_bytes as u64);
+        let large = bytes.saturating_sub(64 * options.chunk_bytes as u64);
+        small.min(64) + large.div_ceil(options.chunk_bytes_large as u64)
+    };
+    let sizes = storage.list(bucket, "", None, 1000).await.expect("listed").objects.into_iter();
+    let counts: Vec<u64> = sizes.map(|object| chunks(object.size_bytes)).collect();
+    let blobs: u64 = counts.iter().sum();
+    let in_row = options.extent_chunks_max as u64;
+    let extents: u64 = counts.iter().filter(|count| **count > in_row).map(|count| count.div_ceil(in_row)).sum();
+    let rows = async |prefix: &'static str| meta.list(prefix.into(), None, 100_000).await.expect("listed").len() as u64;
+    let mut memory = GarbageMemory::default();
+    let mut last = String::new();
+    for _ in 0..300 {
+        let report = storage.repair_once(&mut memory).await.expect("repaired");
+        assert_eq!(report.blobs_lost, 0, "{report:?}");
+        let status = storage.status().await;
+        let found: Vec<u64> = status.nodes.iter().map(|node| node.blobs).collect();
+        let (uploads, listed) = (rows("uploads/").await, rows("extents/").await);
+        if found.iter().all(|found| *found == blobs) && uploads == 0 && listed == extents {
+            return;
+        }
+        last = format!("blobs {found:?} for {blobs}, {uploads} uploads, {listed} extents for {extents}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("not everything that nothing names has gone: {last}");
 }
 
 pub(crate) async fn try_open(

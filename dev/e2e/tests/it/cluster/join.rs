@@ -1,4 +1,4 @@
-//! Nodes join with one line, their containers call each other by name wherever they run, and who does not belong is refused.
+//! Nodes join with one line, their containers call each other by name wherever they run, and strangers are refused.
 
 use super::{REST, stock};
 use heptad_e2e::{Cluster, ClusterOptions, Fault, time_until};
@@ -74,8 +74,8 @@ fn policies_hold_across_nodes(cluster: &Cluster) {
     assert!(!denied(0));
     cluster.apply("policy: closed\nselector: { services: [stock] }\ningress: [{ services: [nobody] }]\n");
     for agent in 0..3 {
-        // A policy reaches the nodes one after the other; then it holds on all alike, also by the proxies that answer for
-        // others.
+        // A policy reaches the nodes one after another; after that it holds on all alike, even at the proxies that
+        // answer for others.
         time_until(SOON, "calls are denied", || (0..20).all(|_| denied(agent)));
         let others: Vec<_> = (0..20).map(|_| ask(agent)).filter(|answer| !is_denied(answer)).collect();
         assert_eq!(others, [], "from n{}", agent + 1);
@@ -114,7 +114,7 @@ fn a_removed_node_is_refused_at_once(cluster: &mut Cluster) {
     let loads = cluster.call_always(&[0, 1], "stock", REST);
     cluster.ok(&["node", "remove", "n4", "--force"]);
     cluster.await_nodes("n4 is gone", |nodes| !nodes.iter().any(|node| node.name.as_str() == "n4"));
-    // It still has its certificate, and gets nothing for it: neither from the API nor from its peers.
+    // It still has its certificate, and gets nothing for it, neither from the API nor from its peers.
     std::thread::sleep(Duration::from_secs(3));
     assert!(!cluster.nodes().iter().any(|node| node.name.as_str() == "n4"), "it does not come back by itself");
     let mut fault = Fault::begin("a node is removed");

@@ -1,5 +1,5 @@
-//! Nodes that vanish: by loss of power, and by a cut network. Noticed and replaced within the promised times; what returns
-//! stops what is too much.
+//! Nodes that vanish by loss of power or by a cut network. Noticed and replaced within the promised times; what returns
+//! stops what is superfluous.
 
 use super::{NOTICED, REPLACED, REST, stock};
 use heptad_e2e::{Cluster, ClusterOptions, Fault, time_until};
@@ -62,7 +62,7 @@ fn a_host_loses_its_power(cluster: &mut Cluster) {
     let mut fault = Fault::begin("a node loses its power");
     cluster.agent(&victim).power_cut();
     watch_replacement(cluster, &mut fault, &victim);
-    // Those that called the lost node at that moment are lost with it; no more than its part of the calls.
+    // Calls to the lost node at that moment are lost with it, but no more than its share of the calls.
     loads.into_iter().for_each(|load| fault.requests(&load.end()));
     let after: BTreeSet<String> = ready_elsewhere(cluster, &victim).iter().map(|c| c.id.to_string()).collect();
     fault.restarted(before.difference(&after).count());

@@ -1,4 +1,4 @@
-//! Clusters of many machines: joined as people join them, then hurt. Each test says what its fault did
+//! Clusters of many machines: joined as people join them, then damaged. Each test reports what its fault did
 //! (`fault-report` lines; `HEPTAD_FAULT_REPORT=FILE` collects them).
 
 mod away;
@@ -6,6 +6,8 @@ mod certificates;
 mod changes;
 mod join;
 mod lost;
+mod pressure;
+mod removal;
 mod servers;
 mod state;
 

@@ -1,5 +1,5 @@
-//! Three servers on etcd, hurt one by one: no acknowledged write is lost, no container is restarted, capacity is never
-//! exceeded, and work goes on within seconds.
+//! Three servers on etcd, damaged one by one: no acknowledged write is lost, no container is restarted, capacity is
+//! never exceeded, and work continues within seconds.
 
 use super::{REST, stock};
 use heptad_e2e::{Cluster, ClusterOptions, Fault, Ledger, time_until};
@@ -24,7 +24,7 @@ impl World {
         self.cluster.leader().expect("somebody leads")
     }
 
-    /// Hurts the cluster, and looks whether it does its work: a new replica is placed and runs, in time.
+    /// Damages the cluster, and checks that it does its work: a new replica is placed and runs in time.
     fn hurt(&mut self, name: &str, hurt: impl FnOnce(&mut Cluster), heal: impl FnOnce(&mut Cluster)) {
         let loads = self.cluster.call_always(&[0, 1], "stock", REST);
         self.ledger.forget_pauses();

@@ -1,4 +1,4 @@
-//! Those who are connected to a shim: watchers of the end, and owners of commands that run inside. Never waits for one.
+//! The clients of a shim: watchers of the end, and owners of commands that run inside. Never waits for one.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -14,9 +14,9 @@ use crate::{procfs, sys};
 
 const CLIENTS_MAX: usize = 128;
 
-/// Between two looks at the commands that are to end.
+/// The pause between two checks of the commands that are to end.
 const LOOK_MS: u64 = 10;
-/// For processes to take in what was killed below them; then all are killed together.
+/// Time for processes to reap what was killed below them; then all are killed together.
 const LEFT_TIMEOUT_MS: u64 = 2_000;
 
 pub(super) struct Clients {
@@ -28,7 +28,7 @@ pub(super) struct Clients {
 }
 
 struct LeftCommand {
-    /// A child that was not reaped, so it is still its own.
+    /// A child that was not reaped, so its pid is still its own.
     pid: i32,
     since: Instant,
 }
@@ -40,7 +40,7 @@ struct Client {
     command: Option<i32>,
 }
 
-/// What the clients asked of the loop itself.
+/// Requests of the clients to the loop itself.
 #[derive(Default)]
 pub(super) struct Actions {
     /// Graces of stops, in milliseconds.
@@ -61,7 +61,7 @@ impl Clients {
         self.all.push(Client { connection, watches: true, command: None });
     }
 
-    /// Takes in whoever has come; more than allowed are turned away.
+    /// Accepts new clients; turns away those beyond the bound.
     pub(super) fn accept(&mut self, listener: &OwnedFd) {
         while let Ok(fd) = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK) {
             // SAFETY: the kernel has just made this descriptor for us.
@@ -74,7 +74,7 @@ impl Clients {
         }
     }
 
-    /// Answers what has been asked; drops those who left, and their commands.
+    /// Answers requests; drops clients that left, and their commands.
     pub(super) fn serve(&mut self, backend: &mut dyn Backend, started: &Started) -> Actions {
         let mut actions = Actions::default();
         let Self { all, left, user } = self;
@@ -99,14 +99,14 @@ impl Clients {
         actions
     }
 
-    /// When those whose owners left are looked at again.
+    /// When commands of departed owners are checked again.
     pub(super) fn next_look(&self) -> Option<Instant> {
         (!self.left.is_empty()).then(|| Instant::now() + Duration::from_millis(LOOK_MS))
     }
 
-    /// Whoever leaves takes their command along, with all that it made. The process right below a supervisor goes when it
-    /// is the last, because the supervisor ends with it, and what dies later would be nobody's to take in. Until then it is
-    /// stopped: it neither ends by itself when what it waits for is killed, nor makes others meanwhile.
+    /// A departing client takes its command along, with all processes of it. The process right below a supervisor is
+    /// killed last, because the supervisor ends with it, and nobody would reap what dies later. Until then it is
+    /// stopped: it neither ends by itself when what it waits for is killed, nor creates others meanwhile.
     pub(super) fn end_left_commands(&mut self, backend: &dyn Backend) {
         for command in &self.left {
             let over = command.since.elapsed() > Duration::from_millis(LEFT_TIMEOUT_MS);

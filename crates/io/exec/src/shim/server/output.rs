@@ -10,9 +10,9 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use crate::logs::{LogStream, LogWriter};
 
 const READ_BYTES: usize = 64 * 1024;
-/// Per stream and turn, so that a container that writes without end does not keep the shim from its other duties.
+/// Per stream and turn, so that a container that writes endlessly does not keep the shim from its other duties.
 const READS_PER_TURN_MAX: usize = 4;
-/// For what is in the pipes when the container has ended.
+/// For what is left in the pipes when the container has ended.
 const DRAIN_TIMEOUT_MS: u64 = 1_000;
 
 pub(super) struct Output {
@@ -34,7 +34,7 @@ impl Output {
         self.streams.iter().map(|(_, file)| file.as_fd())
     }
 
-    /// Reads for one turn; says whether anything came.
+    /// Reads for one turn; returns whether anything came.
     pub(super) fn pump(&mut self) -> bool {
         let Self { log, streams, buffer } = self;
         let mut came = false;
@@ -56,7 +56,7 @@ impl Output {
         came
     }
 
-    /// After the end: all that is in the pipes.
+    /// After the end: everything that is left in the pipes.
     pub(super) fn drain(&mut self) {
         let deadline = Instant::now() + Duration::from_millis(DRAIN_TIMEOUT_MS);
         while self.pump() && Instant::now() < deadline {}

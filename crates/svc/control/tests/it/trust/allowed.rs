@@ -1,4 +1,4 @@
-//! What is refused to whom, over the real API.
+//! Which requests are refused to which callers, over the real API.
 
 use super::{cluster::Cluster, refusal, said};
 use crate::common::{node, running, service};
@@ -63,7 +63,7 @@ async fn a_node_writes_only_itself_and_what_is_bound_to_it() {
     for report in [running(&me), running(&them)] {
         assert_eq!(refusal(client.report_container(&other.id, &report).await), ErrorCode::Forbidden);
     }
-    // Not its own under another's name either.
+    // Nor its own under another's name.
     assert!(client.report_container(&own.id, &running(&them)).await.is_err());
     for node in [&me, &them] {
         assert_eq!(refusal(client.delete_container(&other.id, node).await), ErrorCode::Forbidden);
@@ -102,7 +102,7 @@ async fn a_node_writes_only_itself_and_what_is_bound_to_it() {
     client.delete_container(&own.id, &me).await.expect("its own is gone");
 }
 
-/// What a request with this token, or none, is refused with, by curl.
+/// The refusal of a request with this token, or none, by curl.
 fn refused_with(cluster: &Cluster, token: Option<&str>, method: &str, path: &str) -> Option<ErrorCode> {
     let address = cluster.control.tls().expect("it listens on TLS");
     let mut curl = Command::new("curl");
@@ -202,7 +202,7 @@ async fn a_deployers_network_policies_reach_no_other_namespace() {
     assert_eq!(refusal(deployer.patch::<NetworkPolicy>(&shop, "own", &patch, None).await), ErrorCode::Forbidden);
     let apply = |policy| ApplyRequest { objects: vec![heptad_api::Manifest::Policy(policy)] };
     assert_eq!(refusal(deployer.apply(&apply(policy("own", Some("other")))).await), ErrorCode::Forbidden);
-    // One that an administrator made reaches further, and is not the deployer's to change.
+    // A policy that an administrator made reaches further, and a deployer may not change it.
     cluster.admin().create(&policy("wide", Some("other"))).await.expect("an administrator's");
     let open = json!({ "ingress": null });
     assert_eq!(refusal(deployer.patch::<NetworkPolicy>(&shop, "wide", &open, None).await), ErrorCode::Forbidden);
@@ -239,7 +239,7 @@ async fn a_host_belongs_to_the_first_service_that_has_it() {
         assert_eq!(error.code(), Some(ErrorCode::Conflict), "{at}: {error}");
         assert!(!said(&error).contains("shop/web"), "{at}: {error}");
     }
-    // Who may write both moves it, at once; who has it changes other things, and gives it back.
+    // Whoever may write both services moves the host at once; its owner changes other fields, and gives it back.
     let moved = vec![with_host("aaa", "zz", host), with_host("shop", "web", None)];
     assert_eq!(refusal(deployer.apply(&apply(moved.clone())).await), ErrorCode::Forbidden);
     admin.apply(&apply(moved)).await.expect("moved");
@@ -282,12 +282,12 @@ async fn a_certificate_must_be_of_this_cluster_of_this_time_and_of_this_key() {
     for (peer, code) in [
         (identity(node.clone(), "other.local", &key, late), ErrorCode::Unauthorized),
         (identity(node.clone(), "cluster.local", &key, 1), ErrorCode::Unauthorized),
-        (identity(node.clone(), "cluster.local", "other", late), ErrorCode::Unauthorized),
-        (identity(SpiffeId::Node("n7".into()), "cluster.local", &key, late), ErrorCode::Unauthorized),
+        (identity(node.clone(), "cluster.local", "other", late), ErrorCode::NodeRemoved),
+        (identity(SpiffeId::Node("n7".into()), "cluster.local", &key, late), ErrorCode::NodeRemoved),
         (identity(SpiffeId::Service(ServiceKey::new("a", "b")), "cluster.local", &key, late), ErrorCode::Forbidden),
     ] {
         let shown = format!("{peer:?}");
-        // One that has ended is closed before or after it is answered.
+        // A connection with an ended certificate is closed before or after it is answered.
         let result = whoami(peer).await.expect_err("refused");
         assert!(result.code().is_none_or(|c| c == code), "{shown}: {result}");
     }

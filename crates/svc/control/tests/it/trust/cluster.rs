@@ -67,8 +67,11 @@ impl Cluster {
     }
 
     pub(crate) async fn with(options: TrustOptions, change: impl FnOnce(&mut Options)) -> Self {
+        Self::on(Arc::new(MemoryStore::new()), options, change).await
+    }
+
+    pub(crate) async fn on(store: Arc<dyn Store>, options: TrustOptions, change: impl FnOnce(&mut Options)) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let keyring = Keyring::generate().expect("a keyring");
         let made = Trust::initialize(&*store, &keyring, &ClusterInit::default()).await.expect("a cluster");
         let trust = Trust::open(store.clone(), keyring.clone(), options).await.expect("it is there");
@@ -107,7 +110,7 @@ impl Cluster {
         Client::with_connector(Arc::new(connector), ClientOptions::default())
     }
 
-    /// Knows the CA by its pin, and nothing else.
+    /// Knows the CA only by its pin.
     pub(crate) fn stranger(&self) -> Client {
         self.client(client_config_pinned(&self.made.ca_pin), None)
     }
@@ -171,7 +174,7 @@ impl Cluster {
         joined
     }
 
-    /// A client whose connections are served as of `peer`, whoever that is.
+    /// A client whose connections are served as if from `peer`.
     pub(crate) fn as_peer(&self, peer: Peer) -> Client {
         let (sender, mut receiver) = tokio::sync::mpsc::channel::<tokio::io::DuplexStream>(4);
         // Serving needs the handle, which cannot be shared: each connection is served by a task made here.

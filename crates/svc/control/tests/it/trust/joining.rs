@@ -92,7 +92,7 @@ async fn a_lost_answer_is_asked_for_again_without_another_use() {
     let again = KeyPair::from_pem(&pem).expect("the same key");
     let again = cluster.join_as(&token, "n1", JoinRole::Node, again).await.expect("it is answered again");
     assert!(again.client.whoami().await.is_ok());
-    // Removed, it is let in no more by a token that it has used up.
+    // Once removed, it is not admitted again by a token that it has used up.
     cluster.admin().delete::<Node>(&Namespace::default(), "n1", None).await.expect("removed");
     let key = KeyPair::from_pem(&pem).expect("the same key");
     assert!(cluster.join_as(&token, "n1", JoinRole::Node, key).await.is_err());
@@ -107,20 +107,20 @@ async fn a_token_for_one_name_replaces_the_machine_of_that_name() {
     assert_eq!(refusal(cluster.join(&token, "n2").await.map(|_| ())), ErrorCode::Forbidden);
     let new = cluster.join(&token, "n1").await.expect("it replaces the old one");
     assert!(new.client.whoami().await.is_ok());
-    assert_eq!(refusal(old.client.whoami().await), ErrorCode::Unauthorized);
+    assert_eq!(refusal(old.client.whoami().await), ErrorCode::NodeRemoved);
     assert_eq!(node(&cluster, "n1").await.object.capacity.cpu_millis.0, 1_000, "the rest stayed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removed_node_is_refused_at_once_also_on_open_connections() {
     let cluster = Cluster::new().await;
-    // Once through this server, once behind its back, as another server would do it.
+    // Once through this server, and once behind its back, as another server would do it.
     for (name, through) in [("n1", true), ("n2", false)] {
         let joined = cluster.node(name).await;
         let mut watch = joined.client.watch::<Node>(None).await.expect("it watches");
         if through {
             cluster.admin().delete::<Node>(&Namespace::default(), name, None).await.expect("removed");
-            assert_eq!(refusal(joined.client.whoami().await), ErrorCode::Unauthorized, "at once");
+            assert_eq!(refusal(joined.client.whoami().await), ErrorCode::NodeRemoved, "at once");
         } else {
             let objects = cluster.control.objects();
             objects.delete::<Node>(&Namespace::default(), name, None).await.expect("removed");
@@ -128,11 +128,11 @@ async fn a_removed_node_is_refused_at_once_also_on_open_connections() {
         let ended = async { while watch.next().await.is_ok_and(|batch| batch.is_some()) {} };
         tokio::time::timeout(Duration::from_secs(10), ended).await.expect("the open watch is cut");
         until("requests are refused", || async { joined.client.whoami().await.is_err() }).await;
-        assert_eq!(refusal(joined.client.whoami().await), ErrorCode::Unauthorized);
+        assert_eq!(refusal(joined.client.whoami().await), ErrorCode::NodeRemoved);
         let error = joined.client.replace(&crate::common::node(name, 1, 1), None).await.expect_err("it is gone");
         assert!(said(&error).contains("join again"), "{error}");
         let csr = joined.key.csr_pem().expect("a request");
-        assert_eq!(refusal(joined.client.renew_certificate(&csr).await), ErrorCode::Unauthorized);
+        assert_eq!(refusal(joined.client.renew_certificate(&csr).await), ErrorCode::NodeRemoved);
     }
 }
 

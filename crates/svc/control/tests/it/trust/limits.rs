@@ -1,5 +1,5 @@
-//! What rights do not reach: values that the asker may not read, places of other namespaces' containers, what people set on
-//! a node.
+//! What rights do not permit: reading hidden values, taking places of other namespaces' containers, changing what
+//! people set on a node.
 
 use super::{cluster::Cluster, refusal};
 use crate::common::{node, resources, service};
@@ -32,7 +32,7 @@ async fn a_plan_says_nothing_of_what_its_asker_may_not_read() {
         assert_eq!(right, said(&secret("shop", "wrong")).await);
         // Nor whether there is one.
         assert_eq!(said(&secret("none", "right")).await.0, Some(ErrorCode::Forbidden));
-        // Beside something harmless it is the same.
+        // Together with something harmless it is the same.
         let mut both = secret("shop", "right");
         both.objects.push(Manifest::Service(service("web", 1)));
         assert_eq!(said(&both).await, right);
@@ -121,7 +121,7 @@ async fn a_node_does_not_lift_its_quarantine_or_grow_by_its_own_word() {
     let after = n1.client.replace(&whole, None).await.expect("heard").object;
     assert!(after.unschedulable && after.taints == before.taints);
 
-    // A machine that did grow: a person says so, after an event told of it.
+    // A machine that really grew: a person accepts that, after an event reported it.
     let grown = json!({ "capacity": resources(4_000, 8_192), "devices": { "gpu": 4 } });
     let told = n1.client.patch::<Node>(&everywhere, "n1", &grown, None).await.expect("heard").object;
     assert!(told.offered.is_some(), "{told:?}");
@@ -136,7 +136,7 @@ async fn a_node_does_not_lift_its_quarantine_or_grow_by_its_own_word() {
     assert_eq!((again.capacity, again.devices["gpu"], again.offered), (resources(4_000, 8_192), 4, None));
 }
 
-/// Secrets are what plans must not tell; nothing else of them goes out either.
+/// Plans must not reveal secrets; nothing else of them leaks either.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_answer_event_or_error_has_a_value_of_a_secret() {
     let cluster = Cluster::new().await;

@@ -6,17 +6,22 @@ use heptad_api::{ErrorCode, trust::JoinTokenRequest};
 use heptad_client::Client;
 use heptad_control::TrustOptions;
 use heptad_model::{Node, NodeName, NodeStatus, Service};
-use heptad_pki::{TlsIdentity, TrustBundle, client_config_of, client_config_pinned};
+use heptad_pki::{Credential, TlsIdentity, TrustBundle, client_config_of, client_config_pinned};
+use heptad_state::{BoxFuture, Layer, MemoryStore, RangeRequest, RangeResponse, Store};
 use rustls::{ClientConfig, pki_types::ServerName};
-use std::{any::Any, net::SocketAddr, sync::Arc};
+use std::{any::Any, collections::BTreeMap, net::SocketAddr, sync::Arc};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
+    sync::watch,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// More than there is of anything.
 const MANY: usize = 40;
+
+/// What everybody has of requests and watches.
+const SHARE: usize = 4;
 
 /// What a party holds open.
 type Held = Vec<Box<dyn Any + Send>>;
@@ -34,6 +39,8 @@ enum Party {
     SilentUser,
     /// The same, with a request whose body comes slowly and that has no token.
     SlowUser,
+    /// Sends tokens that nobody has.
+    WrongTokens,
     /// A person who reads: bodies that come slowly.
     SlowViewer,
     /// The same: watches.
@@ -46,12 +53,13 @@ enum Party {
     WatchingNode,
 }
 
-const PARTIES: [Party; 10] = [
+const PARTIES: [Party; 11] = [
     Party::SilentStranger,
     Party::ShakenStranger,
     Party::SlowStranger,
     Party::SilentUser,
     Party::SlowUser,
+    Party::WrongTokens,
     Party::SlowViewer,
     Party::WatchingViewer,
     Party::WatchingDeployer,
@@ -71,11 +79,15 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let cluster = Cluster::with(TrustOptions::default(), |options| {
+        Self::on(Arc::new(MemoryStore::new())).await
+    }
+
+    async fn on(store: Arc<dyn Store>) -> Self {
+        let cluster = Cluster::on(store, TrustOptions::default(), |options| {
             options.tcp = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
             options.token_file = options.socket.as_ref().map(|socket| socket.with_file_name("token"));
-            (options.requests_max, options.requests_each_max) = (16, 4);
-            (options.streams_max, options.streams_each_max) = (16, 4);
+            (options.requests_max, options.requests_each_max) = (16, SHARE);
+            (options.streams_max, options.streams_each_max) = (16, SHARE);
             (options.connections_max, options.connections_each_max) = (32, 8);
             (options.strangers_max, options.strangers_each_max) = (16, 8);
         })
@@ -119,35 +131,59 @@ impl World {
         identity.client_config(&[b"http/1.1"])
     }
 
-    /// Takes as much as `party` can, and holds it.
+    /// A request of a person with this token, whose body comes slowly.
+    async fn slow_person(&self, token: &str) -> (TlsStream<TcpStream>, String) {
+        let stream = self.tls(client_config_of(&self.cluster.identity.bundle())).await.expect("shaken hands");
+        begun(stream, "POST /v1/plan", &format!("Authorization: Bearer {token}\r\n")).await
+    }
+
+    /// Takes as much as `party` can, and holds it: its share at least.
     async fn attack(&self, party: Party) -> Held {
         let mut held: Held = Vec::new();
-        let person = client_config_of(&self.cluster.identity.bundle());
+        let mut answers = BTreeMap::new();
+        let wrong = Credential::generate().expect("a token").expose().to_string();
         for _ in 0..MANY {
-            let one: Box<dyn Any + Send> = match party {
-                Party::SilentStranger => Box::new(self.tcp().await),
-                Party::ShakenStranger => Box::new(self.tls(self.stranger()).await),
+            let (one, answer): (Box<dyn Any + Send>, String) = match party {
+                Party::SilentStranger => (Box::new(self.tcp().await), "connected".to_owned()),
+                Party::ShakenStranger => {
+                    (Box::new(self.tls(self.stranger()).await.expect("shaken hands")), "connected".to_owned())
+                }
                 Party::SlowStranger => {
                     let stream = self.tls(self.stranger()).await.expect("shaken hands");
-                    Box::new(begun(stream, "POST /v1/join", "").await)
+                    boxed(begun(stream, "POST /v1/join", "").await)
                 }
-                Party::SilentUser => Box::new(self.loopback().await),
-                Party::SlowUser => Box::new(begun(self.loopback().await, "POST /v1/apply", "").await),
-                Party::SlowViewer => {
-                    let stream = self.tls(person.clone()).await.expect("shaken hands");
-                    let header = format!("Authorization: Bearer {}\r\n", self.viewer.0);
-                    Box::new(begun(stream, "POST /v1/plan", &header).await)
-                }
+                Party::SilentUser => (Box::new(self.loopback().await), "connected".to_owned()),
+                Party::SlowUser => boxed(begun(self.loopback().await, "POST /v1/apply", "").await),
+                Party::WrongTokens => boxed(self.slow_person(&wrong).await),
+                Party::SlowViewer => boxed(self.slow_person(&self.viewer.0).await),
                 Party::SlowNode => {
                     let stream = self.tls(self.node_config(&self.n1)).await.expect("shaken hands");
-                    Box::new(begun(stream, "PUT /v1/nodes/n1", "").await)
+                    boxed(begun(stream, "PUT /v1/nodes/n1", "").await)
                 }
-                Party::WatchingViewer => Box::new(self.viewer.1.watch::<Service>(None).await),
-                Party::WatchingDeployer => Box::new(self.deployer.1.watch::<Service>(None).await),
-                Party::WatchingNode => Box::new(self.n1.client.watch::<Service>(None).await),
+                Party::WatchingViewer => watching(self.viewer.1.watch::<Service>(None).await),
+                Party::WatchingDeployer => watching(self.deployer.1.watch::<Service>(None).await),
+                Party::WatchingNode => watching(self.n1.client.watch::<Service>(None).await),
             };
             held.push(one);
+            *answers.entry(answer).or_default() += 1;
         }
+        // Connections are accepted in their order: all of these have been, once one more has.
+        match party {
+            Party::SilentStranger => drop(self.tls(self.stranger()).await.expect("shaken hands")),
+            Party::SilentUser => drop(begun(self.loopback().await, "POST /v1/apply", "").await),
+            _ => {}
+        }
+        let meant: &[(&str, usize)] = match party {
+            Party::SilentStranger | Party::ShakenStranger | Party::SilentUser => &[("connected", MANY)],
+            Party::SlowStranger => &[("100", MANY)],
+            Party::SlowUser | Party::WrongTokens => &[("401", MANY)],
+            Party::SlowViewer | Party::SlowNode => &[("100", SHARE), ("429", MANY - SHARE)],
+            Party::WatchingViewer | Party::WatchingDeployer | Party::WatchingNode => {
+                &[("watching", SHARE), ("429", MANY - SHARE)]
+            }
+        };
+        let meant: BTreeMap<String, usize> = meant.iter().map(|(word, count)| ((*word).to_owned(), *count)).collect();
+        assert_eq!(answers, meant, "what {party:?} got");
         held
     }
 
@@ -176,14 +212,104 @@ impl World {
     }
 }
 
-/// A request whose body never ends, sent so far that the server waits for the body, or has answered or closed.
-async fn begun<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, line: &str, headers: &str) -> S {
+/// A request whose body never ends, sent so far that the server waits for the body, or has answered; and the status that it
+/// answered.
+async fn begun<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, line: &str, headers: &str) -> (S, String) {
     let head =
         format!("{line} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: 1000\r\nExpect: 100-continue\r\n\r\n");
-    // One that was closed already to make room is as good.
-    let _ = stream.write_all(head.as_bytes()).await;
-    let _ = stream.read(&mut [0; 1_024]).await;
-    stream
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    let mut answer = [0; 1_024];
+    let bytes = stream.read(&mut answer).await.expect("answered");
+    let answer = String::from_utf8_lossy(&answer[..bytes]).into_owned();
+    let status = answer.split(' ').nth(1).unwrap_or_default().to_owned();
+    (stream, status)
+}
+
+fn boxed<S: Any + Send>((stream, answer): (S, String)) -> (Box<dyn Any + Send>, String) {
+    (Box::new(stream), answer)
+}
+
+fn watching<W: Any + Send>(watch: Result<W, heptad_client::Error>) -> (Box<dyn Any + Send>, String) {
+    let answer = match &watch {
+        Ok(_) => "watching".to_owned(),
+        Err(heptad_client::Error::Problem(problem)) => problem.status.to_string(),
+        Err(error) => error.to_string(),
+    };
+    (Box::new(watch), answer)
+}
+
+/// A store in which one token is looked up for as long as the gate is closed.
+#[derive(Debug)]
+struct SlowToken {
+    inner: MemoryStore,
+    id: String,
+    looked_up: watch::Sender<usize>,
+    open: watch::Sender<bool>,
+}
+
+impl Layer for SlowToken {
+    fn inner(&self) -> &dyn Store {
+        &self.inner
+    }
+
+    fn range(&self, request: RangeRequest) -> BoxFuture<'_, heptad_state::Result<RangeResponse>> {
+        Box::pin(async move {
+            if format!("{request:?}").contains(&self.id) {
+                self.looked_up.send_modify(|count| *count += 1);
+                let _ = self.open.subscribe().wait_for(|open| *open).await;
+            }
+            self.inner.range(request).await
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn few_wrong_tokens_are_looked_up_at_once() {
+    let wrong = Credential::generate().expect("a token");
+    let store = Arc::new(SlowToken {
+        inner: MemoryStore::new(),
+        id: wrong.id().to_owned(),
+        looked_up: watch::Sender::new(0),
+        open: watch::Sender::new(false),
+    });
+    let world = World::on(store.clone()).await;
+    // Their connections are theirs from here on.
+    for person in [&world.viewer.1, &world.other_viewer] {
+        person.list::<Node>().await.expect("listed");
+    }
+    let wrong = wrong.expose().to_string();
+    let head =
+        |token: &str| format!("GET /v1/version HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n");
+    let mut own = Vec::new();
+    for _ in 0..SHARE {
+        let mut known = world.tls(client_config_of(&world.cluster.identity.bundle())).await.expect("shaken hands");
+        known.write_all(head(&world.viewer.0).as_bytes()).await.expect("sent");
+        let mut answer = [0; 4_096];
+        assert!(known.read(&mut answer).await.expect("answered") > 0 && answer.starts_with(b"HTTP/1.1 200"));
+        own.push(known);
+    }
+    let mut first = Box::pin(world.slow_person(&wrong));
+    let mut looked_up = store.looked_up.subscribe();
+    tokio::select! {
+        (_, status) = &mut first => panic!("it was answered {status}"),
+        _ = looked_up.wait_for(|count| *count == 1) => {}
+    }
+    for _ in 0..MANY {
+        assert_eq!(world.slow_person(&wrong).await.1, "429");
+    }
+    // Whoever is known does not share with them; over a connection of its own it is its own share.
+    let viewer = &world.viewer.1;
+    viewer.list::<Node>().await.expect("listed");
+    for (count, known) in own.iter_mut().enumerate() {
+        known.write_all(head(&wrong).as_bytes()).await.expect("sent");
+        looked_up.wait_for(|known| *known == count + 2).await.expect("it is looked up");
+    }
+    let error = viewer.list::<Node>().await.expect_err("it has its share");
+    assert_eq!(error.code(), Some(ErrorCode::Busy));
+    world.other_viewer.list::<Node>().await.expect("others have theirs");
+    store.open.send_replace(true);
+    assert_eq!(first.await.1, "401");
+    until("the viewer is heard again", async || viewer.list::<Node>().await.is_ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -212,7 +338,7 @@ async fn who_has_too_much_is_told_so_and_gets_on_when_it_gives_back() {
             Err(error) => break error,
         }
     };
-    assert_eq!((watches.len(), error.code()), (4, Some(ErrorCode::Busy)));
+    assert_eq!((watches.len(), error.code()), (SHARE, Some(ErrorCode::Busy)));
     assert!(error.to_string().contains("you have 4 watches"), "{error}");
     drop(watches);
     until("the viewer has a watch again", async || viewer.watch::<Service>(None).await.is_ok()).await;
