@@ -10,7 +10,7 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 # cannot say it.
 REFUSED = [
     (r"the path says `", "a body is the object that the path names: no word for what stands outside of the body"),
-    (r"it is none of the service's ports", "a value must be among those of another field"),
+    (r"the service has no such TCP port", "a value must be among those of another field"),
     (r"listed twice|listed already", "items must differ in some of their fields, whichever way they are written"),
     (r"entries; at most 256 are possible", "the lengths of two fields are added"),
     (r"must be shorter than \d+ bytes|is longer than \d+ bytes|1 to \d+ bytes|values at most 253", "JSON Schema counts characters"),

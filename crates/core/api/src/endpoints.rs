@@ -215,39 +215,39 @@ pub fn all() -> Vec<Endpoint> {
 fn node_operations() -> Vec<Endpoint> {
     let id = "/v1/containers/{id}";
     vec![
-        Endpoint::new("POST", "/v1/nodes/{name}/heartbeat", "heartbeat", "Say that the node's agent lives")
+        Endpoint::new("POST", "/v1/nodes/{name}/heartbeat", "heartbeat", "Report that the node's agent is alive")
             .gives_nothing(),
         Endpoint::new("POST", "/v1/events", "create_event", "Record an event")
             .takes::<Event>()
             .gives::<Object<Event>>()
             .followed_by("get_event", &OF_EVENT),
-        Endpoint::new("PUT", format!("{id}/status"), "report_container", "Report where a bound container stands")
+        Endpoint::new("PUT", format!("{id}/status"), "report_container", "Report the status of a bound container")
             .takes::<ContainerReport>()
             .gives::<Object<Container>>(),
-        Endpoint::new("DELETE", id, "delete_container", "Say that a stopped container is gone from its node")
-            .query("node", "the node that says so")
+        Endpoint::new("DELETE", id, "delete_container", "Report that a stopped container is gone from its node")
+            .query("node", "the node that reports it")
             .gives_nothing(),
         Endpoint::new(
             "GET",
             format!("{id}/logs"),
             "container_logs",
-            "What a container wrote, as newline-delimited JSON",
+            "Get the log lines of a container as newline-delimited JSON",
         )
-        .query("tail", "only so many of the last lines")
-        .query("follow", "`true`: go on with what it writes from now on")
+        .query("tail", "how many of the last lines; absent: all that are kept")
+        .query("follow", "`true`: continue with new lines as they are written")
         .gives::<LogLine>(),
         Endpoint::new(
             "GET",
             format!("{id}/settings"),
             "container_settings",
-            "What a container takes of its configs and secrets; for the node to which it is bound",
+            "Get the values of configs and secrets that a container uses; only for the node that runs it",
         )
         .gives::<ContainerSettings>(),
         Endpoint::new(
             "POST",
             format!("{id}/image"),
             "container_image",
-            "The digest that its image's tag stands for; for the node to which it is bound",
+            "Record the digest of a container's image tag; only for the node that runs it",
         )
         .takes::<ImagePin>()
         .gives::<ImagePin>(),
@@ -269,14 +269,17 @@ fn rollout_operations() -> Vec<Endpoint> {
             .gives::<RolloutStatus>()
     };
     vec![
-        Endpoint::new("GET", format!("{service}/rollout"), "rollout", "How the exchange of containers stands")
+        Endpoint::new("GET", format!("{service}/rollout"), "rollout", "Get the status of a rollout")
             .gives::<RolloutStatus>(),
-        Endpoint::new("GET", format!("{service}/revisions"), "revisions", "The revisions that are kept")
+        Endpoint::new("GET", format!("{service}/revisions"), "revisions", "List the revisions of a service")
             .gives::<RevisionList>(),
-        order("undo", "Make an earlier revision the wanted one again").may_take::<UndoRequest>(),
-        order("pause", "Stop the exchange of containers where it is"),
-        order("resume", "Go on with what was paused, waits or had failed"),
-        order("restart", "Replace all containers by new ones of the same specification; run a job again"),
+        order("undo", "Roll a service back to an earlier revision").may_take::<UndoRequest>(),
+        order("pause", "Pause a rollout"),
+        order("resume", "Resume a rollout that is paused, waiting or failed"),
+        order(
+            "restart",
+            "Replace all containers of a service with new ones of the same specification, or run a job again",
+        ),
     ]
 }
 
@@ -286,64 +289,71 @@ fn node_orders() -> Vec<Endpoint> {
             .gives::<Object<Node>>()
     };
     vec![
-        order("cordon", "Place no new containers on a node"),
-        order("uncordon", "Place containers on a node again, move none away, and do not remove it"),
-        order("drain", "Move all containers of a node elsewhere"),
-        order("fence", "Say that a node which does not report is off"),
-        order("admit", "Count what a node's agent told beyond what the node was admitted with"),
-        order("remove", "Stop what a node runs, then take it out of the cluster").may_take::<RemoveNodeRequest>(),
-        Endpoint::new("GET", "/v1/nodes/{name}/drain", "drain_status", "How far the emptying of a node is")
+        order("cordon", "Cordon a node: place no new containers on it"),
+        order("uncordon", "Uncordon a node: place containers on it again, and cancel its drain or removal"),
+        order("drain", "Drain a node: move all of its containers elsewhere"),
+        order("fence", "Fence a node: declare that a node which does not report is switched off"),
+        order("admit", "Accept the capacity that a node reports beyond what it was admitted with"),
+        order("remove", "Remove a node: stop its containers, then take it out of the cluster")
+            .may_take::<RemoveNodeRequest>(),
+        Endpoint::new("GET", "/v1/nodes/{name}/drain", "drain_status", "Get the progress of a node's drain")
             .gives::<DrainStatus>(),
-        Endpoint::new("GET", "/v1/liveness", "liveness", "When each node was heard last").gives::<Vec<NodeSilence>>(),
+        Endpoint::new("GET", "/v1/liveness", "liveness", "Get the time of each node's last heartbeat")
+            .gives::<Vec<NodeSilence>>(),
     ]
 }
 
 fn cluster_operations() -> Vec<Endpoint> {
     vec![
-        Endpoint::new("GET", "/v1/version", "version", "What answers here").gives::<Version>(),
-        Endpoint::new("POST", "/v1/apply", "apply", "Make objects as they are written, all in one transaction")
+        Endpoint::new("GET", "/v1/version", "version", "Get the version of the server").gives::<Version>(),
+        Endpoint::new("POST", "/v1/apply", "apply", "Apply objects, all in one transaction")
             .takes::<ApplyRequest>()
             .gives::<ApplyResponse>(),
-        Endpoint::new("POST", "/v1/plan", "plan", "What an apply would do; changes nothing")
-            .query("optimal", "`true`: also how far the new containers' places are from the best")
+        Endpoint::new("POST", "/v1/plan", "plan", "Get what an apply would do; changes nothing")
+            .query("optimal", "`true`: also how far the placements are from the optimum")
             .takes::<ApplyRequest>()
             .gives::<PlanResponse>(),
-        Endpoint::new("GET", "/v1/namespaces/{namespace}/services/{name}/why", "why", "Why a service is not as wanted")
-            .gives::<WhyResponse>(),
+        Endpoint::new(
+            "GET",
+            "/v1/namespaces/{namespace}/services/{name}/why",
+            "why",
+            "Explain why a service is not as wanted",
+        )
+        .gives::<WhyResponse>(),
         Endpoint::new(
             "GET",
             "/v1/containers/{id}/why",
             "container_why",
-            "Why a container is on its node and on no other, or on none",
+            "Explain why a container is on its node, or on none",
         )
         .gives::<WhyResponse>(),
-        Endpoint::new("GET", "/v1/snapshot", "snapshot", "The whole system at one revision").gives::<Snapshot>(),
-        Endpoint::new("GET", "/v1/verify", "verify", "The guarantees evaluated on the live state")
+        Endpoint::new("GET", "/v1/snapshot", "snapshot", "Get the whole system at one revision").gives::<Snapshot>(),
+        Endpoint::new("GET", "/v1/verify", "verify", "Check the guarantees against the live state")
             .gives::<VerifyResponse>(),
         Endpoint::new(
             "GET",
             "/v1/optimization",
             "optimization",
-            "Moves that would free nodes, and a bound on the best",
+            "Get the moves that would free nodes, and a bound on the optimum",
         )
-        .query("moves_max", "how many moves at most")
+        .query("moves_max", "the largest number of moves")
         .gives::<Optimization>(),
-        Endpoint::new("POST", "/v1/optimization", "optimize", "Begin those of the moves that are possible now")
+        Endpoint::new("POST", "/v1/optimization", "optimize", "Begin the moves that are possible now")
             .takes::<OptimizeRequest>()
             .gives::<Optimization>(),
         Endpoint::new(
             "GET",
             "/v1/mesh",
             "mesh_state",
-            "What proxies route by, all at one revision, or watch it as newline-delimited JSON",
+            "Get the routing state of proxies at one revision, or watch it as newline-delimited JSON",
         )
-        .query("watch", "`true`: stream changes instead of listing, those of all kinds of one revision together")
+        .query("watch", "`true`: stream changes instead of listing; changes of one revision come together")
         .query("revision", "with `watch`: the first revision to see; absent: from now on")
         .gives::<MeshState>(),
         Endpoint::new("POST", "/v1/mesh/call", "mesh_call", "Send a request through the mesh")
             .takes::<CallRequest>()
             .gives::<CallResponse>(),
-        Endpoint::new("POST", "/v1/mesh/check", "mesh_check", "Whether a request would be allowed, and why")
+        Endpoint::new("POST", "/v1/mesh/check", "mesh_check", "Check whether a request would be allowed, and why")
             .takes::<CallRequest>()
             .gives::<CheckResponse>(),
     ]
@@ -352,14 +362,25 @@ fn cluster_operations() -> Vec<Endpoint> {
 fn storage_operations() -> Vec<Endpoint> {
     let object = "/v1/storage/{bucket}/{key}";
     vec![
-        Endpoint::new("GET", "/v1/storage", "storage_status", "Storage nodes, their room, and the health of shards"),
+        Endpoint::new(
+            "GET",
+            "/v1/storage",
+            "storage_status",
+            "Get the storage nodes, their free space, and the health of shards",
+        ),
         Endpoint::new("GET", "/v1/storage/{bucket}", "list_objects", "List objects by key")
-            .query("prefix", "only keys that begin with it")
+            .query("prefix", "only keys that begin with this")
             .query("after", "only keys after this one")
             .query("limit", "items of the page"),
-        Endpoint::new("PUT", object, "put_object", "Store an object; answered after a durable majority").takes_bytes(),
-        Endpoint::new("GET", object, "get_object", "Read an object from any good copy"),
-        Endpoint::new("HEAD", object, "head_object", "What is known of an object"),
+        Endpoint::new(
+            "PUT",
+            object,
+            "put_object",
+            "Store an object; the answer comes once a majority of copies is durable",
+        )
+        .takes_bytes(),
+        Endpoint::new("GET", object, "get_object", "Get an object from any good copy"),
+        Endpoint::new("HEAD", object, "head_object", "Get the metadata of an object"),
         Endpoint::new("DELETE", object, "delete_object", "Delete an object").gives_nothing(),
     ]
 }
@@ -371,15 +392,21 @@ fn trust_operations() -> Vec<Endpoint> {
             "GET",
             "/v1/health",
             "health",
-            "Whether the server does its work; 503 says why not; needs no token",
+            "Check whether the server is ready; 503 says why not; needs no token",
         )
         .gives_nothing(),
-        Endpoint::new("GET", "/v1/health/live", "live", "Whether the server answers; needs no token").gives_nothing(),
-        Endpoint::new("GET", "/v1/servers", "list_servers", "The servers, and what is in their way")
+        Endpoint::new("GET", "/v1/health/live", "live", "Check whether the server is alive; needs no token")
+            .gives_nothing(),
+        Endpoint::new("GET", "/v1/servers", "list_servers", "List the servers, and what is wrong with them")
             .gives::<Vec<ServerStatus>>(),
-        Endpoint::new("GET", "/v1/backup", "backup", "The whole state at one revision, as `heptad restore` reads it"),
-        Endpoint::new("GET", "/v1/whoami", "whoami", "Who asks, as the server sees it").gives::<WhoAmI>(),
-        Endpoint::new("GET", "/v1/cluster", "cluster", "What the cluster is, and its servers").gives::<ClusterInfo>(),
+        Endpoint::new(
+            "GET",
+            "/v1/backup",
+            "backup",
+            "Get the whole state at one revision, as `heptad restore` reads it",
+        ),
+        Endpoint::new("GET", "/v1/whoami", "whoami", "Get who the caller is, as the server sees it").gives::<WhoAmI>(),
+        Endpoint::new("GET", "/v1/cluster", "cluster", "Get the cluster and its servers").gives::<ClusterInfo>(),
         Endpoint::new("POST", "/v1/join", "join", "Join the cluster; needs a join token and no certificate")
             .takes::<JoinRequest>()
             .gives::<JoinResponse>(),
@@ -387,27 +414,28 @@ fn trust_operations() -> Vec<Endpoint> {
             "POST",
             "/v1/certificates",
             "renew_certificate",
-            "A new certificate for who shows the present one",
+            "Renew the certificate that the caller presents",
         )
         .takes::<CertificateRequest>()
         .gives::<CertificateResponse>(),
-        Endpoint::new("GET", "/v1/trust-bundle", "trust_bundle", "The roots that are trusted now")
+        Endpoint::new("GET", "/v1/trust-bundle", "trust_bundle", "Get the CA certificates that are trusted now")
             .gives::<TrustBundleResponse>(),
-        Endpoint::new("GET", "/v1/authorities", "list_authorities", "The CAs of the cluster").gives::<Authorities>(),
+        Endpoint::new("GET", "/v1/authorities", "list_authorities", "List the CAs of the cluster")
+            .gives::<Authorities>(),
         Endpoint::new(
             "POST",
             "/v1/authorities/rotate",
             "rotate_authority",
-            "Make a new CA; both are trusted meanwhile",
+            "Create a new CA; both are trusted meanwhile",
         )
         .gives::<Authorities>(),
-        Endpoint::new("POST", joins, "create_join_token", "Make a token with which machines join")
+        Endpoint::new("POST", joins, "create_join_token", "Create a token with which machines join")
             .takes::<JoinTokenRequest>()
             .gives::<JoinTokenCreated>()
             .followed_by("delete_join_token", &OF_TOKEN),
         Endpoint::new("GET", joins, "list_join_tokens", "List join tokens").gives::<Vec<JoinTokenInfo>>(),
         Endpoint::new("DELETE", format!("{joins}/{{id}}"), "delete_join_token", "Delete a join token").gives_nothing(),
-        Endpoint::new("POST", tokens, "create_token", "Make a token for a person")
+        Endpoint::new("POST", tokens, "create_token", "Create a token for a person")
             .takes::<TokenRequest>()
             .gives::<TokenCreated>()
             .followed_by("delete_token", &OF_TOKEN),

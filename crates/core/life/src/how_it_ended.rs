@@ -3,6 +3,8 @@
 use heptad_model::{Bytes, Exit, ExitKind, signal_name};
 
 const SIGKILL: i32 = 9;
+/// The word for a run that ended for lack of memory.
+pub(crate) const OOM_KILLED: &str = "OOMKilled";
 
 /// How a run ended whose memory limit was `memory` (0 is none): one word, and the beginning of a sentence.
 pub(crate) fn how_it_ended(exit: &Exit, memory: Bytes) -> (&'static str, String) {
@@ -23,7 +25,7 @@ pub(crate) fn how_it_ended(exit: &Exit, memory: Bytes) -> (&'static str, String)
         ExitKind::Signal(SIGKILL) => format!("it was killed for using more memory than {limit}"),
         _ => format!("one of its processes was killed for using more memory than {limit}; {how}"),
     };
-    ("OOMKilled", text)
+    (OOM_KILLED, text)
 }
 
 #[cfg(test)]

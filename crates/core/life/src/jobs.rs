@@ -3,6 +3,7 @@
 
 use crate::{
     actions::{Actions, pattern},
+    how_it_ended::OOM_KILLED,
     lost::{given_up, is_gone},
     progress::Progress,
     steps::{Action, ServiceView, StopReason},
@@ -86,7 +87,8 @@ fn go_on(
     if let Some(bad) = mine.iter().find(|c| c.is_finished() && !succeeded(c)) {
         run.exit_code = bad.exit_code;
         let code = bad.exit_code.map_or("without an exit code".to_owned(), |code| format!("with exit code {code}"));
-        let reason = format!("container {} ended {code} after {} retries", bad.id, bad.restarts);
+        let why = if bad.reason == OOM_KILLED { " (OOMKilled: it used more memory than its limit)" } else { "" };
+        let reason = format!("container {} ended {code}{why} after {} retries", bad.id, bad.restarts);
         return end(turn.progress, run, now_ms, RunPhase::Failed, reason);
     }
     if run.succeeded >= run.completions {

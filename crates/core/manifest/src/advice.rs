@@ -11,10 +11,11 @@ pub(super) fn explain(path: &str, text: &str) -> String {
         };
     }
     let told = plain(text);
-    let hint = match path.starts_with("environment") && text.contains("expected a string") {
-        true => "; write it in quotes",
-        false => "",
-    };
+    let is_text_without_quotes = text.contains("expected a string")
+        && ["integer ", "floating point ", "boolean "]
+            .iter()
+            .any(|found| text.contains(&format!("invalid type: {found}")));
+    let hint = if is_text_without_quotes { "; write it in quotes" } else { "" };
     if path.is_empty() || path == "." { format!("{told}{hint}") } else { format!("{path}: {told}{hint}") }
 }
 
@@ -112,6 +113,7 @@ mod tests {
             ("invalid value: integer `70000`, expected u16", "expected a whole number from 0 to 65535, found `70000`"),
             ("invalid type: floating point `1.5`, expected u8", "expected a whole number from 0 to 255, found `1.5`"),
             ("invalid type: map, expected a string", "expected text, found a map"),
+            ("invalid type: integer `2`, expected a string", "expected text, found `2`; write it in quotes"),
             ("invalid type: null, expected a sequence", "expected a list, found nothing"),
             ("invalid type: string \"/\", expected struct HttpForm", "expected a map of fields, found \"/\""),
             ("invalid type: string \"yes\", expected a boolean", "expected true or false, found \"yes\""),

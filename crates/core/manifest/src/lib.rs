@@ -10,7 +10,7 @@ mod written;
 mod yaml;
 
 use heptad_api::{Kind, Manifest, fields_of, with_desired, with_kind};
-use heptad_model::Validate;
+use heptad_model::{Problem, Validate};
 use serde::de::DeserializeOwned;
 use std::{collections::BTreeMap, fmt, path::Path};
 use tree::Tree;
@@ -162,7 +162,7 @@ impl Reader<'_> {
             let text = error.inner().to_string();
             // What was taken out is missed only by us.
             let missed = advice::missing_field(&text).map(|field| format!("{path}.{field}"));
-            if missed.is_some_and(|missed| wrong.iter().any(|path| advice::is_same_field(path, &missed))) {
+            if missed.is_some_and(|missed| wrong.iter().any(|path| is_same(path, &missed))) {
                 return None;
             }
             let place = tree.place_of(&path);
@@ -181,11 +181,19 @@ impl Reader<'_> {
             wrong.push(path);
         };
         let problems = object.validate();
-        for problem in &problems {
+        // What was taken out may be what the others lack.
+        let untaken = |problem: &&Problem| !wrong.iter().any(|path| problem.follows_from(path));
+        for problem in problems.iter().filter(untaken) {
             self.complain(tree.place_of(&problem.path), problem.to_string());
         }
         (problems.is_empty() && wrong.is_empty()).then_some(object)
     }
+}
+
+/// Whether both lead to one field; the name of an object also stands behind the word of its kind.
+fn is_same(path: &str, missed: &str) -> bool {
+    let is_head = |path: &str| Kind::ALL.into_iter().any(|kind| kind.head() == Some(path.trim_start_matches('.')));
+    advice::is_same_field(path, missed) || (advice::is_same_field(missed, "name") && is_head(path))
 }
 
 /// The word that an unknown key was meant to be, in a document that was taken for one of `kind` since the kind that was meant

@@ -144,7 +144,20 @@ fn all_that_is_wrong_in_an_object_is_told() {
 }
 
 #[test]
+fn a_key_that_stands_twice_is_told_where_it_stands_again() {
+    let told = complaints("a.yaml", "service: a\nimage: host\nimage: b\n");
+    assert_eq!(told, ["a.yaml:3:1: `image` stands twice in the same map"]);
+    let told = complaints("a.yaml", "service: a\nimage: b\nresources: { cpu: 1, cpu: 2 }\n");
+    assert_eq!(told, ["a.yaml:3:22: `cpu` stands twice in the same map"]);
+}
+
+#[test]
 fn what_was_wrong_is_not_missed() {
+    let taken_out = "service: 5\nimage: host\ncommand: sleep 100\nports: [x]\nexpose: { host: a.example }\n";
+    let told = complaints("a.yaml", taken_out);
+    assert_eq!(told.len(), 3, "what follows from the three is not told: {told:#?}");
+    let told = complaints("a.yaml", "service: a\nimage: [\n");
+    assert!(!told[0].contains("at line"), "the place is told once: {told:?}");
     assert_eq!(complaints("a.yaml", "service: web\nimage: [x]\n"), ["a.yaml:2:1: image: expected text, found a list"]);
     assert_eq!(complaints("a.yaml", "service: web\n"), ["a.yaml:1:1: the field `image` is missing"]);
 }

@@ -6,7 +6,7 @@ use serde::{
     de::{self, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::Value;
-use serde_saphyr::Spanned;
+use serde_saphyr::{DuplicateKeyPolicy, Spanned};
 use std::fmt;
 
 struct Located(Spanned<Content>);
@@ -111,7 +111,8 @@ fn tab(text: &str, first: usize) -> Option<Place> {
 /// The documents of a file, or the place and text of what is wrong with it.
 pub(crate) fn documents(text: &str) -> Result<Vec<Tree>, (Place, String)> {
     // A service may be called `n` or `on`: only `true` and `false` are booleans, as in YAML 1.2.
-    let options = serde_saphyr::options! { strict_booleans: true };
+    // A key that stands twice is found in the tree, where its place is known.
+    let options = serde_saphyr::options! { strict_booleans: true, duplicate_keys: DuplicateKeyPolicy::LastWins };
     let parsed: Result<Vec<Located>, _> = serde_saphyr::from_multiple_with_options(text, options);
     match parsed {
         Ok(documents) => Ok(documents.into_iter().map(tree).collect()),
@@ -123,7 +124,11 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Tree>, (Place, String)> {
             let plain = error.without_snippet().to_string();
             match tab(text, at.line).filter(|_| plain.contains("tab")) {
                 Some(tab) => Err((tab, "a tab stands where the line is indented; YAML takes spaces there".to_owned())),
-                None => Err((at, plain.lines().next().unwrap_or_default().to_owned())),
+                // The place stands before the message already.
+                None => Err((
+                    at,
+                    plain.lines().next().unwrap_or_default().split(" at line ").next().unwrap_or_default().to_owned(),
+                )),
             }
         }
     }

@@ -4,13 +4,19 @@ use crate::{
     devices::{DeviceIndices, device_variable},
     ids::{ContainerId, NodeName, ServiceKey},
     node_health::StartFailure,
+    quantity::Bytes,
     resources::Resources,
-    service::{HealthCheck, Port},
+    sandbox::{Tmpfs, Ulimit},
+    service::{HealthCheck, Port, is_false, is_true, yes},
     settings::{EnvironmentSource, FileSource},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt, net::SocketAddr};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 /// A container's state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -51,7 +57,7 @@ pub enum DesiredState {
 }
 
 /// What a container is made from; copied from its service when the container is planned, never changed afterwards.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ContainerTemplate {
     /// The image.
     pub image: String,
@@ -82,6 +88,51 @@ pub struct ContainerTemplate {
     /// The user that runs the command.
     #[serde(default)]
     pub user: Option<String>,
+    /// The directory in which the command runs; the image's if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+    /// Further groups of the user.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub group_add: Vec<String>,
+    /// The host name that it sees; its identifier if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// Further names of addresses.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub extra_hosts: BTreeMap<String, Ipv4Addr>,
+    /// Whether its root file system cannot be written.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub read_only: bool,
+    /// File systems in memory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tmpfs: Vec<Tmpfs>,
+    /// The size of `/dev/shm`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shm_size: Option<Bytes>,
+    /// Limits of each process.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ulimits: BTreeMap<String, Ulimit>,
+    /// The most processes and threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids_limit: Option<u32>,
+    /// How readily it is killed when the node is short of memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_score_adj: Option<i16>,
+    /// Capabilities beside the default ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cap_add: Vec<String>,
+    /// Default capabilities that it does not get.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cap_drop: Vec<String>,
+    /// Whether set-user-ID programs give no further rights.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub no_new_privileges: bool,
+    /// Kernel settings of the container alone.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sysctls: BTreeMap<String, String>,
+    /// Whether a process of the platform is its first.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub init: bool,
     /// Milliseconds between the stop signal and SIGKILL.
     #[serde(default)]
     pub stop_grace_ms: u64,

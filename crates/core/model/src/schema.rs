@@ -34,6 +34,8 @@ macro_rules! text_schema {
     };
 }
 
+pub(crate) use text_schema;
+
 text_schema!(
     /// Address and port.
     pub SocketAddress,

@@ -6,8 +6,13 @@ use crate::{
     ids::{Namespace, ServiceKey},
     job::{Mode, Schedule},
     placement::{AffinityRule, TopologySpread},
+    quantity::Bytes,
     resources::Resources,
     rollout::{REVISIONS_MAX, TrafficSplit},
+    sandbox::{
+        AddedCapability, DroppedCapability, GroupName, HOSTNAME_BYTES_MAX, OOM_SCORE_ADJ_MAX, PIDS_MAX, PathText,
+        SysctlName, SysctlValue, Tmpfs, Ulimit, UlimitName, host_rules,
+    },
     schema::{LabelText, Name, PortNumber, Text, Word, WordValue, each_given, field, given, implies, of},
     settings::{EnvironmentSource, FileSource, SettingsRef},
     signal::signal_pattern,
@@ -240,13 +245,13 @@ fn progress_deadline_default() -> u64 {
 fn revisions_default() -> u32 {
     10
 }
-fn yes() -> bool {
+pub(crate) fn yes() -> bool {
     true
 }
-fn is_true(value: &bool) -> bool {
+pub(crate) fn is_true(value: &bool) -> bool {
     *value
 }
-fn is_false(value: &bool) -> bool {
+pub(crate) fn is_false(value: &bool) -> bool {
     !*value
 }
 fn is_never(value: &u64) -> bool {
@@ -309,6 +314,9 @@ pub struct Expose {
     pub port: Option<u16>,
 }
 
+/// A path of a file after its kind, or a reference in one word.
+const IMAGE_PATTERN: &str = r"^((oci|docker-archive):[^\x00]+|[^\x00-\x20\x7f]+)$";
+
 /// Labels with dots between them.
 fn host_pattern() -> String {
     let label = crate::ids::LABEL_PATTERN.trim_matches(['^', '$']);
@@ -336,6 +344,7 @@ fn service_rules() -> Vec<Schema> {
     vec![
         implies(host(), says_program),
         implies(host(), host_user),
+        implies(host(), host_rules()),
         implies(given("schedule"), job),
         implies(ends_or_daemon, json_schema!({ "not": { "required": ["strategy"] } })),
         implies(is("never_twice", yes()), waves),
@@ -370,7 +379,7 @@ pub struct Service {
     #[serde(default)]
     pub namespace: Namespace,
     /// The image: a registry reference, `oci:DIR[:TAG]`, `docker-archive:FILE` or `host`.
-    #[schemars(length(max = TEXT_BYTES_MAX), regex(pattern = r"^[^\x00]*[^\s\x00][^\x00]*$"))]
+    #[schemars(length(max = TEXT_BYTES_MAX), regex(pattern = IMAGE_PATTERN))]
     pub image: String,
     /// How many containers are to run.
     #[serde(default = "replicas_default")]
@@ -378,7 +387,7 @@ pub struct Service {
     pub replicas: u32,
     /// Replaces the image's entrypoint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(with = "Vec<Text>", length(max = ITEMS_MAX))]
+    #[schemars(with = "Vec<Text>", length(max = ITEMS_MAX), extend("prefixItems" = [{ "minLength": 1 }]))]
     pub command: Vec<String>,
     /// Replaces the image's arguments.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -415,6 +424,63 @@ pub struct Service {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = user_pattern()))]
     pub user: Option<String>,
+    /// The directory in which the command runs; the image's if absent. One that the image lacks is created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<PathText>")]
+    pub working_dir: Option<String>,
+    /// Further groups of the user: numbers, or names of the image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<GroupName>", length(max = ITEMS_MAX))]
+    pub group_add: Vec<String>,
+    /// The host name that the containers see; their identifier if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = HOSTNAME_BYTES_MAX), regex(pattern = host_pattern()))]
+    pub hostname: Option<String>,
+    /// Further names of addresses in `/etc/hosts`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = ITEMS_MAX))]
+    #[schemars(extend("propertyNames" = { "maxLength": HOST_BYTES_MAX, "pattern": host_pattern() }))]
+    pub extra_hosts: BTreeMap<String, Ipv4Addr>,
+    /// Whether the root file system cannot be written.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub read_only: bool,
+    /// File systems in memory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = ITEMS_MAX))]
+    pub tmpfs: Vec<Tmpfs>,
+    /// The size of `/dev/shm`; 64Mi if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shm_size: Option<Bytes>,
+    /// Limits of each process; `nofile` is 1,048,576 if absent.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = ITEMS_MAX, "propertyNames" = of::<UlimitName>()))]
+    pub ulimits: BTreeMap<String, Ulimit>,
+    /// The most processes and threads; 1,024 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = PIDS_MAX))]
+    pub pids_limit: Option<u32>,
+    /// How readily it is killed when the node is short of memory; 500 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = OOM_SCORE_ADJ_MAX))]
+    pub oom_score_adj: Option<i16>,
+    /// Capabilities beside the default ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<AddedCapability>", length(max = ITEMS_MAX))]
+    pub cap_add: Vec<String>,
+    /// Default capabilities that it does not get; `ALL`: none of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<DroppedCapability>", length(max = ITEMS_MAX))]
+    pub cap_drop: Vec<String>,
+    /// Whether set-user-ID programs give no further rights.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub no_new_privileges: bool,
+    /// Kernel settings of the container alone.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, SysctlValue>", extend("propertyNames" = of::<SysctlName>()))]
+    pub sysctls: BTreeMap<String, String>,
+    /// Whether a process of the platform is the container's first: it reaps orphans and passes signals on.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub init: bool,
     /// Labels that selectors look at.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, LabelText>", extend("maxProperties" = ITEMS_MAX))]
@@ -527,6 +593,21 @@ impl Service {
             settings: BTreeMap::new(),
             health_check: None,
             user: None,
+            working_dir: None,
+            group_add: Vec::new(),
+            hostname: None,
+            extra_hosts: BTreeMap::new(),
+            read_only: false,
+            tmpfs: Vec::new(),
+            shm_size: None,
+            ulimits: BTreeMap::new(),
+            pids_limit: None,
+            oom_score_adj: None,
+            cap_add: Vec::new(),
+            cap_drop: Vec::new(),
+            no_new_privileges: true,
+            sysctls: BTreeMap::new(),
+            init: false,
             labels: BTreeMap::new(),
             placement: Placement::default(),
             node_selector: BTreeMap::new(),
@@ -589,53 +670,60 @@ impl Service {
         let environment = self.environment_from.iter().filter_map(EnvironmentSource::reference);
         environment.chain(self.files.iter().filter_map(FileSource::reference))
     }
-
-    /// What each of the service's containers is made from; containers with another template are replaced.
-    pub fn template(&self) -> ContainerTemplate {
-        ContainerTemplate {
-            image: self.image.clone(),
-            command: self.command.clone(),
-            args: self.args.clone(),
-            resources: self.resources.clone(),
-            ports: self.ports.clone(),
-            environment: self.environment.clone(),
-            environment_from: self.environment_from.clone(),
-            files: self.files.clone(),
-            health_check: self.health_check.clone(),
-            user: self.user.clone(),
-            stop_grace_ms: self.stop_grace_ms,
-            stop_signal: self.stop_signal.clone(),
-            retries: self.mode.job().map(|job| job.retries),
-            restarts_asked: self.restarts_asked,
-        }
-    }
-
-    /// Changes the specification such that [`Self::template`] is `template`, except for what concerns the mode.
-    pub fn set_template(&mut self, template: &ContainerTemplate) {
-        // Each field by its name, so that a new field cannot be forgotten here.
-        let ContainerTemplate {
-            image,
-            command,
-            args,
-            resources,
-            ports,
-            environment,
-            environment_from,
-            files,
-            health_check,
-            user,
-            stop_grace_ms,
-            stop_signal,
-            retries,
-            restarts_asked,
-        } = template.clone();
-        (self.image, self.command, self.args, self.resources) = (image, command, args, resources);
-        (self.ports, self.environment, self.health_check) = (ports, environment, health_check);
-        (self.environment_from, self.files) = (environment_from, files);
-        (self.user, self.stop_grace_ms, self.stop_signal) = (user, stop_grace_ms, stop_signal);
-        self.restarts_asked = restarts_asked;
-        if let (Mode::Job(job), Some(retries)) = (&mut self.mode, retries) {
-            job.retries = retries;
-        }
-    }
 }
+
+/// The fields that a service and the template of its containers share, in one list, so that none is forgotten in either
+/// direction.
+macro_rules! of_template {
+    ($($field:ident),*) => {
+        impl Service {
+            /// What each of the service's containers is made from; containers with another template are replaced.
+            pub fn template(&self) -> ContainerTemplate {
+                ContainerTemplate {
+                    retries: self.mode.job().map(|job| job.retries),
+                    $($field: self.$field.clone(),)*
+                }
+            }
+
+            /// Changes the specification such that [`Self::template`] is `template`, except for what concerns the mode.
+            pub fn set_template(&mut self, template: &ContainerTemplate) {
+                let ContainerTemplate { retries, $($field),* } = template.clone();
+                $(self.$field = $field;)*
+                if let (Mode::Job(job), Some(retries)) = (&mut self.mode, retries) {
+                    job.retries = retries;
+                }
+            }
+        }
+    };
+}
+
+of_template!(
+    image,
+    command,
+    args,
+    resources,
+    ports,
+    environment,
+    environment_from,
+    files,
+    health_check,
+    user,
+    working_dir,
+    group_add,
+    hostname,
+    extra_hosts,
+    read_only,
+    tmpfs,
+    shm_size,
+    ulimits,
+    pids_limit,
+    oom_score_adj,
+    cap_add,
+    cap_drop,
+    no_new_privileges,
+    sysctls,
+    init,
+    stop_grace_ms,
+    stop_signal,
+    restarts_asked
+);

@@ -16,9 +16,9 @@ pub const REDACTED: &str = "<redacted>";
 pub const SETTINGS_BYTES_MAX: usize = 512 << 10;
 
 /// The longest path of a file.
-const PATH_BYTES_MAX: usize = 4_096;
+pub(crate) const PATH_BYTES_MAX: usize = 4_096;
 /// An absolute path without `.` and `..`.
-const PATH_PATTERN: &str = r"^(/([^./\x00][^/\x00]*|\.[^./\x00][^/\x00]*|\.\.[^/\x00]+)?)+$";
+pub(crate) const PATH_PATTERN: &str = r"^(/([^./\x00][^/\x00]*|\.[^./\x00][^/\x00]*|\.\.[^/\x00]+)?)+$";
 /// The longest key of a value.
 const KEY_BYTES_MAX: usize = 253;
 
@@ -194,6 +194,12 @@ fn is_key(key: &str) -> bool {
     !key.is_empty() && key.len() <= KEY_BYTES_MAX && key.bytes().all(inner) && key != "." && key != ".."
 }
 
+/// Whether it is an absolute path below the root without `.` and `..`.
+pub(crate) fn is_path(path: &str) -> bool {
+    let is_plain = path.starts_with('/') && path.len() > 1 && path.len() <= PATH_BYTES_MAX;
+    is_plain && !path.contains('\0') && !path.split('/').any(|part| matches!(part, "." | ".."))
+}
+
 fn data(data: &BTreeMap<String, String>, problems: &mut Vec<Problem>) {
     let mut complain = |path: String, message: String| problems.push(Problem { path, message });
     if data.len() > ITEMS_MAX {
@@ -258,10 +264,8 @@ pub(crate) fn validate_sources(environment_from: &[EnvironmentSource], files: &[
     unless(files.len() <= ITEMS_MAX, "files".into(), "too many entries; at most 256 are possible");
     for (i, source) in files.iter().enumerate() {
         unless(source.reference().is_some(), format!("files[{i}]"), one);
-        let is_plain = source.path.starts_with('/') && source.path.len() > 1 && source.path.len() <= PATH_BYTES_MAX;
-        let climbs = source.path.contains('\0') || source.path.split('/').any(|part| matches!(part, "." | ".."));
         let message = "it must be an absolute path without `.` and `..`, and not `/`";
-        unless(is_plain && !climbs, format!("files[{i}].path"), message);
+        unless(is_path(&source.path), format!("files[{i}].path"), message);
         let is_mode = |mode: &String| u32::from_str_radix(mode, 8).is_ok_and(|mode| mode <= 0o777);
         unless(
             source.mode.as_ref().is_none_or(is_mode),

@@ -43,11 +43,22 @@ pub struct UserError {
 /// The characters that a name must not contain.
 const NOT_IN_NAMES: &str = r"\s\x00-\x1f\x7f-\x9f:/,";
 
-/// What a service's `user` may be, as a pattern.
-pub(crate) fn user_pattern() -> String {
+/// What a user or a group may be, as a pattern that is part of others.
+fn one_pattern() -> String {
     let id = decimal_up_to(USER_ID_MAX.into());
     let name = format!("([0-9]+[^0-9{NOT_IN_NAMES}]|[^-+0-9{NOT_IN_NAMES}])[^{NOT_IN_NAMES}]*");
-    format!("^({id}|{name})(:({id}|{name})?)?$")
+    format!("({id}|{name})")
+}
+
+/// The same of a whole text.
+pub(crate) fn principal_pattern() -> String {
+    format!("^{}$", one_pattern())
+}
+
+/// What a service's `user` may be, as a pattern.
+pub(crate) fn user_pattern() -> String {
+    let one = one_pattern();
+    format!("^{one}(:{one}?)?$")
 }
 
 /// What it may be with the image `host`, besides [`user_pattern`]: numbers above 0.

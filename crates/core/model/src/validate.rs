@@ -10,10 +10,11 @@ use crate::{
     quantity::Bytes,
     resources::{MEMORY_BYTES_MIN, Resources},
     rollout::REVISIONS_MAX,
+    sandbox,
     selector::Selector,
     service::{
         CHECK_INTERVAL_MS_MIN, GANG_SIZE_MAX, HealthCheck, PROGRESS_DEADLINE_MS_MAX, PROGRESS_DEADLINE_MS_MIN, Port,
-        Probe, REPLICAS_MAX, STOP_GRACE_MS_MAX, Service,
+        Probe, Protocol, REPLICAS_MAX, STOP_GRACE_MS_MAX, Service,
     },
     settings::validate_sources,
     signal::parse_signal,
@@ -45,6 +46,9 @@ pub const CHECK_RETRIES_MAX: u32 = 1_000;
 /// The longest name of a host.
 pub const HOST_BYTES_MAX: usize = 253;
 
+/// A port is named that the service does not have.
+const NO_SUCH_PORT: &str = "the service has no such TCP port";
+
 /// What is wrong with one field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
@@ -57,6 +61,14 @@ pub struct Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.path, self.message)
+    }
+}
+
+impl Problem {
+    /// Whether it may be only that the field at `path` is missing.
+    pub fn follows_from(&self, path: &str) -> bool {
+        let first = |path: &str| path.trim_start_matches('.').split(['.', '[']).next().unwrap_or_default().to_owned();
+        first(&self.path) == first(path) || (first(path) == "ports" && self.message == NO_SUCH_PORT)
     }
 }
 
@@ -107,7 +119,7 @@ impl Found {
         }
     }
 
-    fn count(&mut self, path: &str, count: usize) {
+    pub(crate) fn count(&mut self, path: &str, count: usize) {
         self.unless(count <= ITEMS_MAX, path, format!("{count} entries; at most {ITEMS_MAX} are possible"));
     }
 
@@ -127,9 +139,18 @@ impl Validate for Service {
             "it is empty; name an image, or `host` for the host's own programs",
         );
         found.text("image", &self.image);
+        let is_file = ["oci:", "docker-archive:"].iter().any(|kind| self.image.starts_with(kind));
+        let is_one_word =
+            is_file || self.image.trim().is_empty() || !self.image.bytes().any(|byte| byte <= b' ' || byte == 0x7f);
+        found.unless(is_one_word, "image", "a reference has no white space");
         found.between("replicas", self.replicas.into(), 0, REPLICAS_MAX.into());
         let needs_command = self.image == "host" && self.command.is_empty() && self.args.is_empty();
         found.unless(!needs_command, "command", "the image `host` has no entrypoint; give a command");
+        found.unless(
+            self.command.first().is_none_or(|word| !word.is_empty()),
+            "command[0]",
+            "it is empty; name a program",
+        );
         found.count("command", self.command.len() + self.args.len());
         for (i, word) in self.command.iter().chain(&self.args).enumerate() {
             found.text(format!("command[{i}]"), word);
@@ -146,6 +167,7 @@ impl Validate for Service {
         if let Some(Err(error)) = self.stop_signal.as_deref().map(parse_signal) {
             found.unless(false, "stop_signal", error.to_string());
         }
+        sandbox::validate(&mut found, self);
         placement::service(&mut found, self);
         exchange(&mut found, self);
         gang(&mut found, self);
@@ -156,7 +178,7 @@ impl Validate for Service {
                 "expose.host",
                 format!("`{host}` is not a host name"),
             );
-            found.unless(port_known(expose.port, &self.ports), "expose.port", "it is none of the service's ports");
+            found.unless(port_known(expose.port, &self.ports), "expose.port", NO_SUCH_PORT);
         }
         found.0
     }
@@ -207,7 +229,7 @@ fn gang(found: &mut Found, service: &Service) {
     if !service.gang {
         return;
     }
-    let message = "the containers of a daemon are for one node each; leave it out";
+    let message = "a daemon runs one container on each node, so it cannot be a gang; leave it out";
     found.unless(service.mode != Mode::Daemon, "gang", message);
     let most = GANG_SIZE_MAX;
     let message = format!("{} replicas cannot be placed together; a gang has at most {most}", service.replicas);
@@ -247,23 +269,20 @@ fn environment(found: &mut Found, service: &Service) {
     found.labels(&service.labels);
 }
 
-/// Whether `port` is one of `ports`, or there is a first one to stand in for it.
+/// Whether `port` is one of `ports` that speaks TCP, or there is a first one to stand in for it.
 fn port_known(port: Option<u16>, ports: &[Port]) -> bool {
-    match port {
-        Some(port) => ports.iter().any(|p| p.container_port == port),
-        None => !ports.is_empty(),
-    }
+    let mut over_tcp = ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+    over_tcp.any(|own| port.is_none_or(|port| own.container_port == port))
 }
 
 fn health_check(found: &mut Found, check: &HealthCheck, ports: &[Port]) {
-    let unknown = "it is none of the service's ports";
     match &check.probe {
         Probe::Command(words) => found.unless(!words.is_empty(), "health_check.command", "it is empty; name a program"),
         Probe::Http { path, port } => {
             found.unless(path.starts_with('/'), "health_check.http.path", "it must begin with `/`");
-            found.unless(port_known(*port, ports), "health_check.http.port", unknown);
+            found.unless(port_known(*port, ports), "health_check.http.port", NO_SUCH_PORT);
         }
-        Probe::Tcp { port } => found.unless(port_known(*port, ports), "health_check.tcp.port", unknown),
+        Probe::Tcp { port } => found.unless(port_known(*port, ports), "health_check.tcp.port", NO_SUCH_PORT),
     }
     found.between("health_check.interval_ms", check.interval_ms, CHECK_INTERVAL_MS_MIN, CHECK_MS_MAX);
     found.between("health_check.timeout_ms", check.timeout_ms, 1, CHECK_MS_MAX);
@@ -293,7 +312,11 @@ impl Validate for NetworkPolicy {
                 );
                 found.unless(!peer.ports.contains(&0), &path, "0 is not a port");
                 let whole = !peer.external || peer.ports.is_empty();
-                found.unless(whole, path, "the world outside is allowed or not as a whole; leave `ports` out");
+                found.unless(
+                    whole,
+                    path,
+                    "`external` allows or denies the outside world as a whole; leave `ports` out",
+                );
             }
         }
         found.0

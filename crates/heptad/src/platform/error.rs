@@ -39,6 +39,17 @@ pub enum PlatformError {
         /// The name that was given.
         name: String,
     },
+    /// Another name than that of the first start was given.
+    #[error(
+        "{} holds the containers and the data of node {kept}; leave --node out, or use another --data-dir",
+        dir.display()
+    )]
+    OtherNode {
+        /// The node's name.
+        kept: String,
+        /// Its directory.
+        dir: PathBuf,
+    },
     /// Containers were asked for, and this user or machine cannot make them.
     #[error("containers cannot be made here: {missing}; use --driver process for plain processes")]
     NoContainers {

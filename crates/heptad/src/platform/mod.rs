@@ -68,9 +68,10 @@ impl std::fmt::Debug for Platform {
 
 impl Platform {
     /// Starts everything. When it returns, the API answers and the node is about to register.
-    pub async fn start(settings: Settings) -> Result<Self, PlatformError> {
+    pub async fn start(mut settings: Settings) -> Result<Self, PlatformError> {
         let lock = take(&settings.data_dir)?;
         let mut identity = Identity::load(&settings.data_dir)?;
+        settings.node = Some(identity.node_name(&settings)?);
         let store = StateSettings::Embedded.open(&settings.data_dir).await?;
         let base = node::Base::open(&settings, &mut identity, None).await?;
         let network = base.network();

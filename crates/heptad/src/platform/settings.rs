@@ -110,6 +110,9 @@ pub const IDENTITY_FILE: &str = "platform.json";
 pub(super) struct Identity {
     /// Tells the platforms of one machine apart: names of bridges, tables, control groups.
     pub(super) instance: String,
+    /// The name of the node whose containers and data are here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) node: Option<String>,
     /// The range of service addresses.
     #[serde(default)]
     pub(super) service_cidr: Option<Ipv4Net>,
@@ -134,12 +137,34 @@ impl Identity {
                 serde_json::from_slice(&bytes).map_err(|source| PlatformError::Identity { file, source: source.into() })
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let fresh =
-                    Self { instance: draw_instance(), service_cidr: None, disks: BTreeMap::new(), ingress: None };
+                let fresh = Self {
+                    instance: draw_instance(),
+                    node: None,
+                    service_cidr: None,
+                    disks: BTreeMap::new(),
+                    ingress: None,
+                };
                 fresh.save(data_dir)?;
                 Ok(fresh)
             }
             Err(source) => Err(PlatformError::Identity { file, source }),
+        }
+    }
+
+    /// The name of the node of a platform on one machine: that of the first start in its directory, whatever the host is
+    /// called now. Another one would be another node, and what runs here would be lost to it.
+    pub(super) fn node_name(&mut self, settings: &Settings) -> Result<String, PlatformError> {
+        match (&self.node, &settings.node) {
+            (Some(kept), Some(asked)) if kept != asked => {
+                Err(PlatformError::OtherNode { kept: kept.clone(), dir: settings.data_dir.clone() })
+            }
+            (Some(kept), _) => Ok(kept.clone()),
+            (None, _) => {
+                let name = settings.node_name()?;
+                self.node = Some(name.clone());
+                self.save(&settings.data_dir)?;
+                Ok(name)
+            }
         }
     }
 
@@ -217,5 +242,22 @@ pub(super) fn wants_containers(choice: DriverChoice, facts: &heptad_exec::NodeFa
             }
             Err(PlatformError::NoContainers { missing: missing.join("; ") })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_stays_the_node_that_it_was_first() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let named = |name: Option<&str>| Settings { node: name.map(str::to_owned), ..Settings::new(dir.path()) };
+        let start = |name| Identity::load(dir.path()).expect("an identity").node_name(&named(name));
+        assert_eq!(start(Some("first")).expect("it is new"), "first");
+        assert_eq!(start(None).expect("whatever the host is called"), "first");
+        assert_eq!(start(Some("first")).expect("the same"), "first");
+        let refused = start(Some("other")).expect_err("another").to_string();
+        assert!(refused.contains("node first; leave --node out"), "{refused}");
     }
 }

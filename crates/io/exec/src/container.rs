@@ -5,33 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
-use heptad_model::{SIGTERM, USER_ID_MAX};
+use heptad_model::sandbox::{CAPABILITIES_ALLOWED, CAPABILITIES_DEFAULT, PIDS_MAX};
+use heptad_model::{SIGTERM, USER_ID_MAX, Ulimit};
 use serde::{Deserialize, Serialize};
 
 use crate::error::SpecProblem;
 
 /// The user of containers that name none and see the host's files.
 pub const NOBODY_UID: u32 = 65_534;
-
-/// The capabilities of a container that names none: what the entry points of common images (nginx, postgres, redis)
-/// need to hand over their files and step down to their own user, and nothing that reaches outside.
-pub const DEFAULT_CAPABILITIES: &[&str] =
-    &["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_SETGID", "CAP_SETUID"];
-/// All capabilities that may be requested. The rest (`NET_ADMIN`, `NET_RAW`, `SYS_*`, `MKNOD`...) is refused.
-pub const ALLOWED_CAPABILITIES: &[&str] = &[
-    "CAP_AUDIT_WRITE",
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_IPC_LOCK",
-    "CAP_KILL",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-];
 
 const ARGS_MAX: usize = 4_096;
 const ENV_MAX: usize = 4_096;
@@ -75,12 +56,20 @@ pub struct ContainerSpec {
     /// Content of `/etc/hosts`; the rootfs's own file if absent.
     #[serde(default)]
     pub hosts: Option<String>,
-    /// The exact set; see [`DEFAULT_CAPABILITIES`] and [`ALLOWED_CAPABILITIES`].
+    /// The exact set; see [`CAPABILITIES_DEFAULT`] and [`CAPABILITIES_ALLOWED`].
     #[serde(default = "default_capabilities")]
     pub capabilities: BTreeSet<String>,
     /// Always true for [`RootFs::Host`].
     #[serde(default)]
     pub read_only_root: bool,
+    #[serde(default = "yes")]
+    pub no_new_privileges: bool,
+    /// Kernel settings of its own name spaces, beside the platform's.
+    #[serde(default)]
+    pub sysctls: BTreeMap<String, String>,
+    /// Whether the shim's first process in it stays above the program, as its reaper.
+    #[serde(default)]
+    pub init: bool,
     #[serde(default)]
     pub log: LogLimits,
     /// The time between the stop signal and SIGKILL when the caller of stop names no other.
@@ -142,11 +131,25 @@ pub struct Limits {
     pub pids_max: u32,
     /// Clamped to what this process may grant.
     pub open_files_max: u64,
+    /// Of each process, by their names in small letters; `nofile` goes before `open_files_max`.
+    pub ulimits: BTreeMap<String, Ulimit>,
+    pub shm_bytes: u64,
+    /// 0 to 1000: how readily the kernel kills it when memory is short.
+    pub oom_score_adj: i16,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { cpu_millis: None, memory_bytes: None, pids_max: 1_024, open_files_max: 65_536 }
+        Self {
+            cpu_millis: None,
+            memory_bytes: None,
+            pids_max: 1_024,
+            open_files_max: 1 << 20,
+            ulimits: BTreeMap::new(),
+            shm_bytes: 64 << 20,
+            // Containers are killed before the platform.
+            oom_score_adj: 500,
+        }
     }
 }
 
@@ -197,7 +200,11 @@ impl Default for LogLimits {
 }
 
 fn default_capabilities() -> BTreeSet<String> {
-    DEFAULT_CAPABILITIES.iter().map(|name| (*name).to_owned()).collect()
+    CAPABILITIES_DEFAULT.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn default_stop_grace_ms() -> u64 {
@@ -209,7 +216,7 @@ fn default_stop_signal() -> i32 {
 }
 
 impl ContainerSpec {
-    /// A container with the defaults: capabilities of [`DEFAULT_CAPABILITIES`], no network, no limits but pids.
+    /// A container with the defaults: capabilities of [`CAPABILITIES_DEFAULT`], no network, no limits but pids.
     /// With [`RootFs::Host`] it has no capability and runs as nobody.
     pub fn new(id: impl Into<String>, rootfs: RootFs, args: Vec<String>) -> Self {
         let id = id.into();
@@ -230,6 +237,9 @@ impl ContainerSpec {
             hosts: None,
             capabilities: if host { BTreeSet::new() } else { default_capabilities() },
             read_only_root: host,
+            no_new_privileges: true,
+            sysctls: BTreeMap::new(),
+            init: false,
             log: LogLimits::default(),
             stop_grace_ms: default_stop_grace_ms(),
             stop_signal: SIGTERM,
@@ -250,18 +260,21 @@ impl ContainerSpec {
         let clean = self.cwd.is_absolute() && !self.cwd.components().any(|part| part.as_os_str() == "..");
         found.check(clean, "cwd", "an absolute path without `..`");
         found.check(self.user.is_valid(), "user", "numbers from 0 to 2147483647");
+        found.check((0..=1_000).contains(&self.limits.oom_score_adj), "limits.oom_score_adj", "0 to 1000");
+        let contained = self.rootfs != RootFs::Host || (self.no_new_privileges && self.capabilities.is_empty());
+        found.check(contained, "capabilities", "none, and no new privileges, where the host's files are seen");
         let rootless = self.rootfs != RootFs::Host || !self.user.has_root();
         found.check(rootless, "user", "neither root nor its group where the host's files are seen");
         found.check((1..=64).contains(&self.stop_signal), "stop_signal", "1 to 64");
         found.check(hostname_is_valid(&self.hostname), "hostname", "1 to 63 of [A-Za-z0-9.-]");
-        found.check((1..=1 << 22).contains(&self.limits.pids_max), "limits.pids_max", "1 to 4194304");
+        found.check((1..=PIDS_MAX).contains(&self.limits.pids_max), "limits.pids_max", "1 to 4194304");
         found.check(self.limits.cpu_millis != Some(0), "limits.cpu_millis", "at least 1");
         found.check(self.limits.open_files_max > 0, "limits.open_files_max", "at least 1");
         found.check(self.log.file_bytes_max >= LOG_FILE_BYTES_MIN, "log.file_bytes_max", "at least 131072");
         found.check((1..=100).contains(&self.log.files_max), "log.files_max", "1 to 100");
         self.check_mounts(&mut found);
         for name in &self.capabilities {
-            let allowed = ALLOWED_CAPABILITIES.contains(&name.as_str());
+            let allowed = CAPABILITIES_ALLOWED.contains(&name.as_str());
             found.check(allowed, &format!("capabilities.{name}"), "one of the capabilities that may be given");
         }
         found.0
@@ -350,7 +363,10 @@ mod tests {
         spec.mounts.push(Mount::Tmpfs { target: PathBuf::from("/a/../proc"), size_bytes: 1, mode: 0o755 });
         spec.mounts.push(Mount::Tmpfs { target: PathBuf::from("/proc/x"), size_bytes: 1, mode: 0o755 });
         let paths: Vec<_> = spec.problems().into_iter().map(|problem| problem.path).collect();
-        assert_eq!(paths, ["id", "cwd", "mounts[0].target", "mounts[1].target", "capabilities.CAP_SYS_ADMIN"]);
+        assert_eq!(
+            paths,
+            ["id", "cwd", "capabilities", "mounts[0].target", "mounts[1].target", "capabilities.CAP_SYS_ADMIN"]
+        );
     }
 
     #[test]
@@ -377,7 +393,7 @@ mod tests {
     fn old_files_without_the_optional_fields_are_read() {
         let text = r#"{"id":"a","rootfs":"host","args":["x"],"cwd":"/","hostname":"a"}"#;
         let spec: ContainerSpec = serde_json::from_str(text).expect("the minimal form");
-        assert_eq!(spec.capabilities.len(), DEFAULT_CAPABILITIES.len());
+        assert_eq!(spec.capabilities.len(), CAPABILITIES_DEFAULT.len());
         assert_eq!(spec.limits.pids_max, 1_024);
     }
 }

@@ -118,6 +118,9 @@ pub struct ExecCommand {
     pub cwd: Option<PathBuf>,
     #[serde(default)]
     pub user: Option<User>,
+    /// Whether what it leaves behind is killed when it ends.
+    #[serde(default)]
+    pub ends_all: bool,
 }
 
 /// A command with bounds, for health checks and single answers.

@@ -186,6 +186,18 @@ fn lock(options: &EngineOptions) -> Result<Flock<File>, ExecError> {
         .map_err(|_| ExecError::DirectoryInUse { path: options.dir.clone() })
 }
 
+/// Asks the shim to stop the container. A silent one waits for the container itself, in which a frozen or stopped process
+/// holds up the entry of a command: that is over once everything in the container is killed.
+fn ask_to_stop(entry: &Entry, grace_ms: u64) -> Result<(), ExecError> {
+    match client::ask(&entry.bundle, entry.id(), "stop", &Request::Stop { grace_ms }) {
+        Err(ExecError::ShimSilent { .. }) if !entry.cgroup.is_empty() => {
+            adopt::kill_group(&entry.cgroup, Duration::from_millis(KILL_TIMEOUT_MS));
+            Ok(())
+        }
+        asked => asked.map(drop),
+    }
+}
+
 fn in_ms(grace: Duration) -> u64 {
     u64::try_from(grace.as_millis()).unwrap_or(u64::MAX).min(u64::MAX / 4)
 }
@@ -215,7 +227,7 @@ impl Driver for Engine {
         }
         let grace = grace.unwrap_or(Duration::from_millis(entry.spec.stop_grace_ms));
         let grace_ms = in_ms(grace);
-        client::ask(&entry.bundle, id, "stop", &Request::Stop { grace_ms })?;
+        ask_to_stop(&entry, grace_ms)?;
         let patience = Duration::from_millis(grace_ms.saturating_add(KILL_TIMEOUT_MS));
         if let Some(exit) = entry.wait(patience) {
             return Ok(exit);
@@ -227,7 +239,7 @@ impl Driver for Engine {
 
     fn begin_stop(&self, id: &str, grace: Duration) -> Result<(), ExecError> {
         let entry = self.entry(id)?;
-        client::ask(&entry.bundle, id, "stop", &Request::Stop { grace_ms: in_ms(grace) }).map(drop)
+        ask_to_stop(&entry, in_ms(grace))
     }
 
     fn ended(&self, id: &str) -> BoxFuture<'static, Option<Exit>> {

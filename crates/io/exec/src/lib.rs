@@ -25,10 +25,7 @@ mod sys;
 
 pub use cgroup::CgroupMode;
 pub use collect::{PipedExec, Sink};
-pub use container::{
-    ALLOWED_CAPABILITIES, ContainerSpec, DEFAULT_CAPABILITIES, Limits, LogLimits, Mount, NOBODY_UID, Network, RootFs,
-    User,
-};
+pub use container::{ContainerSpec, Limits, LogLimits, Mount, NOBODY_UID, Network, RootFs, User};
 pub use driver::{
     ContainerState, ContainerStatus, Driver, DriverKind, ExecCommand, ExecEnd, ExecIo, ExecOutput, ExecRequest,
     ExecSession, Exit, ExitKind, Usage,

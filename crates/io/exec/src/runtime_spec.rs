@@ -1,6 +1,7 @@
 //! From a container's specification to an OCI runtime specification: a pure function that writes every field itself, so
 //! that no library's defaults slip in. Touches nothing.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use heptad_model::MEMORY_BYTES_MIN;
@@ -19,8 +20,6 @@ const CPU_PERIOD_USEC_MAX: u64 = 1_000_000;
 /// The kernel's smallest quota.
 const CPU_QUOTA_USEC_MIN: u64 = 1_000;
 const SHARES_PER_CPU: u64 = 1_024;
-/// Containers are killed before the platform when memory is short.
-const OOM_SCORE_ADJ: i32 = 500;
 
 const MASKED_PATHS: &[&str] = &[
     "/proc/acpi",
@@ -93,15 +92,14 @@ pub(crate) fn process(spec: &ContainerSpec, facts: &NodeFacts, command: &ExecCom
     if !user.additional_gids.is_empty() {
         user_value["additionalGids"] = json!(user.additional_gids);
     }
-    let files = spec.limits.open_files_max.min(facts.open_files_max);
     json!({
         "terminal": false,
         "user": user_value,
         "args": command.args,
         "env": env,
         "cwd": command.cwd.as_ref().unwrap_or(&spec.cwd),
-        "noNewPrivileges": true,
-        "oomScoreAdj": OOM_SCORE_ADJ,
+        "noNewPrivileges": spec.no_new_privileges,
+        "oomScoreAdj": spec.limits.oom_score_adj,
         // Nothing is inheritable or ambient: only files and root's own rules grant these.
         "capabilities": {
             "bounding": spec.capabilities,
@@ -110,20 +108,29 @@ pub(crate) fn process(spec: &ContainerSpec, facts: &NodeFacts, command: &ExecCom
             "inheritable": [],
             "ambient": [],
         },
-        "rlimits": [
-            {"type": "RLIMIT_NOFILE", "soft": files, "hard": files},
-            {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
-        ],
+        "rlimits": rlimits(spec, facts),
     })
+}
+
+fn rlimits(spec: &ContainerSpec, facts: &NodeFacts) -> Vec<Value> {
+    let files = spec.limits.open_files_max;
+    let mut all = BTreeMap::from([("nofile", (files, files)), ("core", (0, 0))]);
+    all.extend(spec.limits.ulimits.iter().map(|(name, limit)| (name.as_str(), limit.values())));
+    let clamped = all.into_iter().map(|(name, (soft, hard))| {
+        let most = if name == "nofile" { facts.open_files_max } else { u64::MAX };
+        json!({"type": format!("RLIMIT_{}", name.to_ascii_uppercase()), "soft": soft.min(most), "hard": hard.min(most)})
+    });
+    clamped.collect()
 }
 
 fn mounts(spec: &ContainerSpec, around: &Surroundings<'_>) -> Vec<Value> {
     let mount = |kind: &str, target: &str, options: &[&str]| json!({"destination": target, "type": kind, "source": kind, "options": options});
+    let shm_size = format!("size={}", spec.limits.shm_bytes);
     let mut all = vec![
         mount("proc", "/proc", &["nosuid", "noexec", "nodev"]),
         mount("tmpfs", "/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
         mount("devpts", "/dev/pts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
-        mount("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+        mount("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm_size]),
         mount("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]),
         mount("sysfs", "/sys", &["nosuid", "noexec", "nodev", "ro"]),
         mount("cgroup", CGROUP_ROOT, &["nosuid", "noexec", "nodev", "relatime", "ro"]),
@@ -178,12 +185,15 @@ fn linux(spec: &ContainerSpec, around: &Surroundings<'_>) -> Value {
         "readonlyPaths": read_only,
         "devices": [],
     });
+    let mut sysctls = BTreeMap::new();
     if spec.network != Network::Host {
         // The namespace is the container's own, so its low ports and its ping need no privilege.
-        value["sysctl"] = json!({
-            "net.ipv4.ip_unprivileged_port_start": "0",
-            "net.ipv4.ping_group_range": "0 2147483647",
-        });
+        sysctls.insert("net.ipv4.ip_unprivileged_port_start", "0");
+        sysctls.insert("net.ipv4.ping_group_range", "0 2147483647");
+    }
+    sysctls.extend(spec.sysctls.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    if !sysctls.is_empty() {
+        value["sysctl"] = json!(sysctls);
     }
     if around.with_seccomp {
         value["seccomp"] = seccomp::oci_profile(&around.facts.architecture).unwrap_or(Value::Null);

@@ -67,6 +67,17 @@ pub(crate) fn kill(pid: i32, signal: i32) -> nix::Result<()> {
     nix::errno::Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
+/// The next signal of the set, which is blocked.
+pub(crate) fn wait_signal(set: &nix::sys::signal::SigSet) -> i32 {
+    loop {
+        // SAFETY: the set outlives the call, and no details are asked for.
+        let signal = unsafe { libc::sigwaitinfo(set.as_ref(), std::ptr::null_mut()) };
+        if signal > 0 {
+            return signal;
+        }
+    }
+}
+
 /// The next child that has ended, if any; with `wait`, blocks until one does. `None` also if there are no children.
 pub(crate) fn reap(wait: bool) -> Option<(i32, ExitKind)> {
     let flags = if wait { 0 } else { libc::WNOHANG };

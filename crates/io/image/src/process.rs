@@ -26,6 +26,8 @@ pub struct ProcessRequest {
     pub env: BTreeMap<String, String>,
     /// `user[:group]`, names or numbers.
     pub user: Option<String>,
+    /// Further groups, names or numbers.
+    pub groups: Vec<String>,
     /// Absolute directory.
     pub working_dir: Option<String>,
     /// The signal that asks it to end, such as `SIGQUIT`.
@@ -118,7 +120,7 @@ impl Image {
         if args.is_empty() || args[0].is_empty() {
             return Err(ProcessError::NoCommand { image: image() });
         }
-        let account = self.account(request.user.as_deref().unwrap_or(&self.config.user))?;
+        let account = self.account(request.user.as_deref().unwrap_or(&self.config.user), &request.groups)?;
         let mut env = environment(&self.config.env, &request.env);
         let home = account.home.clone().unwrap_or_else(|| "/".to_owned());
         env.entry("HOME".to_owned()).or_insert(home);
@@ -150,14 +152,14 @@ impl Image {
         })
     }
 
-    fn account(&self, spec: &str) -> Result<Account, ProcessError> {
+    fn account(&self, spec: &str, groups: &[String]) -> Result<Account, ProcessError> {
         let image = self.reference.clone();
         let merged = Merged::open(&self.layers).map_err(|source| ProcessError::Read {
             image: image.clone(),
             path: "/",
             source,
         })?;
-        users::account(&merged, spec).map_err(|e| match e {
+        users::account(&merged, spec, groups).map_err(|e| match e {
             AccountError::Malformed(source) => ProcessError::BadUser { image, source },
             AccountError::UnknownUser(user) => ProcessError::UnknownUser { image, user },
             AccountError::UnknownGroup(group) => ProcessError::UnknownGroup { image, group },
@@ -231,6 +233,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         std::fs::create_dir(dir.path().join("etc")).expect("etc");
         std::fs::write(dir.path().join("etc/passwd"), "app:x:7:8::/home/app:/bin/sh\n").expect("passwd");
+        std::fs::write(dir.path().join("etc/group"), "app:x:8:\nvideo:x:44:\n").expect("group");
         let mut image = Image::host();
         image.layers = vec![dir.path().to_owned()];
         image.config.cmd = words("/bin/run now");
@@ -244,6 +247,14 @@ mod tests {
         let env: Vec<String> = plan.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
         assert_eq!(env, ["A=1", "B=3", "HOME=/home/app", &format!("PATH={DEFAULT_PATH}")]);
 
+        let groups = |names: &[&str]| ProcessRequest {
+            groups: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..ProcessRequest::default()
+        };
+        let more = image.process(&groups(&["video", "99", "app", "44"])).expect("plan");
+        assert_eq!(more.additional_gids, [44, 99]);
+        let unknown = image.process(&groups(&["ghosts"]));
+        assert!(matches!(unknown, Err(ProcessError::UnknownGroup { group, .. }) if group == "ghosts"));
         let ghost = ProcessRequest { user: Some("ghost".to_owned()), ..ProcessRequest::default() };
         assert!(matches!(image.process(&ghost), Err(ProcessError::UnknownUser { user, .. }) if user == "ghost"));
         let nul = ProcessRequest { args: Some(vec!["/x".into(), "a\0b".into()]), ..ProcessRequest::default() };

@@ -40,12 +40,20 @@ struct GroupEntry<'a> {
     members: &'a str,
 }
 
-/// Finds the account for `user`, `uid`, `user:group`, ... in the image; an empty text means root.
-pub(crate) fn account(layers: &Merged, spec: &str) -> Result<Account, AccountError> {
+/// Finds the account for `user`, `uid`, `user:group`, ... in the image, with `groups` added; an empty text means root.
+pub(crate) fn account(layers: &Merged, spec: &str, groups: &[String]) -> Result<Account, AccountError> {
     let spec = spec.parse().map_err(AccountError::Malformed)?;
     let passwd = database(layers, "etc/passwd")?;
     let group = database(layers, "etc/group")?;
-    lookup(&passwd, &group, &spec)
+    let mut account = lookup(&passwd, &group, &spec)?;
+    for text in groups {
+        let malformed = |problem| AccountError::Malformed(UserError { text: text.clone(), problem });
+        let gid = group_id(&group, &text.parse().map_err(malformed)?)?;
+        if gid != account.gid && !account.additional_gids.contains(&gid) {
+            account.additional_gids.push(gid);
+        }
+    }
+    Ok(account)
 }
 
 fn database(layers: &Merged, path: &'static str) -> Result<String, AccountError> {

@@ -1,6 +1,9 @@
 //! Texts of `/etc/resolv.conf` and `/etc/hosts` for containers, and the reading of the host's `resolv.conf`. Pure.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 use crate::dns::ZONE;
 
@@ -16,8 +19,9 @@ pub fn resolv_conf(gateway: Ipv4Addr, namespace: &str) -> String {
 
 /// Content of a container's `/etc/hosts`.
 #[must_use]
-pub fn hosts_file(ip: Ipv4Addr, hostname: &str) -> String {
-    format!("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{ip} {hostname}\n")
+pub fn hosts_file(ip: Ipv4Addr, hostname: &str, more: &BTreeMap<String, Ipv4Addr>) -> String {
+    let own = format!("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{ip} {hostname}\n");
+    more.iter().fold(own, |text, (name, ip)| text + &format!("{ip} {name}\n"))
 }
 
 /// Name servers of a `resolv.conf`, in order; `exclude` is our own address, which would make a loop.

@@ -257,11 +257,11 @@ impl Context {
         let reference: Reference =
             template.image.parse().map_err(|error: heptad_image::ReferenceError| failure("InvalidImage", &error))?;
         if reference == Reference::Host {
-            let process = launch::host_process(container, environment).map_err(|message| Failure {
-                reason: "InvalidImage",
-                message,
-                fault: None,
-            })?;
+            let failed = |message| Failure { reason: "InvalidImage", message, fault: None };
+            if self.driver.kind() == DriverKind::Process {
+                launch::suits_a_process(template).map_err(failed)?;
+            }
+            let process = launch::host_process(container, environment).map_err(failed)?;
             return Ok(RunFiles { rootfs: RootFs::Host, process, image: None });
         }
         if self.driver.kind() == DriverKind::Process {
@@ -287,7 +287,8 @@ impl Context {
             args: Some(template.args.clone()).filter(|words| !words.is_empty()),
             env: environment,
             user: template.user.clone(),
-            working_dir: None,
+            groups: template.group_add.clone(),
+            working_dir: template.working_dir.clone(),
             stop_signal: template.stop_signal.clone(),
         };
         let process = self.files_on_thread(move || image.process(&request)).await;
@@ -385,7 +386,11 @@ impl Context {
         Ok(RunNetwork {
             addresses: tcp.map(|port| (port.container_port, (attached.ip, port.container_port).into())).collect(),
             resolv_conf: Some(heptad_net::resolv_conf(attached.gateway, container.service.namespace.as_str())),
-            hosts: Some(heptad_net::hosts_file(attached.ip, &container.id.hostname())),
+            hosts: Some(heptad_net::hosts_file(
+                attached.ip,
+                &launch::hostname(container),
+                &container.template.extra_hosts,
+            )),
             network: NetworkChoice::Namespace(attached.netns_path),
             environment,
         })

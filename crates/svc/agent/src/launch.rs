@@ -2,7 +2,10 @@
 
 use heptad_exec::{ContainerSpec, Limits, Mount, Network, RootFs, User};
 use heptad_image::ProcessPlan;
-use heptad_model::{Container, ContainerId, SIGTERM, Service, UserError, UserSpec, parse_signal};
+use heptad_model::{
+    Container, ContainerId, ContainerTemplate, SIGTERM, Service, UserError, UserSpec, parse_signal,
+    sandbox::capabilities,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -96,11 +99,17 @@ pub(crate) fn spec(
     spec.env.extend(container.device_environment());
     spec.cwd = cwd;
     spec.user = User { uid, gid, additional_gids };
-    spec.limits = Limits {
-        cpu_millis: Some(template.resources.cpu_millis.0).filter(|millis| *millis > 0),
-        memory_bytes: Some(template.resources.memory.0).filter(|bytes| *bytes > 0),
-        ..Limits::default()
-    };
+    spec.limits = limits(template);
+    if spec.rootfs != RootFs::Host {
+        spec.capabilities = capabilities(&template.cap_add, &template.cap_drop);
+        (spec.read_only_root, spec.no_new_privileges) = (template.read_only, template.no_new_privileges);
+    }
+    (spec.sysctls, spec.init) = (template.sysctls.clone(), template.init);
+    spec.mounts.extend(template.tmpfs.iter().map(|tmpfs| Mount::Tmpfs {
+        target: PathBuf::from(&tmpfs.path),
+        size_bytes: tmpfs.size.0,
+        mode: tmpfs.mode(),
+    }));
     if spec.rootfs == RootFs::Host && spec.args.first().is_some_and(|word| word == OWN_PROGRAM) {
         spec.args[0] = match network.network {
             Network::Host => program.to_string_lossy().into_owned(),
@@ -110,13 +119,51 @@ pub(crate) fn spec(
         spec.mounts.push(Mount::Bind { source, target, read_only: true });
     }
     spec.network = network.network;
-    spec.hostname = container.id.hostname();
+    spec.hostname = hostname(container);
     spec.resolv_conf = network.resolv_conf;
     spec.hosts = network.hosts;
     (spec.stop_grace_ms, spec.stop_signal) = (template.stop_grace_ms, stop_signal);
     // Plain maps of strings and numbers always serialize.
     spec.labels.insert(LABEL.to_owned(), serde_json::to_string(&label).unwrap_or_default());
     spec
+}
+
+fn limits(template: &ContainerTemplate) -> Limits {
+    let usual = Limits::default();
+    Limits {
+        cpu_millis: Some(template.resources.cpu_millis.0).filter(|millis| *millis > 0),
+        memory_bytes: Some(template.resources.memory.0).filter(|bytes| *bytes > 0),
+        pids_max: template.pids_limit.unwrap_or(usual.pids_max),
+        ulimits: template.ulimits.clone(),
+        shm_bytes: template.shm_size.map_or(usual.shm_bytes, |size| size.0),
+        oom_score_adj: template.oom_score_adj.unwrap_or(usual.oom_score_adj),
+        ..usual
+    }
+}
+
+/// The host name that a container sees.
+pub(crate) fn hostname(container: &Container) -> String {
+    container.template.hostname.clone().unwrap_or_else(|| container.id.hostname())
+}
+
+/// Whether a plain process can be what the template asks for. What it cannot have is refused rather than left out: a
+/// program that was to be confined must not run unconfined.
+pub(crate) fn suits_a_process(template: &ContainerTemplate) -> Result<(), String> {
+    let asked = [
+        ("read_only", template.read_only),
+        ("tmpfs", !template.tmpfs.is_empty()),
+        ("shm_size", template.shm_size.is_some()),
+        ("sysctls", !template.sysctls.is_empty()),
+        ("pids_limit", template.pids_limit.is_some()),
+        ("hostname", template.hostname.is_some()),
+        ("extra_hosts", !template.extra_hosts.is_empty()),
+    ];
+    match asked.into_iter().find(|(_, is_asked)| *is_asked) {
+        None => Ok(()),
+        Some((field, _)) => Err(format!(
+            "`{field}` needs the oci driver, and this node runs plain processes; run heptad as root, or leave it out"
+        )),
+    }
 }
 
 /// The command for the image `host`, which defines none itself.
@@ -143,7 +190,7 @@ pub(crate) fn host_process(
         uid,
         gid,
         additional_gids: Vec::new(),
-        cwd: PathBuf::from("/"),
+        cwd: PathBuf::from(template.working_dir.as_deref().unwrap_or("/")),
         stop_signal: stop_signal.map_err(|error| error.to_string())?,
     })
 }
@@ -247,6 +294,38 @@ mod tests {
         assert_eq!(spec_with(Network::None).args, ["/heptad", "version"]);
         assert_eq!(spec_with(Network::None).mounts.len(), 1);
         assert_eq!(spec_with(Network::Host).args, ["/opt/heptad", "version"]);
+    }
+
+    #[test]
+    fn what_the_service_says_of_its_containers_reaches_the_driver() {
+        let fields = r#"{"name":"web","image":"nginx","read_only":true,"tmpfs":["/run"],"shm_size":"1Gi","pids_limit":9,
+            "ulimits":{"nofile":7},"oom_score_adj":3,"cap_add":["IPC_LOCK"],"cap_drop":["ALL"],"no_new_privileges":false,
+            "sysctls":{"net.core.somaxconn":"9"},"init":true,"hostname":"db.example"}"#;
+        let service: Service = serde_json::from_str(fields).expect("a service");
+        let container = Container::pending("web-1".into(), &service, 0);
+        let process = ProcessPlan {
+            args: vec!["/bin/true".into()],
+            ..host_process(&self::container(), BTreeMap::new()).expect("a plan")
+        };
+        let rootfs = RootFs::Overlay { lower_dirs: vec!["/layer".into()] };
+        let network = RunNetwork {
+            network: Network::None,
+            addresses: BTreeMap::new(),
+            resolv_conf: None,
+            hosts: None,
+            environment: BTreeMap::new(),
+        };
+        let files = RunFiles { rootfs, process, image: None };
+        let spec = spec(&container, 0, files, network, false, Path::new("/opt/heptad"));
+        assert_eq!(spec.problems(), vec![]);
+        let limits = &spec.limits;
+        assert_eq!((limits.shm_bytes, limits.pids_max, limits.oom_score_adj), (1 << 30, 9, 3));
+        assert_eq!(limits.ulimits["nofile"].values(), (7, 7));
+        assert_eq!(spec.capabilities.iter().collect::<Vec<_>>(), ["CAP_IPC_LOCK"]);
+        assert_eq!((spec.read_only_root, spec.no_new_privileges, spec.init), (true, false, true));
+        assert_eq!((spec.sysctls.len(), spec.mounts.len(), spec.hostname.as_str()), (1, 1, "db.example"));
+        assert!(suits_a_process(&container.template).is_err_and(|message| message.contains("read_only")));
+        assert_eq!(suits_a_process(&self::container().template), Ok(()));
     }
 
     #[test]

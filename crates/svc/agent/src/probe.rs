@@ -65,7 +65,8 @@ async fn command(
     limit: Duration,
 ) -> Result<(), String> {
     let (driver, run) = (driver.clone(), run.to_owned());
-    let request = ExecRequest { timeout: limit, output_bytes_max: 4096, ..ExecRequest::new(words) };
+    let mut request = ExecRequest { timeout: limit, output_bytes_max: 4096, ..ExecRequest::new(words) };
+    request.command.ends_all = true;
     // Never closed.
     let turn = own.acquire_owned().await;
     let exec = move || {

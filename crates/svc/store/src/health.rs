@@ -209,7 +209,7 @@ impl DistributedStorage {
                 used_bytes: usage.as_ref().map_or(0, |usage| usage.used_bytes),
                 blobs: usage.as_ref().map_or(0, |usage| usage.blobs),
                 shards,
-                verified_unix_ms: places.done_unix_ms(name),
+                verified_unix_ms: places.done_on(name, opening),
             });
         }
         if nodes.iter().any(|node| node.state == NodeState::Ready && !node.checked) {

@@ -3,10 +3,10 @@
 
 use crate::{
     BlobNode, DistributedStorage, GarbageMemory, RepairReport, ScrubbedBlob, StorageError, cluster::Cluster,
-    record::OWNER_BYTES_MAX,
+    health::openings, record::OWNER_BYTES_MAX,
 };
 use heptad_blob::BlobId;
-use heptad_shard::StorageNodeName;
+use heptad_shard::{Opening, Openings, StorageNodeName};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,12 +34,37 @@ struct Place {
     after: Option<BlobId>,
     /// When the last pass ended.
     done_unix_ms: Option<u64>,
+    /// The identity of the disk that was read, in hexadecimal.
+    #[serde(default)]
+    disk: Option<String>,
+}
+
+fn identity(opening: Opening) -> String {
+    format!("{:032x}", opening.disk)
 }
 
 impl Places {
     /// When all copies of a node had been verified.
     pub(crate) fn done_unix_ms(&self, node: &StorageNodeName) -> Option<u64> {
         self.0.get(node)?.done_unix_ms
+    }
+
+    /// The same of the disk that the node has now.
+    pub(crate) fn done_on(&self, node: &StorageNodeName, now: Option<Opening>) -> Option<u64> {
+        let place = self.0.get(node)?;
+        let is_other = now.is_some_and(|now| place.disk.as_ref().is_some_and(|disk| *disk != identity(now)));
+        place.done_unix_ms.filter(|_| !is_other)
+    }
+
+    /// Forgets what was read of disks that have been replaced.
+    fn keep_disks(&mut self, now: &Openings) {
+        for (node, opening) in now {
+            let (place, disk) = (self.at(node), Some(identity(*opening)));
+            if place.disk != disk {
+                let known = if place.disk.is_none() { std::mem::take(place) } else { Place::default() };
+                *place = Place { disk, ..known };
+            }
+        }
     }
 
     fn at(&mut self, node: &StorageNodeName) -> &mut Place {
@@ -119,6 +144,7 @@ impl DistributedStorage {
                 tracing::warn!(%error, "garbage could not be collected");
             }
             let layout = cluster.layout();
+            pace.places.keep_disks(&openings(&cluster.usages(&layout).await));
             let now = options.clock.unix_ms();
             later.retain(|_, at| *at > now);
             let nodes = layout.nodes.keys().filter(|node| !later.contains_key(*node)).cloned().collect();
@@ -283,6 +309,18 @@ mod tests {
         assert_eq!(next(&places, &none, 4_900).as_deref(), Some("c"));
         assert_eq!(next(&places, &names(&["a"]), 4_900).as_deref(), Some("a"));
         assert_eq!(next(&places, &names(&["a"]), 4_550).as_deref(), Some("c"), "it was verified a moment ago");
+        let disk = |disk| Openings::from([("a".into(), Opening { disk, number: 1 })]);
+        places.keep_disks(&disk(7));
+        assert_eq!(
+            places.done_on(&"a".into(), disk(7).get(&"a".into()).copied()),
+            Some(4_500),
+            "what is older names none"
+        );
+        assert_eq!(places.done_on(&"a".into(), disk(8).get(&"a".into()).copied()), None);
+        places.keep_disks(&disk(8));
+        assert_eq!(next(&places, &none, 4_550).as_deref(), Some("c"));
+        places.at(&"c".into()).after = None;
+        assert_eq!(next(&places, &none, 4_550).as_deref(), Some("a"), "a new disk was never verified");
         let text = serde_json::to_string(&places).unwrap();
         assert_eq!(serde_json::from_str::<Places>(&text).unwrap(), places);
     }

@@ -125,6 +125,13 @@ fn a_container_that_failed_too_often_fails_the_run_and_stops_the_others() {
     assert_eq!(run.exit_code, Some(7));
     assert!(run.reason.contains("exit code 7 after 2 retries"), "{}", run.reason);
     assert_eq!(world.containers.len(), 1, "the one that failed is kept");
+    let mut world = World::new(Job { retries: 0, ..Job::default() }, 1);
+    world.look();
+    let only = world.containers.values_mut().next().expect("there is one");
+    (only.status, only.exit_code, only.reason) = (ContainerStatus::Failed, Some(137), "OOMKilled".to_owned());
+    world.look();
+    let run = &world.rollout.as_ref().expect("there is one").runs[0];
+    assert!(run.reason.contains("exit code 137 (OOMKilled"), "{}", run.reason);
 }
 
 #[test]

@@ -7,9 +7,9 @@ use crate::{
 };
 use heptad_model::{
     Container, ContainerId, ContainerStatus, DesiredState, Node, NodeFault, NodeName, NodeStatus, Port, Revision,
-    Rollout, Service, Snapshot, StartFailure, invariants::Guarantee,
+    Rollout, Service, ServiceKey, Snapshot, StartFailure, invariants::Guarantee,
 };
-use heptad_sched::{NodesView, Plan, Request, check_with, plan};
+use heptad_sched::{NodesView, Plan, Request, check_with_exchanges, plan};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -126,7 +126,9 @@ impl World {
             })
             .collect();
         let (plan, _) = plan(&view, &requests);
-        assert_eq!(check_with(&view, &plan, &requests, &self.service), []);
+        let own = |service: &Service| (service.clone(), self.containers.values().collect());
+        let present = |key: &ServiceKey| self.service.as_ref().filter(|service| service.key() == *key).map(own);
+        assert_eq!(check_with_exchanges(&view, &plan, &requests, &self.service, &present), []);
         self.bind(&plan);
     }
 

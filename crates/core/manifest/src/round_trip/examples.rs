@@ -23,9 +23,14 @@ fn template() -> Value {
         "ports": [{ "container_port": 80, "host_port": 8080, "protocol": "UDP" }, 81],
         "environment": { "A": "b" }, "environment_from": [{ "config": "c", "prefix": "P_" }],
         "files": [{ "secret": "s", "key": "k", "path": "/etc/x", "mode": "0440" }],
-        "health_check": { "http": { "path": "/", "port": 80 }, "interval_ms": 100, "timeout_ms": 50, "retries": 2,
+        "health_check": { "http": { "path": "/", "port": 81 }, "interval_ms": 100, "timeout_ms": 50, "retries": 2,
                           "start_period_ms": 7 },
-        "user": "1000:1000", "stop_grace_ms": 5, "stop_signal": "SIGINT", "restarts_asked": 1
+        "user": "1000:1000", "working_dir": "/srv", "group_add": ["video"], "hostname": "a.b",
+        "extra_hosts": { "db.example": "10.0.0.9" }, "read_only": true,
+        "tmpfs": ["/run", { "path": "/tmp", "size": "1Mi", "mode": "0700" }], "shm_size": "1Gi",
+        "ulimits": { "nofile": 1024, "core": { "soft": 0, "hard": -1 } }, "pids_limit": 9, "oom_score_adj": 3,
+        "cap_add": ["IPC_LOCK"], "cap_drop": ["ALL"], "no_new_privileges": false,
+        "sysctls": { "net.core.somaxconn": "1024" }, "init": true, "stop_grace_ms": 5, "stop_signal": "SIGINT", "restarts_asked": 1
     })
 }
 
@@ -47,7 +52,7 @@ impl Examples for Service {
                 "tolerations": [{ "key": "k", "operator": "Equal", "value": "v", "effect": "NoSchedule" }],
                 "affinity": near, "anti_affinity": near,
                 "topology_spread": [{ "topology_key": "zone", "max_skew": 2, "required": false }], "priority": 5,
-                "gang": true, "expose": { "host": "a.example", "port": 80 }, "mode": "service",
+                "gang": true, "expose": { "host": "a.example", "port": 81 }, "mode": "service",
                 "strategy": { "rolling": { "max_unavailable": "25%", "max_surge": 2 } }, "min_ready": 1,
                 "progress_deadline_ms": 5000, "auto_rollback": false, "revisions_max": 3, "never_twice": true,
                 "split": { "revision": 1, "percent": 5 }, "created_revision": 1, "address": "10.96.0.1", "generation": 3

@@ -10,7 +10,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use seccompiler::BpfProgram;
 
 use super::backend::{Backend, Broken, Stdio};
-use super::executor::SandboxExecutor;
+use super::executor::{Above, ExecOutcome, SandboxExecutor};
 use super::group::{self, Group};
 use super::rootfs::open_in;
 use crate::bundle::{Bundle, ShimConfig};
@@ -55,7 +55,7 @@ impl Embedded {
         }
         group::prepare(&self.bundle, &self.config, false)?;
         fs::create_dir_all(self.state_dir()).map_err(|error| Broken::doing("create the runtime's state", &error))?;
-        let (executor, outcome) = self.executor(false)?;
+        let (executor, outcome) = self.executor(if self.config.spec.init { Above::Init } else { Above::Nothing })?;
         let created =
             self.builder(executor, stdio)?.as_init(&self.bundle.dir).with_systemd(false).with_detach(true).build();
         let mut container = created.map_err(|error| {
@@ -90,9 +90,8 @@ impl Embedded {
         }
     }
 
-    fn executor(&self, supervised: bool) -> Result<(SandboxExecutor, super::executor::ExecOutcome), String> {
-        SandboxExecutor::new(Rc::clone(&self.filters), supervised)
-            .map_err(|error| format!("cannot make a pipe: {error}"))
+    fn executor(&self, above: Above) -> Result<(SandboxExecutor, ExecOutcome), String> {
+        SandboxExecutor::new(Rc::clone(&self.filters), above).map_err(|error| format!("cannot make a pipe: {error}"))
     }
 
     /// The runtime leaves one socket per command.
@@ -121,7 +120,7 @@ impl Backend for Embedded {
 
     fn exec(&mut self, command: &ExecCommand, stdio: Stdio) -> Result<i32, String> {
         let process = group::write_process(&self.bundle, &self.config, &self.config.spec, command)?;
-        let (executor, outcome) = self.executor(true)?;
+        let (executor, outcome) = self.executor(Above::Supervisor { ends_all: command.ends_all })?;
         let score = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
         let built = self.builder(executor, stdio)?.as_tenant().with_detach(true).with_process(Some(&process)).build();
         let _ = fs::write("/proc/self/oom_score_adj", score.trim());

@@ -2,7 +2,7 @@
 //! Runs in the container, as the container's user.
 
 use std::cell::RefCell;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -13,22 +13,35 @@ use std::rc::Rc;
 use libcontainer::oci_spec::runtime::{Process, Spec};
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::SigSet;
 use nix::unistd::{AccessFlags, ForkResult, access, execv};
 use seccompiler::BpfProgram;
 
 use crate::driver::ExitKind;
-use crate::sys;
+use crate::{procfs, sys};
 
 const EXEC_TIMEOUT_MS: u16 = 10_000;
 /// What `ps` shows.
-const SUPERVISOR_NAME: &std::ffi::CStr = c"heptad-exec";
+const SUPERVISOR_NAME: &CStr = c"heptad-exec";
+const INIT_NAME: &CStr = c"heptad-init";
+
+/// Which process of ours, if any, stays above the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Above {
+    Nothing,
+    /// See [`supervise`].
+    Supervisor {
+        ends_all: bool,
+    },
+    /// See [`stand_as_init`].
+    Init,
+}
 
 /// The write end of a pipe that exec closes; what arrives through it is the reason why exec failed.
 #[derive(Clone)]
 pub(super) struct SandboxExecutor {
     programs: Rc<Vec<BpfProgram>>,
-    /// Whether a process of ours stays above the program: see [`supervise`].
-    supervised: bool,
+    above: Above,
     failure: Rc<RefCell<File>>,
 }
 
@@ -38,9 +51,9 @@ pub(super) struct ExecOutcome {
 }
 
 impl SandboxExecutor {
-    pub(super) fn new(programs: Rc<Vec<BpfProgram>>, supervised: bool) -> nix::Result<(Self, ExecOutcome)> {
+    pub(super) fn new(programs: Rc<Vec<BpfProgram>>, above: Above) -> nix::Result<(Self, ExecOutcome)> {
         let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-        Ok((Self { programs, supervised, failure: Rc::new(RefCell::new(write.into())) }, ExecOutcome { failure: read }))
+        Ok((Self { programs, above, failure: Rc::new(RefCell::new(write.into())) }, ExecOutcome { failure: read }))
     }
 
     fn run(&self, process: &Process) -> Result<(), String> {
@@ -52,8 +65,10 @@ impl SandboxExecutor {
         for filter in self.programs.iter() {
             seccompiler::apply_filter(filter).map_err(|error| format!("cannot install seccomp: {error}"))?;
         }
-        if self.supervised {
-            supervise()?;
+        match self.above {
+            Above::Nothing => {}
+            Above::Supervisor { ends_all } => supervise(ends_all)?,
+            Above::Init => stand_as_init()?,
         }
         // Not `execvp`, which hands a file that is not a program to a shell.
         let Err(error) = execv(&program, &args);
@@ -99,21 +114,60 @@ impl Executor for SandboxExecutor {
 
 /// Returns in a child that becomes the program. This process stays above it, reaps every process that the program
 /// leaves behind while it runs, and ends as the program does. Otherwise they would become children of the container's
-/// first process, and most programs never wait for children that they did not create.
-pub(super) fn supervise() -> Result<(), String> {
+/// first process, and most programs never wait for children that they did not create. With `ends_all` nothing that the
+/// program started outlives it.
+pub(super) fn supervise(ends_all: bool) -> Result<(), String> {
     nix::sys::prctl::set_child_subreaper(true).map_err(|error| format!("cannot take in orphans: {error}"))?;
     // SAFETY: this process was cloned with one thread, so no lock can be held by a thread that the child lacks.
     match unsafe { nix::unistd::fork() }.map_err(|error| format!("cannot fork: {error}"))? {
         ForkResult::Child => Ok(()),
         ForkResult::Parent { child } => {
-            // Including the program's pipes: only the program and its descendants may hold them open.
-            sys::close_from(0);
-            sys::set_not_dumpable();
-            sys::clear_command_line();
-            let _ = nix::sys::prctl::set_name(SUPERVISOR_NAME);
-            end_as(wait_for(child.as_raw()))
+            step_back(SUPERVISOR_NAME);
+            let how = wait_for(child.as_raw());
+            if ends_all {
+                kill_below();
+            }
+            end_as(how)
         }
     }
+}
+
+/// Returns in a child that becomes the program. This process, the first of the container, reaps every process that is
+/// left to it, passes signals on to the program, and ends when the program does, with its exit code.
+fn stand_as_init() -> Result<(), String> {
+    let all = SigSet::all();
+    all.thread_block().map_err(|error| format!("cannot block signals: {error}"))?;
+    // SAFETY: this process was cloned with one thread, so no lock can be held by a thread that the child lacks.
+    match unsafe { nix::unistd::fork() }.map_err(|error| format!("cannot fork: {error}"))? {
+        ForkResult::Child => {
+            SigSet::empty().thread_set_mask().map_err(|error| format!("cannot unblock signals: {error}"))
+        }
+        ForkResult::Parent { child } => {
+            step_back(INIT_NAME);
+            let child = child.as_raw();
+            loop {
+                match sys::wait_signal(&all) {
+                    libc::SIGCHLD => {
+                        let ended = std::iter::from_fn(|| sys::reap(false)).find(|(pid, _)| *pid == child);
+                        if let Some((_, how)) = ended {
+                            // SAFETY: ends the process without running destructors that belong to its parent.
+                            unsafe { libc::_exit(how.shell_code()) }
+                        }
+                    }
+                    signal => _ = sys::kill(child, signal),
+                }
+            }
+        }
+    }
+}
+
+/// Makes this process one that only waits.
+fn step_back(name: &CStr) {
+    // Including the program's pipes: only the program and its descendants may hold them open.
+    sys::close_from(0);
+    sys::set_not_dumpable();
+    sys::clear_command_line();
+    let _ = nix::sys::prctl::set_name(name);
 }
 
 fn wait_for(child: i32) -> ExitKind {
@@ -126,6 +180,18 @@ fn wait_for(child: i32) -> ExitKind {
     }
     while sys::reap(false).is_some() {}
     how
+}
+
+/// Kills and reaps what is below this process until nothing is.
+fn kill_below() {
+    loop {
+        for stat in procfs::descendants(std::process::id() as i32) {
+            let _ = sys::kill(stat.pid, libc::SIGKILL);
+        }
+        if sys::reap(true).is_none() {
+            return;
+        }
+    }
 }
 
 fn end_as(how: ExitKind) -> ! {

@@ -64,6 +64,10 @@ impl External {
     }
 
     fn try_start(&mut self, stdio: Stdio) -> Result<i32, Broken> {
+        if self.config.spec.init {
+            let program = self.program.display();
+            return Err(format!("`init` needs the built-in runtime, and this node runs {program}; leave it out").into());
+        }
         group::prepare(&self.bundle, &self.config, self.config.facts.seccomp)?;
         let pid_file = self.bundle.path("init.pid");
         let mut create = self.command(&["create"]);

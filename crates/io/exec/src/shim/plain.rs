@@ -17,7 +17,21 @@ use crate::driver::{ExecCommand, Usage};
 use crate::{procfs, sys};
 
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-const OOM_SCORE_ADJ: &str = "500";
+
+/// Limits that have no default.
+const OTHER_LIMITS: [(&str, Resource); 11] = [
+    ("as", Resource::RLIMIT_AS),
+    ("cpu", Resource::RLIMIT_CPU),
+    ("data", Resource::RLIMIT_DATA),
+    ("fsize", Resource::RLIMIT_FSIZE),
+    ("locks", Resource::RLIMIT_LOCKS),
+    ("memlock", Resource::RLIMIT_MEMLOCK),
+    ("msgqueue", Resource::RLIMIT_MSGQUEUE),
+    ("nproc", Resource::RLIMIT_NPROC),
+    ("rss", Resource::RLIMIT_RSS),
+    ("sigpending", Resource::RLIMIT_SIGPENDING),
+    ("stack", Resource::RLIMIT_STACK),
+];
 
 pub(super) struct Plain {
     config: ShimConfig,
@@ -43,10 +57,10 @@ impl Plain {
         let [stdin, stdout, stderr] = stdio.map(File::from);
         process.stdin(stdin).stdout(stdout).stderr(stderr);
         let user = command.user.clone().unwrap_or_else(|| spec.user.clone());
-        let limits = spec.limits.clone();
+        let (limits, ends_all) = (spec.limits.clone(), command.ends_all);
         let prepare = move || {
             become_container(&user, &limits)?;
-            if supervised { supervise().map_err(io::Error::other) } else { Ok(()) }
+            if supervised { supervise(ends_all).map_err(io::Error::other) } else { Ok(()) }
         };
         // SAFETY: this process has one thread, so the closure may allocate after fork.
         unsafe { process.pre_exec(prepare) };
@@ -64,12 +78,16 @@ fn become_container(user: &User, limits: &Limits) -> io::Result<()> {
     setsid()?;
     sys::reset_signals();
     sys::close_from_on_exec(3)?;
-    let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
-    limit(Resource::RLIMIT_CORE, 0)?;
-    limit(Resource::RLIMIT_NOFILE, limits.open_files_max)?;
+    let _ = fs::write("/proc/self/oom_score_adj", limits.oom_score_adj.to_string());
     if let Some(bytes) = limits.memory_bytes {
         // Private writable memory of each process; the address space may be larger (Go and Java reserve much of it).
-        limit(Resource::RLIMIT_DATA, bytes)?;
+        limit(Resource::RLIMIT_DATA, (bytes, bytes))?;
+    }
+    let named = |name: &str| limits.ulimits.get(name).map(|limit| limit.values());
+    limit(Resource::RLIMIT_CORE, named("core").unwrap_or_default())?;
+    limit(Resource::RLIMIT_NOFILE, named("nofile").unwrap_or((limits.open_files_max, limits.open_files_max)))?;
+    for (name, resource) in OTHER_LIMITS {
+        named(name).map_or(Ok(()), |values| limit(resource, values))?;
     }
     if nix::unistd::geteuid().is_root() {
         let groups: Vec<Gid> = user.additional_gids.iter().copied().map(Gid::from_raw).collect();
@@ -81,10 +99,10 @@ fn become_container(user: &User, limits: &Limits) -> io::Result<()> {
     Ok(())
 }
 
-fn limit(resource: Resource, wanted: u64) -> io::Result<()> {
-    let (_, hard) = getrlimit(resource)?;
-    let value = wanted.min(hard);
-    Ok(setrlimit(resource, value, value)?)
+/// Never above what this process has itself.
+fn limit(resource: Resource, (soft, hard): (u64, u64)) -> io::Result<()> {
+    let (_, most) = getrlimit(resource)?;
+    Ok(setrlimit(resource, soft.min(most), hard.min(most))?)
 }
 
 impl Backend for Plain {

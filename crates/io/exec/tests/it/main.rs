@@ -6,5 +6,6 @@ mod logs;
 mod process;
 mod restart;
 mod run;
+mod sandbox;
 mod security;
 mod support;

@@ -209,7 +209,7 @@ fn what_is_frozen_can_be_stopped() {
 }
 
 /// As an administrator does, or a container that could write to its own group; with `below`, in a group below its own.
-fn freeze(node: &Node, id: &str, pid: i32, below: bool) {
+pub(super) fn freeze(node: &Node, id: &str, pid: i32, below: bool) {
     let files = [("freezer.state", "FROZEN"), ("cgroup.freeze", "1")];
     let mut frozen = false;
     for mut group in node.own_groups(id) {

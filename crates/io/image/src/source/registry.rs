@@ -260,8 +260,8 @@ impl RegistrySource {
     fn error(&self, operation: &str, source: OciDistributionError) -> ImageError {
         let secure = !self.options.insecure_registries.iter().any(|r| r == self.at.resolve_registry());
         let hint = match &source {
-            OciDistributionError::RequestError(_) if secure => {
-                "; if its registry speaks plain http, list it as insecure"
+            OciDistributionError::RequestError(error) if secure && speaks_no_tls(error) => {
+                "; if its registry speaks plain http, start the node with --insecure-registry HOST"
             }
             OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => {
                 match self.auth {
@@ -306,4 +306,11 @@ impl LayerAt {
             Self::Slice { .. } => None,
         }
     }
+}
+
+/// Whether somebody answered, but not in TLS.
+fn speaks_no_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    let mut kinds = chain.filter_map(|error| Some(error.downcast_ref::<io::Error>()?.kind()));
+    kinds.any(|kind| matches!(kind, io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof))
 }

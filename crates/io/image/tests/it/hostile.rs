@@ -90,7 +90,7 @@ fn plain_http() {
     let store = w.store(Options::default());
     let error = w.pull(&store, &name).expect_err("https is tried");
     assert!(
-        matches!(error, ImageError::Registry { .. }) && error.to_string().contains("list it as insecure"),
+        matches!(error, ImageError::Registry { .. }) && error.to_string().contains("--insecure-registry HOST"),
         "{error}"
     );
     drop(store);

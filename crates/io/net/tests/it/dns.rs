@@ -135,7 +135,8 @@ fn the_c_library_of_a_container_finds_services() {
             network.close().await.expect("closes");
         });
     }
-    assert!(hosts_file(WEB, "web-1").contains("10.89.0.7 web-1\n"));
+    let more = [("db.example".to_owned(), Ipv4Addr::new(10, 0, 0, 9))].into();
+    assert!(hosts_file(WEB, "web-1", &more).ends_with("\n10.89.0.7 web-1\n10.0.0.9 db.example\n"));
 }
 
 #[tokio::test]

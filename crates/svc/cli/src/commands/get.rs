@@ -6,7 +6,7 @@ use crate::{
     kinds::{Shown, documents, rows, table},
     output::{Table, print, say, yaml},
 };
-use heptad_api::{List, Object, with_kind};
+use heptad_api::{List, with_kind};
 use heptad_client::Client;
 use heptad_model::{Node, NodeStatus};
 use std::{collections::BTreeMap, process::ExitCode};
@@ -44,7 +44,7 @@ async fn get_kind<T: Shown>(client: &Client, args: &Get) -> anyhow::Result<ExitC
         return watch::<T>(client, args).await;
     }
     if let Some(name) = &args.name {
-        let item: Object<T> = client.get(&namespace(&args.namespace.namespace), name).await?;
+        let item = T::fetch(client, &namespace(&args.namespace.namespace), name).await?;
         if let Some(text) = documents(std::slice::from_ref(&item), output)? {
             say(text)?;
             return Ok(ExitCode::SUCCESS);

@@ -50,6 +50,11 @@ pub(crate) trait Shown: Resource {
         self.namespace().is_none_or(|own| own == namespace)
     }
 
+    /// The object of that name.
+    fn fetch(client: &Client, namespace: &Namespace, name: &str) -> impl Future<Output = anyhow::Result<Object<Self>>> {
+        async move { Ok(client.get(namespace, name).await?) }
+    }
+
     /// All that is known of one.
     fn describe(client: &Client, args: &Named) -> impl Future<Output = anyhow::Result<String>> {
         described::<Self>(client, args)
@@ -57,7 +62,7 @@ pub(crate) trait Shown: Resource {
 }
 
 async fn described<T: Shown>(client: &Client, args: &Named) -> anyhow::Result<String> {
-    let item: Object<T> = client.get(&namespace(&args.namespace.namespace), &args.name).await?;
+    let item = T::fetch(client, &namespace(&args.namespace.namespace), &args.name).await?;
     if let Some(text) = alone(&item, args)? {
         return Ok(text);
     }

@@ -76,23 +76,26 @@ impl Shown for DeclaredNamespace {
         others.map(|name| vec![name.to_string(), "no".to_owned(), objects(held, name)]).collect()
     }
 
-    async fn describe(client: &Client, args: &Named) -> anyhow::Result<String> {
-        let held = held(client).await?;
-        let objects = objects(&held, &namespace(&args.name));
-        let item: Object<Self> = match client.get(&Namespace::default(), &args.name).await {
-            Err(Error::Problem(problem))
-                if problem.code == ErrorCode::NotFound && held.contains_key(&namespace(&args.name)) =>
-            {
-                let name = &args.name;
-                bail!(
-                    "namespace/{name} holds {objects} but is not declared; apply a file that says `namespace: {name}`"
-                )
-            }
-            item => item?,
+    /// Says of one that nobody declared what it holds.
+    async fn fetch(client: &Client, of: &Namespace, name: &str) -> anyhow::Result<Object<Self>> {
+        let missing = match client.get(of, name).await {
+            Err(Error::Problem(problem)) if problem.code == ErrorCode::NotFound => problem,
+            item => return Ok(item?),
         };
+        let held = held(client).await?;
+        if !held.contains_key(&namespace(name)) {
+            return Err(Error::Problem(missing).into());
+        }
+        let objects = objects(&held, &namespace(name));
+        bail!("namespace/{name} holds {objects} but is not declared; apply a file that says `namespace: {name}`")
+    }
+
+    async fn describe(client: &Client, args: &Named) -> anyhow::Result<String> {
+        let item = Self::fetch(client, &Namespace::default(), &args.name).await?;
         if let Some(text) = alone(&item, args)? {
             return Ok(text);
         }
+        let objects = objects(&held(client).await?, &namespace(&args.name));
         let subject = format!("namespace/{}", args.name);
         let events = events_of(client, |event| event.subject == subject).await?;
         Ok(format!("{}\nObjects: {objects}\n{events}", yaml(&item.object)?))

@@ -186,7 +186,8 @@ mod tests {
         assert!(matches!(change(Some(&unbound), &bound), Some((EventKind::Put, _))));
         let (kind, object) = change(Some(&bound), &ready).expect("told");
         let read: MeshObject = serde_json::from_slice(&object).expect("as clients read it");
-        let told = Container { template: Default::default(), created_at_ms: 0, ..ready.clone() };
+        let template = serde_json::from_str(r#"{"image":""}"#).expect("a template");
+        let told = Container { template, created_at_ms: 0, ..ready.clone() };
         assert_eq!((kind, read), (EventKind::Put, MeshObject::Container(told.clone())));
         assert_eq!(typed(&row(&ready)).expect("read"), Some(MeshObject::Container(told)), "lists say the same");
         assert_eq!(change(Some(&ready), &Container { restarts: 1, message: "again".into(), ..ready.clone() }), None);

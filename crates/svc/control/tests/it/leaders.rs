@@ -206,6 +206,8 @@ async fn a_node_that_is_off_is_shown_so_though_nobody_can_write_it() {
     let gate = Gate::new(store.clone());
     let quick = |options: &mut Options| {
         (options.node_unknown_ms, options.node_not_ready_ms, options.heartbeat_check_ms) = (100, 200, 60_000);
+        // A server whose store is silent for several renewals refuses to answer.
+        options.leadership = Leadership::Elected { lease_ms: 600_000, renew_interval_ms: 60_000 };
     };
     let a = server("a", gate.clone(), quick).await;
     leads(&a.control).await;
