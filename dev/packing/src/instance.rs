@@ -1,6 +1,6 @@
 //! What is packed: nodes, requests, and the instances made of them, as plain values. Knows no files.
 
-pub use heptad_sched::engine::{DEVICE_MILLIS, DEVICES_MAX};
+pub use heptad_capacity::engine::{DEVICE_MILLIS, DEVICES_MAX};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// GPUs that a request asks for.

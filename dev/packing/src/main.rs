@@ -5,13 +5,13 @@
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use heptad_capacity::engine::Policy;
 use heptad_packing::{
     assignment::{self, Costs},
     load::load,
     planning,
     replay::instances::{Options, replay},
 };
-use heptad_sched::engine::Policy;
 use serde::Serialize;
 use std::{fs, path::PathBuf};
 

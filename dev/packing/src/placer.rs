@@ -2,7 +2,7 @@
 //! decision; this file only adds which node is opened when none should be opened without need.
 
 use crate::instance::{Item, NodeShape};
-use heptad_sched::{
+use heptad_capacity::{
     NodeIndex,
     engine::{Choice, ClassId, ClassSpec, DeviceKind, DeviceNeed, DevicePools, Engine, NodeCapacity, NodeSet, Policy},
 };

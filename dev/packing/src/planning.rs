@@ -2,8 +2,10 @@
 //! the independent check of its plan, in turn over many rounds. Medians of CPU time, with everything generated from a seed.
 
 use crate::{cpu::CpuStart, draw::Draws, report::rounded};
+use heptad_capacity::{NodesView, Plan, Request};
+use heptad_check::check_with;
 use heptad_model::{AffinityRule, Container, ContainerId, Node, NodeName, ResourceVector, Service, TopologySpread};
-use heptad_sched::{NodesView, Plan, Request, check_with, plan};
+use heptad_sched::plan;
 use serde::Serialize;
 
 const GIB: u64 = 1 << 30;

@@ -6,8 +6,8 @@ use crate::{
     mirror::{Change, Mirror},
     store::GENERATION,
 };
+use heptad_capacity::Allocation;
 use heptad_model::{Container, ContainerId, DesiredState, Service, invariants::verify};
-use heptad_sched::Allocation;
 use heptad_state::Op;
 use std::{
     collections::BTreeSet,

@@ -1,7 +1,7 @@
 //! The cluster's rows as they are committed, decoded once each. Knows no promise and decides nothing.
 
+use heptad_capacity::Allocation;
 use heptad_model::{Container, ContainerId, Node, NodeName, Rollout, Service, ServiceKey, Snapshot};
-use heptad_sched::Allocation;
 use heptad_state::{KeyRange, Op};
 use std::collections::BTreeMap;
 

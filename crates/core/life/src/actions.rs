@@ -4,8 +4,8 @@ use crate::{
     lost::is_lost,
     steps::{Action, ServiceView, StopReason},
 };
+use heptad_capacity::NodesView;
 use heptad_model::{Container, ContainerId, ContainerStatus, DesiredState, Reservation, Service};
-use heptad_sched::NodesView;
 use std::collections::BTreeSet;
 
 /// How many suffixes are drawn for one container before its creation is left to the next look.

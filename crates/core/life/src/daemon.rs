@@ -7,8 +7,8 @@ use crate::{
     progress::{Counts, Progress},
     steps::{ServiceView, StopReason},
 };
+use heptad_capacity::{NodeView, NodesView};
 use heptad_model::{Container, NodeName, NodeStatus, RolloutPhase, Service};
-use heptad_sched::{NodeView, NodesView};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many nodes are to have a container of the service.

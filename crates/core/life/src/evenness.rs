@@ -1,8 +1,8 @@
 //! How full the domains are over which a service is spread, while its containers are removed one by one. Knows no
 //! strategy.
 
+use heptad_capacity::NodesView;
 use heptad_model::{Container, Service, placement::TOPOLOGY_NODE};
-use heptad_sched::NodesView;
 use std::{cmp::Reverse, collections::BTreeMap};
 
 /// The containers of a service in each domain, by each of its rules.

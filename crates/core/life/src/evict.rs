@@ -1,8 +1,8 @@
 //! Containers that must leave their node because their service does not tolerate a taint with the effect `NoExecute`.
 //! Stops nothing and finds no other place: replacements are planned like anything else.
 
+use heptad_capacity::NodesView;
 use heptad_model::{Container, ContainerId, Taint};
-use heptad_sched::NodesView;
 
 /// A container that must leave, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]

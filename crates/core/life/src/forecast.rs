@@ -5,10 +5,11 @@ use crate::{
     service::next_steps,
     steps::{Action, ServiceView},
 };
+use heptad_capacity::{Gang, NodesView, Request};
 use heptad_model::{
     Container, ContainerId, ContainerStatus, Node, NodeName, Quota, Revision, Rollout, Service, ServiceKey, Strategy,
 };
-use heptad_sched::{Gang, NodesView, Preemption, Request, Unplaced, plan, preempt};
+use heptad_sched::{Preemption, Unplaced, plan, preempt};
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},

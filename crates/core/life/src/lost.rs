@@ -2,8 +2,9 @@
 //! are given up for a successor elsewhere. Knows no strategy.
 
 use crate::steps::{ServiceView, StopReason};
+use heptad_capacity::{NodesView, Request};
 use heptad_model::{Container, ContainerId, NodeStatus, Service};
-use heptad_sched::{Cluster, NodesView, Request};
+use heptad_sched::Cluster;
 use std::collections::BTreeMap;
 
 /// Whether the container's node does not answer.

@@ -9,8 +9,8 @@ use crate::{
     steps::{ServiceView, StopReason},
     strategy::Allowance,
 };
+use heptad_capacity::{HostPort, NodeView};
 use heptad_model::{Container, ContainerTemplate, DesiredState, NodeName, NodeStatus, Reservation, Service};
-use heptad_sched::{HostPort, NodeView};
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},

@@ -1,7 +1,7 @@
 //! What is known about a service, and what is to be done for it: plain values. Decides nothing.
 
+use heptad_capacity::NodesView;
 use heptad_model::{Container, ContainerId, EventKind, Revision, Rollout, Service};
-use heptad_sched::NodesView;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 

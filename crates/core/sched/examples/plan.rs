@@ -5,10 +5,12 @@
 mod cpu;
 
 use cpu::cpu_seconds;
+use heptad_capacity::{Allocation, NodesView, Request};
+use heptad_check::check_with_exchanges;
 use heptad_model::{
     AffinityRule, Container, Node, NodeName, Placement, ResourceVector, Service, ServiceKey, TopologySpread,
 };
-use heptad_sched::{Allocation, NodesView, Request, check_with_exchanges, plan};
+use heptad_sched::plan;
 use std::{collections::BTreeMap, io::Write};
 
 /// A small generator with a fixed sequence.

@@ -1,13 +1,10 @@
 //! The choice of a node by the engine's search: wishes that are not requirements come first, then replicas of one
 //! service go to different nodes; then the policy decides, then the name. What may be, only the gate says.
 
-use crate::{
-    cluster::Cluster,
-    engine::{ClassSpec, Cursor, DeviceKind, DeviceNeed, NEEDS_MAX, NodeIndex, NodeSet, Policy},
-    feasible::Candidate,
-    gate::Gate,
-    request::Request,
-    view::Spread,
+use crate::{cluster::Cluster, feasible::Candidate, gate::Gate};
+use heptad_capacity::{
+    NodeIndex, Request, Spread,
+    engine::{ClassSpec, Cursor, DeviceKind, DeviceNeed, NEEDS_MAX, NodeSet, Policy},
 };
 use std::cell::Cell;
 
@@ -69,7 +66,7 @@ impl Cluster<'_> {
     }
 
     fn spec(&self, gate: &Gate<'_>, request: &Request) -> ClassSpec {
-        let kinds = &self.view.stock().kinds;
+        let kinds = self.view.device_kinds();
         // Kinds that no node has, or too many, are left to the gate.
         let known = request.devices.iter().filter_map(|(kind, asked)| {
             let kind = u16::try_from(kinds.binary_search(kind).ok()?).ok()?;

@@ -1,16 +1,11 @@
 //! The working view of a planner: the nodes as they will be once what is planned so far is committed.
 //! What is free stands in the engine, changed with every binding; callers see only candidates and bindings.
 
-use crate::{
-    allocation::{Allocation, AllocationError},
-    devices::{self, DeviceUse},
-    domain_counts::Domain,
-    engine::{DevicePools, Engine, NodeCapacity, NodeIndex},
-    node::NodeView,
-    quota::{NamespaceRoom, QuotaShort},
-    request::{HostPort, Request},
+use heptad_capacity::{
+    Allocation, AllocationError, DeviceUse, Domain, HostPort, NamespaceRoom, NodeIndex, NodeView, NodesView,
+    QuotaShort, Request, Spread, devices,
+    engine::{DevicePools, Engine, NodeCapacity},
     rules::{Counts, RuleIndex, RuleKind, ServiceRules, Side},
-    view::{NodesView, Spread},
 };
 use heptad_model::{ContainerId, DeviceIndices, DeviceMillis, Namespace, NodeName, ResourceVector, ServiceKey};
 use std::{
@@ -53,7 +48,7 @@ impl<'a> Cluster<'a> {
     pub fn new(view: &'a NodesView) -> Self {
         Self {
             view,
-            engine: Arc::clone(&view.stock().engine),
+            engine: Arc::clone(view.engine()),
             touched: BTreeMap::new(),
             spreads: BTreeMap::new(),
             counts: BTreeMap::new(),
@@ -107,7 +102,7 @@ impl<'a> Cluster<'a> {
         }
         let free =
             |kind: &String| self.view.nodes()[node].devices_free(kind, &self.devices_used(node, kind, &|_| false));
-        let devices = DevicePools::by_kind(self.view.stock().kinds.iter().map(free));
+        let devices = DevicePools::by_kind(self.view.device_kinds().iter().map(free));
         Arc::make_mut(&mut self.engine).set_free(node, &NodeCapacity { amounts, devices });
     }
 
@@ -123,7 +118,7 @@ impl<'a> Cluster<'a> {
     }
 
     pub(crate) fn counts(&self, rule: RuleIndex) -> &Counts {
-        self.counts.get(&rule).unwrap_or_else(|| &self.view.rules().rules[rule].counts)
+        self.counts.get(&rule).unwrap_or_else(|| &self.view.rules().rule(rule).counts)
     }
 
     /// The least count of a domain that has a node which the holder of a rule can use.
@@ -226,8 +221,8 @@ impl<'a> Cluster<'a> {
     fn count(&mut self, service: &ServiceRules, node: NodeIndex, more: bool) {
         let rules = self.view.rules();
         for (index, side) in service.touches() {
-            let rule = &rules.rules[index];
-            if let Some(domain) = rules.topologies[&rule.key].of_node[node] {
+            let rule = rules.rule(index);
+            if let Some(domain) = rules.topology(rule).of_node[node] {
                 let counts = self.counts.entry(index).or_insert_with(|| rule.counts.clone()).side(side);
                 let before = counts.get(domain);
                 if more {

@@ -1,7 +1,8 @@
 //! The whole placement as one problem of the optimiser: which containers could be elsewhere, at what price, and which of
 //! the moves that it finds can begin now. Knows no solver; what a solution is worth is judged by `heptad_certify`.
 
-use crate::{cluster::Cluster, engine::NodeIndex, node::NodeView, request::Request, rules::unfit, view::NodesView};
+use crate::cluster::Cluster;
+use heptad_capacity::{NodeIndex, NodeView, NodesView, Request, unfit};
 use heptad_certify::{
     AMOUNT_MAX, Amounts, Certificate, CertificateError, Class, Group, Item, Limit, Node, NodeSet, Problem, Solution,
     verify,

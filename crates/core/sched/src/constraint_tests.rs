@@ -1,16 +1,20 @@
 //! Selectors, taints, neighbours, spreading, quotas and priorities: planner, judge and remedies against each other on
 //! random small worlds, and against trying everything.
 
-use crate::{
-    Candidate, Cluster, Finding, NodeIndex, NodesView, Plan, Preemption, Reason, Request, Scheduler, check_with,
-    explain, plan, plan_with, preempt, samples::memory,
-};
+use crate::{Candidate, Cluster, Preemption, Scheduler, explain, plan, plan_with, preempt, samples::memory};
+use heptad_capacity::{NodeIndex, NodesView, Plan, Reason, Request};
+use heptad_check::{Finding, check_with};
 use heptad_model::{
-    AffinityRule, Bytes, Container, ContainerId, Node, NodeName, NodeStatus, Placement, Quota, Service, Taint,
-    TaintEffect, Toleration, TolerationOperator, TopologySpread,
+    AffinityRule, Bytes, Container, ContainerId, Node, NodeCondition, NodeConditionKind, NodeName, NodeStatus,
+    Placement, Quota, Service, Taint, TaintEffect, Toleration, TolerationOperator, TopologySpread,
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// What keeps new containers off a node.
+fn under_pressure() -> NodeCondition {
+    NodeCondition { kind: NodeConditionKind::DiskPressure, message: "little room".to_owned(), since_ms: 1 }
+}
 
 /// A cluster, and what waits for a node.
 #[derive(Clone, Debug)]
@@ -94,7 +98,7 @@ fn selectors_taints_and_cordons_keep_containers_off_and_say_so() {
     nodes.push(node("d", 100, &[("disk", "ssd")]));
     nodes[0].unschedulable = true;
     nodes[2].taints = vec![taint(TaintEffect::NoSchedule)];
-    nodes[3].conditions = vec![crate::samples::under_pressure()];
+    nodes[3].conditions = vec![under_pressure()];
     let mut web = service("web", 10);
     web.node_selector.insert("disk".into(), "ssd".into());
     let mut world = world(nodes, vec![web], &[("web-1", "web")]);
@@ -296,7 +300,7 @@ prop_compose! {
         };
         node.status = if state == 0 { NodeStatus::NotReady } else { NodeStatus::Ready };
         node.unschedulable = state == 1;
-        node.conditions = (state == 2).then(crate::samples::under_pressure).into_iter().collect();
+        node.conditions = (state == 2).then(under_pressure).into_iter().collect();
         node
     }
 }
@@ -330,16 +334,16 @@ prop_compose! {
 
 /// The plan with one container elsewhere, its rows changed with it.
 fn moved(world: &World, view: &NodesView, plan: &Plan, container: &ContainerId, to: &NodeName) -> Plan {
-    let mut other = Plan::default();
+    let (mut bindings, mut rows) = (BTreeMap::new(), BTreeMap::new());
     for request in world.requests().iter().filter(|r| plan.bindings().contains_key(&r.container)) {
         let node = if request.container == *container { to } else { &plan.bindings()[&request.container] };
-        other.bindings.insert(request.container.clone(), node.clone());
+        bindings.insert(request.container.clone(), node.clone());
         let before = || view.get(node).expect("it is there").allocation.clone();
-        let row = other.allocations.entry(node.clone()).or_insert_with(before);
+        let row = rows.entry(node.clone()).or_insert_with(before);
         row.resources = row.resources.checked_add(&request.resources).expect("samples are small");
         row.containers.insert(request.container.clone());
     }
-    other
+    Plan::new(bindings, rows)
 }
 
 /// Whether the containers of a plan can be bound one after the other, in some order.

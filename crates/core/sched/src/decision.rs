@@ -3,13 +3,11 @@
 
 use crate::{
     cluster::Cluster,
-    engine::NodeIndex,
     feasible::Candidate,
     gate::Gate,
-    reason::{Reason, Refusal},
-    request::Request,
     scheduler::{ByPlacement, Scheduler},
 };
+use heptad_capacity::{NodeIndex, Reason, Refusal, Request};
 use heptad_model::{ContainerId, Dimension, NodeName, Placement, ResourceVector, ServiceKey};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};

@@ -1,10 +1,8 @@
 //! Why a node wins: what people read, and against the scheduler on random small worlds.
 
 use super::*;
-use crate::{
-    NodesView,
-    samples::{memory, random_requests, random_view, request},
-};
+use crate::samples::{memory, random_requests, random_view, request};
+use heptad_capacity::NodesView;
 use heptad_model::{Container, Node, NodeStatus, Service};
 use proptest::prelude::*;
 

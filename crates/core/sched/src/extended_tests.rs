@@ -1,12 +1,11 @@
 //! Devices and gangs through planner, rows and judge: by hand, at random, and made wrong on purpose.
 
 use crate::{
-    Allocation, Finding, Gang, Plan, Report, Request, check,
-    check::RowPart,
-    plan,
+    Cluster, Report, plan,
     samples::{memory, request, vector},
-    view::NodesView,
 };
+use heptad_capacity::{Allocation, Capacity, Gang, Grant, NodesView, Plan, Request};
+use heptad_check::{Finding, RowPart, check};
 use heptad_model::{
     Container, ContainerId, DeviceMillis, Node, NodeName, Placement, ResourceVector, Service, ServiceKey,
 };
@@ -140,13 +139,14 @@ fn rows_derived_from_containers_know_their_devices() {
 fn found(change: impl FnOnce(&mut Allocation)) -> Vec<Finding> {
     let nodes = [node("a", memory(100), 4)];
     let mut before = Allocation::default();
-    let capacity = crate::Capacity { resources: &nodes[0].capacity, devices: &nodes[0].devices };
+    let capacity = Capacity { resources: &nodes[0].capacity, devices: &nodes[0].devices };
     before.bind(capacity, &asks("old", "x", 1, 600)).expect("it fits");
     let view = NodesView::with_rows(&nodes, &[("a".into(), before)].into(), []);
     let requests = [asks("two", "y", 1, 2_000), asks("share", "y", 1, 300)];
-    let (mut plan, _) = planned(&view, &requests);
-    change(plan.allocations.get_mut(&NodeName::from("a")).expect("a row"));
-    check(&view, &plan, &requests)
+    let (plan, _) = planned(&view, &requests);
+    let mut rows = plan.allocations().clone();
+    change(rows.get_mut(&NodeName::from("a")).expect("a row"));
+    check(&view, &Plan::new(plan.bindings().clone(), rows), &requests)
 }
 
 #[test]
@@ -154,9 +154,12 @@ fn the_judge_finds_every_wrong_device() {
     let row =
         |findings: Vec<Finding>| findings.iter().any(|f| matches!(f, Finding::WrongRow { part: RowPart::Devices, .. }));
     let exceeded = |findings: Vec<Finding>| findings.iter().any(|f| matches!(f, Finding::DeviceExceeded { .. }));
-    fn grant<'a>(row: &'a mut Allocation, container: &str) -> &'a mut crate::Grant {
+    fn grant<'a>(row: &'a mut Allocation, container: &str) -> &'a mut Grant {
         row.devices.0.get_mut("gpu").and_then(|all| all.get_mut(&container.into())).expect("it has some")
     }
+    let take_back = |row: &mut Allocation, container: &str| {
+        row.devices.0.get_mut("gpu").and_then(|all| all.remove(&container.into())).expect("it has some");
+    };
     assert_eq!(found(|_| {}), []);
     assert!(exceeded(found(|r| grant(r, "two").indices = vec![0, 1])), "one that is shared is given whole");
     assert!(exceeded(found(|r| grant(r, "two").indices = vec![3, 4])), "there is no fifth");
@@ -165,8 +168,8 @@ fn the_judge_finds_every_wrong_device() {
     assert!(row(found(|r| grant(r, "two").indices = vec![1])), "one instead of two");
     assert!(row(found(|r| grant(r, "share").millis = 200)), "less than asked");
     assert!(row(found(|r| grant(r, "old").indices = vec![3])), "what was given before is moved");
-    assert!(row(found(|r| r.devices.take_back(&"share".into()))), "nothing given");
-    assert!(row(found(|r| r.devices.take_back(&"old".into()))), "taken from another");
+    assert!(row(found(|r| take_back(r, "share"))), "nothing given");
+    assert!(row(found(|r| take_back(r, "old"))), "taken from another");
     assert!(row(found(|r| {
         let same = grant(r, "old").clone();
         r.devices.0.get_mut("gpu").expect("a kind").insert("ghost".into(), same);
@@ -261,7 +264,7 @@ proptest! {
         let mut bound: Vec<&Request> =
             requests.iter().filter(|r| plan.bindings().contains_key(&r.container)).collect();
         bound.sort_by_key(|r| r.container.as_str().bytes().fold(order, |h, b| h.wrapping_mul(31).wrapping_add(b.into())));
-        let mut cluster = crate::Cluster::new(&view);
+        let mut cluster = Cluster::new(&view);
         for request in bound {
             let node = view.index(&plan.bindings()[&request.container]).expect("a node");
             prop_assert_eq!(cluster.bind_to(node, request, &plan.devices(&request.container)), Ok(()));

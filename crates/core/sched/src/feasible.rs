@@ -2,14 +2,12 @@
 //! where the gate is closed. Knows nothing of how a node is chosen.
 
 use crate::{
-    allocation::AllocationError,
     cluster::Cluster,
-    devices,
-    engine::NodeIndex,
     gate::{Gate, Obstacle},
-    reason::{Reason, Refusal},
-    request::Request,
-    rules::{RuleIndex, RuleKind, Unfit},
+};
+use heptad_capacity::{
+    AllocationError, NodeIndex, Reason, Refusal, Request, Unfit,
+    rules::{RuleIndex, RuleKind},
 };
 use heptad_model::{DeviceIndices, ResourceVector};
 
@@ -91,8 +89,7 @@ impl Cluster<'_> {
             },
             Obstacle::Devices(kind, asked) => {
                 let count = self.nodes()[node].means().count(kind);
-                let free = devices::free(&self.devices_used(node, kind, &|_| false), count);
-                Reason::devices(kind, *asked, count, free)
+                Reason::devices(kind, *asked, count, &self.devices_used(node, kind, &|_| false))
             }
             Obstacle::Rule(rule, held_against) => of_rule(self, *rule, *held_against, node),
         }
@@ -114,9 +111,9 @@ fn of_unfit(unfit: &Unfit<'_>) -> Reason {
 /// Why a rule refuses the node; whether it is another service's, which holds it against the request's.
 fn of_rule(cluster: &Cluster<'_>, index: RuleIndex, held_against: bool, node: NodeIndex) -> Reason {
     let rules = cluster.view.rules();
-    let rule = &rules.rules[index];
+    let rule = rules.rule(index);
     let topology_key = rule.key.clone();
-    let topology = &rules.topologies[&rule.key];
+    let topology = rules.topology(rule);
     match (topology.of_node[node], &rule.kind) {
         _ if held_against => Reason::KeptApart { by: rules.holder(rule).key.clone(), topology_key },
         (None, _) => Reason::NoDomain { topology_key },

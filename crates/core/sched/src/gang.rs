@@ -3,11 +3,10 @@
 
 use crate::{
     cluster::Cluster,
-    engine::NodeIndex,
     report::{GangShort, Unplaced, explain_in},
-    request::{Gang, Request},
     scheduler::Scheduler,
 };
+use heptad_capacity::{Gang, NodeIndex, Request};
 use heptad_model::{ContainerId, ServiceKey};
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,13 +1,12 @@
 //! The one rule of feasibility, of planner, committer and explanation alike: what stands between a request and a node.
 //! All that is the same for every node is looked up once per request; per node there are only comparisons.
 
-use crate::{
-    cluster::Cluster,
-    domain_counts::{Domain, DomainCounts},
-    engine::{NodeIndex, NodeSet},
-    quota::QuotaShort,
-    request::{HostPort, Request},
-    rules::{Eligibility, RuleIndex, RuleKind, ServiceRules, Unfit, unfit},
+use crate::cluster::Cluster;
+use heptad_capacity::{
+    Domain, DomainCounts, Eligibility, HostPort, NodeIndex, QuotaShort, Request, Unfit,
+    engine::NodeSet,
+    rules::{RuleIndex, RuleKind, ServiceRules},
+    unfit,
 };
 use heptad_model::{DeviceMillis, Dimension};
 use std::{collections::BTreeMap, sync::Arc};
@@ -78,7 +77,7 @@ impl<'a> Gate<'a> {
     pub(crate) fn new(cluster: &'a Cluster<'_>, request: &'a Request) -> Self {
         let view = cluster.view;
         let rules = view.rules().get(&request.service);
-        let eligibility = rules.map_or(&view.rules().plain, |rules| rules.eligibility(view.nodes()));
+        let eligibility = rules.map_or(view.rules().plain(), |rules| rules.eligibility(view.nodes()));
         let quota = cluster.quota_refuses(request);
         let mut gate = Self { cluster, request, rules, eligibility, quota, required: Vec::new(), wished: Vec::new() };
         if let Some(rules) = rules {
@@ -91,12 +90,12 @@ impl<'a> Gate<'a> {
         let all = self.cluster.view.rules();
         for &index in &rules.holds {
             let clause = self.own(index, rules);
-            if all.rules[index].required { self.required.push(clause) } else { self.wished.push(clause) }
+            if all.rule(index).required { self.required.push(clause) } else { self.wished.push(clause) }
         }
         for &index in &rules.matched_by {
-            let rule = &all.rules[index];
+            let rule = all.rule(index);
             if rule.required && matches!(rule.kind, RuleKind::Apart(_)) {
-                let of_node = &all.topologies[&rule.key].of_node;
+                let of_node = &all.topology(rule).of_node;
                 let counts = &self.cluster.counts(index).holders;
                 self.required.push(Clause { rule: index, held_against: true, of_node, counts, test: Test::None });
             }
@@ -106,8 +105,8 @@ impl<'a> Gate<'a> {
     /// A rule of the request's own service.
     fn own(&self, index: RuleIndex, rules: &ServiceRules) -> Clause<'a> {
         let all = self.cluster.view.rules();
-        let rule = &all.rules[index];
-        let of_node = &all.topologies[&rule.key].of_node;
+        let rule = all.rule(index);
+        let of_node = &all.topology(rule).of_node;
         let counts = &self.cluster.counts(index).matched;
         let test = match rule.kind {
             RuleKind::Apart(_) => Test::None,

@@ -1,52 +1,16 @@
-//! Plans: which container goes to which node, decided once and then only read. Requests are served in their order.
-//! A plan touches nothing; whoever commits it compares the rows that were read.
+//! Makes plans: which container goes to which node. Requests are served in their order.
 
 use crate::{
-    allocation::Allocation,
-    among::Among,
     choose::Run,
     cluster::Cluster,
-    engine::NodeIndex,
     gang,
     gate::Gate,
     report::{REFUSALS_MAX, Report, Unplaced, explain_in},
-    request::{HostPort, Request},
     scheduler::{ByPlacement, Scheduler},
-    view::NodesView,
 };
-use heptad_model::{ContainerId, DeviceIndices, ExtendedResources, NodeName, ServiceKey};
-use serde::{Deserialize, Serialize};
+use heptad_capacity::{Among, HostPort, NodeIndex, NodesView, Plan, Request};
+use heptad_model::{ContainerId, ExtendedResources, NodeName, ServiceKey};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Bindings, and the rows of the nodes that they touch. Made by [`plan`], never changed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Plan {
-    pub(crate) bindings: BTreeMap<ContainerId, NodeName>,
-    pub(crate) allocations: BTreeMap<NodeName, Allocation>,
-}
-
-impl Plan {
-    /// The node of each container that was placed.
-    pub fn bindings(&self) -> &BTreeMap<ContainerId, NodeName> {
-        &self.bindings
-    }
-
-    /// The new row of each node to which something was bound.
-    pub fn allocations(&self) -> &BTreeMap<NodeName, Allocation> {
-        &self.allocations
-    }
-
-    /// The devices that a container was given, by kind.
-    pub fn devices(&self, container: &ContainerId) -> DeviceIndices {
-        let row = self.bindings.get(container).and_then(|node| self.allocations.get(node));
-        row.map(|row| row.devices.of(container)).unwrap_or_default()
-    }
-
-    /// Whether nothing was placed.
-    pub fn is_empty(&self) -> bool {
-        self.bindings.is_empty()
-    }
-}
 
 /// Places `requests`, each by the policy that it names, and says why the others have no node. A gang is placed whole, when
 /// the first of it is asked for, or not at all.
@@ -72,7 +36,7 @@ pub fn plan_with(view: &NodesView, requests: &[Request], scheduler: &dyn Schedul
     }
     work.settle();
     report.unplaced = work.explained();
-    (Plan { bindings: work.bindings, allocations: work.cluster.into_touched() }, report)
+    (Plan::new(work.bindings, work.cluster.into_touched()), report)
 }
 
 /// Requests that every node takes exactly if it takes one of them.

@@ -2,11 +2,19 @@
 
 use super::*;
 use crate::{
-    BestFitScheduler, SpreadScheduler, check,
-    samples::{memory, random_requests, random_view, request, vector, view},
+    BestFitScheduler, SpreadScheduler,
+    samples::{memory, random_requests, random_view, request, vector},
 };
+use heptad_capacity::Allocation;
+use heptad_check::check;
 use heptad_model::{NodeStatus, Placement, ResourceVector};
 use proptest::prelude::*;
+
+/// Ready, empty nodes with so much memory.
+fn view(nodes: &[(&str, u64)]) -> NodesView {
+    let nodes: Vec<_> = nodes.iter().map(|(name, mib)| heptad_model::Node::new(name, memory(*mib))).collect();
+    NodesView::new(&nodes, [])
+}
 
 fn nodes_of(plan: &Plan) -> Vec<(&str, &str)> {
     plan.bindings().iter().map(|(container, node)| (container.as_str(), node.as_str())).collect()

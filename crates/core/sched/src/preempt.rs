@@ -3,12 +3,11 @@
 
 use crate::{
     cluster::Cluster,
-    engine::NodeIndex,
     gate::{Gate, Obstacle},
-    plan::Plan,
-    request::Request,
+};
+use heptad_capacity::{
+    HostPort, NodeIndex, NodesView, Plan, Request,
     rules::{RuleIndex, RuleKind, ServiceRules},
-    view::NodesView,
 };
 use heptad_model::{Container, ContainerId, NodeName, Placement, ResourceVector, Service, ServiceKey};
 use search::{Choice, Cost, Task};
@@ -75,7 +74,8 @@ pub fn preempt<'a>(
     services: impl Fn(&ServiceKey) -> Option<&'a Service>,
 ) -> Vec<Preemption> {
     // For gangs no room is made: who left for one of them would have left in vain if there is no room for all.
-    let waiting = |r: &&Request| r.reserved.is_none() && r.gang.is_none() && !plan.bindings.contains_key(&r.container);
+    let waiting =
+        |r: &&Request| r.reserved.is_none() && r.gang.is_none() && !plan.bindings().contains_key(&r.container);
     let most = requests.iter().filter(waiting).map(|request| view.priority(&request.service)).max();
     let Some(most) = most else { return Vec::new() };
     let bound: Vec<&Container> = containers.into_iter().filter(|c| c.bound_request().is_some()).collect();
@@ -126,7 +126,7 @@ impl<'a> Room<'a> {
     ) -> Self {
         let mut cluster = Cluster::new(view);
         for request in requests {
-            if let Some(node) = plan.bindings.get(&request.container).and_then(|node| view.index(node)) {
+            if let Some(node) = plan.bindings().get(&request.container).and_then(|node| view.index(node)) {
                 let _ = cluster.bind_to(node, request, &plan.devices(&request.container));
             }
         }
@@ -150,7 +150,7 @@ impl<'a> Room<'a> {
             Some((service.clone(), ready.saturating_sub(least)))
         });
         let spare = spare.collect();
-        for request in requests.iter().filter(|request| !plan.bindings.contains_key(&request.container)) {
+        for request in requests.iter().filter(|request| !plan.bindings().contains_key(&request.container)) {
             let node = request.reserved.as_ref().and_then(|node| view.index(node));
             if let Some(node) = node.filter(|node| cluster.bind(*node, request).is_err()) {
                 cluster.hold(node, request);
@@ -270,12 +270,14 @@ impl<'a> Room<'a> {
 
     /// Who stands in the way itself: it has a port that is asked, or is who the request is to be kept apart from.
     fn must_leave(&self, gate: &Gate<'_>, node: NodeIndex, request: &Request) -> impl Fn(&Bound<'_>) -> bool {
-        let ports: BTreeSet<crate::HostPort> = self.cluster.taken_ports(node, request).collect();
-        let all = &self.cluster.view.rules().rules;
+        let ports: BTreeSet<HostPort> = self.cluster.taken_ports(node, request).collect();
+        let all = self.cluster.view.rules();
         let rules: Vec<(RuleIndex, bool)> = gate
             .broken(node)
             .filter_map(|obstacle| match obstacle {
-                Obstacle::Rule(rule, against) if matches!(all[rule].kind, RuleKind::Apart(_)) => Some((rule, against)),
+                Obstacle::Rule(rule, against) if matches!(all.rule(rule).kind, RuleKind::Apart(_)) => {
+                    Some((rule, against))
+                }
                 _ => None,
             })
             .collect();
@@ -302,15 +304,15 @@ impl<'a> Room<'a> {
         let all = &self.on_node[node];
         let given = gone.iter().map(|i| &all[*i].request.resources);
         let Some(given) = ResourceVector::checked_sum(given) else { return false };
-        let rules = &self.cluster.view.rules().rules;
+        let rules = self.cluster.view.rules();
         let counted = |rule: RuleIndex, held_against: bool| {
-            if at_best && matches!(rules[rule].kind, RuleKind::Near(_)) {
+            if at_best && matches!(rules.rule(rule).kind, RuleKind::Near(_)) {
                 return 0;
             }
             let counted = gone.iter().filter(|i| all[**i].is_counted(rule, held_against));
             u32::try_from(counted.count()).unwrap_or(u32::MAX)
         };
-        let is_free = |port: &crate::HostPort| gone.iter().any(|i| all[*i].request.host_ports.contains(port));
+        let is_free = |port: &HostPort| gone.iter().any(|i| all[*i].request.host_ports.contains(port));
         let leaves = |container: &ContainerId| gone.iter().any(|i| all[*i].request.container == *container);
         request.resources.fits(&self.cluster.free_without(node, &given))
             && self.cluster.lacking_devices(node, request, &leaves).next().is_none()

@@ -1,14 +1,8 @@
 //! Why a container has no node: for every node the first thing that stands against it, and the smallest changes that
 //! would make it fit, as data and as texts for people. Knows nothing of how nodes are chosen.
 
-use crate::{
-    cluster::Cluster,
-    gate::Gate,
-    quota::QuotaShort,
-    reason::Refusal,
-    request::{HostPort, Request},
-    view::NodesView,
-};
+use crate::{cluster::Cluster, gate::Gate};
+use heptad_capacity::{HostPort, NodesView, QuotaShort, Refusal, Request};
 use heptad_model::{
     ContainerId, DeviceMillis, Dimension, ExtendedResources, NodeConditionKind, NodeName, ResourceVector, Resources,
     ServiceKey, Taint,

@@ -5,16 +5,17 @@ use crate::{
     plan,
     samples::{memory, random_requests, random_view, request},
 };
+use heptad_capacity::Allocation;
 use heptad_model::{Node, NodeStatus, Protocol};
 use proptest::prelude::*;
 
 fn world() -> NodesView {
     let mut nodes = ["a", "b", "c", "d"].map(|name| Node::new(name, memory(100)));
     nodes[2].status = NodeStatus::NotReady;
-    let row = |mib: u64, ports: &[u16]| crate::Allocation {
+    let row = |mib: u64, ports: &[u16]| Allocation {
         resources: memory(mib),
         host_ports: ports.iter().map(|port| (*port, Protocol::Tcp)).collect(),
-        ..crate::Allocation::default()
+        ..Allocation::default()
     };
     let rows = [
         ("a".into(), row(82, &[])),
@@ -53,7 +54,7 @@ fn no_node_at_all_or_none_large_enough_asks_for_one() {
     assert_eq!(unplaced.summary(), "there is no node; add a node that can give memory 30Mi");
     let full = NodesView::with_rows(
         &[Node::new("a", memory(10))],
-        &[("a".into(), crate::Allocation { resources: memory(10), ..Default::default() })].into(),
+        &[("a".into(), Allocation { resources: memory(10), ..Default::default() })].into(),
         [],
     );
     let unplaced = explain(&full, &request("x", "web", 30)).expect("it is full and too small");

@@ -1,20 +1,12 @@
-//! Small worlds for the tests of this crate, by hand and at random.
+//! Small worlds for the tests of this crate and of `heptad-check`, by hand and at random.
 
-use crate::{Request, view::NodesView};
-use heptad_model::{
-    Container, Node, NodeCondition, NodeConditionKind, NodeStatus, Placement, Protocol, ResourceVector, Service,
-    ServiceKey,
-};
+use heptad_capacity::{NodesView, Request};
+use heptad_model::{Container, Node, NodeStatus, Placement, Protocol, ResourceVector, Service, ServiceKey};
 use proptest::prelude::*;
 
 /// So many MiB of memory and nothing else.
 pub(crate) fn memory(mib: u64) -> ResourceVector {
     ResourceVector::from_amounts([0, mib << 20, 0, 0])
-}
-
-/// What keeps new containers off a node.
-pub(crate) fn under_pressure() -> NodeCondition {
-    NodeCondition { kind: NodeConditionKind::DiskPressure, message: "little room".to_owned(), since_ms: 1 }
 }
 
 /// A request for memory.
@@ -30,12 +22,6 @@ pub(crate) fn request(container: &str, service: &str, mib: u64) -> Request {
         reserved: None,
         gang: None,
     }
-}
-
-/// Ready, empty nodes with so much memory.
-pub(crate) fn view(nodes: &[(&str, u64)]) -> NodesView {
-    let nodes: Vec<Node> = nodes.iter().map(|(name, mib)| Node::new(name, memory(*mib))).collect();
-    NodesView::new(&nodes, [])
 }
 
 /// A random vector of small amounts, so that nodes get full.

@@ -1,12 +1,8 @@
 //! How one node is chosen among the feasible ones. Wishes that are not requirements come first, then replicas of one
 //! service go to different nodes; then the policy decides, then the name. Knows only the working view.
 
-use crate::{
-    choose::Run,
-    cluster::Cluster,
-    engine::{NodeIndex, Policy},
-    request::Request,
-};
+use crate::{choose::Run, cluster::Cluster};
+use heptad_capacity::{NodeIndex, Request, engine::Policy};
 use heptad_model::Placement;
 use std::fmt::Debug;
 

@@ -1,7 +1,8 @@
 //! All that placement looks at, as it is stored, so that a change can be tried: the view is built anew with it.
 //! Knows no store and changes nothing but its own lists of references.
 
-use crate::{cluster::Cluster, request::Request, view::NodesView};
+use crate::cluster::Cluster;
+use heptad_capacity::{NodesView, Request};
 use heptad_model::{Container, ContainerId, Node, NodeName, Quota, Service};
 
 /// What there is, each list in any order.

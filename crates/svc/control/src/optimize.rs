@@ -13,14 +13,12 @@ use heptad_api::{
     ErrorCode,
     optimization::{Certified, Optimization, PlannedMove},
 };
+use heptad_capacity::NodesView;
 use heptad_certify::{Problem, Solution, verify_solution};
 use heptad_life::is_at_rest;
 use heptad_model::{Container, ContainerId, EventKind, Reservation, Service, ServiceKey};
 use heptad_optimize::{Budget, Outcome};
-use heptad_sched::{
-    NodesView,
-    consolidate::{Instance, Prices, Relocation, consolidation, possible_now},
-};
+use heptad_sched::consolidate::{Instance, Prices, Relocation, consolidation, possible_now};
 use std::{
     collections::BTreeMap,
     sync::Arc,

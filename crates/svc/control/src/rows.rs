@@ -7,12 +7,12 @@ use crate::{
     objects::{Kept, Objects, row_object, row_value, settings_version},
 };
 use heptad_api::{Object, with_kind};
+use heptad_capacity::{Allocation, NodesView};
 use heptad_life::ServiceView;
 use heptad_model::{
     Container, ContainerId, DesiredState, Mode, Namespace, NetworkPolicy, Node, NodeName, NodeStatus, Quota, Revision,
     Rollout, Service, ServiceKey, SettingsRef, Snapshot, TrafficRule,
 };
-use heptad_sched::{Allocation, NodesView};
 use heptad_state::{EventKind, KeyRange, KeyValue, WatchBatch};
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -7,7 +7,7 @@ use crate::{
     instance::{DEVICE_MILLIS, Item, NodeShape, Recorded},
     placer::{Opening, Placer},
 };
-use heptad_sched::{NodeIndex, engine::Policy};
+use heptad_capacity::{NodeIndex, engine::Policy};
 
 /// Requests arrive until they amount to this share of all GPUs.
 const ARRIVED_PERCENT: u64 = 130;

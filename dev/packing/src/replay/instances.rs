@@ -12,7 +12,7 @@ use crate::{
     report::{Kind, Record, digest, ratio, rounded},
 };
 use anyhow::{Context, Result, bail};
-use heptad_sched::engine::Policy;
+use heptad_capacity::engine::Policy;
 use std::path::PathBuf;
 
 /// A picture has columns for at most this many resources.

@@ -5,7 +5,7 @@ use crate::{
     instance::{Item, NodeShape},
     placer::{Opening, Placer},
 };
-use heptad_sched::{NodeIndex, engine::Policy};
+use heptad_capacity::{NodeIndex, engine::Policy};
 
 /// The outcome.
 #[derive(Clone, Debug)]

@@ -8,9 +8,9 @@ use crate::{
     report::{Optimised, ratio, rounded},
 };
 use anyhow::{Context, Result};
+use heptad_capacity::NodeIndex;
 use heptad_certify::{Amounts, Class, Node, Problem, verify, verify_solution};
 use heptad_optimize::{Budget, pack};
-use heptad_sched::NodeIndex;
 use std::collections::BTreeMap;
 
 /// What is to be packed.

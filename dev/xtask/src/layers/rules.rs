@@ -83,8 +83,11 @@ pub(super) const RULES: &[Rule] = &[
     rule("heptad-manifest", Shelf::Core, &["heptad-api", "heptad-model"])
         // What is written is tested against a server with its store.
         .tests(&["heptad-control", "heptad-pki", "heptad-state"]),
-    rule("heptad-sched", Shelf::Core, &["heptad-certify", "heptad-model"]),
-    rule("heptad-life", Shelf::Core, &["heptad-sched", "heptad-model"]),
+    rule("heptad-capacity", Shelf::Core, MODEL),
+    // It judges plans, so it knows no planner; its tests are given real plans.
+    rule("heptad-check", Shelf::Core, &["heptad-capacity", "heptad-model"]).tests(&["heptad-sched"]),
+    rule("heptad-sched", Shelf::Core, &["heptad-capacity", "heptad-certify", "heptad-model"]).tests(&["heptad-check"]),
+    rule("heptad-life", Shelf::Core, &["heptad-capacity", "heptad-sched", "heptad-model"]).tests(&["heptad-check"]),
     rule("heptad-route", Shelf::Core, MODEL),
     rule("heptad-shard", Shelf::Core, MODEL),
     // It judges solvers, so it knows none.
@@ -101,6 +104,8 @@ pub(super) const RULES: &[Rule] = &[
         Shelf::Svc,
         &[
             "heptad-state",
+            "heptad-capacity",
+            "heptad-check",
             "heptad-sched",
             "heptad-life",
             "heptad-certify",

@@ -5,10 +5,12 @@ use crate::{
     samples::memory,
     steps::{Action, ServiceView, Steps},
 };
+use heptad_capacity::{NodesView, Request};
+use heptad_check::check;
 use heptad_model::{
     Container, ContainerId, ContainerStatus, DesiredState, Mode, Node, NodeStatus, Revision, Rollout, Service,
 };
-use heptad_sched::{NodesView, Request, check, plan};
+use heptad_sched::plan;
 use std::collections::{BTreeMap, BTreeSet};
 
 struct World {

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{next_steps, samples::memory};
+use heptad_capacity::NodesView;
 use heptad_model::{ContainerId, DesiredState, Mode, Node, NodeStatus, Revision, Rollout};
-use heptad_sched::NodesView;
 use std::collections::BTreeMap;
 
 struct World {

@@ -5,11 +5,13 @@ use crate::{
     samples::{memory, under_pressure},
     steps::{Action, ServiceView, Steps, StopReason},
 };
+use heptad_capacity::{NodesView, Plan, Request};
+use heptad_check::check_with_exchanges;
 use heptad_model::{
     Container, ContainerId, ContainerStatus, DesiredState, Node, NodeFault, NodeName, NodeStatus, Port, Revision,
     Rollout, Service, ServiceKey, Snapshot, StartFailure, invariants::Guarantee,
 };
-use heptad_sched::{NodesView, Plan, Request, check_with_exchanges, plan};
+use heptad_sched::plan;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -7,13 +7,10 @@ use super::{
 };
 use crate::{
     gate::Gate,
-    plan::Plan,
     preempt::{Preemption, preempt},
-    quota::{QuotaItem, QuotaShort},
-    reason::Reason,
-    request::Request,
     world::World,
 };
+use heptad_capacity::{HostPort, Plan, QuotaItem, QuotaShort, Reason, Request};
 use heptad_model::{
     AffinityRule, Bytes, Container, ContainerId, CpuMillis, Dimension, Mbps, Node, NodeName, NodeStatus, Quota,
     Service, Taint, Toleration, TolerationOperator, placement::TOPOLOGY_NODE, validate::PRIORITY_MAX,
@@ -237,7 +234,7 @@ impl Advice<'_> {
         self.takes(&self.world.with_service(&service), self.request, node)
     }
 
-    fn free_ports(&self, node: &NodeName, ports: &BTreeSet<crate::HostPort>) -> bool {
+    fn free_ports(&self, node: &NodeName, ports: &BTreeSet<HostPort>) -> bool {
         let holds = |c: &Container| c.node.as_ref() == Some(node) && c.host_ports().any(|port| ports.contains(&port));
         let changed: Vec<Container> = self.world.containers.iter().filter(|c| holds(c)).map(|c| (*c).clone()).collect();
         let changed: Vec<Container> = changed

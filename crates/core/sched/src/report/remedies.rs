@@ -3,12 +3,9 @@
 use super::{Remedy, Shortfall};
 use crate::{
     cluster::Cluster,
-    engine::NodeIndex,
     gate::{Gate, Obstacle},
-    reason::Reason,
-    request::{HostPort, Request},
-    rules::Unfit,
 };
+use heptad_capacity::{HostPort, NodeIndex, Reason, Request, Unfit};
 use heptad_model::{Dimension, NodeName, ResourceVector};
 use std::collections::{BTreeMap, BTreeSet};
 

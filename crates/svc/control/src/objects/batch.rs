@@ -6,8 +6,8 @@ use crate::{
     keys, random,
 };
 use heptad_api::{ErrorCode, Kind, Object, ProblemDetails, operations::Outcome};
+use heptad_capacity::Allocation;
 use heptad_model::{Namespace, Quota, Service, ServiceKey};
-use heptad_sched::Allocation;
 use heptad_state::{KeyRange, Revision, StoreExt};
 use serde::Deserialize;
 use std::{

@@ -8,8 +8,8 @@ use crate::{
     keys,
 };
 use heptad_api::{ErrorCode, Kind, List, Object, operations::ContainerReport};
+use heptad_capacity::{Allocation, AllocationError, Request};
 use heptad_model::{Container, ContainerId, DesiredState, EventKind, Namespace, NodeName, Placement};
-use heptad_sched::{Allocation, AllocationError, Request};
 use heptad_state::{KeyRange, KeyValue, Revision};
 use std::collections::BTreeMap;
 

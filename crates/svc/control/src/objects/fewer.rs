@@ -8,11 +8,11 @@ use crate::{
     keys,
 };
 use heptad_api::{Kind, Object};
+use heptad_capacity::NodesView;
 use heptad_life::{Action, ServiceView, StopReason, next_steps};
 use heptad_model::{
     Container, ContainerId, DesiredState, Event, EventKind, Node, Revision, Rollout, Service, ServiceKey,
 };
-use heptad_sched::NodesView;
 use heptad_state::{KeyRange, StoreExt};
 use std::collections::BTreeMap;
 

@@ -6,8 +6,8 @@ use crate::{
     keys,
 };
 use heptad_api::{ErrorCode, List, Object};
+use heptad_capacity::Allocation;
 use heptad_model::{Namespace, NodeName};
-use heptad_sched::Allocation;
 use heptad_state::{KeyRange, KeyValue, RangeRequest, RangeResponse, Revision, StoreExt};
 use std::collections::BTreeMap;
 

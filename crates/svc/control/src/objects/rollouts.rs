@@ -11,11 +11,11 @@ use heptad_api::{
     ErrorCode, Object,
     work::{RevisionInfo, RevisionList, RolloutStatus},
 };
+use heptad_capacity::NodesView;
 use heptad_life::nodes_wanted;
 use heptad_model::{
     Container, EventKind, Mode, Node, Revision, Rollout, RolloutPhase, Service, ServiceKey, Strategy, standing,
 };
-use heptad_sched::NodesView;
 
 /// A service with what is remembered about it.
 struct Known {

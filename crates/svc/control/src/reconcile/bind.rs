@@ -9,8 +9,10 @@ use super::{
     piece::{Piece, ReadAt},
 };
 use crate::{clock::now_ms, error::Result, objects::Pending, rows::Rows};
+use heptad_capacity::{NodesView, Plan, Request};
+use heptad_check::check_with_exchanges;
 use heptad_model::{Container, EventKind, NodeName, Placement, Service, ServiceKey};
-use heptad_sched::{Cluster, NodesView, Plan, Report, Request, check_with_exchanges, plan};
+use heptad_sched::{Cluster, Report, plan};
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 /// Plans with more bindings than this report them in one event per service.

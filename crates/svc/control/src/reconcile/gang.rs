@@ -2,8 +2,8 @@
 //! planner decides their nodes.
 
 use crate::rows::Rows;
+use heptad_capacity::{Gang, Request};
 use heptad_model::{Container, Service, ServiceKey};
-use heptad_sched::{Gang, Request};
 use std::collections::BTreeMap;
 
 /// The gangs that were looked at, by service and run.

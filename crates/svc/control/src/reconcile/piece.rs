@@ -2,8 +2,9 @@
 
 use super::{flight::Room, gang::together};
 use crate::{error::Result, keys, objects::Pending, rows::Rows};
+use heptad_capacity::{NodesView, Request};
 use heptad_model::{Container, DeviceIndices, Namespace, NodeName, ServiceKey};
-use heptad_sched::{Cluster, NodesView, Request};
+use heptad_sched::Cluster;
 use heptad_state::Revision;
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -4,9 +4,9 @@
 use super::{Reconciler, Session};
 use crate::{error::Result, keys, objects::Pending, rows::Rows};
 use heptad_api::Object;
+use heptad_capacity::Allocation;
 use heptad_life::{StopReason, may_go};
 use heptad_model::{Container, EventKind, NodeName, ServiceKey};
-use heptad_sched::Allocation;
 use std::collections::BTreeSet;
 
 /// How many containers one transaction forgets.

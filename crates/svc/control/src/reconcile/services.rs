@@ -5,9 +5,9 @@ use super::{
     flight::{Flight, Room},
 };
 use crate::{clock::now_ms, error::Result, keys, objects::Pending, random, rows::Rows};
+use heptad_capacity::NodesView;
 use heptad_life::{Action, ServiceView, Steps, StopReason, next_steps};
 use heptad_model::{Container, ContainerId, ContainerStatus, DesiredState, EventKind, ServiceKey};
-use heptad_sched::NodesView;
 use heptad_state::Revision;
 use std::collections::BTreeMap;
 

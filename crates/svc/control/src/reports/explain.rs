@@ -3,9 +3,10 @@
 
 use crate::{clock::now_ms, rows::Rows};
 use heptad_api::report::{self, LostNodes, NodeNote, NodeRefusal, RefusalGroup};
+use heptad_capacity::{Reason, Refusal, Request};
 use heptad_model::{Container, ContainerId, Service};
 use heptad_sched::{
-    Decision, Reason, Refusal, Request, Unplaced, World, advise, decision,
+    Decision, Unplaced, World, advise, decision,
     decision::{EXAMPLES_MAX, Losers},
 };
 use std::collections::BTreeMap;

@@ -80,7 +80,7 @@ async fn answer(
 
 /// The state that answers are derived from.
 struct Asking<'a> {
-    kept: Vec<heptad_sched::Request>,
+    kept: Vec<heptad_capacity::Request>,
     rows: &'a Rows,
     reports: &'a Reports,
 }

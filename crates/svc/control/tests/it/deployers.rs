@@ -1,12 +1,12 @@
 //! Deployers that place and release on the same nodes at once never exceed a capacity (guarantee G4).
 
 use crate::common::{node, resources, service};
+use heptad_capacity::Allocation;
 use heptad_control::{Objects, Options, Reconciler};
 use heptad_model::{
     Container, DesiredState, Namespace, Port, Service,
     invariants::{Guarantee, verify},
 };
-use heptad_sched::Allocation;
 use heptad_state::{BoxFuture, Layer, MemoryStore, RangeRequest, RangeResponse, Store, StoreExt, Txn, TxnResponse};
 use std::sync::{
     Arc,

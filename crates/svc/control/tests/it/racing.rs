@@ -2,13 +2,13 @@
 //! and no capacity is ever broken, what one of them lost is planned again, and in the end everything has its place.
 
 use crate::common::{node, resources, service};
+use heptad_capacity::Allocation;
 use heptad_control::{Objects, Options, Reconciler};
 use heptad_model::{
     Container, DesiredState, Namespace, NodeName, Service, Snapshot,
     invariants::verify,
     placement::{AffinityRule, TopologySpread},
 };
-use heptad_sched::Allocation;
 use heptad_state::{BoxFuture, Layer, Limits, MemoryStore, Result, Store, Txn, TxnResponse};
 use std::{
     collections::BTreeMap,

@@ -15,8 +15,8 @@ mod service;
 use super::{Batch, Objects, Pending, Writer};
 use crate::{error::Result, keys::ObjectKey, rows::Rows};
 use heptad_api::{Resource, mesh::MeshObject, operations::Outcome};
+use heptad_capacity::Allocation;
 use heptad_model::{EventKind, Namespace, NodeName, NodeStatus, Problem};
-use heptad_sched::Allocation;
 use heptad_state::KeyValue;
 use std::{
     future::{Future, ready},

@@ -8,11 +8,11 @@ use crate::{
     rows::Rows,
 };
 use heptad_api::{ErrorCode, fields_of};
+use heptad_capacity::Allocation;
 use heptad_model::{
     Bytes, Dimension, EventKind, ExtendedResources, Namespace, Node, NodeCondition, NodeName, NodeStatus, Problem,
     ResourceVector, devices, event::MESSAGE_BYTES_MAX, ids::is_label, node::DISK_BYTES_MAX, validate,
 };
-use heptad_sched::Allocation;
 use heptad_state::KeyValue;
 use std::sync::LazyLock;
 
@@ -296,8 +296,8 @@ mod tests {
 
     #[test]
     fn a_node_cannot_lose_devices_that_it_gave() {
-        let grant = heptad_sched::Grant { millis: 500, indices: vec![1] };
-        let devices = heptad_sched::DeviceGrants([("gpu".to_owned(), [("c".into(), grant)].into())].into());
+        let grant = heptad_capacity::Grant { millis: 500, indices: vec![1] };
+        let devices = heptad_capacity::DeviceGrants([("gpu".to_owned(), [("c".into(), grant)].into())].into());
         let given = Given { allocation: Allocation { devices, ..Allocation::default() }, ..Given::default() };
         let node =
             |count| Node { devices: [("gpu".to_owned(), count)].into(), ..Node::new("n1", ResourceVector::ZERO) };
