@@ -7,7 +7,7 @@ use crate::{
     quantity::Bytes,
     resources::Resources,
     sandbox::{Tmpfs, Ulimit},
-    service::{HealthCheck, Port, is_false, is_true, yes},
+    service::{HealthCheck, Port, is_false},
     settings::{EnvironmentSource, FileSource},
 };
 use schemars::JsonSchema;
@@ -124,9 +124,6 @@ pub struct ContainerTemplate {
     /// Default capabilities that it does not get.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cap_drop: Vec<String>,
-    /// Whether set-user-ID programs give no further rights.
-    #[serde(default = "yes", skip_serializing_if = "is_true")]
-    pub no_new_privileges: bool,
     /// Kernel settings of the container alone.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sysctls: BTreeMap<String, String>,

@@ -361,7 +361,6 @@ fn capabilities_problems(found: &mut Found, service: &Service) {
         let message = "a container that sees the host's files cannot have it; leave it out, or use an image";
         found.unless(service.cap_add.is_empty(), "cap_add", message);
         found.unless(service.group_add.is_empty(), "group_add", message);
-        found.unless(service.no_new_privileges, "no_new_privileges", message);
     }
 }
 
@@ -370,7 +369,6 @@ pub(crate) fn host_rules() -> Schema {
     json_schema!({ "properties": {
         "cap_add": { "maxItems": 0 },
         "group_add": { "maxItems": 0 },
-        "no_new_privileges": { "const": true },
     } })
 }
 
@@ -440,10 +438,9 @@ mod tests {
                 "oom_score_adj"
             ]
         );
-        let mut host =
-            service(r#""command":["/bin/true"],"cap_add":["CHOWN"],"group_add":["5"],"no_new_privileges":false"#);
+        let mut host = service(r#""command":["/bin/true"],"cap_add":["CHOWN"],"group_add":["5"]"#);
         assert_eq!(paths(&host), Vec::<String>::new());
         host.image = "host".into();
-        assert_eq!(paths(&host), ["cap_add", "group_add", "no_new_privileges"]);
+        assert_eq!(paths(&host), ["cap_add", "group_add"]);
     }
 }

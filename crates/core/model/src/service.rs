@@ -245,10 +245,10 @@ fn progress_deadline_default() -> u64 {
 fn revisions_default() -> u32 {
     10
 }
-pub(crate) fn yes() -> bool {
+fn yes() -> bool {
     true
 }
-pub(crate) fn is_true(value: &bool) -> bool {
+fn is_true(value: &bool) -> bool {
     *value
 }
 pub(crate) fn is_false(value: &bool) -> bool {
@@ -471,9 +471,6 @@ pub struct Service {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<DroppedCapability>", length(max = ITEMS_MAX))]
     pub cap_drop: Vec<String>,
-    /// Whether set-user-ID programs give no further rights.
-    #[serde(default = "yes", skip_serializing_if = "is_true")]
-    pub no_new_privileges: bool,
     /// Kernel settings of the container alone.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, SysctlValue>", extend("propertyNames" = of::<SysctlName>()))]
@@ -605,7 +602,6 @@ impl Service {
             oom_score_adj: None,
             cap_add: Vec::new(),
             cap_drop: Vec::new(),
-            no_new_privileges: true,
             sysctls: BTreeMap::new(),
             init: false,
             labels: BTreeMap::new(),
@@ -720,7 +716,6 @@ of_template!(
     oom_score_adj,
     cap_add,
     cap_drop,
-    no_new_privileges,
     sysctls,
     init,
     stop_grace_ms,

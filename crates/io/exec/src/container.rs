@@ -62,8 +62,6 @@ pub struct ContainerSpec {
     /// Always true for [`RootFs::Host`].
     #[serde(default)]
     pub read_only_root: bool,
-    #[serde(default = "yes")]
-    pub no_new_privileges: bool,
     /// Kernel settings of its own name spaces, beside the platform's.
     #[serde(default)]
     pub sysctls: BTreeMap<String, String>,
@@ -203,10 +201,6 @@ fn default_capabilities() -> BTreeSet<String> {
     CAPABILITIES_DEFAULT.iter().map(|name| (*name).to_owned()).collect()
 }
 
-fn yes() -> bool {
-    true
-}
-
 fn default_stop_grace_ms() -> u64 {
     10_000
 }
@@ -237,7 +231,6 @@ impl ContainerSpec {
             hosts: None,
             capabilities: if host { BTreeSet::new() } else { default_capabilities() },
             read_only_root: host,
-            no_new_privileges: true,
             sysctls: BTreeMap::new(),
             init: false,
             log: LogLimits::default(),
@@ -261,8 +254,8 @@ impl ContainerSpec {
         found.check(clean, "cwd", "an absolute path without `..`");
         found.check(self.user.is_valid(), "user", "numbers from 0 to 2147483647");
         found.check((0..=1_000).contains(&self.limits.oom_score_adj), "limits.oom_score_adj", "0 to 1000");
-        let contained = self.rootfs != RootFs::Host || (self.no_new_privileges && self.capabilities.is_empty());
-        found.check(contained, "capabilities", "none, and no new privileges, where the host's files are seen");
+        let contained = self.rootfs != RootFs::Host || self.capabilities.is_empty();
+        found.check(contained, "capabilities", "none where the host's files are seen");
         let rootless = self.rootfs != RootFs::Host || !self.user.has_root();
         found.check(rootless, "user", "neither root nor its group where the host's files are seen");
         found.check((1..=64).contains(&self.stop_signal), "stop_signal", "1 to 64");

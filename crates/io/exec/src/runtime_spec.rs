@@ -98,7 +98,7 @@ pub(crate) fn process(spec: &ContainerSpec, facts: &NodeFacts, command: &ExecCom
         "args": command.args,
         "env": env,
         "cwd": command.cwd.as_ref().unwrap_or(&spec.cwd),
-        "noNewPrivileges": spec.no_new_privileges,
+        "noNewPrivileges": true,
         "oomScoreAdj": spec.limits.oom_score_adj,
         // Nothing is inheritable or ambient: only files and root's own rules grant these.
         "capabilities": {

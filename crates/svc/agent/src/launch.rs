@@ -102,7 +102,7 @@ pub(crate) fn spec(
     spec.limits = limits(template);
     if spec.rootfs != RootFs::Host {
         spec.capabilities = capabilities(&template.cap_add, &template.cap_drop);
-        (spec.read_only_root, spec.no_new_privileges) = (template.read_only, template.no_new_privileges);
+        spec.read_only_root = template.read_only;
     }
     (spec.sysctls, spec.init) = (template.sysctls.clone(), template.init);
     spec.mounts.extend(template.tmpfs.iter().map(|tmpfs| Mount::Tmpfs {
@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn what_the_service_says_of_its_containers_reaches_the_driver() {
         let fields = r#"{"name":"web","image":"nginx","read_only":true,"tmpfs":["/run"],"shm_size":"1Gi","pids_limit":9,
-            "ulimits":{"nofile":7},"oom_score_adj":3,"cap_add":["IPC_LOCK"],"cap_drop":["ALL"],"no_new_privileges":false,
+            "ulimits":{"nofile":7},"oom_score_adj":3,"cap_add":["IPC_LOCK"],"cap_drop":["ALL"],
             "sysctls":{"net.core.somaxconn":"9"},"init":true,"hostname":"db.example"}"#;
         let service: Service = serde_json::from_str(fields).expect("a service");
         let container = Container::pending("web-1".into(), &service, 0);
@@ -322,7 +322,7 @@ mod tests {
         assert_eq!((limits.shm_bytes, limits.pids_max, limits.oom_score_adj), (1 << 30, 9, 3));
         assert_eq!(limits.ulimits["nofile"].values(), (7, 7));
         assert_eq!(spec.capabilities.iter().collect::<Vec<_>>(), ["CAP_IPC_LOCK"]);
-        assert_eq!((spec.read_only_root, spec.no_new_privileges, spec.init), (true, false, true));
+        assert_eq!((spec.read_only_root, spec.init), (true, true));
         assert_eq!((spec.sysctls.len(), spec.mounts.len(), spec.hostname.as_str()), (1, 1, "db.example"));
         assert!(suits_a_process(&container.template).is_err_and(|message| message.contains("read_only")));
         assert_eq!(suits_a_process(&self::container().template), Ok(()));

@@ -61,17 +61,6 @@ fn kernel_settings_are_the_containers_own() {
 }
 
 #[test]
-fn new_privileges_and_capabilities_are_as_asked() {
-    let node = Node::oci();
-    let mut spec = node.script("rights", "grep -E 'NoNewPrivs|CapEff' /proc/self/status | tr -d '\\n\\t '");
-    assert!(node.run(&spec).1.ends_with("NoNewPrivs:1\n"));
-    spec.id = "fewer".to_owned();
-    spec.no_new_privileges = false;
-    spec.capabilities = ["CAP_CHOWN".to_owned()].into();
-    assert_eq!(node.run(&spec).1, "CapEff:0000000000000001NoNewPrivs:0\n");
-}
-
-#[test]
 fn nothing_outlives_a_health_command() {
     for kind in [Kind::Oci, Kind::Process] {
         let node = Node::new(kind);
