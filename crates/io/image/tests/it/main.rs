@@ -10,6 +10,7 @@ mod registry;
 mod upkeep;
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use heptad_image::{Image, ImageError, ImageStore, Options, Reference};
 
@@ -31,8 +32,17 @@ impl World {
         self.dir.path().join(name)
     }
 
+    /// A store that was dropped just before is open until the last task of its pulls has ended.
     fn store(&self, options: Options) -> ImageStore {
-        ImageStore::open(self.path("store"), options).expect("store opens")
+        let limit = Instant::now() + Duration::from_secs(30);
+        loop {
+            match ImageStore::open(self.path("store"), options.clone()) {
+                Err(ImageError::StoreBusy { .. }) if Instant::now() < limit => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                opened => return opened.expect("store opens"),
+            }
+        }
     }
 
     fn pull(&self, store: &ImageStore, reference: &str) -> Result<Image, ImageError> {
