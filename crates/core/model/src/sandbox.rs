@@ -91,7 +91,7 @@ const TMPFS_BYTES: (u64, u64) = (4 << 10, 1 << 40);
 /// The most processes and threads of one container.
 pub const PIDS_MAX: u32 = 1 << 22;
 /// The longest value of a kernel setting.
-const SYSCTL_BYTES_MAX: usize = 256;
+const SYSCTL_CHARS_MAX: usize = 256;
 /// The longest host name, as the kernel has it.
 pub(crate) const HOSTNAME_BYTES_MAX: usize = 63;
 /// How readily a container is killed when memory is short: at least as readily as the platform's own processes.
@@ -112,14 +112,14 @@ pub struct Tmpfs {
 #[derive(JsonSchema)]
 #[schemars(untagged)]
 enum TmpfsForm {
-    Path(#[schemars(length(min = 2, max = PATH_BYTES_MAX), regex(pattern = PATH_PATTERN))] String),
+    Path(#[schemars(with = "MountPoint")] String),
     Full(TmpfsFields),
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct TmpfsFields {
-    #[schemars(length(min = 2, max = PATH_BYTES_MAX), regex(pattern = PATH_PATTERN))]
+    #[schemars(with = "MountPoint")]
     path: String,
     #[serde(default = "tmpfs_size_default")]
     size: Bytes,
@@ -172,16 +172,16 @@ pub struct Ulimit {
 #[derive(JsonSchema)]
 #[schemars(untagged)]
 enum UlimitForm {
-    Both(#[schemars(range(min = -1))] i64),
+    Both(#[schemars(range(min = -1, max = i64::MAX))] i64),
     Full(UlimitFields),
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct UlimitFields {
-    #[schemars(range(min = -1))]
+    #[schemars(range(min = -1, max = i64::MAX))]
     soft: i64,
-    #[schemars(range(min = -1))]
+    #[schemars(range(min = -1, max = i64::MAX))]
     hard: i64,
 }
 
@@ -244,7 +244,7 @@ text_schema!(
 text_schema!(
     /// A value of a kernel setting.
     pub(crate) SysctlValue,
-    { "type": "string", "pattern": r"^[^\x00-\x1f]+$", "maxLength": SYSCTL_BYTES_MAX }
+    { "type": "string", "pattern": r"^[^\x00-\x1f]+$", "maxLength": SYSCTL_CHARS_MAX }
 );
 text_schema!(
     /// A name of a limit of processes.
@@ -259,7 +259,17 @@ text_schema!(
 text_schema!(
     /// An absolute path.
     pub(crate) PathText,
-    { "type": "string", "pattern": PATH_PATTERN, "minLength": 1, "maxLength": PATH_BYTES_MAX }
+    { "type": "string", "maxLength": PATH_BYTES_MAX, "anyOf": [{ "const": "/" }, { "pattern": PATH_PATTERN }] }
+);
+text_schema!(
+    /// Where something may be mounted.
+    MountPoint,
+    {
+        "type": "string",
+        "maxLength": PATH_BYTES_MAX,
+        "pattern": PATH_PATTERN,
+        "not": { "pattern": "^/+(proc|sys|dev)(/|$)" },
+    }
 );
 
 /// What is wrong with these fields of a service.
@@ -339,8 +349,8 @@ fn kernel(found: &mut Found, service: &Service) {
         let path = format!("sysctls.{name}");
         let message = format!("a container cannot set it for itself alone; possible: {}", SYSCTLS.join(", "));
         found.unless(SYSCTLS.contains(&name.as_str()), &path, message);
-        let good = (1..=SYSCTL_BYTES_MAX).contains(&value.len()) && !value.contains(|c: char| c < ' ');
-        found.unless(good, path, format!("a value has 1 to {SYSCTL_BYTES_MAX} characters"));
+        let good = (1..=SYSCTL_CHARS_MAX).contains(&value.chars().count()) && !value.contains(|c: char| c < ' ');
+        found.unless(good, path, format!("a value has 1 to {SYSCTL_CHARS_MAX} characters"));
     }
 }
 
@@ -411,7 +421,7 @@ mod tests {
     #[test]
     fn what_reaches_beyond_a_container_is_refused_by_name() {
         let bad = service(
-            r#""working_dir":"srv","tmpfs":["/dev/shm","/a/../b",{"path":"/x","size":1},"/x"],"shm_size":1,
+            r#""working_dir":"srv","tmpfs":["/dev/shm","/a/../b",{"path":"/x","size":1},"/x","//"],"shm_size":1,
                "ulimits":{"rtprio":1,"nofile":{"soft":2,"hard":1}},"sysctls":{"vm.swappiness":"1","net.core.somaxconn":""},
                "cap_add":["NET_ADMIN","chown"],"cap_drop":["a b"],"hostname":"A_b","extra_hosts":{"B c":"10.0.0.1"},
                "group_add":["a:b"],"pids_limit":0,"oom_score_adj":-1"#,
@@ -424,6 +434,7 @@ mod tests {
                 "tmpfs[1].path",
                 "tmpfs[2].size",
                 "tmpfs[3].path",
+                "tmpfs[4].path",
                 "shm_size",
                 "ulimits.nofile",
                 "ulimits.rtprio",

@@ -387,7 +387,7 @@ pub struct Service {
     pub replicas: u32,
     /// Replaces the image's entrypoint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(with = "Vec<Text>", length(max = ITEMS_MAX), extend("prefixItems" = [{ "minLength": 1 }]))]
+    #[schemars(with = "Vec<Text>", length(max = ITEMS_MAX))]
     pub command: Vec<String>,
     /// Replaces the image's arguments.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

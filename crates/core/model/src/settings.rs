@@ -17,8 +17,8 @@ pub const SETTINGS_BYTES_MAX: usize = 512 << 10;
 
 /// The longest path of a file.
 pub(crate) const PATH_BYTES_MAX: usize = 4_096;
-/// An absolute path without `.` and `..`.
-pub(crate) const PATH_PATTERN: &str = r"^(/([^./\x00][^/\x00]*|\.[^./\x00][^/\x00]*|\.\.[^/\x00]+)?)+$";
+/// An absolute path below the root without `.` and `..`.
+pub(crate) const PATH_PATTERN: &str = r"^(/+([^./\x00][^/\x00]*|\.[^./\x00][^/\x00]*|\.\.[^/\x00]+))+/*$";
 /// The longest key of a value.
 const KEY_BYTES_MAX: usize = 253;
 
@@ -196,7 +196,7 @@ fn is_key(key: &str) -> bool {
 
 /// Whether it is an absolute path below the root without `.` and `..`.
 pub(crate) fn is_path(path: &str) -> bool {
-    let is_plain = path.starts_with('/') && path.len() > 1 && path.len() <= PATH_BYTES_MAX;
+    let is_plain = path.starts_with('/') && path.contains(|c| c != '/') && path.len() <= PATH_BYTES_MAX;
     is_plain && !path.contains('\0') && !path.split('/').any(|part| matches!(part, "." | ".."))
 }
 

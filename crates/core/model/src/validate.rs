@@ -133,15 +133,12 @@ impl Validate for Service {
         let mut found = Found::default();
         found.label("name", &self.name);
         found.label("namespace", self.namespace.as_str());
-        found.unless(
-            !self.image.trim().is_empty(),
-            "image",
-            "it is empty; name an image, or `host` for the host's own programs",
-        );
+        let is_blank = |byte: u8| byte <= b' ' || byte == 0x7f;
+        let is_empty = self.image.bytes().all(is_blank);
+        found.unless(!is_empty, "image", "it is empty; name an image, or `host` for the host's own programs");
         found.text("image", &self.image);
         let is_file = ["oci:", "docker-archive:"].iter().any(|kind| self.image.starts_with(kind));
-        let is_one_word =
-            is_file || self.image.trim().is_empty() || !self.image.bytes().any(|byte| byte <= b' ' || byte == 0x7f);
+        let is_one_word = is_file || is_empty || !self.image.bytes().any(is_blank);
         found.unless(is_one_word, "image", "a reference has no white space");
         found.between("replicas", self.replicas.into(), 0, REPLICAS_MAX.into());
         let needs_command = self.image == "host" && self.command.is_empty() && self.args.is_empty();
