@@ -17,6 +17,7 @@ REFUSED = [
     (r"resources\.memory: .* is less than a container needs", "a bound on a number that is written as text"),
     (r"(tmpfs\[\d+\]\.size|shm_size): \d+ is not from", "a bound on a number that is written as text"),
     (r"command\[0\]: it is empty", "a rule for the first of a list"),
+    (r"the image `host` has no entrypoint", "one rule over several fields more than generators of examples follow"),
     (r"is outside what a quantity of .* can say exactly", "the digits of a number"),
     (r"would be told in the same variable|kinds of devices are possible", "names are compared after a change"),
     (r"more than the replicas, so they cannot all run|the soft limit is above the hard one", "a field is compared with another"),

@@ -374,14 +374,6 @@ fn capabilities_problems(found: &mut Found, service: &Service) {
     }
 }
 
-/// The same for JSON Schema: what the image `host` cannot have.
-pub(crate) fn host_rules() -> Schema {
-    json_schema!({ "properties": {
-        "cap_add": { "maxItems": 0 },
-        "group_add": { "maxItems": 0 },
-    } })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

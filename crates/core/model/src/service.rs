@@ -11,7 +11,7 @@ use crate::{
     rollout::{REVISIONS_MAX, TrafficSplit},
     sandbox::{
         AddedCapability, DroppedCapability, GroupName, HOSTNAME_BYTES_MAX, OOM_SCORE_ADJ_MAX, PIDS_MAX, PathText,
-        SysctlName, SysctlValue, Tmpfs, Ulimit, UlimitName, host_rules,
+        SysctlName, SysctlValue, Tmpfs, Ulimit, UlimitName,
     },
     schema::{LabelText, Name, PortNumber, Text, Word, WordValue, each_given, field, given, implies, of},
     settings::{EnvironmentSource, FileSource, SettingsRef},
@@ -326,9 +326,12 @@ fn host_pattern() -> String {
 /// How the fields of a service depend on each other, as far as JSON Schema can express it.
 fn service_rules() -> Vec<Schema> {
     let is = |name: &str, value: Schema| field(name, value);
-    let some = || json_schema!({ "minItems": 1 });
-    let says_program = json_schema!({ "anyOf": [is("command", some()), is("args", some())] });
-    let host_user = json_schema!({ "properties": { "user": { "pattern": host_user_pattern() } } });
+    // One implication for all of it: generators of examples follow only so many.
+    let as_host = json_schema!({ "properties": {
+        "user": { "pattern": host_user_pattern() },
+        "cap_add": { "maxItems": 0 },
+        "group_add": { "maxItems": 0 },
+    } });
     let host = || is("image", json_schema!({ "const": "host" }));
     let job = is("mode", json_schema!({ "anyOf": [{ "const": "job" }, { "type": "object" }] }));
     let ends_or_daemon = is("mode", json_schema!({ "not": { "const": "service" } }));
@@ -342,9 +345,7 @@ fn service_rules() -> Vec<Schema> {
         "replicas": { "maximum": GANG_SIZE_MAX },
     } });
     vec![
-        implies(host(), says_program),
-        implies(host(), host_user),
-        implies(host(), host_rules()),
+        implies(host(), as_host),
         implies(given("schedule"), job),
         implies(ends_or_daemon, json_schema!({ "not": { "required": ["strategy"] } })),
         implies(is("never_twice", yes()), waves),

@@ -27,7 +27,7 @@ fn template() -> Value {
                           "start_period_ms": 7 },
         "user": "1000:1000", "working_dir": "/srv", "group_add": ["video"], "hostname": "a.b",
         "extra_hosts": { "db.example": "10.0.0.9" }, "read_only": true,
-        "tmpfs": ["/run", { "path": "/tmp", "size": "1Mi", "mode": "0700" }], "shm_size": "1Gi",
+        "tmpfs": [{ "path": "/tmp", "size": "1Mi", "mode": "0700" }, "/run"], "shm_size": "1Gi",
         "ulimits": { "nofile": 1024, "core": { "soft": 0, "hard": -1 } }, "pids_limit": 9, "oom_score_adj": 3,
         "cap_add": ["IPC_LOCK"], "cap_drop": ["ALL"],
         "sysctls": { "net.core.somaxconn": "1024" }, "init": true, "stop_grace_ms": 5, "stop_signal": "SIGINT", "restarts_asked": 1

@@ -64,7 +64,9 @@ fn kernel_settings_are_the_containers_own() {
 fn nothing_outlives_a_health_command() {
     for kind in [Kind::Oci, Kind::Process] {
         let node = Node::new(kind);
-        node.start(&node.script("checked", "sleep 100"));
+        let mut spec = node.script("checked", "");
+        spec.args = ["sleep", "100"].map(str::to_owned).to_vec();
+        node.start(&spec);
         let before = node.driver().usage("checked").expect("running").pids;
         for _ in 0..3 {
             let words = ["sh", "-c", "sleep 987 & setsid sleep 987 & exit 0"].map(str::to_owned);
